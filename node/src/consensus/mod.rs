@@ -1,0 +1,1 @@
+//! The Paxos register that decides the ring.

@@ -1,0 +1,1 @@
+//! How the world reaches a node: gRPC for clients, HTTP for people and monitors.

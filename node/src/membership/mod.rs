@@ -1,0 +1,5 @@
+//! Who is there: gossip, liveness, and how a node finds its cluster.
+
+mod liveness;
+
+pub use liveness::{Liveness, PeerState};

@@ -1,0 +1,1 @@
+//! The coordinator: fan-out, quorum counting, repair, hints, hedging.

@@ -1,0 +1,1 @@
+//! The radix index: digests, counts, rank and selection over any range of positions.

@@ -1,0 +1,114 @@
+//! What the node takes from the world: wall-clock time, randomness, and threads that may block.
+//!
+//! Storage ([`crate::engine::Engine`]) and the network ([`crate::peer::Transport`]) are the other two seams.
+//! Monotonic time and timers come from tokio, which the simulation pauses and advances by itself. Everything that
+//! decides something takes its inputs through these, so that a simulated cluster repeats itself from a seed.
+
+use parking_lot::Mutex;
+use rand::{Rng, RngExt, SeedableRng, rngs::SmallRng};
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+/// The clock on the wall. It may step and drift; nothing but versions and expiry depends on it.
+pub trait Wall: Send + Sync {
+    /// Microseconds since 1970.
+    fn now_us(&self) -> u64;
+
+    /// Milliseconds since 1970.
+    fn now_ms(&self) -> u64 {
+        self.now_us() / 1_000
+    }
+}
+
+/// The machine's own clock.
+#[derive(Debug, Default)]
+pub struct SystemWall;
+
+impl Wall for SystemWall {
+    fn now_us(&self) -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
+    }
+}
+
+/// Randomness from one seed. Cheap and not for secrets.
+#[derive(Debug)]
+pub struct Entropy(Mutex<SmallRng>);
+
+impl Entropy {
+    /// The same seed gives the same numbers.
+    pub fn seeded(seed: u64) -> Entropy {
+        Entropy(Mutex::new(SmallRng::seed_from_u64(seed)))
+    }
+
+    /// Seeded by the machine.
+    pub fn from_machine() -> Entropy {
+        Entropy::seeded(rand::random())
+    }
+
+    /// A number below `bound`; 0 where `bound` is 0.
+    pub fn below(&self, bound: u64) -> u64 {
+        if bound == 0 { 0 } else { self.0.lock().random_range(0..bound) }
+    }
+
+    /// A random (version 4) UUID.
+    pub fn uuid(&self) -> uuid::Uuid {
+        let mut bytes = [0; 16];
+        self.0.lock().fill_bytes(&mut bytes);
+        uuid::Builder::from_random_bytes(bytes).into_uuid()
+    }
+
+    /// A generator of its own, seeded from this one.
+    pub fn fork(&self) -> SmallRng {
+        SmallRng::from_rng(&mut *self.0.lock())
+    }
+}
+
+/// Where work that may block on the disk is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offload {
+    /// On tokio's blocking threads.
+    Threads,
+    /// On the spot: for the simulation, whose disk never blocks and whose order must not depend on threads.
+    Inline,
+}
+
+impl Offload {
+    /// Runs `work` and waits for it without blocking the caller's thread (unless inline).
+    pub async fn run<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        match self {
+            Offload::Inline => work(),
+            Offload::Threads => match tokio::task::spawn_blocking(work).await {
+                Ok(value) => value,
+                Err(stopped) => match stopped.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    // The runtime is shutting down: nobody is left to hear an answer.
+                    Err(_) => std::future::pending().await,
+                },
+            },
+        }
+    }
+}
+
+/// The seams that have no room of their own, together.
+#[derive(Clone)]
+pub struct Seams {
+    /// The clock on the wall.
+    pub wall: Arc<dyn Wall>,
+    /// Randomness.
+    pub entropy: Arc<Entropy>,
+    /// Where blocking work is done.
+    pub offload: Offload,
+}
+
+impl Seams {
+    /// The real ones.
+    pub fn of_machine() -> Seams {
+        Seams {
+            wall: Arc::new(SystemWall),
+            entropy: Arc::new(Entropy::from_machine()),
+            offload: Offload::Threads,
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! Compiles the protocol files without a system `protoc`.
+
+use prost::Message as _;
+use std::{env, error::Error, fs, path::PathBuf};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let files = ["god/v1/ring.proto", "god/v1/store.proto", "god/v1/cluster.proto", "god/peer/v1/peer.proto"];
+    for file in files {
+        println!("cargo:rerun-if-changed={file}");
+    }
+    let descriptors = protox::compile(files, ["."])?;
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    Ok(())
+}
