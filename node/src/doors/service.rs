@@ -1,0 +1,57 @@
+//! What a door asks of the node.
+
+use futures::future::BoxFuture;
+use god_proto::v1;
+
+/// The node, seen from its doors to clients.
+///
+/// Every method ends by the request's `timeout_ms`, or by the node's own limit where that is 0 or higher. What is
+/// refused is a normal reply that carries a [`v1::Rejected`]. Dropping a future gives up waiting for the answer; a
+/// write that was begun may still take effect.
+pub trait Service: Send + Sync + 'static {
+    /// Answers each call, in the same order. Not a transaction: each has its own outcome. At most
+    /// [`god_proto::MAX_BATCH`] calls; none of them is empty.
+    fn batch(&self, calls: Vec<v1::Call>) -> BoxFuture<'_, Vec<v1::Answer>>;
+
+    /// One page of keys in order.
+    fn scan(&self, request: v1::ScanRequest) -> BoxFuture<'_, v1::ScanReply>;
+
+    /// The number of keys in a range.
+    fn count(&self, request: v1::CountRequest) -> BoxFuture<'_, v1::CountReply>;
+
+    /// The number of keys before a key.
+    fn rank(&self, request: v1::RankRequest) -> BoxFuture<'_, v1::RankReply>;
+
+    /// The key that has a number of keys before it.
+    fn select(&self, request: v1::SelectRequest) -> BoxFuture<'_, v1::SelectReply>;
+
+    /// Founds a cluster on this node.
+    fn init(&self, request: v1::InitRequest) -> BoxFuture<'_, v1::InitReply>;
+
+    /// The ring as this node knows it.
+    fn ring(&self, request: v1::RingRequest) -> BoxFuture<'_, v1::RingReply>;
+
+    /// Every node's state, as this node sees them.
+    fn status(&self, request: v1::StatusRequest) -> BoxFuture<'_, v1::StatusReply>;
+
+    /// Makes a keyspace.
+    fn create_keyspace(&self, request: v1::CreateKeyspaceRequest) -> BoxFuture<'_, v1::CreateKeyspaceReply>;
+
+    /// All keyspaces.
+    fn list_keyspaces(&self, request: v1::ListKeyspacesRequest) -> BoxFuture<'_, v1::ListKeyspacesReply>;
+
+    /// The ring's epoch; 0 without a ring. Cost: a few atomic loads.
+    fn epoch(&self) -> u64;
+
+    /// Whether clients should send their requests here. Cheap: asked every second.
+    fn readiness(&self) -> Readiness;
+}
+
+/// Whether a node should be sent requests, and why not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Readiness {
+    /// Whether it should.
+    pub ready: bool,
+    /// Sentences for an operator, one a cause; empty when it is ready.
+    pub reasons: Vec<String>,
+}
