@@ -12,4 +12,5 @@ pub mod quorum;
 pub mod radix;
 pub mod ring;
 pub mod seam;
+pub mod settings;
 pub mod version;

@@ -1,0 +1,218 @@
+//! Refuses what cannot be meant, by name, with what can.
+
+use super::{
+    Door, Founding, Gossip, Settings, SettingsError,
+    given::{DurabilityChoice, Given, LogFormat},
+    merge::Merged,
+    units::{ByteSize, Span},
+};
+use crate::engine::Durability;
+use god_proto::ring::MAX_REPLICAS;
+use std::{fmt::Write as _, net::SocketAddr, time::Duration};
+
+/// The largest weight that a ring takes.
+const MAX_WEIGHT: f64 = 1_000.0;
+const MAX_VIRTUAL_NODES: u32 = 1_000;
+const MAX_WORKERS: u32 = 1_024;
+const MIN_MEMORY: u64 = 16 << 20;
+const MINUTE: Duration = Duration::from_mins(1);
+
+type Checked<T> = Result<T, SettingsError>;
+
+fn refuse<T>(problem: String) -> Checked<T> {
+    Err(SettingsError::Impossible(problem))
+}
+
+/// A setting that has a default is there after the merge.
+fn take<T: Clone>(name: &str, value: Option<&T>) -> Checked<T> {
+    value.cloned().map_or_else(|| refuse(format!("{name} is not set")), Ok)
+}
+
+pub(super) fn check(merged: &Merged, host_name: &str) -> Checked<Settings> {
+    let given = &merged.given;
+    let data = take("data", given.data.as_ref())?;
+    if data.as_os_str().is_empty() {
+        return refuse("data is empty; name the directory to keep data in".to_owned());
+    }
+    let grpc = door("grpc", given.grpc_address, given.advertise_grpc.as_deref(), host_name)?;
+    let peer = door("peer", given.peer_address, given.advertise_peer.as_deref(), host_name)?;
+    let http = door("http", given.http_address, given.advertise_http.as_deref(), host_name)?;
+    for (one, other, name) in [
+        (&grpc, &peer, "grpc-address and peer-address"),
+        (&grpc, &http, "grpc-address and http-address"),
+        (&peer, &http, "peer-address and http-address"),
+    ] {
+        if one.listen == other.listen {
+            return refuse(format!("{name} are both {}; each door needs a port of its own", one.listen));
+        }
+    }
+    let seeds = take("seeds", given.seeds.as_ref())?;
+    for seed in &seeds {
+        host_port("seed", seed)?;
+    }
+    let weight = take("weight", given.weight.as_ref())?;
+    if !(weight > 0.0 && weight <= MAX_WEIGHT) {
+        return refuse(format!("weight {weight} is not above 0 and up to {MAX_WEIGHT}"));
+    }
+    let memory = at_least("memory", given.memory, ByteSize(MIN_MEMORY))?;
+    let disk_reserve = take("disk-reserve", given.disk_reserve.as_ref())?.0;
+    let sync_interval = between("sync-interval", given.sync_interval, Duration::from_millis(1), MINUTE)?;
+    let durability = match take("durability", given.durability.as_ref())? {
+        DurabilityChoice::None => Durability::None,
+        DurabilityChoice::Interval => Durability::Interval(sync_interval),
+        DurabilityChoice::Always => Durability::Always,
+    };
+    let founding = founding(given)?;
+    let settings = Settings {
+        data,
+        grpc,
+        peer,
+        http,
+        seeds,
+        cluster: given.cluster,
+        zone: zone(given)?,
+        weight,
+        memory,
+        durability,
+        disk_reserve,
+        gossip: gossip(given)?,
+        founding,
+        request_timeout: between(
+            "request-timeout",
+            given.request_timeout,
+            Duration::from_millis(10),
+            10 * MINUTE,
+        )?,
+        hedge_delay: between("hedge-delay", given.hedge_delay, Duration::from_millis(1), MINUTE)?,
+        hint_limit: at_least("hint-limit", given.hint_limit, ByteSize(1 << 20))?,
+        worker_threads: count("worker-threads", given.worker_threads.or(Some(1)), MAX_WORKERS)? as usize,
+        log: take("log", given.log.as_ref())?,
+        log_format: given.log_format.unwrap_or(LogFormat::Text),
+        effective: String::new(),
+    };
+    let effective = effective(merged, &settings)?;
+    Ok(Settings { effective, ..settings })
+}
+
+fn door(name: &str, listen: Option<SocketAddr>, advertise: Option<&str>, host_name: &str) -> Checked<Door> {
+    let listen = take(&format!("{name}-address"), listen.as_ref())?;
+    if listen.port() == 0 {
+        return refuse(format!(
+            "{name}-address {listen} has port 0; others must know the port, so choose one"
+        ));
+    }
+    let advertise = match advertise {
+        Some(address) => {
+            host_port(&format!("advertise-{name}"), address)?;
+            address.to_owned()
+        }
+        None if listen.ip().is_unspecified() => format!("{host_name}:{}", listen.port()),
+        None => listen.to_string(),
+    };
+    if let Ok(address) = advertise.parse::<SocketAddr>()
+        && address.ip().is_unspecified()
+    {
+        return refuse(format!(
+            "advertise-{name} {advertise} leads nowhere; name an address that others can reach"
+        ));
+    }
+    Ok(Door { listen, advertise })
+}
+
+fn host_port(name: &str, text: &str) -> Checked<()> {
+    let good = text.rsplit_once(':').is_some_and(|(host, port)| {
+        let whole = !host.contains(':') || (host.starts_with('[') && host.ends_with(']'));
+        let plain = !host.is_empty() && !host.contains(['/', ' ']);
+        whole && plain && port.parse::<u16>().is_ok_and(|port| port > 0)
+    });
+    if good { Ok(()) } else { refuse(format!("{name} {text:?} is not HOST:PORT, such as god-0.god:7100")) }
+}
+
+fn zone(given: &Given) -> Checked<String> {
+    let zone = take("zone", given.zone.as_ref())?;
+    if zone.len() > 64 || zone.chars().any(char::is_control) {
+        return refuse(format!("zone {zone:?} is not up to 64 printable characters"));
+    }
+    Ok(zone)
+}
+
+fn gossip(given: &Given) -> Checked<Gossip> {
+    let least = Duration::from_millis(10);
+    Ok(Gossip {
+        on: take("gossip", given.gossip.as_ref())?.0,
+        interval: between("gossip-interval", given.gossip_interval, least, MINUTE)?,
+        fan_out: count("gossip-fanout", given.gossip_fanout, 100)? as usize,
+        ping_interval: between("ping-interval", given.ping_interval, least, MINUTE)?,
+    })
+}
+
+/// Quorums that are left out follow from the copies: more than half for writes, and as many for reads as see each
+/// acknowledged write.
+fn founding(given: &Given) -> Checked<Founding> {
+    let replicas = count("replicas", given.replicas, MAX_REPLICAS)?;
+    let quorum = |name: &str, value: Option<u32>, otherwise: u32| match value {
+        None => Ok(otherwise),
+        Some(0) => refuse(format!("{name} is 0; at least one replica must answer")),
+        Some(value) if value > replicas => refuse(format!("{name} {value} exceeds replicas {replicas}")),
+        Some(value) => Ok(value),
+    };
+    let write_quorum = quorum("write-quorum", given.write_quorum, replicas / 2 + 1)?;
+    let read_quorum = quorum("read-quorum", given.read_quorum, replicas - write_quorum + 1)?;
+    let virtual_nodes = count("virtual-nodes", given.virtual_nodes, MAX_VIRTUAL_NODES)?;
+    Ok(Founding { replicas, write_quorum, read_quorum, virtual_nodes })
+}
+
+fn count(name: &str, value: Option<u32>, most: u32) -> Checked<u32> {
+    let value = take(name, value.as_ref())?;
+    if (1..=most).contains(&value) { Ok(value) } else { refuse(format!("{name} {value} is not 1 to {most}")) }
+}
+
+fn between(name: &str, value: Option<Span>, least: Duration, most: Duration) -> Checked<Duration> {
+    let value = take(name, value.as_ref())?.0;
+    if (least..=most).contains(&value) {
+        return Ok(value);
+    }
+    refuse(format!("{name} {} is not between {} and {}", Span(value), Span(least), Span(most)))
+}
+
+fn at_least(name: &str, value: Option<ByteSize>, least: ByteSize) -> Checked<u64> {
+    let value = take(name, value.as_ref())?;
+    if value.0 >= least.0 {
+        Ok(value.0)
+    } else {
+        refuse(format!("{name} {value} is below the least, {least}"))
+    }
+}
+
+/// The file that would give these settings, each line with its origin.
+fn effective(merged: &Merged, settings: &Settings) -> Checked<String> {
+    let given = Given {
+        advertise_grpc: Some(settings.grpc.advertise.clone()),
+        advertise_peer: Some(settings.peer.advertise.clone()),
+        advertise_http: Some(settings.http.advertise.clone()),
+        write_quorum: Some(settings.founding.write_quorum),
+        read_quorum: Some(settings.founding.read_quorum),
+        ..merged.given.clone()
+    };
+    let print = |value: &serde_yaml::Value| {
+        let text = match value {
+            // A list on one line, so that its comment may follow it. JSON is YAML.
+            serde_yaml::Value::Sequence(_) => serde_json::to_string(value).ok(),
+            _ => serde_yaml::to_string(value).ok(),
+        };
+        text.map_or_else(String::new, |text| text.trim_end().to_owned())
+    };
+    let all = match serde_yaml::to_value(&given) {
+        Ok(serde_yaml::Value::Mapping(all)) => all,
+        Ok(_) => serde_yaml::Mapping::new(),
+        Err(error) => return refuse(error.to_string()),
+    };
+    let mut out = String::new();
+    for (name, origin) in &merged.origins {
+        let value = all.get(name.as_str()).map(print).unwrap_or_default();
+        let line = format!("{name}: {value}");
+        // Writing to a string does not fail.
+        let _ = writeln!(out, "{line:<44} # {}", origin.describe(name));
+    }
+    Ok(out)
+}

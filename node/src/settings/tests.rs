@@ -1,0 +1,140 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use clap::CommandFactory as _;
+use std::{fs, path::Path};
+
+/// What comes of a command line, with no variables but those of the machine that runs the test.
+fn with(args: &[&str]) -> Result<Settings, SettingsError> {
+    let matches = Cli::command().try_get_matches_from([&["god-node"], args].concat());
+    load(&matches.map_err(|error| SettingsError::Flag(error.to_string()))?, "box")
+}
+
+fn with_file(text: &str, args: &[&str]) -> Result<Settings, SettingsError> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("god.yaml");
+    fs::write(&path, text).unwrap();
+    with(&[&["--config", path.to_str().unwrap()], args].concat())
+}
+
+fn refusal(args: &[&str]) -> String {
+    with(args).unwrap_err().to_string()
+}
+
+#[test]
+fn the_command_line_holds_together() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn without_any_setting_a_node_has_the_ones_of_the_help() {
+    let settings = with(&[]).unwrap();
+    assert_eq!(settings.data, Path::new("/var/lib/god"));
+    assert_eq!(settings.grpc.listen.to_string(), "0.0.0.0:7000");
+    assert_eq!(settings.peer.advertise, "box:7100");
+    assert_eq!(settings.durability, Durability::Interval(Duration::from_millis(100)));
+    let founding = Founding { replicas: 3, write_quorum: 2, read_quorum: 2, virtual_nodes: 10 };
+    assert_eq!(settings.founding, founding);
+    assert!(settings.gossip.on && settings.seeds.is_empty());
+}
+
+#[test]
+fn a_flag_goes_before_the_file_and_the_file_before_the_default() {
+    let file = "memory: 1GiB\ngossip-interval: 50ms\nseeds: [a:1, b:2]\ngossip: off\n";
+    let settings = with_file(file, &["--memory", "32MiB", "--seed", "c:3"]).unwrap();
+    assert_eq!(settings.memory, 32 << 20);
+    assert_eq!(settings.gossip.interval, Duration::from_millis(50));
+    assert_eq!(settings.seeds, ["c:3"]);
+    assert!(!settings.gossip.on);
+    assert_eq!(settings.gossip.fan_out, 3);
+}
+
+#[test]
+fn the_effective_configuration_says_where_each_setting_is_from() {
+    let settings = with_file("memory: 1GiB\n", &["--zone", "a"]).unwrap();
+    let line = |name: &str| {
+        let text = settings.effective();
+        text.lines().find(|line| line.starts_with(&format!("{name}:"))).unwrap().to_owned()
+    };
+    assert!(line("memory").starts_with("memory: 1GiB ") && line("memory").ends_with("# from the file"));
+    assert!(line("zone").ends_with("# from --zone"));
+    assert!(line("weight").ends_with("# default"));
+    assert!(line("write-quorum").starts_with("write-quorum: 2 "));
+}
+
+#[test]
+fn the_effective_configuration_is_a_file_that_gives_the_same_settings() {
+    let args =
+        ["--seed", "a:1,b:2", "--durability", "none", "--replicas", "5", "--zone", "on", "--gossip", "off"];
+    let settings = with(&args).unwrap();
+    let again = with_file(settings.effective(), &[]).unwrap();
+    assert_eq!(
+        Settings { effective: String::new(), ..again },
+        Settings { effective: String::new(), ..settings }
+    );
+}
+
+#[test]
+fn what_the_file_must_not_say_is_refused_with_its_line() {
+    let refusal = |text: &str| with_file(text, &[]).unwrap_err().to_string();
+    let unknown = refusal("memory: 1GiB\nwrite-quorm: 2\n");
+    assert!(unknown.contains("`write-quorm`") && unknown.contains("`write-quorum`"), "{unknown}");
+    assert!(unknown.contains("line 2"), "{unknown}");
+    let unit = refusal("memory: 1GiB\ngossip-interval: 5\n");
+    assert!(unit.contains("gossip-interval") && unit.contains("such as 500ms"), "{unit}");
+    assert!(unit.contains("line 2"), "{unit}");
+    assert!(refusal("memory: [1]\n").contains("a size such as 256MiB"));
+    assert!(refusal("replicas: many\n").contains("replicas"));
+    assert!(refusal("a: b: c").contains("line 1"));
+    assert!(with(&["--config", "/nowhere/god.yaml"]).unwrap_err().to_string().contains("/nowhere/god.yaml"));
+    assert!(with_file("# nothing yet\n", &[]).is_ok());
+}
+
+#[test]
+fn an_impossible_setting_is_refused_by_name() {
+    for (args, sentence) in [
+        (&["--write-quorum", "4"][..], "write-quorum 4 exceeds replicas 3"),
+        (&["--replicas", "2", "--read-quorum", "3"], "read-quorum 3 exceeds replicas 2"),
+        (&["--write-quorum", "0"], "write-quorum is 0"),
+        (&["--replicas", "17"], "replicas 17 is not 1 to 16"),
+        (&["--virtual-nodes", "0"], "virtual-nodes 0 is not 1 to 1000"),
+        (&["--weight", "0"], "weight 0 is not above 0"),
+        (&["--weight", "NaN"], "weight NaN"),
+        (&["--memory", "1MiB"], "memory 1MiB is below the least, 16MiB"),
+        (&["--gossip-interval", "1ms"], "gossip-interval 1ms is not between 10ms and 1m"),
+        (&["--seed", "god-0"], "seed \"god-0\" is not HOST:PORT"),
+        (&["--grpc-address", "0.0.0.0:0"], "grpc-address 0.0.0.0:0 has port 0"),
+        (&["--peer-address", "0.0.0.0:7000"], "grpc-address and peer-address are both 0.0.0.0:7000"),
+        (&["--advertise-peer", "0.0.0.0:7100"], "advertise-peer 0.0.0.0:7100 leads nowhere"),
+        (&["--data", ""], "data"),
+    ] {
+        let refusal = refusal(args);
+        assert!(refusal.contains(sentence), "{args:?}: {refusal}");
+    }
+}
+
+#[test]
+fn a_value_that_is_none_is_refused_with_the_ones_there_are() {
+    let durability = refusal(&["--durability", "sometimes"]);
+    assert!(durability.contains("none") && durability.contains("interval") && durability.contains("always"));
+    assert!(refusal(&["--memory", "1GB"]).contains("such as 256MiB"));
+    assert!(refusal(&["--grpc-address", "localhost"]).contains("IP:PORT"));
+    assert!(refusal(&["--write-quorm", "2"]).contains("--write-quorum"));
+}
+
+#[test]
+fn a_door_on_one_address_is_found_there_and_one_on_all_by_the_hosts_name() {
+    let settings = with(&["--grpc-address", "127.0.0.1:9", "--advertise-http", "outside:80"]).unwrap();
+    assert_eq!(settings.grpc.advertise, "127.0.0.1:9");
+    assert_eq!(settings.peer.advertise, "box:7100");
+    assert_eq!(settings.http.advertise, "outside:80");
+}
+
+#[test]
+fn quorums_that_are_left_out_follow_from_the_copies() {
+    for (replicas, write, read) in [("1", 1, 1), ("2", 2, 1), ("3", 2, 2), ("5", 3, 3)] {
+        let founding = with(&["--replicas", replicas]).unwrap().founding;
+        assert_eq!((founding.write_quorum, founding.read_quorum), (write, read), "of {replicas}");
+    }
+    assert_eq!(with(&["--write-quorum", "3"]).unwrap().founding.read_quorum, 1);
+}
