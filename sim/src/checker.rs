@@ -1,0 +1,269 @@
+//! Judges histories: did the store keep its word?
+//!
+//! Both checkers only use what clients saw. They run over simulated clusters and over real processes alike.
+
+use crate::history::{Ask, Event, Token, Told};
+use god_proto::version::Version;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+/// A promise that was broken, with the events that show it.
+#[derive(Clone, Debug)]
+pub struct Violation {
+    /// Which promise, and how.
+    pub problem: String,
+    /// The events, in the order of their calls.
+    pub events: Vec<Event>,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.problem)?;
+        self.events.iter().try_for_each(|event| writeln!(f, "  {event}"))
+    }
+}
+
+/// Checks that each key behaved as one register: every read sees the newest write that was acknowledged before it, or
+/// a newer one; what one read saw, no later read unsees; nothing appears that nobody wrote or that was rejected.
+///
+/// Since every committed write and every read carries a version, the versions' order is the only candidate for the
+/// order of the register's operations, and checking that it respects real time is enough, and exact: a history passes
+/// if and only if it is linearizable in that order (Herlihy and Wing 1990; Gibbons and Korach 1997, section 4, for
+/// why a known order makes this easy). Cost: O(n log n).
+pub fn check_register(history: &[Event]) -> Result<(), Violation> {
+    let mut by_key: BTreeMap<u32, Vec<&Event>> = BTreeMap::new();
+    for event in history {
+        by_key.entry(event.key).or_default().push(event);
+    }
+    by_key.into_iter().try_for_each(|(key, events)| check_key(key, &events))
+}
+
+/// What an operation proves: that this version was the newest at some moment between its call and its answer.
+struct Witness<'a> {
+    version: Version,
+    event: &'a Event,
+}
+
+fn check_key(key: u32, events: &[&Event]) -> Result<(), Violation> {
+    let violation = |problem: String, shown: &[&Event]| {
+        let mut events: Vec<Event> = shown.iter().map(|event| **event).collect();
+        events.sort_by_key(|event| event.called);
+        Err(Violation { problem: format!("key {key}: {problem}"), events })
+    };
+    let writes: BTreeMap<Token, &Event> = events
+        .iter()
+        .filter_map(|event| match event.ask {
+            Ask::Put(token) => Some((token, *event)),
+            _ => None,
+        })
+        .collect();
+
+    let mut writer_of: BTreeMap<Version, (&Event, Option<Token>)> = BTreeMap::new();
+    let mut witnesses = Vec::new();
+    for event in events {
+        let (version, value) = match (event.told, event.ask) {
+            (Told::Committed(version), Ask::Put(token)) => (version, Some(token)),
+            (Told::Committed(version), _) => (version, None),
+            (Told::Found(token, version), _) => {
+                let Some(write) = writes.get(&token) else {
+                    return violation(format!("a read found {token}, which nobody wrote"), &[event]);
+                };
+                if write.told == Told::Rejected {
+                    return violation(format!("a read found {token}, whose write was rejected"), &[write, event]);
+                }
+                if write.called > event.answered {
+                    return violation(format!("a read found {token} before it was written"), &[write, event]);
+                }
+                if let Told::Committed(written) = write.told
+                    && written != version
+                {
+                    return violation(format!("{token} was committed as {written} and read as {version}"), &[write, event]);
+                }
+                (version, Some(token))
+            }
+            (Told::Missing(version), _) => (version.unwrap_or(Version::ZERO), None),
+            (Told::Rejected | Told::Unknown, _) => continue,
+        };
+        if version != Version::ZERO {
+            let (first, known) = writer_of.entry(version).or_insert((event, value));
+            if *known != value {
+                return violation(format!("version {version} stands for two different contents"), &[first, event]);
+            }
+        }
+        witnesses.push(Witness { version, event });
+    }
+
+    // Walk the calls in order, knowing the newest version that any operation had proved before the call.
+    let mut by_answer: Vec<&Witness> = witnesses.iter().collect();
+    by_answer.sort_by_key(|witness| witness.event.answered);
+    let mut by_call: Vec<&Witness> = witnesses.iter().collect();
+    by_call.sort_by_key(|witness| witness.event.called);
+    let mut answered = by_answer.into_iter().peekable();
+    let mut newest: Option<&Witness> = None;
+    for witness in by_call {
+        while let Some(earlier) = answered.next_if(|earlier| earlier.event.answered < witness.event.called) {
+            if newest.is_none_or(|newest| earlier.version > newest.version) {
+                newest = Some(earlier);
+            }
+        }
+        let Some(newest) = newest else { continue };
+        let is_write = witness.event.ask != Ask::Get;
+        if is_write && witness.version <= newest.version {
+            let problem = format!("an acknowledged write is shadowed: {} is not above {}", witness.version, newest.version);
+            return violation(problem, &[newest.event, witness.event]);
+        }
+        if !is_write && witness.version < newest.version {
+            let problem = match (newest.event.ask, witness.event.told) {
+                (Ask::Delete(_), Told::Found(..)) => "a deleted value came back",
+                (Ask::Get, _) => "a read is older than a read before it",
+                (_, Told::Missing(None)) => "an acknowledged write is lost",
+                _ => "a read is older than an acknowledged write before it",
+            };
+            return violation(problem.to_owned(), &[newest.event, witness.event]);
+        }
+    }
+    Ok(())
+}
+
+/// Checks a set at rest: each key was put at most once and deleted at most once, then all were listed. Acknowledged
+/// and not deleted: listed. Rejected, or deleted for sure: not listed. Nothing twice, nothing from nowhere.
+pub fn check_set(history: &[Event], listed: &[u32]) -> Result<(), Violation> {
+    let mut by_key: BTreeMap<u32, Vec<Event>> = BTreeMap::new();
+    for event in history {
+        by_key.entry(event.key).or_default().push(*event);
+    }
+    let mut seen = BTreeSet::new();
+    for key in listed {
+        if !seen.insert(*key) {
+            let events = by_key.remove(key).unwrap_or_default();
+            return Err(Violation { problem: format!("key {key} is listed twice"), events });
+        }
+    }
+    for (key, events) in by_key {
+        let told = |wanted: fn(&Ask) -> bool| events.iter().find(|event| wanted(&event.ask)).map(|event| event.told);
+        let put = told(|ask| matches!(ask, Ask::Put(_)));
+        let deleted = told(|ask| matches!(ask, Ask::Delete(_)));
+        let is_listed = seen.remove(&key);
+        let problem = match (put, deleted, is_listed) {
+            (Some(Told::Committed(_)), None | Some(Told::Rejected), false) => "an acknowledged key is lost",
+            (None | Some(Told::Rejected), _, true) => "a key that was never written is listed",
+            (Some(Told::Committed(_)), Some(Told::Committed(_)), true) => "a deleted key came back",
+            _ => continue,
+        };
+        return Err(Violation { problem: format!("key {key}: {problem}"), events });
+    }
+    match seen.first() {
+        Some(key) => Err(Violation { problem: format!("key {key} is listed and nobody wrote it"), events: vec![] }),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use god_proto::ids::NodeId;
+
+    fn at(ms: u64) -> Version {
+        Version::new(ms, 0, NodeId(1))
+    }
+
+    fn event(ask: Ask, span: (u64, u64), told: Told) -> Event {
+        Event { client: 1, key: 7, ask, called: span.0, answered: span.1, told }
+    }
+
+    fn problem(history: &[Event]) -> String {
+        check_register(history).expect_err("the checker should object").problem
+    }
+
+    #[test]
+    fn a_history_that_keeps_every_promise_passes() {
+        check_register(&[
+            event(Ask::Get, (0, 1), Told::Missing(None)),
+            event(Ask::Put(1), (2, 5), Told::Committed(at(10))),
+            event(Ask::Put(2), (3, 9), Told::Unknown),
+            event(Ask::Get, (4, 7), Told::Missing(None)),
+            event(Ask::Get, (6, 8), Told::Found(1, at(10))),
+            event(Ask::Get, (20, 21), Told::Found(2, at(11))),
+            event(Ask::Delete(3), (30, 31), Told::Committed(at(12))),
+            event(Ask::Get, (40, 41), Told::Missing(Some(at(12)))),
+        ])
+        .unwrap();
+    }
+
+    #[test]
+    fn a_lost_write_is_found() {
+        let put = event(Ask::Put(1), (0, 1), Told::Committed(at(10)));
+        assert!(problem(&[put, event(Ask::Get, (2, 3), Told::Missing(None))]).contains("is lost"));
+    }
+
+    #[test]
+    fn a_stale_read_is_found() {
+        let history = [
+            event(Ask::Put(1), (0, 1), Told::Committed(at(10))),
+            event(Ask::Put(2), (2, 3), Told::Committed(at(20))),
+            event(Ask::Get, (4, 5), Told::Found(1, at(10))),
+        ];
+        assert!(problem(&history).contains("older than an acknowledged write"));
+    }
+
+    #[test]
+    fn a_value_seen_and_then_unseen_is_found() {
+        let history = [
+            event(Ask::Put(1), (0, 100), Told::Unknown),
+            event(Ask::Get, (4, 5), Told::Found(1, at(10))),
+            event(Ask::Get, (6, 7), Told::Missing(None)),
+        ];
+        assert!(problem(&history).contains("older than a read"));
+    }
+
+    #[test]
+    fn a_resurrected_value_is_found() {
+        let history = [
+            event(Ask::Put(1), (0, 1), Told::Committed(at(10))),
+            event(Ask::Delete(2), (2, 3), Told::Committed(at(20))),
+            event(Ask::Get, (4, 5), Told::Found(1, at(10))),
+        ];
+        assert!(problem(&history).contains("came back"));
+    }
+
+    #[test]
+    fn a_shadowed_write_is_found() {
+        let history = [
+            event(Ask::Put(1), (0, 1), Told::Committed(at(20))),
+            event(Ask::Put(2), (2, 3), Told::Committed(at(10))),
+        ];
+        assert!(problem(&history).contains("shadowed"));
+    }
+
+    #[test]
+    fn values_from_nowhere_or_from_rejected_writes_are_found() {
+        assert!(problem(&[event(Ask::Get, (0, 1), Told::Found(9, at(1)))]).contains("nobody wrote"));
+        let rejected = event(Ask::Put(9), (0, 1), Told::Rejected);
+        assert!(problem(&[rejected, event(Ask::Get, (2, 3), Told::Found(9, at(1)))]).contains("rejected"));
+    }
+
+    #[test]
+    fn one_version_with_two_contents_is_found() {
+        let history = [
+            event(Ask::Put(1), (0, 10), Told::Committed(at(10))),
+            event(Ask::Put(2), (0, 10), Told::Committed(at(10))),
+        ];
+        assert!(problem(&history).contains("two different contents"));
+    }
+
+    #[test]
+    fn a_set_that_lost_doubled_or_revived_a_key_is_found() {
+        let put = event(Ask::Put(1), (0, 1), Told::Committed(at(10)));
+        let delete = event(Ask::Delete(2), (2, 3), Told::Committed(at(20)));
+        let says = |history: &[Event], listed: &[u32]| check_set(history, listed).map_err(|violation| violation.problem);
+        assert_eq!(says(&[put], &[7]), Ok(()));
+        assert_eq!(says(&[put, delete], &[]), Ok(()));
+        assert!(says(&[put], &[]).unwrap_err().contains("lost"));
+        assert!(says(&[put], &[7, 7]).unwrap_err().contains("twice"));
+        assert!(says(&[put, delete], &[7]).unwrap_err().contains("came back"));
+        assert!(says(&[], &[7]).unwrap_err().contains("nobody"));
+        assert!(says(&[event(Ask::Put(1), (0, 1), Told::Rejected)], &[7]).unwrap_err().contains("never written"));
+    }
+}

@@ -1,0 +1,212 @@
+//! A network in one process: seeded delays, cuts and losses between the nodes' doors.
+//!
+//! It carries the same messages that gRPC carries between real nodes, without encoding them. Time is tokio's, paused:
+//! a second of silence costs nothing.
+
+use futures::future::BoxFuture;
+use god_node::{
+    peer::{Call, CallError, Handler, Target, Transport, failure},
+    ring::CurrentRing,
+    seam::Entropy,
+};
+use god_proto::{
+    ids::NodeId,
+    peer::{Cause, request, response},
+};
+use parking_lot::Mutex;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{sync::oneshot, time};
+
+/// How the links behave.
+#[derive(Clone, Copy, Debug)]
+pub struct Weather {
+    /// The least time a message takes.
+    pub delay: Duration,
+    /// The most it takes beyond that; drawn evenly.
+    pub jitter: Duration,
+    /// Of a thousand messages, so many never arrive.
+    pub lost_per_mille: u64,
+}
+
+impl Default for Weather {
+    fn default() -> Self {
+        Weather { delay: Duration::from_micros(200), jitter: Duration::from_micros(800), lost_per_mille: 0 }
+    }
+}
+
+/// A listening node: reachable while this incarnation of it lives.
+struct Listener {
+    incarnation: u64,
+    handler: Weak<dyn Handler>,
+}
+
+#[derive(Default)]
+struct Links {
+    listeners: BTreeMap<String, Listener>,
+    /// (from, to) that nothing passes.
+    cut: BTreeSet<(String, String)>,
+    weather: Weather,
+}
+
+/// All links. Shared by the ports of all nodes.
+pub struct Network {
+    links: Mutex<Links>,
+    entropy: Entropy,
+    messages: AtomicU64,
+}
+
+impl Network {
+    /// A quiet network whose delays follow from a seed.
+    pub fn seeded(seed: u64) -> Arc<Network> {
+        Arc::new(Network { links: Mutex::default(), entropy: Entropy::seeded(seed), messages: AtomicU64::new(0) })
+    }
+
+    /// Opens a node's door.
+    pub fn listen(&self, address: &str, incarnation: u64, handler: Weak<dyn Handler>) {
+        self.links.lock().listeners.insert(address.to_owned(), Listener { incarnation, handler });
+    }
+
+    /// Closes a node's door: what it was doing, nobody hears of any more.
+    pub fn hang_up(&self, address: &str) {
+        self.links.lock().listeners.remove(address);
+    }
+
+    /// Stops everything from one address to another; the way back is another link.
+    pub fn cut(&self, from: &str, to: &str) {
+        self.links.lock().cut.insert((from.to_owned(), to.to_owned()));
+    }
+
+    /// Mends all links.
+    pub fn heal(&self) {
+        self.links.lock().cut.clear();
+    }
+
+    /// Changes how all links behave.
+    pub fn set_weather(&self, weather: Weather) {
+        self.links.lock().weather = weather;
+    }
+
+    /// How many messages were sent so far: a fingerprint of the run.
+    pub fn messages(&self) -> u64 {
+        self.messages.load(Ordering::Relaxed)
+    }
+
+    /// Takes as long as a message takes; `false` where it never arrives.
+    async fn travel(&self, from: &str, to: &str) -> bool {
+        self.messages.fetch_add(1, Ordering::Relaxed);
+        let (weather, cut) = {
+            let links = self.links.lock();
+            (links.weather, links.cut.contains(&(from.to_owned(), to.to_owned())))
+        };
+        let jitter = self.entropy.below(weather.jitter.as_micros() as u64 + 1);
+        let lost = self.entropy.below(1_000) < weather.lost_per_mille;
+        time::sleep(weather.delay + Duration::from_micros(jitter)).await;
+        !cut && !lost
+    }
+
+    fn listener(&self, address: &str) -> Option<(u64, Arc<dyn Handler>)> {
+        let links = self.links.lock();
+        let listener = links.listeners.get(address)?;
+        Some((listener.incarnation, listener.handler.upgrade()?))
+    }
+
+    fn lives(&self, address: &str, incarnation: u64) -> bool {
+        self.links.lock().listeners.get(address).is_some_and(|listener| listener.incarnation == incarnation)
+    }
+}
+
+/// One incarnation of a node, seen from the network.
+#[derive(Clone)]
+pub struct Port {
+    network: Arc<Network>,
+    address: String,
+    incarnation: u64,
+    ring: CurrentRing,
+}
+
+impl Port {
+    /// A port for the node that listens at `address`, and finds others by the ring it knows.
+    pub fn new(network: Arc<Network>, address: String, incarnation: u64, ring: CurrentRing) -> Port {
+        Port { network, address, incarnation, ring }
+    }
+
+    fn address_of(&self, to: &Target) -> Option<String> {
+        match to {
+            Target::Address(address) => Some(address.clone()),
+            Target::Node(node) => self.ring.peer_address(*node),
+        }
+    }
+
+    fn own_number(&self) -> Option<NodeId> {
+        let ring = self.ring.get()?;
+        let own = ring.nodes().iter().find(|node| node.peer_address == self.address)?;
+        Some(NodeId(own.number))
+    }
+
+    /// Sends a request and brings the answer; pending for ever where a message is lost, as on a cut TCP connection.
+    async fn exchange(self, to: String, call: Call) -> Result<response::Body, CallError> {
+        let from = self.own_number();
+        if !self.network.lives(&self.address, self.incarnation) {
+            return std::future::pending().await;
+        }
+        if to != self.address && !self.network.travel(&self.address, &to).await {
+            return std::future::pending().await;
+        }
+        let Some((incarnation, handler)) = self.network.listener(&to) else {
+            return Err(CallError::NotSent(format!("nobody listens at {to}")));
+        };
+        let (answer, answered) = oneshot::channel();
+        // A task of its own: a caller that gives up does not stop the work.
+        tokio::spawn(async move {
+            let timeout = call.timeout;
+            let late = || failure(Cause::Deadline, "no answer in time");
+            let result = time::timeout(timeout, handler.handle(from, call)).await;
+            let _ = answer.send(result.unwrap_or_else(|_| Err(late())));
+        });
+        let result = answered.await;
+        if !self.network.lives(&to, incarnation) {
+            return Err(CallError::Lost(format!("{to} went away")));
+        }
+        if to != self.address && !self.network.travel(&to, &self.address).await {
+            return std::future::pending().await;
+        }
+        match result {
+            Ok(Ok(body)) => Ok(body),
+            Ok(Err(failure)) if failure.cause() == Cause::Deadline => Err(CallError::TimedOut),
+            Ok(Err(failure)) => Err(CallError::Refused(failure)),
+            Err(_) => Err(CallError::Lost(format!("{to} went away"))),
+        }
+    }
+}
+
+impl Transport for Port {
+    fn call(&self, to: Target, call: Call) -> BoxFuture<'static, Result<response::Body, CallError>> {
+        let port = self.clone();
+        Box::pin(async move {
+            let Some(address) = port.address_of(&to) else {
+                return Err(CallError::NotSent(format!("no address is known for {to:?}")));
+            };
+            let timeout = call.timeout;
+            match time::timeout(timeout, port.exchange(address, call)).await {
+                Ok(result) => result,
+                Err(_) => Err(CallError::TimedOut),
+            }
+        })
+    }
+
+    fn tell(&self, to: Target, epoch: u64, body: request::Body) {
+        let port = self.clone();
+        let Some(address) = port.address_of(&to) else { return };
+        tokio::spawn(async move {
+            let timeout = Duration::from_secs(10);
+            let _ = time::timeout(timeout, port.exchange(address, Call { epoch, timeout, body })).await;
+        });
+    }
+}
