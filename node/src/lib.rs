@@ -13,4 +13,5 @@ pub mod radix;
 pub mod ring;
 pub mod seam;
 pub mod settings;
+pub mod stop;
 pub mod version;

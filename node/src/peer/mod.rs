@@ -1,4 +1,24 @@
 //! Node-to-node calls.
+//!
+//! [`GrpcTransport`] calls, [`PeerDoor`] answers. Between two nodes there are a few connections ("lanes") each way, and
+//! on each one a long-lived stream of frames. Whatever waits when a lane can take a frame goes into that one frame, so
+//! that under load the cost of a frame is shared by many calls, and without load nothing waits for company.
+
+mod hello;
+mod lane;
+mod link;
+mod meter;
+mod queue;
+mod server;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod transport;
+
+pub use hello::{Identity, PROTOCOL};
+pub use server::PeerDoor;
+pub use settings::PeerSettings;
+pub use transport::GrpcTransport;
 
 use futures::future::BoxFuture;
 use god_proto::{

@@ -1,0 +1,98 @@
+//! Who is at the other end of a stream, and whether to talk to it.
+
+use crate::ring::CurrentRing;
+use god_proto::{ids::NodeId, peer::Hello};
+use std::sync::{Arc, OnceLock};
+use uuid::Uuid;
+
+/// Version of the node-to-node protocol.
+pub const PROTOCOL: u32 = 1;
+
+/// This node, as it introduces itself. Its cluster and number follow from the ring, once there is one.
+pub struct Identity {
+    uuid: Uuid,
+    ring: CurrentRing,
+    // A number is given once and for ever, so it need be looked up only once.
+    number: OnceLock<NodeId>,
+}
+
+impl Identity {
+    /// The node with this UUID, of the cluster that `ring` says.
+    pub fn new(uuid: Uuid, ring: CurrentRing) -> Arc<Identity> {
+        Arc::new(Identity { uuid, ring, number: OnceLock::new() })
+    }
+
+    /// Its number; none before it joined. Cost: an atomic load, once it is known.
+    pub fn number(&self) -> Option<NodeId> {
+        if let Some(number) = self.number.get() {
+            return Some(*number);
+        }
+        let number = NodeId(self.ring.get()?.node_by_uuid(self.uuid)?.number);
+        Some(*self.number.get_or_init(|| number))
+    }
+
+    /// The ring that it goes by.
+    pub fn ring(&self) -> &CurrentRing {
+        &self.ring
+    }
+
+    /// What it says first on each stream.
+    pub fn hello(&self) -> Hello {
+        let cluster = self.ring.get().map_or_else(Vec::new, |ring| ring.cluster().as_bytes().to_vec());
+        Hello {
+            protocol: PROTOCOL,
+            cluster: cluster.into(),
+            uuid: self.uuid.as_bytes().to_vec().into(),
+            number: self.number().map_or(0, |number| number.0),
+        }
+    }
+
+    /// Whether to talk to one that introduces itself like this; else a sentence that says why not.
+    pub fn accepts(&self, theirs: &Hello) -> Result<(), String> {
+        let mine = self.hello();
+        if theirs.protocol != mine.protocol {
+            return Err(format!(
+                "node {} speaks peer protocol {}, node {} speaks {}: run versions that go together",
+                show(&theirs.uuid),
+                theirs.protocol,
+                self.uuid,
+                mine.protocol
+            ));
+        }
+        if !theirs.cluster.is_empty() && !mine.cluster.is_empty() && theirs.cluster != mine.cluster {
+            return Err(format!(
+                "node {} is of cluster {}, node {} is of cluster {}: check the addresses they were given",
+                show(&theirs.uuid),
+                show(&theirs.cluster),
+                self.uuid,
+                show(&mine.cluster)
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether one that introduces itself like this is the node of that number. Without this, a node that took over
+    /// another one's address would be taken for it.
+    pub(super) fn is_node(&self, number: NodeId, theirs: &Hello) -> Result<(), String> {
+        let ring = self.ring.get();
+        let Some(member) = ring.as_ref().and_then(|ring| ring.node(number)) else { return Ok(()) };
+        if theirs.uuid != member.uuid {
+            return Err(format!(
+                "node {} listens where node {number} ({}) should",
+                show(&theirs.uuid),
+                show(&member.uuid)
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The number in a hello, where there is one.
+pub(super) fn number_of(hello: &Hello) -> Option<NodeId> {
+    (hello.number != 0).then_some(NodeId(hello.number))
+}
+
+fn show(id: &[u8]) -> String {
+    Uuid::from_slice(id)
+        .map_or_else(|_| format!("with a malformed id of {} bytes", id.len()), |id| id.to_string())
+}

@@ -1,0 +1,231 @@
+//! All lanes to one peer, and how to find it.
+
+use super::{
+    Call, CallError, Target,
+    hello::Identity,
+    lane::Lane,
+    meter::{Meter, SAMPLE},
+    queue::{Outcome, Waiting},
+    settings::{ENVELOPE, PeerSettings},
+};
+use crate::seam::Entropy;
+use god_proto::{
+    MAX_MESSAGE,
+    ids::NodeId,
+    peer::{Hello, request},
+    ring::MAX_NODES,
+};
+use parking_lot::RwLock;
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{sync::oneshot, time::Instant};
+
+/// Small calls leave the first lane for another one when it is this much busier: apart, they share fewer frames.
+const SPILL: usize = 64;
+/// From this many positions on a read counts as bulk.
+const BULK_POSITIONS: usize = 64;
+/// No call lasts longer.
+const LONGEST: Duration = Duration::from_secs(3_600);
+
+/// Addresses that nodes said they have, newer than the ring's.
+#[derive(Default)]
+pub(super) struct Learned(RwLock<BTreeMap<NodeId, String>>);
+
+impl Learned {
+    /// Notes an address; says whether it is new.
+    pub fn note(&self, node: NodeId, address: String) -> bool {
+        let mut learned = self.0.write();
+        if learned.get(&node) == Some(&address)
+            || (learned.len() >= MAX_NODES && !learned.contains_key(&node))
+        {
+            return false;
+        }
+        learned.insert(node, address);
+        true
+    }
+
+    fn get(&self, node: NodeId) -> Option<String> {
+        self.0.read().get(&node).cloned()
+    }
+}
+
+/// What the lanes to one peer have in common.
+pub(super) struct Route {
+    pub target: Target,
+    pub settings: Arc<PeerSettings>,
+    pub identity: Arc<Identity>,
+    pub entropy: Arc<Entropy>,
+    pub learned: Arc<Learned>,
+    pub meter: Meter,
+}
+
+impl Route {
+    /// Where to connect to. What the node said lately goes first, the ring's word second; after a failure the other.
+    pub fn address(&self, failures: usize) -> Result<String, String> {
+        let node = match &self.target {
+            Target::Address(address) => return Ok(address.clone()),
+            Target::Node(node) => *node,
+        };
+        let ring = self.identity.ring().peer_address(node);
+        let mut known = vec![];
+        known.extend(self.learned.get(node));
+        known.extend(ring.filter(|address| !known.contains(address)));
+        known.retain(|address| !address.is_empty());
+        let count = known.len().max(1);
+        known.into_iter().nth(failures % count).ok_or_else(|| format!("no address of {self} is known"))
+    }
+
+    /// Whether an address is no longer the best one.
+    pub fn moved_from(&self, address: &str) -> bool {
+        self.address(0).is_ok_and(|best| best != address)
+    }
+
+    /// Whether it is the one that is meant.
+    pub fn accepts(&self, hello: &Hello) -> Result<(), String> {
+        self.identity.accepts(hello)?;
+        match self.target {
+            Target::Node(node) => self.identity.is_node(node, hello),
+            Target::Address(_) => Ok(()),
+        }
+    }
+
+    /// How long to wait after so many failed connects: twice as long each time, and half of it at random, so that
+    /// nodes do not come back in step.
+    pub fn backoff(&self, failures: u32) -> Duration {
+        let doubled = self.settings.backoff_min.saturating_mul(1 << failures.saturating_sub(1).min(16));
+        let half = doubled.min(self.settings.backoff_max) / 2;
+        half + Duration::from_micros(self.entropy.below(half.as_micros() as u64))
+    }
+
+    /// How long a lane may be unused.
+    pub fn idle_after(&self) -> Duration {
+        match self.target {
+            Target::Node(_) => self.settings.node_idle,
+            Target::Address(_) => self.settings.address_idle,
+        }
+    }
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.target {
+            Target::Node(node) => write!(f, "node {node}"),
+            Target::Address(_) => f.write_str("the node"),
+        }
+    }
+}
+
+/// See the module.
+pub(super) struct Link {
+    route: Arc<Route>,
+    lanes: Vec<Arc<Lane>>,
+    calls: AtomicU64,
+    born: Instant,
+    /// Milliseconds from `born` to the last use.
+    used: AtomicU64,
+}
+
+impl Link {
+    /// Its lanes connect when there is something to send.
+    pub fn new(route: Route) -> Link {
+        let route = Arc::new(route);
+        let lanes = (0..route.settings.connections.max(1))
+            .map(|number| Lane::start(Arc::clone(&route), number))
+            .collect();
+        Link { route, lanes, calls: AtomicU64::new(0), born: Instant::now(), used: AtomicU64::new(0) }
+    }
+
+    /// Queues a call; the outcome arrives by its deadline.
+    pub fn call(&self, call: Call) -> Result<oneshot::Receiver<Outcome>, CallError> {
+        let (reply, outcome) = oneshot::channel();
+        let pushed = self.push(call.epoch, call.timeout, call.body, Some(reply));
+        self.route.meter.calls.increment(1);
+        pushed.inspect_err(|error| self.route.meter.error(error)).map(|()| outcome)
+    }
+
+    /// Queues something that wants no answer.
+    pub fn tell(&self, epoch: u64, body: request::Body) {
+        if let Err(error) = self.push(epoch, self.route.settings.tell_timeout, body, None) {
+            self.route.meter.error(&error);
+        }
+    }
+
+    fn push(
+        &self,
+        epoch: u64,
+        timeout: Duration,
+        body: request::Body,
+        reply: Option<oneshot::Sender<Outcome>>,
+    ) -> Result<(), CallError> {
+        let bytes = body.encoded_len();
+        if bytes + ENVELOPE > MAX_MESSAGE {
+            return Err(CallError::NotSent(format!(
+                "a request of {bytes} bytes is too large, the most is {}",
+                MAX_MESSAGE - ENVELOPE
+            )));
+        }
+        let now = Instant::now();
+        self.used.store((now - self.born).as_millis() as u64, Ordering::Relaxed);
+        let timed = self.calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(SAMPLE).then_some(now);
+        let lane = self.pick(bytes >= self.route.settings.bulk_bytes || is_bulk(&body));
+        let deadline = now + timeout.min(LONGEST);
+        lane.push(Waiting { epoch, deadline, body, bytes, reply, timed }, now)
+    }
+
+    fn pick(&self, bulk: bool) -> &Lane {
+        let last = self.lanes.len() - 1;
+        if bulk {
+            return &self.lanes[last];
+        }
+        let mut best = 0;
+        for at in 1..=last {
+            if self.lanes[at].load() + SPILL < self.lanes[best].load() {
+                best = at;
+            }
+        }
+        &self.lanes[best]
+    }
+
+    /// When it was last used.
+    pub fn used(&self) -> Instant {
+        self.born + Duration::from_millis(self.used.load(Ordering::Relaxed))
+    }
+
+    /// The peer may be back.
+    pub fn retry(&self) {
+        for lane in &self.lanes {
+            lane.retry();
+        }
+    }
+
+    /// The peer has another address.
+    pub fn moved(&self) {
+        for lane in &self.lanes {
+            lane.moved();
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        for lane in &self.lanes {
+            lane.close();
+        }
+    }
+}
+
+/// Whether answering may take long or much, whatever the size of the question.
+fn is_bulk(body: &request::Body) -> bool {
+    match body {
+        request::Body::Scan(_) | request::Body::Summarize(_) | request::Body::GetRing(_) => true,
+        request::Body::Read(read) => read.positions.len() >= BULK_POSITIONS,
+        _ => false,
+    }
+}

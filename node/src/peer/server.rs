@@ -1,0 +1,330 @@
+//! Answers other nodes.
+
+use super::{
+    Call, Handler, failure,
+    hello::{Identity, number_of},
+    meter::{ServerMeter, answers},
+    settings::{CONNECTION_WINDOW, ENVELOPE, HTTP2_FRAME, PeerSettings, STREAM_WINDOW},
+};
+use crate::stop::Stop;
+use futures::{FutureExt, Stream, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use god_proto::{
+    MAX_MESSAGE,
+    ids::NodeId,
+    peer::{
+        Cause, Failure, Frame, Hello, Request, Response,
+        peer_server::{Peer, PeerServer},
+        response,
+    },
+};
+use std::{
+    collections::VecDeque,
+    future::pending,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+    vec,
+};
+use tokio::{
+    net::TcpListener,
+    select,
+    time::{sleep, timeout},
+};
+use tonic::{
+    Status, Streaming,
+    transport::{Server, server::TcpIncoming},
+};
+
+/// Streams a peer may open on one connection; it needs one.
+const STREAMS: u32 = 16;
+/// Requests that are begun before others on the runtime get a turn.
+const TURN: usize = 1_024;
+
+type Outcome = Result<response::Body, Failure>;
+type OnHello = Arc<dyn Fn(NodeId) + Send + Sync>;
+
+/// The door for other nodes.
+pub struct PeerDoor {
+    settings: Arc<PeerSettings>,
+    identity: Arc<Identity>,
+    handler: Arc<dyn Handler>,
+    on_hello: OnHello,
+    stop: Stop,
+}
+
+impl PeerDoor {
+    /// A door that hands requests to `handler`.
+    pub fn new(
+        settings: PeerSettings,
+        identity: Arc<Identity>,
+        handler: Arc<dyn Handler>,
+        stop: Stop,
+    ) -> PeerDoor {
+        PeerDoor { settings: Arc::new(settings), identity, handler, on_hello: Arc::new(|_| ()), stop }
+    }
+
+    /// Calls this when a node introduces itself: whoever calls is there, and can be called
+    /// ([`super::GrpcTransport::heard_from`]).
+    #[must_use]
+    pub fn on_hello(mut self, on_hello: impl Fn(NodeId) + Send + Sync + 'static) -> PeerDoor {
+        self.on_hello = Arc::new(on_hello);
+        self
+    }
+
+    /// Serves until told to stop; then what was begun is answered, for as long as the grace lasts.
+    pub async fn serve(self, listener: TcpListener) -> Result<(), tonic::transport::Error> {
+        let PeerSettings { keep_alive, keep_alive_timeout, grace, .. } = *self.settings;
+        let stop = self.stop.clone();
+        let service = PeerServer::new(self)
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE);
+        let serving = Server::builder()
+            .http2_keepalive_interval(Some(keep_alive))
+            .http2_keepalive_timeout(Some(keep_alive_timeout))
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_frame_size(HTTP2_FRAME)
+            .max_concurrent_streams(STREAMS)
+            .add_service(service)
+            .serve_with_incoming_shutdown(
+                TcpIncoming::from(listener).with_nodelay(Some(true)),
+                stop.clone().stopped(),
+            );
+        select! {
+            biased;
+            served = serving => served,
+            () = stop.stopped().then(|()| sleep(grace)) => Ok(()),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Peer for PeerDoor {
+    type ExchangeStream = Exchange;
+
+    async fn exchange(
+        &self,
+        request: tonic::Request<Streaming<Frame>>,
+    ) -> Result<tonic::Response<Exchange>, Status> {
+        let mut incoming = request.into_inner();
+        let first = timeout(self.settings.connect_timeout, incoming.message())
+            .await
+            .map_err(|_| Status::deadline_exceeded("no hello came in time"))??;
+        let hello = first
+            .and_then(|frame| frame.hello)
+            .ok_or_else(|| Status::invalid_argument("the first frame of a stream carries a hello"))?;
+        let mut exchange = Exchange {
+            incoming,
+            reading: true,
+            begun: Vec::new().into_iter(),
+            running: FuturesUnordered::new(),
+            answered: VecDeque::new(),
+            answered_bytes: 0,
+            hello: Some(self.identity.hello()),
+            fault: None,
+            from: None,
+            handler: Arc::clone(&self.handler),
+            identity: Arc::clone(&self.identity),
+            on_hello: Arc::clone(&self.on_hello),
+            settings: Arc::clone(&self.settings),
+            meter: ServerMeter::new(),
+            stopped: self.stop.clone().stopped().boxed(),
+        };
+        exchange.greeted(&hello)?;
+        Ok(tonic::Response::new(exchange))
+    }
+}
+
+/// One stream: requests in, responses out.
+///
+/// It has no task of its own: HTTP/2 asks for the next frame when it can take one, and only then requests are read and
+/// begun. So a peer that does not take its answers is not read either. A request that can be answered on the spot
+/// costs no task, no timer and no allocation of its own.
+pub struct Exchange {
+    incoming: Streaming<Frame>,
+    reading: bool,
+    /// The rest of the frame that was read last.
+    begun: vec::IntoIter<Request>,
+    running: FuturesUnordered<BoxFuture<'static, Option<Response>>>,
+    answered: VecDeque<(Response, usize)>,
+    answered_bytes: usize,
+    hello: Option<Hello>,
+    fault: Option<Status>,
+    from: Option<NodeId>,
+    handler: Arc<dyn Handler>,
+    identity: Arc<Identity>,
+    on_hello: OnHello,
+    settings: Arc<PeerSettings>,
+    meter: ServerMeter,
+    stopped: BoxFuture<'static, ()>,
+}
+
+/// How far a turn of reading got.
+#[derive(Clone, Copy)]
+enum Begun {
+    Nothing,
+    Some,
+    /// As much as one turn may.
+    Enough,
+}
+
+impl Exchange {
+    fn greeted(&mut self, hello: &Hello) -> Result<(), Status> {
+        self.identity.accepts(hello).map_err(Status::failed_precondition)?;
+        self.from = number_of(hello);
+        if let Some(from) = self.from {
+            (self.on_hello)(from);
+        }
+        Ok(())
+    }
+
+    /// Reads and begins requests, as many as there is room for. Says whether it may go on.
+    fn begin(&mut self, cx: &mut Context<'_>) -> Begun {
+        let mut progress = Begun::Nothing;
+        for _ in 0..TURN {
+            if self.running.len() >= self.settings.in_flight
+                || self.answered_bytes >= self.settings.frame_bytes
+            {
+                return progress;
+            }
+            if let Some(request) = self.begun.next() {
+                self.begin_one(request, cx);
+                progress = Begun::Some;
+                continue;
+            }
+            if !self.reading {
+                return progress;
+            }
+            match self.incoming.poll_next_unpin(cx) {
+                Poll::Pending => return progress,
+                Poll::Ready(Some(Ok(frame))) => {
+                    self.meter.requests.increment(frame.requests.len() as u64);
+                    let greeted = frame.hello.as_ref().map_or(Ok(()), |hello| self.greeted(hello));
+                    match greeted {
+                        Ok(()) => self.begun = frame.requests.into_iter(),
+                        Err(fault) => self.end(Some(fault)),
+                    }
+                }
+                Poll::Ready(Some(Err(fault))) => self.end(Some(fault)),
+                Poll::Ready(None) => self.end(None),
+            }
+            progress = Begun::Some;
+        }
+        Begun::Enough
+    }
+
+    fn end(&mut self, fault: Option<Status>) {
+        self.reading = false;
+        self.fault = self.fault.take().or(fault);
+    }
+
+    fn begin_one(&mut self, request: Request, cx: &mut Context<'_>) {
+        let Request { id, epoch, timeout_ms, body } = request;
+        let Some(body) = body else {
+            let unknown = failure(Cause::Invalid, "the request is of a kind that this version does not know");
+            return self.answer(respond(id, Err(unknown)));
+        };
+        let limit = Duration::from_millis(timeout_ms.max(1).into());
+        let mut work = self.handler.handle(self.from, Call { epoch, timeout: limit, body });
+        match work.poll_unpin(cx) {
+            Poll::Ready(outcome) => self.answer(respond(id, outcome)),
+            Poll::Pending => {
+                let late = self.meter.late.clone();
+                self.running.push(
+                    async move {
+                        match timeout(limit, work).await {
+                            Ok(outcome) => respond(id, outcome),
+                            // The caller gave up by now. No failure: that would say that nothing was done.
+                            Err(_) => {
+                                late.increment(1);
+                                None
+                            }
+                        }
+                    }
+                    .boxed(),
+                );
+            }
+        }
+    }
+
+    fn answer(&mut self, response: Option<Response>) {
+        let Some(mut response) = response else { return };
+        let size = |response: &Response| response.body.as_ref().map_or(0, response::Body::encoded_len);
+        let mut bytes = size(&response);
+        if bytes + ENVELOPE > MAX_MESSAGE {
+            let message = format!("the answer has {bytes} bytes, the most is {}", MAX_MESSAGE - ENVELOPE);
+            response.body = Some(response::Body::Failure(failure(Cause::Invalid, message)));
+            bytes = size(&response);
+        }
+        self.answered_bytes += bytes;
+        self.answered.push_back((response, bytes));
+    }
+
+    /// Takes what is ready. Says whether it got anywhere.
+    fn collect(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut progress = false;
+        while self.answered_bytes < self.settings.frame_bytes {
+            let Poll::Ready(Some(response)) = self.running.poll_next_unpin(cx) else { break };
+            self.answer(response);
+            progress = true;
+        }
+        progress
+    }
+
+    fn take_frame(&mut self) -> Option<Frame> {
+        let mut responses = Vec::with_capacity(self.answered.len().min(self.settings.frame_requests));
+        let mut total = 0;
+        while responses.len() < self.settings.frame_requests {
+            let fits = |(_, bytes): &mut (Response, usize)| {
+                responses.is_empty() || total + *bytes <= self.settings.frame_bytes
+            };
+            let Some((response, bytes)) = self.answered.pop_front_if(fits) else { break };
+            self.answered_bytes -= bytes;
+            total += bytes;
+            responses.push(response);
+        }
+        (!responses.is_empty()).then(|| answers(responses))
+    }
+}
+
+impl Stream for Exchange {
+    type Item = Result<Frame, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        if let Some(hello) = this.hello.take() {
+            return Poll::Ready(Some(Ok(Frame { hello: Some(hello), ..Frame::default() })));
+        }
+        if this.reading && this.stopped.poll_unpin(cx).is_ready() {
+            this.stopped = pending().boxed();
+            this.end(None);
+        }
+        loop {
+            let begun = this.begin(cx);
+            let collected = this.collect(cx);
+            if let Some(frame) = this.take_frame() {
+                this.meter.frames.increment(1);
+                return Poll::Ready(Some(Ok(frame)));
+            }
+            if !this.reading && this.begun.as_slice().is_empty() && this.running.is_empty() {
+                return Poll::Ready(this.fault.take().map(Err));
+            }
+            match begun {
+                Begun::Nothing if !collected => return Poll::Pending,
+                Begun::Enough => {
+                    // There may be more: it comes back after the others on the runtime had their turn.
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Begun::Nothing | Begun::Some => {}
+            }
+        }
+    }
+}
+
+/// None where no response is wanted.
+fn respond(id: u64, outcome: Outcome) -> Option<Response> {
+    let body = outcome.unwrap_or_else(response::Body::Failure);
+    (id != 0).then_some(Response { id, body: Some(body) })
+}
