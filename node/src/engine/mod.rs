@@ -3,6 +3,12 @@
 //! Nothing outside this room knows which engine is behind it. Two are: RocksDB, and a simulated one that loses its
 //! unsynced tail at a crash. Calls may block on the disk; see [`crate::seam::Offload`].
 
+mod committer;
+mod simulated;
+
+pub use committer::{Apply, CommitError, Committer, CommitterSettings};
+pub use simulated::{SimulatedDisk, SimulatedEngine};
+
 use bytes::Bytes;
 use std::{path::PathBuf, time::Duration};
 
