@@ -1,1 +1,78 @@
-fn main() {}
+//! The `god` command. One file a subcommand; what they share is in the files that no subcommand is named after.
+
+// Texts are put together where they are read: `push_str(&format!(…))` for a line at a time.
+#![allow(clippy::format_push_string)]
+
+mod cli;
+mod completion;
+mod context;
+mod count;
+mod del;
+mod dev;
+mod export;
+mod failure;
+mod figures;
+mod get;
+mod init;
+mod input;
+mod keyspace;
+mod load;
+mod output;
+mod progress;
+mod put;
+mod range;
+mod rank;
+mod records;
+mod ring;
+mod scan;
+mod select;
+mod status;
+mod text;
+
+use clap::Parser as _;
+use cli::{Cli, Command};
+use context::Context;
+use failure::Failure;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return end(&Failure::Usage(format!("cannot start threads: {error}"))),
+    };
+    match runtime.block_on(run(cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => end(&failure),
+    }
+}
+
+fn end(failure: &Failure) -> ExitCode {
+    let text = failure.to_string();
+    if !text.is_empty() {
+        eprintln!("god: {text}");
+    }
+    failure.exit_code()
+}
+
+async fn run(cli: Cli) -> Result<(), Failure> {
+    let global = cli.global;
+    let context = Context::connect(&global);
+    match cli.command {
+        Command::Completion(args) => completion::run(&args),
+        Command::Dev(args) => dev::run(&global, args).await,
+        Command::Init(args) => init::run(&context.await?, &args).await,
+        Command::Status(args) => status::run(&context.await?, &args).await,
+        Command::Ring(args) => ring::run(&context.await?, &args).await,
+        Command::Keyspace(args) => keyspace::run(&context.await?, args).await,
+        Command::Put(args) => put::run(&context.await?, &args).await,
+        Command::Get(args) => get::run(&context.await?, &args).await,
+        Command::Del(args) => del::run(&context.await?, &args).await,
+        Command::Scan(args) => scan::run(&context.await?, &args).await,
+        Command::Count(args) => count::run(&context.await?, &args).await,
+        Command::Rank(args) => rank::run(&context.await?, &args).await,
+        Command::Select(args) => select::run(&context.await?, &args).await,
+        Command::Load(args) => load::run(&context.await?, &args).await,
+        Command::Export(args) => export::run(&context.await?, &args).await,
+    }
+}

@@ -1,0 +1,206 @@
+//! What can be typed: options that every command knows, and the commands.
+
+use crate::{
+    completion, count, del, dev, export, failure::EXIT_CODES, get, init, keyspace, load, put, rank, ring,
+    scan, select, status, text::Encoding,
+};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use god_proto::v1::{Consistency, Level, consistency};
+use std::time::Duration;
+
+const EXAMPLES: &str = "\
+Examples:
+  god status                               how is the cluster?
+  god put colour blue                      write
+  god get colour                           read: prints the bare value
+  god scan --prefix user/ --limit 20       keys in order, of an ordered keyspace
+  god count --from a --before b            how many keys are in a range
+  god load names.tsv -k names              load a file
+  god dev --nodes 3 --data ./try           three nodes on this machine, to try things out
+
+`god COMMAND --help` has examples of each command.";
+
+/// Reads, writes and watches a GoD cluster.
+#[derive(Parser, Debug)]
+#[command(
+    name = "god",
+    version,
+    about = "Reads, writes and watches a GoD cluster",
+    after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"),
+    max_term_width = 100,
+    arg_required_else_help = true,
+    disable_help_subcommand = true
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options that every command knows.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Options of every command")]
+pub struct Global {
+    /// Nodes to ask, any of them; the client finds the others by itself
+    #[arg(
+        long,
+        env = "GOD_SERVER",
+        value_name = "HOST:PORT,…",
+        default_value = "127.0.0.1:7000",
+        value_delimiter = ',',
+        value_parser = parse_server,
+        global = true
+    )]
+    pub server: Vec<String>,
+
+    /// The keyspace to read and write
+    #[arg(short, long, env = "GOD_KEYSPACE", value_name = "NAME", default_value = "default", global = true)]
+    pub keyspace: String,
+
+    /// How answers are printed
+    #[arg(short, long, env = "GOD_OUTPUT", value_enum, default_value_t, global = true)]
+    pub output: Output,
+
+    /// How long a call may take, e.g. 500ms or 5s (default: what the node is set to)
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, global = true)]
+    pub timeout: Option<Duration>,
+
+    /// How many replicas must answer: one, quorum, all or a number (default: the keyspace's own)
+    #[arg(long, value_name = "LEVEL", value_parser = parse_consistency, global = true)]
+    pub consistency: Option<Consistency>,
+
+    /// How keys are written on the command line, in files and in answers
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t, global = true)]
+    pub key_format: Encoding,
+
+    /// How values are written on the command line, in files and in answers
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t, global = true)]
+    pub value_format: Encoding,
+}
+
+/// How answers are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    // For people.
+    #[default]
+    Table,
+    // For programs: one document, or one a line where there are many.
+    Json,
+    // For programs and people.
+    Yaml,
+}
+
+/// One variant a command; each has a file of its own.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    Init(init::InitArgs),
+    Status(status::StatusArgs),
+    Ring(ring::RingArgs),
+    Keyspace(keyspace::KeyspaceArgs),
+    Put(put::PutArgs),
+    Get(get::GetArgs),
+    Del(del::DelArgs),
+    Scan(scan::ScanArgs),
+    Count(count::CountArgs),
+    Rank(rank::RankArgs),
+    Select(select::SelectArgs),
+    Load(load::LoadArgs),
+    Export(export::ExportArgs),
+    Completion(completion::CompletionArgs),
+    Dev(dev::DevArgs),
+}
+
+/// `500ms`, `2s`, `1m 30s`, `7days`.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(duration) if !duration.is_zero() => Ok(duration),
+        Ok(_) => Err("it must be longer than 0".to_owned()),
+        Err(_) => Err("not a time; write a number and a unit, such as 500ms, 2s or 1m".to_owned()),
+    }
+}
+
+/// `host:port`; an IPv6 address in brackets.
+pub fn parse_server(text: &str) -> Result<String, String> {
+    let allowed = "write HOST:PORT, such as 127.0.0.1:7000 or [::1]:7000";
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return Err(format!("it has no port; {allowed}"));
+    };
+    let bare_v6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
+    if host.is_empty() || bare_v6 || host.contains('/') {
+        return Err(format!("it has no host; {allowed}"));
+    }
+    match port.parse::<u16>() {
+        Ok(1..) => Ok(text.to_owned()),
+        _ => Err(format!("{port:?} is no port; {allowed}")),
+    }
+}
+
+fn parse_consistency(text: &str) -> Result<Consistency, String> {
+    let named = |level: Level| consistency::Level::Named(level.into());
+    let level = match text {
+        "one" => named(Level::One),
+        "quorum" => named(Level::Quorum),
+        "all" => named(Level::All),
+        number => match number.parse::<u32>() {
+            Ok(count @ 1..) => consistency::Level::Count(count),
+            _ => return Err("write one, quorum, all, or how many replicas must answer, from 1 up".to_owned()),
+        },
+    };
+    Ok(Consistency { level: Some(level) })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_says_what_it_does_and_shows_an_example() {
+        let command = Cli::command();
+        for sub in command.get_subcommands() {
+            let name = sub.get_name();
+            assert!(sub.get_about().is_some(), "{name} has no description");
+            let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains(&format!("god {name}")), "{name} has no example");
+        }
+    }
+
+    #[test]
+    fn a_server_needs_a_host_and_a_port() {
+        assert!(parse_server("db-0.db:7000").is_ok());
+        assert!(parse_server("[::1]:7000").is_ok());
+        for wrong in ["db", ":7000", "db:", "db:0", "db:70000", "::1:7000", "http://db:7000"] {
+            assert!(parse_server(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn servers_come_as_a_list_or_one_by_one() {
+        let cli = Cli::try_parse_from(["god", "status", "--server", "a:1,b:2", "--server", "c:3"]).unwrap();
+        assert_eq!(cli.global.server, ["a:1", "b:2", "c:3"]);
+    }
+
+    #[test]
+    fn a_consistency_is_a_name_or_a_number_of_replicas() {
+        let count = |n| Some(consistency::Level::Count(n));
+        assert_eq!(parse_consistency("2").unwrap().level, count(2));
+        let all = consistency::Level::Named(Level::All.into());
+        assert_eq!(parse_consistency("all").unwrap().level, Some(all));
+        assert!(parse_consistency("0").is_err());
+        assert!(parse_consistency("most").is_err());
+    }
+
+    #[test]
+    fn a_time_has_a_unit_and_is_not_zero() {
+        assert_eq!(parse_duration("1500ms").unwrap(), Duration::from_millis(1500));
+        assert!(parse_duration("0s").is_err());
+        assert!(parse_duration("5").is_err());
+    }
+}

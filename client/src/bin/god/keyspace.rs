@@ -1,0 +1,141 @@
+//! `god keyspace`: making and listing keyspaces.
+
+use crate::{
+    context::Context,
+    failure::Failure,
+    input,
+    output::{self, render},
+    ring::{keyspace_json, mode, order},
+};
+use clap::{Args, Subcommand};
+use god_proto::v1::{CreateKeyspaceRequest, Keyspace, Mode, Partitioner};
+use std::{ffi::OsString, time::Duration};
+
+/// Makes and lists keyspaces
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  god keyspace list
+  god keyspace create sessions --ttl 1h
+  god keyspace create names --ordered --split g --split p")]
+pub struct KeyspaceArgs {
+    #[command(subcommand)]
+    command: KeyspaceCommand,
+}
+
+#[derive(Subcommand, Debug)]
+enum KeyspaceCommand {
+    /// Makes a keyspace
+    Create(CreateArgs),
+    /// Lists all keyspaces
+    List,
+}
+
+#[derive(Args, Debug)]
+struct CreateArgs {
+    /// 1 to 64 letters, digits, '-', '_' or '.'
+    name: String,
+    /// Keep keys in the order of their bytes, instead of spreading them by their hash
+    #[arg(long)]
+    ordered: bool,
+    /// Copies of each key
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=16))]
+    replicas: u32,
+    /// Copies that must acknowledge a write (default: more than half)
+    #[arg(long, value_name = "N")]
+    write_quorum: Option<u32>,
+    /// Copies that must answer a read (default: as many as see every acknowledged write)
+    #[arg(long, value_name = "N")]
+    read_quorum: Option<u32>,
+    /// Forget entries after this long, where a write says nothing else
+    #[arg(long, value_name = "TIME", value_parser = crate::cli::parse_duration)]
+    ttl: Option<Duration>,
+    /// Cut an ordered keyspace at this key; more than once for more cuts (default: evenly by first byte)
+    #[arg(long = "split", value_name = "KEY", requires = "ordered")]
+    splits: Vec<OsString>,
+}
+
+pub async fn run(context: &Context, args: KeyspaceArgs) -> Result<(), Failure> {
+    match args.command {
+        KeyspaceCommand::List => list(context).await,
+        KeyspaceCommand::Create(args) => create(context, &args).await,
+    }
+}
+
+async fn create(context: &Context, args: &CreateArgs) -> Result<(), Failure> {
+    let key_format = context.encodings().0;
+    let splits =
+        args.splits.iter().map(|split| input::key(split, key_format)).collect::<Result<Vec<_>, _>>()?;
+    let (write_quorum, read_quorum) = quorums(args.replicas, args.write_quorum, args.read_quorum)?;
+    let request = CreateKeyspaceRequest {
+        name: args.name.clone(),
+        partitioner: if args.ordered { Partitioner::Ordered } else { Partitioner::Hashed }.into(),
+        replicas: args.replicas,
+        write_quorum,
+        read_quorum,
+        mode: Mode::Lww.into(),
+        default_ttl_ms: args.ttl.map_or(0, |ttl| ttl.as_millis() as u64),
+        splits,
+    };
+    let keyspace = context.create_keyspace(request).await?;
+    output::document(context.output(), &keyspace_json(&keyspace), || {
+        format!("made keyspace\n{}", table(std::slice::from_ref(&keyspace)))
+    })
+}
+
+/// What is left out follows from the copies.
+pub fn quorums(replicas: u32, write: Option<u32>, read: Option<u32>) -> Result<(u32, u32), Failure> {
+    let check = |name: &str, quorum: u32| match quorum {
+        0 => Err(Failure::Usage(format!("{name} is 0; at least one replica must answer"))),
+        quorum if quorum > replicas => {
+            Err(Failure::Usage(format!("{name} {quorum} exceeds replicas {replicas}")))
+        }
+        quorum => Ok(quorum),
+    };
+    let write = check("write-quorum", write.unwrap_or(replicas / 2 + 1))?;
+    let read = check("read-quorum", read.unwrap_or(replicas - write + 1))?;
+    Ok((write, read))
+}
+
+async fn list(context: &Context) -> Result<(), Failure> {
+    let keyspaces = context.keyspaces().await?;
+    let json = keyspaces.iter().map(keyspace_json).collect();
+    output::document(context.output(), &json, || table(&keyspaces))
+}
+
+fn table(keyspaces: &[Keyspace]) -> String {
+    let mut table = output::table(
+        &["name", "order", "replicas", "write", "read", "mode", "ttl"],
+        &["replicas", "write", "read", "ttl"],
+    );
+    for keyspace in keyspaces {
+        let ttl = match keyspace.default_ttl_ms {
+            0 => "-".to_owned(),
+            ms => humantime::format_duration(Duration::from_millis(ms)).to_string(),
+        };
+        table.add_row([
+            keyspace.name.clone(),
+            order(keyspace).to_owned(),
+            keyspace.replicas.to_string(),
+            keyspace.write_quorum.to_string(),
+            keyspace.read_quorum.to_string(),
+            mode(keyspace).to_owned(),
+            ttl,
+        ]);
+    }
+    render(table)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn an_impossible_quorum_is_refused_before_it_is_sent() {
+        assert_eq!(quorums(3, None, None).unwrap(), (2, 2));
+        assert_eq!(quorums(3, Some(3), None).unwrap(), (3, 1));
+        assert_eq!(quorums(3, Some(4), None).unwrap_err().to_string(), "write-quorum 4 exceeds replicas 3");
+        assert!(quorums(3, None, Some(0)).is_err());
+    }
+}

@@ -1,0 +1,173 @@
+//! Writing the records: a bounded number in flight, patient with a busy cluster.
+
+use super::feed::{Fed, Source};
+use crate::{context::Context, failure::Failure, figures::counted, progress::Progress, records::Record};
+use futures::StreamExt as _;
+use god_proto::v1::Reason;
+use std::time::Duration;
+use tokio_stream::wrappers::ReceiverStream;
+
+/// How often a write is tried again while the cluster is busy.
+const BUSY_TRIES: u32 = 50;
+/// The longest wait in between.
+const BUSY_WAIT: Duration = Duration::from_secs(1);
+/// Problems that are told one by one; the rest are counted.
+const TOLD: u64 = 10;
+/// Refused and unknown writes after which it makes no sense to go on.
+const GIVE_UP: u64 = 1_000;
+
+/// What came of a load.
+#[derive(Debug, Default)]
+pub struct Summary {
+    pub loaded: u64,
+    pub bad_lines: u64,
+    pub refused: u64,
+    pub unknown: u64,
+    pub took: Duration,
+}
+
+impl Summary {
+    /// What was not loaded, and the exit code that goes with it.
+    pub fn verdict(&self) -> Result<(), Failure> {
+        let mut missed = Vec::new();
+        if self.bad_lines > 0 {
+            missed.push(format!("{} bad", counted(self.bad_lines, "line")));
+        }
+        if self.refused > 0 {
+            missed.push(format!("{} refused", counted(self.refused, "key")));
+        }
+        if self.unknown > 0 {
+            missed.push(format!("{} of unknown outcome", counted(self.unknown, "key")));
+        }
+        if missed.is_empty() {
+            return Ok(());
+        }
+        let text = format!("not all was loaded: {} (loading again is safe)", missed.join(", "));
+        Err(if self.unknown > 0 { Failure::Unknown(text) } else { Failure::Refused(text) })
+    }
+}
+
+/// One line's way.
+enum Done {
+    Written {
+        offset: u64,
+    },
+    Bad {
+        line: u64,
+        problem: String,
+    },
+    Failed {
+        line: u64,
+        failure: Failure,
+    },
+    /// Nothing more can come.
+    Over(Failure),
+}
+
+/// Writes all of a source.
+pub async fn write(
+    context: &Context,
+    source: Source,
+    in_flight: usize,
+    quiet: bool,
+) -> Result<Summary, Failure> {
+    let mut progress = Progress::new("loading", source.length(), quiet);
+    let mut summary = Summary::default();
+    let mut offset = 0;
+    let source = &source;
+    let mut writes = ReceiverStream::new(source.feed()?)
+        .map(|fed| async move {
+            match fed {
+                Fed::Bad { line, problem } => Done::Bad { line, problem },
+                Fed::Failed(error) => Done::Over(source.failed(&error)),
+                Fed::Record { line, offset, record } => match put(context, record).await {
+                    Ok(()) => Done::Written { offset },
+                    Err(failure) if is_final(&failure) => Done::Over(failure),
+                    Err(failure) => Done::Failed { line, failure },
+                },
+            }
+        })
+        .buffer_unordered(in_flight);
+    while let Some(done) = writes.next().await {
+        let problem = match done {
+            Done::Written { offset: at } => {
+                summary.loaded += 1;
+                offset = offset.max(at);
+                progress.at(offset, summary.loaded);
+                continue;
+            }
+            Done::Over(failure) => {
+                progress.finish();
+                return Err(failure);
+            }
+            Done::Bad { line, problem } => {
+                summary.bad_lines += 1;
+                format!("line {line}: {problem}")
+            }
+            Done::Failed { line, failure } => {
+                match failure {
+                    Failure::Unknown(_) => summary.unknown += 1,
+                    _ => summary.refused += 1,
+                }
+                format!("line {line}: {failure}")
+            }
+        };
+        let problems = summary.bad_lines + summary.refused + summary.unknown;
+        if problems <= TOLD {
+            progress.say(&problem);
+        }
+        if problems == TOLD {
+            progress.say("further lines that are not loaded are counted, not told");
+        }
+        if summary.refused + summary.unknown >= GIVE_UP {
+            progress.say(&format!("gave up after {} refused or unknown", counted(GIVE_UP, "key")));
+            break;
+        }
+    }
+    summary.took = progress.finish();
+    Ok(summary)
+}
+
+/// Whether the next line would fare no better.
+fn is_final(failure: &Failure) -> bool {
+    match failure {
+        Failure::Rejected(rejected) => {
+            matches!(rejected.reason(), Reason::NoSuchKeyspace | Reason::NotInitialised | Reason::DiskFull)
+        }
+        Failure::Refused(_) | Failure::Unknown(_) | Failure::NotFound(_) => false,
+        Failure::Usage(_) | Failure::Unreachable(_) | Failure::OutputClosed => true,
+    }
+}
+
+/// Writes a record; again and again while the cluster is busy.
+async fn put(context: &Context, record: Record) -> Result<(), Failure> {
+    let mut tries = 0;
+    loop {
+        match context.put(record.key.clone(), record.value.clone(), None).await {
+            Err(Failure::Rejected(rejected)) if rejected.reason() == Reason::Busy && tries < BUSY_TRIES => {
+                tries += 1;
+                let asked = Duration::from_millis(rejected.retry_after_ms.max(1).into());
+                tokio::time::sleep(asked.min(BUSY_WAIT)).await;
+            }
+            outcome => return outcome.map(|_| ()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_load_is_done_only_when_every_line_is() {
+        assert!(Summary { loaded: 3, ..Summary::default() }.verdict().is_ok());
+        let bad = Summary { bad_lines: 1, ..Summary::default() }.verdict().unwrap_err();
+        assert!(matches!(&bad, Failure::Refused(text) if text.contains("1 line bad")), "{bad}");
+        let open = Summary { refused: 2, unknown: 1, ..Summary::default() }.verdict().unwrap_err();
+        assert!(
+            matches!(&open, Failure::Unknown(text) if text.contains("2 keys refused, 1 key of")),
+            "{open}"
+        );
+    }
+}

@@ -1,0 +1,102 @@
+//! Printing: tables for people, JSON and YAML for programs. Colour only on a terminal.
+
+use crate::{cli::Output, failure::Failure};
+use comfy_table::{Cell, CellAlignment, Color, Table, presets};
+use serde_json::Value;
+use std::io::{self, IsTerminal as _, Write as _};
+
+/// Prints a document in the asked form; `table` makes the one for people.
+pub fn document(output: Output, value: &Value, table: impl FnOnce() -> String) -> Result<(), Failure> {
+    let text = match output {
+        Output::Table => table(),
+        Output::Json => to_json(value)?,
+        Output::Yaml => to_yaml(value)?,
+    };
+    line(&text)
+}
+
+/// Prints one of many documents: a line of JSON, or an item of a YAML list.
+pub fn item(out: &mut impl io::Write, output: Output, value: Value) -> Result<(), Failure> {
+    let text = match output {
+        Output::Table | Output::Json => to_json(&value)? + "\n",
+        Output::Yaml => to_yaml(&Value::Array(vec![value]))? + "\n",
+    };
+    out.write_all(text.as_bytes()).map_err(|error| Failure::of_output(&error))
+}
+
+/// Prints a text and ends the line.
+pub fn line(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|error| Failure::of_output(&error))
+}
+
+fn to_json(value: &Value) -> Result<String, Failure> {
+    serde_json::to_string(value).map_err(|error| Failure::Usage(format!("cannot print as JSON: {error}")))
+}
+
+fn to_yaml(value: &Value) -> Result<String, Failure> {
+    match serde_yaml::to_string(value) {
+        Ok(text) => Ok(text.trim_end().to_owned()),
+        Err(error) => Err(Failure::Usage(format!("cannot print as YAML: {error}"))),
+    }
+}
+
+/// Whether to colour what goes to stdout.
+pub fn coloured() -> bool {
+    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// A table without lines. The columns named in `right` hold numbers.
+pub fn table(header: &[&str], right: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    if coloured() {
+        table.enforce_styling();
+    } else {
+        table.force_no_tty();
+    }
+    table.set_header(header.iter().map(|name| Cell::new(name.to_uppercase())));
+    for (at, name) in header.iter().enumerate() {
+        if let Some(column) = table.column_mut(at) {
+            column.set_padding((0, 2));
+            if right.contains(name) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+    }
+    table
+}
+
+/// The widest a table should be, in characters.
+pub const WIDTH: usize = 100;
+
+/// The table as text, without blanks at the ends of its lines; closer together where it would be too wide.
+pub fn render(mut table: Table) -> String {
+    let columns = table.column_max_content_widths();
+    let width: usize = columns.iter().map(|width| usize::from(*width) + 2).sum();
+    if width > WIDTH + 2 {
+        for column in table.column_iter_mut() {
+            column.set_padding((0, 1));
+        }
+    }
+    table.trim_fmt()
+}
+
+/// A cell that is good, worth a look, or bad.
+pub fn judged(text: &str, judgement: Judgement) -> Cell {
+    let colour = match judgement {
+        Judgement::Good => Color::Green,
+        Judgement::Look => Color::Yellow,
+        Judgement::Bad => Color::Red,
+    };
+    let cell = Cell::new(text);
+    if coloured() { cell.fg(colour) } else { cell }
+}
+
+/// How a figure is to be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judgement {
+    Good,
+    Look,
+    Bad,
+}

@@ -1,0 +1,59 @@
+//! `god put`: writes a key.
+
+use crate::{context::Context, failure::Failure, figures::counted, input, output};
+use clap::Args;
+use god_proto::v1::Committed;
+use serde_json::{Value, json};
+use std::{ffi::OsString, time::Duration};
+
+/// Writes a key
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  god put colour blue
+  god put --ttl 1h session/7 alice
+  god put picture - < picture.png                       the value from stdin
+  god put --key-format hex 00ff - --consistency all
+  god put -- -5 minus                                   a key that begins with '-'
+
+Exit codes: 0 written, 3 refused (nothing was written), 4 unknown (it may surface later), 5 unreachable.")]
+pub struct PutArgs {
+    /// The key; - reads it from stdin
+    key: OsString,
+    /// The value; - reads it from stdin
+    value: OsString,
+    /// Forget it after this long
+    #[arg(long, value_name = "TIME", value_parser = crate::cli::parse_duration)]
+    ttl: Option<Duration>,
+}
+
+pub async fn run(context: &Context, args: &PutArgs) -> Result<(), Failure> {
+    if args.key == "-" && args.value == "-" {
+        return Err(Failure::Usage(
+            "only one of key and value can come from stdin (for many keys: god load -)".to_owned(),
+        ));
+    }
+    let (key_format, value_format) = context.encodings();
+    let key = input::key(&args.key, key_format)?;
+    let value = input::value(&args.value, value_format)?;
+    let committed = context.put(key, value, args.ttl).await?;
+    output::document(context.output(), &committed_json(&committed), || committed_text("written", &committed))
+}
+
+/// `written on 2 replicas, version 1763900000000.0@1`.
+pub fn committed_text(done: &str, committed: &Committed) -> String {
+    let mut text = format!("{done} on {}", counted(committed.acks.into(), "replica"));
+    if let Some(version) = &committed.version {
+        text += &format!(", version {}", version_text(version));
+    }
+    text
+}
+
+pub fn committed_json(committed: &Committed) -> Value {
+    json!({ "version": committed.version.as_ref().map(version_text), "acks": committed.acks })
+}
+
+/// Milliseconds since 1970, a counter, and the node: `1763900000000.0@1`.
+pub fn version_text(version: &god_proto::v1::Version) -> String {
+    format!("{}.{}@{}", version.time >> 16, version.time & 0xffff, version.node)
+}

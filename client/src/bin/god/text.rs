@@ -1,0 +1,182 @@
+//! Keys and values as text: on the command line, in files, in answers. Any bytes survive the way out and back.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use clap::ValueEnum;
+use std::fmt::Write as _;
+
+/// How bytes are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Encoding {
+    // As they are; in lines of a file or an answer, what would break a line is written as an escape.
+    #[default]
+    Text,
+    // Two hexadecimal digits a byte.
+    Hex,
+    // With padding.
+    Base64,
+}
+
+impl Encoding {
+    /// Reads bytes that stand alone: a command line's argument, or a JSON string. Text has no escapes there.
+    pub fn decode(self, text: &[u8]) -> Result<Bytes, String> {
+        match self {
+            Encoding::Text => Ok(Bytes::copy_from_slice(text)),
+            Encoding::Hex => match hex::decode(text) {
+                Ok(bytes) => Ok(bytes.into()),
+                Err(_) => Err(format!("{:?} is not hexadecimal", shown(text))),
+            },
+            Encoding::Base64 => match STANDARD.decode(text) {
+                Ok(bytes) => Ok(bytes.into()),
+                Err(_) => Err(format!("{:?} is not base64", shown(text))),
+            },
+        }
+    }
+
+    /// Reads a field of a line: as [`Encoding::decode`], with text's escapes undone.
+    pub fn decode_field(self, field: &[u8]) -> Result<Bytes, String> {
+        match self {
+            Encoding::Text => unescape(field).map(Bytes::from),
+            Encoding::Hex | Encoding::Base64 => self.decode(field),
+        }
+    }
+
+    /// Writes a field of a line: never holds a tab, a line's end or a control character.
+    pub fn encode_field(self, bytes: &[u8]) -> String {
+        match self {
+            Encoding::Text => escape(bytes),
+            Encoding::Hex => hex::encode(bytes),
+            Encoding::Base64 => STANDARD.encode(bytes),
+        }
+    }
+
+    /// Writes bytes for JSON. `None`: as text they have none, since they are not UTF-8.
+    pub fn encode_json(self, bytes: &[u8]) -> Option<String> {
+        match self {
+            Encoding::Text => std::str::from_utf8(bytes).ok().map(str::to_owned),
+            Encoding::Hex | Encoding::Base64 => Some(self.encode_field(bytes)),
+        }
+    }
+}
+
+/// Base64, for bytes that JSON has no string for.
+pub fn base64(bytes: &[u8]) -> String {
+    STANDARD.encode(bytes)
+}
+
+/// Text with everything that would break a line, or a terminal, written as an escape.
+pub fn escape(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len() + 8);
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '\\' => out.push_str("\\\\"),
+                '\t' => out.push_str("\\t"),
+                '\n' => out.push_str("\\n"),
+                '\r' => out.push_str("\\r"),
+                c if c.is_control() => escape_bytes(c.encode_utf8(&mut [0; 4]).as_bytes(), &mut out),
+                c => out.push(c),
+            }
+        }
+        escape_bytes(chunk.invalid(), &mut out);
+    }
+    out
+}
+
+fn escape_bytes(bytes: &[u8], out: &mut String) {
+    for byte in bytes {
+        // Writing to a string does not fail.
+        let _ = write!(out, "\\x{byte:02x}");
+    }
+}
+
+/// The inverse of [`escape`].
+pub fn unescape(text: &[u8]) -> Result<Vec<u8>, String> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let [byte, after @ ..] = rest {
+        rest = after;
+        if *byte != b'\\' {
+            out.push(*byte);
+            continue;
+        }
+        let (plain, after) = match rest {
+            [b'\\', after @ ..] => (b'\\', after),
+            [b't', after @ ..] => (b'\t', after),
+            [b'n', after @ ..] => (b'\n', after),
+            [b'r', after @ ..] => (b'\r', after),
+            [b'x', high, low, after @ ..] => {
+                let mut byte = [0];
+                hex::decode_to_slice([*high, *low], &mut byte)
+                    .map_err(|_| format!("\\x{}{} is no escape", *high as char, *low as char))?;
+                (byte[0], after)
+            }
+            [other, ..] => {
+                return Err(format!(
+                    "\\{} is no escape (known: \\\\ \\t \\n \\r \\xNN); take lines as they are with --raw",
+                    other.escape_ascii()
+                ));
+            }
+            [] => {
+                return Err(
+                    "a backslash ends it; write \\\\, or take lines as they are with --raw".to_owned()
+                );
+            }
+        };
+        out.push(plain);
+        rest = after;
+    }
+    Ok(out)
+}
+
+/// Bytes as a person may read them in a message: escaped, and cut when long.
+pub fn shown(bytes: &[u8]) -> String {
+    const MOST: usize = 60;
+    match bytes.get(..MOST) {
+        Some(head) if bytes.len() > MOST => format!("{}… ({} bytes)", escape(head), bytes.len()),
+        _ => escape(bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_survive_being_written_as_a_field(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+            for encoding in [Encoding::Text, Encoding::Hex, Encoding::Base64] {
+                let field = encoding.encode_field(&bytes);
+                prop_assert!(!field.chars().any(char::is_control));
+                prop_assert_eq!(&encoding.decode_field(field.as_bytes()).unwrap()[..], &bytes[..]);
+            }
+        }
+
+        #[test]
+        fn any_text_survives_being_written_as_a_field(text in "\\PC{0,20}[\\\\\t\n\r\u{80}]{0,4}") {
+            prop_assert_eq!(unescape(escape(text.as_bytes()).as_bytes()).unwrap(), text.as_bytes());
+        }
+    }
+
+    #[test]
+    fn readable_text_stays_readable() {
+        assert_eq!(escape("Grüße 🎉 = ok".as_bytes()), "Grüße 🎉 = ok");
+        assert_eq!(escape(b"a\tb\\\x00\xff"), "a\\tb\\\\\\x00\\xff");
+    }
+
+    #[test]
+    fn an_escape_that_is_none_is_refused_with_the_ones_there_are() {
+        assert!(unescape(br"\d+").unwrap_err().contains("known: "));
+        assert!(unescape(br"\xZZ").unwrap_err().contains("no escape"));
+        assert!(unescape(br"\x1").unwrap_err().contains("no escape"));
+        assert!(unescape(br"end\").unwrap_err().contains("--raw"));
+    }
+
+    #[test]
+    fn wrong_hex_and_base64_are_refused() {
+        assert!(Encoding::Hex.decode(b"abc").is_err());
+        assert!(Encoding::Base64.decode(b"?").is_err());
+    }
+}
