@@ -1,0 +1,194 @@
+//! The store: data and index behind one writer.
+
+use super::{
+    Summary, View,
+    nibbles::TOP,
+    rows::{bad_record, load, rebuild},
+    summary::Scale,
+    tree::{Limits, Tree},
+    writer::{Job, Verdict, Writer},
+};
+use crate::{
+    engine::{Cached, CommitError, Committer, CommitterSettings, Engine, EngineError, Table},
+    seam::Offload,
+};
+use bytes::Bytes;
+use god_proto::{
+    position::Position,
+    record::{Entry, Record},
+    version::Version,
+};
+use parking_lot::Mutex;
+use std::sync::Arc;
+
+/// How a store works.
+#[derive(Clone, Debug)]
+pub struct StoreSettings {
+    /// How writes are grouped, and when they are synced.
+    pub committer: CommitterSettings,
+    /// Where reads that must touch the disk are done.
+    pub offload: Offload,
+    /// Whether the writer has a thread of its own; not in the simulation.
+    pub threaded: bool,
+    /// When buckets of the index split and merge. A store may be opened with other limits than before.
+    pub limits: Limits,
+}
+
+/// Figures about the index in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Figures {
+    /// What the store holds.
+    pub total: Summary,
+    /// Buckets that the positions are divided into.
+    pub buckets: usize,
+    /// Bytes of memory that the tree takes.
+    pub memory: usize,
+}
+
+/// Data and index, changed by one writer in groups. Share it behind an `Arc`.
+pub struct Store {
+    engine: Arc<dyn Engine>,
+    published: Arc<Mutex<Tree>>,
+    committer: Committer<Writer>,
+    scale: Scale,
+    offload: Offload,
+}
+
+impl Store {
+    /// Opens what an engine holds. `key` is the cluster's id: digests are keyed by it, and rows made with another key
+    /// do not compare. Reads the index's rows, and after a crash the data of some buckets: see [`Limits::most_open`].
+    /// Damaged rows, or missing ones, are an error; [`Store::rebuild`] makes them anew.
+    pub fn open(
+        engine: Arc<dyn Engine>,
+        key: [u8; 16],
+        settings: StoreSettings,
+    ) -> Result<Store, EngineError> {
+        let scale = Scale::new(&key);
+        let published = Arc::new(Mutex::new(load(&*engine, &scale)?));
+        let writer = Writer {
+            engine: Arc::clone(&engine),
+            published: Arc::clone(&published),
+            scale,
+            limits: settings.limits,
+            written_through: 0,
+        };
+        let committer = if settings.threaded {
+            Committer::threaded(Arc::clone(&engine), writer, settings.committer)
+        } else {
+            Committer::inline(Arc::clone(&engine), writer, settings.committer)
+        };
+        Ok(Store { engine, published, committer, scale, offload: settings.offload })
+    }
+
+    /// Computes all rows from the data and replaces those that are there; gives the sum of all. Nobody else may use
+    /// the engine meanwhile. Cost: about two passes over the data.
+    pub fn rebuild(engine: &dyn Engine, key: [u8; 16]) -> Result<Summary, EngineError> {
+        rebuild(engine, &Scale::new(&key), Limits::default())
+    }
+
+    /// Writes entries; the newest version at a position stands, within one call too. One verdict for each entry, in
+    /// the same order. When it returns, the writes are as durable as the settings ask; all of one call become
+    /// visible together. Positions must be below those of keyspace `u32::MAX`.
+    pub async fn write(&self, entries: Vec<Entry>) -> Result<Vec<Verdict>, CommitError> {
+        if entries.is_empty() {
+            return Ok(Vec::new());
+        }
+        if let Some(entry) = entries.iter().find(|entry| entry.position.as_bytes() >= &TOP[..]) {
+            let problem = format!("position {:?} is above all keyspaces; it was not written", entry.position);
+            return Err(EngineError::Corrupt(problem).into());
+        }
+        self.committer.submit(Job::Write(entries)).await
+    }
+
+    /// Removes records as if they had never been, each only if it has just this version: for tombstones below the
+    /// repaired floor and for what this node does not hold any more, never for a deletion. `Applied`: it is gone.
+    /// `Equal`: nothing was there. `Superseded`: another version is there, and stays.
+    pub async fn forget(&self, which: Vec<(Position, Version)>) -> Result<Vec<Verdict>, CommitError> {
+        if which.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.committer.submit(Job::Forget(which)).await
+    }
+
+    /// What stands at a position. Waits for the disk only where it must.
+    pub async fn get(&self, position: &Position) -> Result<Option<Record>, EngineError> {
+        let found = match self.engine.get_cached(Table::Data, position.as_bytes())? {
+            Cached::Hit(found) => found,
+            Cached::Miss => {
+                let (engine, key) = (Arc::clone(&self.engine), position.clone());
+                self.offload.run(move || engine.get(Table::Data, key.as_bytes())).await?
+            }
+        };
+        decode(position, found)
+    }
+
+    /// What stands at each of some positions, in the same order.
+    pub async fn get_many(&self, positions: &[Position]) -> Result<Vec<Option<Record>>, EngineError> {
+        let mut out = Vec::with_capacity(positions.len());
+        let mut missed = Vec::new();
+        for (at, position) in positions.iter().enumerate() {
+            out.push(match self.engine.get_cached(Table::Data, position.as_bytes())? {
+                Cached::Hit(found) => decode(position, found)?,
+                Cached::Miss => {
+                    missed.push((position.clone(), at));
+                    None
+                }
+            });
+        }
+        if !missed.is_empty() {
+            missed.sort();
+            let engine = Arc::clone(&self.engine);
+            let work = move || {
+                let keys: Vec<&[u8]> = missed.iter().map(|(position, _)| position.as_bytes()).collect();
+                engine.multi_get(Table::Data, &keys).map(|found| (found, missed))
+            };
+            let (found, missed) = self.offload.run(work).await?;
+            for (found, (position, at)) in found.into_iter().zip(missed) {
+                if let Some(slot) = out.get_mut(at) {
+                    *slot = decode(&position, found)?;
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    /// Data and index as they are now. Cost: a snapshot of the engine; waits while a group is being committed.
+    pub fn view(&self) -> View {
+        let published = self.published.lock();
+        View::new(self.engine.snapshot(), published.clone(), self.scale)
+    }
+
+    /// What the whole store holds. Cost: none.
+    pub fn summary(&self) -> Summary {
+        self.published.lock().sum
+    }
+
+    /// Figures about the index. Cost: one pass over the tree.
+    pub fn figures(&self) -> Figures {
+        let tree = self.published.lock().clone();
+        let (buckets, memory) = tree.measure();
+        Figures { total: tree.sum, buckets, memory }
+    }
+
+    /// The engine below.
+    pub fn engine(&self) -> &Arc<dyn Engine> {
+        &self.engine
+    }
+
+    /// Writes out what the index holds back, then stops. Nothing is lost without; the next start takes longer.
+    pub async fn close(&self) -> Result<(), CommitError> {
+        let closed = self.committer.submit(Job::Close).await;
+        self.stop();
+        closed.map(|_| ())
+    }
+
+    /// Ends the writer, when it has done what it was asked before. Later writes are refused.
+    pub fn stop(&self) {
+        self.committer.stop();
+    }
+}
+
+fn decode(position: &Position, stored: Option<Bytes>) -> Result<Option<Record>, EngineError> {
+    let record = stored.map(|bytes| Record::decode(&bytes)).transpose();
+    record.map_err(|error| bad_record(position.as_bytes(), &error))
+}

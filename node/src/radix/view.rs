@@ -1,0 +1,150 @@
+//! Data and index as they were at one moment.
+
+use super::{
+    Summary,
+    nibbles::{agree, range_end, range_start},
+    rows::{bad_record, verify, weighed},
+    summary::Scale,
+    tree::Tree,
+};
+use crate::engine::{Direction, EngineError, Reader, Snapshot, Table};
+use god_proto::{
+    position::{Position, PositionRange},
+    record::{Entry, Record},
+};
+use std::sync::Arc;
+
+/// Data and index as they were between two groups of writes (invariant VIEW-CONSISTENT). Clones are the same view.
+///
+/// Cheap to take and to hold, though it keeps replaced data from being freed. Its calls may block on the disk; see
+/// [`crate::seam::Offload`].
+#[derive(Clone)]
+pub struct View(Arc<Held>);
+
+struct Held {
+    snapshot: Box<dyn Snapshot>,
+    tree: Tree,
+    scale: Scale,
+}
+
+impl View {
+    pub(super) fn new(snapshot: Box<dyn Snapshot>, tree: Tree, scale: Scale) -> View {
+        View(Arc::new(Held { snapshot, tree, scale }))
+    }
+
+    fn reader(&self) -> &dyn Reader {
+        &*self.0.snapshot
+    }
+
+    /// What stands at a position.
+    pub fn get(&self, position: &Position) -> Result<Option<Record>, EngineError> {
+        let stored = self.reader().get(Table::Data, position.as_bytes())?;
+        stored
+            .map(|bytes| Record::decode(&bytes).map_err(|error| bad_record(position.as_bytes(), &error)))
+            .transpose()
+    }
+
+    /// What stands in a range, tombstones among it. An error ends the scan.
+    pub fn scan(
+        &self,
+        range: &PositionRange,
+        direction: Direction,
+    ) -> impl Iterator<Item = Result<Entry, EngineError>> + '_ {
+        // Some engines refuse a range that ends before it starts.
+        let end = range.end.as_bytes().max(range.start.as_bytes());
+        self.reader().scan(Table::Data, range.start.as_bytes(), end, direction).map(|pair| {
+            let (position, bytes) = pair?;
+            let record = Record::decode(&bytes).map_err(|error| bad_record(&position, &error))?;
+            Ok(Entry { position: Position::from_bytes(position), record })
+        })
+    }
+
+    /// What a range holds. Cost: O(depth), and a scan of the part within of the bucket at each end.
+    pub fn summary(&self, range: &PositionRange) -> Result<Summary, EngineError> {
+        if range.is_empty() {
+            return Ok(Summary::default());
+        }
+        let (start, end) = (range.start.as_bytes(), range.end.as_bytes());
+        let (low, high) = (self.0.tree.locate(start), self.0.tree.locate(end));
+        let mut sum = high.before;
+        sum -= &low.before;
+        if let Some((depth, all)) = low.bucket {
+            if agree(start, end, depth) {
+                return self.scan_sum(start, end);
+            }
+            let first = range_start(start, depth);
+            if start > first.as_slice() {
+                sum -= &all;
+                sum += &self.scan_sum(start, &range_end(start, depth))?;
+            }
+        }
+        if let Some((depth, _)) = high.bucket {
+            sum += &self.scan_sum(&range_start(end, depth), end)?;
+        }
+        Ok(sum)
+    }
+
+    /// The live key (a value at a key's own position) that has `rank` others before it within the range. Cost:
+    /// O(depth), and a scan of two buckets. Its inverse is [`View::summary`]'s `live_keys` of the range up to it.
+    pub fn select(&self, range: &PositionRange, rank: u64) -> Result<Option<Position>, EngineError> {
+        self.nth(range, rank, |sum| sum.live_keys)
+    }
+
+    /// The position that cuts a range into two parts of the same number of entries, or one more above. `None` where
+    /// there are fewer than two entries: neither part is empty. Cost: O(depth), and a scan of four buckets.
+    pub fn split_point(&self, range: &PositionRange) -> Result<Option<Position>, EngineError> {
+        match self.summary(range)?.entries {
+            0 | 1 => Ok(None),
+            entries => self.nth(range, entries / 2, |sum| sum.entries),
+        }
+    }
+
+    /// The record with `rank` counted ones before it within the range.
+    fn nth(
+        &self,
+        range: &PositionRange,
+        rank: u64,
+        count: fn(&Summary) -> u64,
+    ) -> Result<Option<Position>, EngineError> {
+        if range.is_empty() {
+            return Ok(None);
+        }
+        let start = range.start.as_bytes();
+        let place = self.0.tree.locate(start);
+        let mut before = place.before;
+        if let Some((depth, _)) = place.bucket {
+            before += &self.scan_sum(&range_start(start, depth), start)?;
+        }
+        let Some(overall) = count(&before).checked_add(rank) else { return Ok(None) };
+        let Some((path, mut left)) = self.0.tree.bucket_at(overall, count) else { return Ok(None) };
+        for entry in weighed(self.reader(), &self.0.scale, path.bytes(), &path.end(), Direction::Forward) {
+            let (position, one) = entry?;
+            if count(&one) > left {
+                let position = Position::from_bytes(position);
+                return Ok(range.contains(&position).then_some(position));
+            }
+            left -= count(&one);
+        }
+        Err(EngineError::Corrupt(format!("bucket {path:?} holds fewer records than the radix index says")))
+    }
+
+    /// What the whole store holds. Cost: none.
+    pub fn total(&self) -> Summary {
+        self.0.tree.sum
+    }
+
+    /// Compares the index with the data, all of both. Cost: one pass over the data.
+    pub fn verify(&self) -> Result<(), EngineError> {
+        verify(self.reader(), &self.0.scale, &self.0.tree)
+    }
+
+    fn scan_sum(&self, start: &[u8], end: &[u8]) -> Result<Summary, EngineError> {
+        let mut sum = Summary::default();
+        if start < end {
+            for entry in weighed(self.reader(), &self.0.scale, start, end, Direction::Forward) {
+                sum += &entry?.1;
+            }
+        }
+        Ok(sum)
+    }
+}

@@ -1,0 +1,259 @@
+//! Groups of writes become one batch of data and rows.
+
+use super::{
+    Summary,
+    absorb::{Change, Row, absorb},
+    rows::{bad_record, push_rows, weighed},
+    summary::Scale,
+    tree::{Limits, Tree},
+};
+use crate::engine::{Apply, Batch, Direction, Engine, EngineError, Table};
+use bytes::Bytes;
+use god_proto::{
+    position::Position,
+    record::{Entry, Head, Record},
+    version::Version,
+};
+use metrics::counter;
+use parking_lot::Mutex;
+use std::sync::Arc;
+
+/// What came of one entry of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It stands.
+    Applied,
+    /// It stood already: the same version is there.
+    Equal,
+    /// A newer version is there, and nothing was written.
+    Superseded(Version),
+}
+
+/// What is asked of the writer.
+#[derive(Debug)]
+pub enum Job {
+    /// See [`super::Store::write`].
+    Write(Vec<Entry>),
+    /// See [`super::Store::forget`].
+    Forget(Vec<(Position, Version)>),
+    /// Writes all open rows as they are.
+    Close,
+}
+
+/// The only one that changes data and index. It reads what stands at the positions of a group, decides, and commits
+/// data and rows as one batch; the tree is changed aside and takes the place of the old one with the commit.
+pub struct Writer {
+    pub(super) engine: Arc<dyn Engine>,
+    pub(super) published: Arc<Mutex<Tree>>,
+    pub(super) scale: Scale,
+    pub(super) limits: Limits,
+    /// Rows written since as many were open as may be.
+    pub(super) written_through: usize,
+}
+
+/// One entry of a group. Without a record: to be forgotten if it has this very version.
+struct Item<'a> {
+    position: &'a Position,
+    version: Version,
+    record: Option<&'a Record>,
+}
+
+/// What stands at a position while a group is decided.
+enum Current<'a> {
+    Nothing,
+    Stored(Version, &'a Bytes),
+    Written(&'a Record),
+}
+
+impl Apply for Writer {
+    type Job = Job;
+    type Answer = Vec<Verdict>;
+
+    fn apply(&mut self, jobs: Vec<Job>) -> Result<Vec<Vec<Verdict>>, EngineError> {
+        let items = items(&jobs);
+        let mut order: Vec<u32> = (0..items.len() as u32).collect();
+        // Stable: at one position, entries stay in the order in which they came.
+        order.sort_by(|a, b| items[*a as usize].position.cmp(items[*b as usize].position));
+        let same = |a: &u32, b: &u32| items[*a as usize].position == items[*b as usize].position;
+        let positions: Vec<&[u8]> =
+            order.chunk_by(same).map(|run| items[run[0] as usize].position.as_bytes()).collect();
+        let stored = self.engine.multi_get(Table::Data, &positions)?;
+
+        let mut verdicts = vec![Verdict::Equal; items.len()];
+        let mut changes = Vec::with_capacity(positions.len());
+        let mut batch = Batch::default();
+        batch.ops.reserve(2 * positions.len());
+        for (run, stored) in order.chunk_by(same).zip(&stored) {
+            let position = items[run[0] as usize].position;
+            let before = match stored {
+                Some(bytes) => {
+                    let head =
+                        Head::decode(bytes).map_err(|error| bad_record(position.as_bytes(), &error))?;
+                    Some((
+                        head.version,
+                        self.scale.weigh(position.as_bytes(), head.version, head.kind, bytes.len()),
+                    ))
+                }
+                None => None,
+            };
+            let mut current = match (stored, &before) {
+                (Some(bytes), Some((version, _))) => Current::Stored(*version, bytes),
+                _ => Current::Nothing,
+            };
+            for &at in run {
+                let item = &items[at as usize];
+                verdicts[at as usize] = decide(item, &mut current);
+            }
+            let after = match current {
+                Current::Stored(..) => continue,
+                Current::Nothing if before.is_none() => continue,
+                Current::Nothing => {
+                    batch.delete(Table::Data, position.clone().into_bytes());
+                    Summary::default()
+                }
+                Current::Written(record) => {
+                    let encoded = record.encode();
+                    let sum =
+                        self.scale.weigh(position.as_bytes(), record.version, record.kind, encoded.len());
+                    batch.put(Table::Data, position.clone().into_bytes(), encoded);
+                    sum
+                }
+            };
+            changes.push(Change {
+                position: position.clone().into_bytes(),
+                before: before.map(|(_, sum)| sum).unwrap_or_default(),
+                after,
+            });
+        }
+        let close = jobs.iter().any(|job| matches!(job, Job::Close));
+        self.commit(batch, &changes, close)?;
+
+        let mut verdicts = verdicts.into_iter();
+        Ok(jobs.iter().map(|job| verdicts.by_ref().take(job.len()).collect()).collect())
+    }
+
+    fn weight(job: &Job) -> usize {
+        match job {
+            Job::Write(entries) => entries
+                .iter()
+                .map(|entry| entry.position.as_bytes().len() + entry.record.encoded_len() + ENTRY_OVERHEAD)
+                .sum(),
+            Job::Forget(which) => {
+                which.iter().map(|(position, _)| position.as_bytes().len() + ENTRY_OVERHEAD).sum()
+            }
+            Job::Close => 0,
+        }
+    }
+}
+
+/// Bytes that an entry costs besides its own: it stands in a few lists while its group is decided.
+const ENTRY_OVERHEAD: usize = 64;
+
+/// All rows are closed when so many times the open ones were written through.
+const CLOSE_AFTER: usize = 4;
+
+impl Writer {
+    fn commit(&mut self, mut batch: Batch, changes: &[Change], close: bool) -> Result<(), EngineError> {
+        if changes.is_empty() && !close {
+            return Ok(());
+        }
+        let mut tree = self.published.lock().clone();
+        let mut rows = Vec::with_capacity(changes.len());
+        let scan = |start: &[u8], end: &[u8]| {
+            weighed(&*self.engine, &self.scale, start, end, Direction::Forward).collect::<Result<Vec<_>, _>>()
+        };
+        absorb::<EngineError>(&mut tree, self.limits, changes, scan, &mut rows)?;
+        // Once all that may be open are, rows are written through. Buckets that are written to no more would stay
+        // open for ever, so now and then all are closed: seldom enough to cost little.
+        if tree.open >= self.limits.most_open {
+            self.written_through += rows.len();
+        }
+        if close || self.written_through > CLOSE_AFTER * self.limits.most_open {
+            self.written_through = 0;
+            rows.extend(tree.close().into_iter().map(|(path, sum)| (path.encode(), Row::Sum(sum))));
+        }
+        counter!("god_radix_rows_written_total").increment(rows.len() as u64);
+        push_rows(&mut batch, rows);
+
+        // Held over the commit, so that a view is of before or of after, in data and tree alike (VIEW-CONSISTENT).
+        let mut published = self.published.lock();
+        self.engine.commit(batch)?;
+        let old = std::mem::replace(&mut *published, tree);
+        drop(published);
+        drop(old);
+        Ok(())
+    }
+}
+
+impl Job {
+    fn len(&self) -> usize {
+        match self {
+            Job::Write(entries) => entries.len(),
+            Job::Forget(which) => which.len(),
+            Job::Close => 0,
+        }
+    }
+}
+
+fn items(jobs: &[Job]) -> Vec<Item<'_>> {
+    let mut items = Vec::with_capacity(jobs.iter().map(Job::len).sum());
+    for job in jobs {
+        match job {
+            Job::Write(entries) => items.extend(entries.iter().map(|Entry { position, record }| Item {
+                position,
+                version: record.version,
+                record: Some(record),
+            })),
+            Job::Forget(which) => items.extend(which.iter().map(|(position, version)| Item {
+                position,
+                version: *version,
+                record: None,
+            })),
+            Job::Close => {}
+        }
+    }
+    items
+}
+
+fn decide<'a>(item: &Item<'a>, current: &mut Current<'a>) -> Verdict {
+    let there = match current {
+        Current::Nothing => None,
+        Current::Stored(version, _) => Some(*version),
+        Current::Written(record) => Some(record.version),
+    };
+    match (item.record, there) {
+        (Some(record), Some(there)) if record.version == there => {
+            check_same_content(item.position, record, current);
+            Verdict::Equal
+        }
+        (Some(record), Some(there)) if record.version < there => Verdict::Superseded(there),
+        (Some(record), _) => {
+            *current = Current::Written(record);
+            Verdict::Applied
+        }
+        (None, Some(there)) if item.version == there => {
+            *current = Current::Nothing;
+            Verdict::Applied
+        }
+        (None, Some(there)) => Verdict::Superseded(there),
+        (None, None) => Verdict::Equal,
+    }
+}
+
+/// VERSION-UNIQUE: whoever stamps a version does it once. Where it does not hold, the copies of this position differ
+/// and no digest shows it; all that is left is to say so.
+fn check_same_content(position: &Position, record: &Record, current: &Current<'_>) {
+    let same = match current {
+        Current::Nothing => true,
+        Current::Stored(_, bytes) => Record::decode(bytes).is_ok_and(|stored| stored == *record),
+        Current::Written(written) => *written == record,
+    };
+    if !same {
+        counter!("god_radix_version_clashes_total").increment(1);
+        tracing::error!(
+            ?position,
+            version = %record.version,
+            "VERSION-UNIQUE is broken: two different records have the same version; the first is kept"
+        );
+    }
+}
