@@ -3,6 +3,23 @@
 //! A door reads what comes from outside, refuses what cannot be meant, and asks the node through [`Service`]. It
 //! decides nothing about data.
 
+mod check;
+mod cluster;
+mod deadline;
+mod grpc;
+mod http;
+mod incoming;
+mod meter;
+mod metrics;
+mod pipeline;
 mod service;
+mod store;
+#[cfg(test)]
+mod tests;
 
-pub use service::{Readiness, Service};
+pub use self::{
+    grpc::serve_grpc,
+    http::serve_http,
+    metrics::{Metrics, install_recorder},
+    service::{Readiness, Service},
+};

@@ -1,0 +1,75 @@
+//! The service `god.v1.Cluster`.
+
+use super::{Service, meter::Method};
+use god_proto::v1::{
+    CreateKeyspaceReply, CreateKeyspaceRequest, InitReply, InitRequest, ListKeyspacesReply,
+    ListKeyspacesRequest, RingReply, RingRequest, StatusReply, StatusRequest, cluster_server::Cluster,
+};
+use std::sync::Arc;
+use tokio::time::Instant;
+use tonic::{Request, Response, Status};
+
+/// See the module.
+pub(super) struct ClusterDoor {
+    service: Arc<dyn Service>,
+    init: Method,
+    ring: Method,
+    status: Method,
+    create_keyspace: Method,
+    list_keyspaces: Method,
+}
+
+impl ClusterDoor {
+    pub fn new(service: Arc<dyn Service>) -> ClusterDoor {
+        let method = |name| Method::new("grpc", name);
+        ClusterDoor {
+            service,
+            init: method("init"),
+            ring: method("ring"),
+            status: method("status"),
+            create_keyspace: method("create_keyspace"),
+            list_keyspaces: method("list_keyspaces"),
+        }
+    }
+}
+
+macro_rules! ask {
+    ($self:ident, $request:ident, $method:ident) => {{
+        let since = Instant::now();
+        let reply = $self.service.$method($request.into_inner()).await;
+        $self.$method.answered(1, since);
+        if let Some(failed) = &reply.failed {
+            $self.$method.failed(failed.reason().as_str_name());
+        }
+        Ok(Response::new(reply))
+    }};
+}
+
+#[tonic::async_trait]
+impl Cluster for ClusterDoor {
+    async fn init(&self, request: Request<InitRequest>) -> Result<Response<InitReply>, Status> {
+        ask!(self, request, init)
+    }
+
+    async fn ring(&self, request: Request<RingRequest>) -> Result<Response<RingReply>, Status> {
+        ask!(self, request, ring)
+    }
+
+    async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
+        ask!(self, request, status)
+    }
+
+    async fn create_keyspace(
+        &self,
+        request: Request<CreateKeyspaceRequest>,
+    ) -> Result<Response<CreateKeyspaceReply>, Status> {
+        ask!(self, request, create_keyspace)
+    }
+
+    async fn list_keyspaces(
+        &self,
+        request: Request<ListKeyspacesRequest>,
+    ) -> Result<Response<ListKeyspacesReply>, Status> {
+        ask!(self, request, list_keyspaces)
+    }
+}

@@ -1,0 +1,198 @@
+//! The service `god.v1.Store`.
+
+use super::{Service, check, deadline, meter::Method, pipeline::Pipeline};
+use crate::stop::Stop;
+use futures::FutureExt;
+use god_proto::{
+    MAX_BATCH,
+    v1::{
+        Answer, BatchReply, BatchRequest, Call, CountReply, CountRequest, DeleteRequest, GetReply,
+        GetRequest, PipelineRequest, PutRequest, RankReply, RankRequest, ScanReply, ScanRequest, SelectReply,
+        SelectRequest, WriteReply, answer, call, store_server::Store,
+    },
+};
+use std::sync::Arc;
+use tokio::time::Instant;
+use tonic::{Request, Response, Status, Streaming};
+
+/// See the module.
+pub(super) struct StoreDoor {
+    service: Arc<dyn Service>,
+    stop: Stop,
+    put: Method,
+    delete: Method,
+    get: Method,
+    batch: Method,
+    pipeline: Arc<Method>,
+    scan: Method,
+    count: Method,
+    rank: Method,
+    select: Method,
+}
+
+impl StoreDoor {
+    pub fn new(service: Arc<dyn Service>, stop: Stop) -> StoreDoor {
+        let method = |name| Method::new("grpc", name);
+        StoreDoor {
+            service,
+            stop,
+            put: method("put"),
+            delete: method("delete"),
+            get: method("get"),
+            batch: method("batch"),
+            pipeline: Arc::new(method("pipeline")),
+            scan: method("scan"),
+            count: method("count"),
+            rank: method("rank"),
+            select: method("select"),
+        }
+    }
+
+    /// A batch of one.
+    async fn one(&self, method: &Method, call: call::Call) -> Result<answer::Answer, Status> {
+        let since = Instant::now();
+        let answers = answer(&*self.service, vec![Call { call: Some(call) }]).await;
+        method.answered(1, since);
+        for reason in answers.iter().filter_map(check::error_of) {
+            method.failed(reason);
+        }
+        let answer = answers.into_iter().next().and_then(|answer| answer.answer);
+        answer.ok_or_else(|| Status::internal("the node gave no answer"))
+    }
+
+    async fn write(&self, method: &Method, call: call::Call) -> Result<Response<WriteReply>, Status> {
+        match self.one(method, call).await? {
+            answer::Answer::Write(reply) => Ok(Response::new(reply)),
+            answer::Answer::Get(_) => Err(Status::internal("a write was answered like a read")),
+        }
+    }
+}
+
+/// Answers calls in their order: those that cannot be meant are refused here, the others go to the node.
+pub(super) async fn answer(service: &dyn Service, calls: Vec<Call>) -> Vec<Answer> {
+    if calls.iter().all(|call| check::call(call).is_ok()) {
+        return ask(service, calls).await;
+    }
+    let mut good = Vec::with_capacity(calls.len());
+    let mut refusals = Vec::with_capacity(calls.len());
+    for call in calls {
+        match check::call(&call) {
+            Ok(()) => {
+                good.push(call);
+                refusals.push(None);
+            }
+            Err(why) => refusals.push(Some(check::refusal(&call, why))),
+        }
+    }
+    let mut answers = ask(service, good).await.into_iter();
+    refusals.into_iter().filter_map(|refusal| refusal.or_else(|| answers.next())).collect()
+}
+
+async fn ask(service: &dyn Service, calls: Vec<Call>) -> Vec<Answer> {
+    if calls.is_empty() {
+        return Vec::new();
+    }
+    let asked = calls.len();
+    let answers = service.batch(calls).await;
+    assert_eq!(answers.len(), asked, "BATCH-ANSWERED: each call has an answer");
+    answers
+}
+
+macro_rules! ask {
+    ($self:ident, $request:ident, $method:ident, $reply:ident, $check:expr) => {{
+        let (metadata, _, mut request) = $request.into_parts();
+        deadline::limit(&mut request, &metadata);
+        let since = Instant::now();
+        let reply = match $check(&request) {
+            Ok(()) => $self.service.$method(request).await,
+            Err(why) => $reply { failed: Some(check::invalid(why)), ..$reply::default() },
+        };
+        $self.$method.answered(1, since);
+        if let Some(failed) = &reply.failed {
+            $self.$method.failed(failed.reason().as_str_name());
+        }
+        Ok(Response::new(reply))
+    }};
+}
+
+#[tonic::async_trait]
+impl Store for StoreDoor {
+    type PipelineStream = Pipeline;
+
+    async fn put(&self, request: Request<PutRequest>) -> Result<Response<WriteReply>, Status> {
+        let (metadata, _, mut request) = request.into_parts();
+        deadline::limit(&mut request, &metadata);
+        self.write(&self.put, call::Call::Put(request)).await
+    }
+
+    async fn delete(&self, request: Request<DeleteRequest>) -> Result<Response<WriteReply>, Status> {
+        let (metadata, _, mut request) = request.into_parts();
+        deadline::limit(&mut request, &metadata);
+        self.write(&self.delete, call::Call::Delete(request)).await
+    }
+
+    async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetReply>, Status> {
+        let (metadata, _, mut request) = request.into_parts();
+        deadline::limit(&mut request, &metadata);
+        match self.one(&self.get, call::Call::Get(request)).await? {
+            answer::Answer::Get(reply) => Ok(Response::new(reply)),
+            answer::Answer::Write(_) => Err(Status::internal("a read was answered like a write")),
+        }
+    }
+
+    async fn batch(&self, request: Request<BatchRequest>) -> Result<Response<BatchReply>, Status> {
+        let (metadata, _, BatchRequest { mut calls }) = request.into_parts();
+        if calls.len() > MAX_BATCH {
+            self.batch.failed("INVALID_ARGUMENT");
+            return Err(Status::invalid_argument(format!(
+                "the batch has {} calls, the most is {MAX_BATCH}: send it in parts, or use Pipeline",
+                calls.len()
+            )));
+        }
+        deadline::limit_calls(&mut calls, &metadata);
+        let since = Instant::now();
+        let answers = answer(&*self.service, calls).await;
+        self.batch.answered(answers.len(), since);
+        for reason in answers.iter().filter_map(check::error_of) {
+            self.batch.failed(reason);
+        }
+        Ok(Response::new(BatchReply { answers }))
+    }
+
+    async fn pipeline(
+        &self,
+        request: Request<Streaming<PipelineRequest>>,
+    ) -> Result<Response<Pipeline>, Status> {
+        Ok(Response::new(Pipeline::new(
+            Arc::clone(&self.service),
+            Arc::clone(&self.pipeline),
+            request.into_inner(),
+            self.stop.clone().stopped().boxed(),
+        )))
+    }
+
+    async fn scan(&self, request: Request<ScanRequest>) -> Result<Response<ScanReply>, Status> {
+        let check = |scan: &ScanRequest| {
+            check::range(scan.range.as_ref()).and_then(|()| check::level(scan.consistency.as_ref()))
+        };
+        ask!(self, request, scan, ScanReply, check)
+    }
+
+    async fn count(&self, request: Request<CountRequest>) -> Result<Response<CountReply>, Status> {
+        let check = |count: &CountRequest| {
+            check::range(count.range.as_ref()).and_then(|()| check::level(count.consistency.as_ref()))
+        };
+        ask!(self, request, count, CountReply, check)
+    }
+
+    async fn rank(&self, request: Request<RankRequest>) -> Result<Response<RankReply>, Status> {
+        let check =
+            |rank: &RankRequest| check::key(&rank.key).and_then(|()| check::level(rank.consistency.as_ref()));
+        ask!(self, request, rank, RankReply, check)
+    }
+
+    async fn select(&self, request: Request<SelectRequest>) -> Result<Response<SelectReply>, Status> {
+        let check = |select: &SelectRequest| check::level(select.consistency.as_ref());
+        ask!(self, request, select, SelectReply, check)
+    }
+}
