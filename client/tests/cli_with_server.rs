@@ -1,6 +1,6 @@
 //! The `god` command against a cluster: what it prints, and what it ends with.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::format_push_string)]
 
 mod fake;
 

@@ -3,6 +3,9 @@
 //! Keys in any keyspace share one map. Three keys are special: `refused` is refused, `unknown` has an unknown
 //! outcome, and `busy` is refused as busy the first time.
 
+// A reply holds its version in an option.
+#![allow(clippy::unnecessary_wraps)]
+
 use bytes::Bytes;
 use futures::StreamExt as _;
 use god_proto::{

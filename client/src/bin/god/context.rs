@@ -17,7 +17,7 @@ use god_proto::{
 };
 use std::time::Duration;
 use tonic::{
-    Response, Status,
+    Code, Response, Status,
     transport::{Channel, Endpoint},
 };
 
@@ -219,21 +219,25 @@ impl Context {
         Ok(reply.entry)
     }
 
-    /// A call that writes nothing: without an answer nothing has happened.
+    /// A call that writes no key: without an answer nothing is lost.
     fn read<T>(&self, answer: Result<Response<T>, Status>) -> Result<T, Failure> {
         answer.map(Response::into_inner).map_err(|status| {
-            Failure::Unreachable(format!("{} does not answer: {}", self.server, status.message()))
+            self.refused(&status).unwrap_or_else(|| {
+                Failure::Unreachable(format!("{} does not answer: {}", self.server, status.message()))
+            })
         })
     }
 
     /// A write: without an answer nobody knows.
     fn written(&self, answer: Result<Response<WriteReply>, Status>) -> Result<Committed, Failure> {
         let reply = answer.map(Response::into_inner).map_err(|status| {
-            Failure::Unknown(format!(
-                "{} did not answer; the write may surface later: {}",
-                self.server,
-                status.message()
-            ))
+            self.refused(&status).unwrap_or_else(|| {
+                Failure::Unknown(format!(
+                    "outcome unknown: {} did not answer; the write may surface later: {}",
+                    self.server,
+                    status.message()
+                ))
+            })
         })?;
         match reply.outcome {
             Some(write_reply::Outcome::Committed(committed)) => Ok(committed),
@@ -244,6 +248,20 @@ impl Context {
             ))),
             None => Err(self.misspoke("no outcome")),
         }
+    }
+
+    /// A status by which the server says that it did nothing.
+    fn refused(&self, status: &Status) -> Option<Failure> {
+        let refused = matches!(
+            status.code(),
+            Code::InvalidArgument
+                | Code::Unimplemented
+                | Code::ResourceExhausted
+                | Code::OutOfRange
+                | Code::PermissionDenied
+                | Code::Unauthenticated
+        );
+        refused.then(|| Failure::Refused(format!("{} refused the call: {}", self.server, status.message())))
     }
 
     fn misspoke(&self, what: &str) -> Failure {

@@ -136,13 +136,16 @@ async fn start(global: &Global, args: StartArgs) -> Result<(), Failure> {
             return failure.map_or(Ok(()), Err);
         }
     }
-    tokio::select! {
+    let outcome = tokio::select! {
         biased;
-        () = signals.any() => {}
-        () = nodes.watch() => {}
-    }
-    eprintln!("stopping the nodes …");
-    nodes.stop().await
+        () = signals.any() => {
+            eprintln!("stopping the nodes …");
+            Ok(())
+        }
+        () = nodes.watch() => Err(Failure::Refused("no node is left".to_owned())),
+    };
+    nodes.stop().await?;
+    outcome
 }
 
 /// Starts, loads and tells.

@@ -206,8 +206,8 @@ mod tests {
         fs::write(&log, "old\nnew\n").unwrap();
         assert!(log_tail(&log, 4).ends_with(":\n  | new"));
         assert!(log_tail(&log, 8).contains("nothing of this run"));
-        let many: String = (0..100).map(|n| format!("line {n}\n")).collect();
-        fs::write(&log, many).unwrap();
+        let many: Vec<String> = (0..100).map(|n| format!("line {n}")).collect();
+        fs::write(&log, many.join("\n")).unwrap();
         let tail = log_tail(&log, 0);
         assert!(tail.contains("line 99") && tail.contains("line 85") && !tail.contains("line 84"));
     }

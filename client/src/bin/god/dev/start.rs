@@ -220,7 +220,6 @@ impl Nodes {
                 self.last_words(id)
             );
         }
-        eprintln!("no node is left");
     }
 
     /// Stops all that still run.

@@ -1,6 +1,6 @@
 //! What `god dev` says once the cluster is ready: where it is, what to try, how to stop it.
 
-use super::start::Nodes;
+use super::{start::Nodes, state::Loaded};
 use crate::{
     figures::{counted, grouped},
     output,
@@ -47,7 +47,7 @@ pub fn text(nodes: &Nodes, status: &StatusReply, detached: bool, data: &Path) ->
     out += "\nTry, in another terminal:\n";
     let server = state.nodes.first().map(|node| node.grpc.as_str()).unwrap_or_default();
     let god = program();
-    for command in commands(state.loaded.last().map(|loaded| loaded.keyspace.as_str())) {
+    for command in commands(state.loaded.last()) {
         let (verb, rest) = command.split_once(' ').unwrap_or((&command, ""));
         out += format!("  {god} {verb} --server {server} {rest}").trim_end();
         out.push('\n');
@@ -63,20 +63,20 @@ pub fn text(nodes: &Nodes, status: &StatusReply, detached: bool, data: &Path) ->
 }
 
 /// Five to try: about the loaded data if there is some.
-fn commands(keyspace: Option<&str>) -> Vec<String> {
+fn commands(loaded: Option<&Loaded>) -> Vec<String> {
     let mut all = vec!["status".to_owned()];
-    match keyspace {
-        Some("unicodedata") => all.extend([
+    match loaded.map(|loaded| (loaded.keyspace.as_str(), loaded.keys)) {
+        Some(("unicodedata", _)) => all.extend([
             "get -k unicodedata 'SNOWMAN U+2603'".to_owned(),
             "scan -k unicodedata --prefix 'GREEK SMALL LETTER' --limit 5".to_owned(),
             "count -k unicodedata --from A --before B".to_owned(),
             "rank -k unicodedata 'SNOWMAN U+2603'".to_owned(),
         ]),
-        Some(name) => all.extend([
+        Some((name, keys)) => all.extend([
             format!("scan -k {name} --limit 5"),
             format!("scan -k {name} --reverse --limit 5"),
             format!("count -k {name}"),
-            format!("select -k {name} 100"),
+            format!("select -k {name} {}", keys / 2),
         ]),
         None => all.extend([
             "put colour blue".to_owned(),

@@ -156,7 +156,7 @@ pub(super) fn put_json_field(object: &mut Map<String, Value>, name: &str, encodi
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::unnecessary_wraps)]
     use super::*;
 
     fn syntax(format: FileFormat) -> Syntax {
