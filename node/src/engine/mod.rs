@@ -4,9 +4,13 @@
 //! unsynced tail at a crash. Calls may block on the disk; see [`crate::seam::Offload`].
 
 mod committer;
+mod datadir;
+mod rocks;
 mod simulated;
 
 pub use committer::{Apply, CommitError, Committer, CommitterSettings};
+pub use datadir::{DataDir, DataDirError, FORMAT, Identity, IdentityStore, SimulatedIdentity};
+pub use rocks::{RocksEngine, RocksSettings};
 pub use simulated::{SimulatedDisk, SimulatedEngine};
 
 use bytes::Bytes;
