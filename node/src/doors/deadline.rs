@@ -26,7 +26,7 @@ timed!(PutRequest, DeleteRequest, GetRequest, ScanRequest, CountRequest, RankReq
 /// what happened is worth more than the time.
 pub(super) fn limit(request: &mut impl Timed, metadata: &MetadataMap) {
     if let Some(deadline) = grpc_timeout(metadata) {
-        let ms = u32::try_from((deadline - deadline / 16).as_millis()).unwrap_or(u32::MAX).max(1);
+        let ms = u32::try_from((deadline / 16 * 15).as_millis()).unwrap_or(u32::MAX).max(1);
         let own = request.timeout_ms();
         *own = if *own == 0 { ms } else { ms.min(*own) };
     }

@@ -11,8 +11,8 @@ use god_proto::{
         Answer, BatchRequest, Call, Committed, Consistency, CountReply, CountRequest, CreateKeyspaceReply,
         CreateKeyspaceRequest, DeleteRequest, Found, GetReply, GetRequest, InitReply, InitRequest, KeyRange,
         Keyspace, ListKeyspacesReply, ListKeyspacesRequest, NumberedCall, PipelineRequest, PutRequest,
-        RankReply, RankRequest, Reason, Rejected, RingReply, RingRequest, ScanReply, ScanRequest,
-        SelectReply, SelectRequest, StatusReply, StatusRequest, WriteReply, answer, call,
+        RankReply, RankRequest, Reason, Rejected, RingDocument, RingReply, RingRequest, ScanReply,
+        ScanRequest, SelectReply, SelectRequest, StatusReply, StatusRequest, WriteReply, answer, call,
         cluster_client::ClusterClient, consistency, get_reply, key_range, store_client::StoreClient,
         write_reply,
     },
@@ -107,7 +107,7 @@ impl Service for Fake {
     }
 
     fn ring(&self, _: RingRequest) -> BoxFuture<'_, RingReply> {
-        async { RingReply { ring: Some(Default::default()), failed: None } }.boxed()
+        async { RingReply { ring: Some(RingDocument::default()), failed: None } }.boxed()
     }
 
     fn status(&self, _: StatusRequest) -> BoxFuture<'_, StatusReply> {
@@ -128,10 +128,9 @@ impl Service for Fake {
     }
 
     fn readiness(&self) -> Readiness {
-        match self.unready.load(Ordering::SeqCst) {
-            false => Readiness { ready: true, reasons: vec![] },
-            true => Readiness { ready: false, reasons: vec!["the clock is 2 s ahead".to_owned()] },
-        }
+        let unready = self.unready.load(Ordering::SeqCst);
+        let reasons = unready.then(|| "the clock is 2 s ahead".to_owned());
+        Readiness { ready: !unready, reasons: reasons.into_iter().collect() }
     }
 }
 
@@ -198,8 +197,8 @@ fn call(call: call::Call) -> Call {
     Call { call: Some(call) }
 }
 
-fn named(level: i32) -> Option<Consistency> {
-    Some(Consistency { level: Some(consistency::Level::Named(level)) })
+fn named(level: i32) -> Consistency {
+    Consistency { level: Some(consistency::Level::Named(level)) }
 }
 
 fn refusal(answer: &Answer) -> &str {
@@ -261,7 +260,7 @@ async fn a_batch_answers_good_calls_and_refuses_bad_ones_each_in_its_place() {
         call(call::Call::Get(get(&long))),
         call(call::Call::Put(put("big", MAX_VALUE + 1))),
         call(call::Call::Get(get("second"))),
-        call(call::Call::Get(GetRequest { consistency: named(9), ..get("x") })),
+        call(call::Call::Get(GetRequest { consistency: Some(named(9)), ..get("x") })),
         call(call::Call::Put(PutRequest {
             consistency: Some(Consistency { level: Some(consistency::Level::Count(0)) }),
             ..put("x", 1)
@@ -315,7 +314,7 @@ async fn bounds_and_levels_of_ordered_reads_are_checked_too() {
     let ranked =
         doors.store().rank(RankRequest { key: long, ..RankRequest::default() }).await.unwrap().into_inner();
     assert_eq!(ranked.failed.unwrap().reason(), Reason::Invalid);
-    let select = SelectRequest { consistency: named(-1), ..SelectRequest::default() };
+    let select = SelectRequest { consistency: Some(named(-1)), ..SelectRequest::default() };
     let selected = doors.store().select(select).await.unwrap().into_inner();
     assert_eq!(selected.failed.unwrap().reason(), Reason::Invalid);
 }

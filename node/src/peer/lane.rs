@@ -2,7 +2,6 @@
 
 use super::{
     CallError,
-    hello::number_of,
     link::Route,
     queue::{Outcomes, Queue, Waiting},
     settings::{CONNECTION_WINDOW, HTTP2_FRAME, STREAM_WINDOW},
@@ -10,7 +9,6 @@ use super::{
 use futures::Stream;
 use god_proto::{
     MAX_MESSAGE,
-    ids::NodeId,
     peer::{Frame, Response, peer_client::PeerClient},
 };
 use metrics::Gauge;
@@ -138,14 +136,13 @@ impl Lane {
                     failures = 0;
                     continue;
                 }
-                End::Unreachable(why) => why,
                 End::Broke(why) if began.elapsed() >= GOOD_SESSION => {
                     tracing::info!(peer = %self.route, why, "a connection to a peer broke");
                     self.end(&why);
                     failures = 0;
                     continue;
                 }
-                End::Broke(why) => why,
+                End::Unreachable(why) | End::Broke(why) => why,
             };
             failures = failures.saturating_add(1);
             if failures == 1 {
@@ -338,8 +335,8 @@ impl Lane {
 struct Frames {
     lane: Arc<Lane>,
     session: u64,
-    // The number it introduced itself with.
-    said: Option<Option<NodeId>>,
+    // The number it introduced itself with; 0: none yet. Absent: it has not introduced itself.
+    said: Option<u32>,
 }
 
 impl Stream for Frames {
@@ -349,9 +346,10 @@ impl Stream for Frames {
         let lane = Arc::clone(&self.lane);
         let route = &lane.route;
         // Again when the number becomes known: whoever answers wants to know who asks.
-        let hello = (self.said != Some(route.identity.number())).then(|| route.identity.hello());
+        let hello = (self.said != Some(route.identity.number().map_or(0, |number| number.0)))
+            .then(|| route.identity.hello());
         if let (None, Some(hello)) = (self.said, &hello) {
-            self.said = Some(number_of(hello));
+            self.said = Some(hello.number);
             return Poll::Ready(Some(Frame { hello: Some(hello.clone()), ..Frame::default() }));
         }
         let mut outcomes = Vec::new();
@@ -376,7 +374,7 @@ impl Stream for Frames {
             return Poll::Pending;
         }
         if let Some(hello) = &hello {
-            self.said = Some(number_of(hello));
+            self.said = Some(hello.number);
         }
         route.meter.frames.increment(1);
         Poll::Ready(Some(Frame { hello, requests, responses: Vec::new() }))

@@ -32,7 +32,7 @@ const SPILL: usize = 64;
 /// From this many positions on a read counts as bulk.
 const BULK_POSITIONS: usize = 64;
 /// No call lasts longer.
-const LONGEST: Duration = Duration::from_secs(3_600);
+const LONGEST: Duration = Duration::from_hours(1);
 
 /// Addresses that nodes said they have, newer than the ring's.
 #[derive(Default)]

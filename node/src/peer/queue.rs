@@ -212,3 +212,98 @@ fn unsent() -> CallError {
 fn millis(duration: Duration) -> u32 {
     u32::try_from(duration.as_micros().div_ceil(1_000)).unwrap_or(u32::MAX).max(1)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use god_proto::peer::Ping;
+
+    fn call(bytes: usize, deadline: Instant) -> (Waiting, oneshot::Receiver<Outcome>) {
+        let (reply, outcome) = oneshot::channel();
+        let body = request::Body::Ping(Ping::default());
+        (Waiting { epoch: 1, deadline, body, bytes, reply: Some(reply), timed: None }, outcome)
+    }
+
+    fn queued(
+        settings: &PeerSettings,
+        sizes: &[usize],
+        now: Instant,
+    ) -> (Queue, Vec<oneshot::Receiver<Outcome>>) {
+        let mut queue = Queue { open: true, ..Queue::default() };
+        let outcomes = sizes.iter().enumerate().map(|(at, bytes)| {
+            let (call, outcome) = call(*bytes, now + Duration::from_millis(10 * (at as u64 + 1)));
+            queue.push(settings, call, now).unwrap();
+            outcome
+        });
+        let outcomes = outcomes.collect();
+        (queue, outcomes)
+    }
+
+    fn hand_out(outcomes: Outcomes) {
+        for (reply, outcome) in outcomes {
+            reply.send(outcome).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn when_a_session_ends_what_was_sent_is_lost_and_what_waited_was_not_sent() {
+        let settings = PeerSettings { frame_requests: 1, ..PeerSettings::default() };
+        let now = Instant::now();
+        let (mut queue, mut calls) = queued(&settings, &[1, 1], now);
+        let mut outcomes = Vec::new();
+        assert_eq!(queue.take_frame(&settings, now, &mut outcomes).len(), 1);
+        queue.end("it broke", &mut outcomes);
+        hand_out(outcomes);
+        assert_eq!(calls[0].try_recv().unwrap(), Err(CallError::Lost("it broke".to_owned())));
+        assert_eq!(calls[1].try_recv().unwrap(), Err(CallError::NotSent("it broke".to_owned())));
+        assert_eq!((queue.unanswered(), queue.bytes()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_call_whose_time_is_up_times_out_if_it_was_sent_and_else_was_not_sent() {
+        let settings = PeerSettings { frame_requests: 1, ..PeerSettings::default() };
+        let now = Instant::now();
+        let (mut queue, mut calls) = queued(&settings, &[1, 1, 1], now);
+        assert_eq!(queue.earliest, Some(now + Duration::from_millis(10)));
+        let mut outcomes = Vec::new();
+        assert_eq!(queue.take_frame(&settings, now, &mut outcomes)[0].timeout_ms, 10);
+        queue.expire(now + Duration::from_millis(25), &mut outcomes);
+        hand_out(outcomes);
+        assert_eq!(calls[0].try_recv().unwrap(), Err(CallError::TimedOut));
+        assert!(matches!(calls[1].try_recv().unwrap(), Err(CallError::NotSent(_))));
+        assert!(calls[2].try_recv().is_err());
+        assert_eq!(queue.earliest, Some(now + Duration::from_millis(30)));
+        assert_eq!((queue.unanswered(), queue.bytes()), (1, 1));
+        // What is late goes into no frame either.
+        let mut outcomes = Vec::new();
+        assert!(queue.take_frame(&settings, now + Duration::from_millis(30), &mut outcomes).is_empty());
+        assert_eq!(outcomes.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn frames_are_cut_by_bytes_and_a_larger_call_travels_alone() {
+        let settings = PeerSettings { frame_bytes: 100, ..PeerSettings::default() };
+        let now = Instant::now();
+        let (mut queue, _calls) = queued(&settings, &[60, 40, 1, 500, 1], now);
+        let mut outcomes = Vec::new();
+        let sizes: Vec<usize> =
+            std::iter::repeat_with(|| queue.take_frame(&settings, now, &mut outcomes).len())
+                .take_while(|size| *size > 0)
+                .collect();
+        assert_eq!(sizes, [2, 1, 1, 1]);
+    }
+
+    #[tokio::test]
+    async fn an_answer_of_unknown_kind_leaves_the_outcome_open() {
+        let settings = PeerSettings::default();
+        let now = Instant::now();
+        let (mut queue, mut calls) = queued(&settings, &[1], now);
+        let mut outcomes = Vec::new();
+        let id = queue.take_frame(&settings, now, &mut outcomes)[0].id;
+        let unasked = Response { id: id + 1, body: None };
+        queue.answer(vec![unasked, Response { id, body: None }], &mut outcomes, |_| ());
+        hand_out(outcomes);
+        assert!(calls[0].try_recv().unwrap().unwrap_err().is_open());
+    }
+}

@@ -233,14 +233,12 @@ impl Exchange {
                 let late = self.meter.late.clone();
                 self.running.push(
                     async move {
-                        match timeout(limit, work).await {
-                            Ok(outcome) => respond(id, outcome),
-                            // The caller gave up by now. No failure: that would say that nothing was done.
-                            Err(_) => {
-                                late.increment(1);
-                                None
-                            }
+                        let outcome = timeout(limit, work).await;
+                        if outcome.is_err() {
+                            late.increment(1);
                         }
+                        // No failure where it is late: that would say that nothing was done. The caller gave up.
+                        respond(id, outcome.ok()?)
                     }
                     .boxed(),
                 );

@@ -58,8 +58,8 @@ impl Default for PeerSettings {
             keep_alive: Duration::from_secs(5),
             keep_alive_timeout: Duration::from_secs(5),
             tell_timeout: Duration::from_secs(1),
-            node_idle: Duration::from_secs(900),
-            address_idle: Duration::from_secs(60),
+            node_idle: Duration::from_mins(15),
+            address_idle: Duration::from_mins(1),
             addresses: 64,
             grace: Duration::from_secs(5),
         }

@@ -12,8 +12,8 @@ use god_proto::{
     MAX_MESSAGE, MAX_VALUE,
     ids::Epoch,
     peer::{
-        Cause, Entry, Frame, Hello, Ping, Pong, Read, ReadDone, Request, Write, WriteDone,
-        peer_client::PeerClient,
+        Cause, Entry, Frame, Hello, Ping, Pong, Read, ReadDone, Report, Request, Split, Verdict, Write,
+        WriteDone, peer_client::PeerClient,
     },
     ring::{RING_FORMAT, Ring},
     v1::{Member, RingDocument},
@@ -103,7 +103,7 @@ impl Handler for Arc<Echo> {
                     Ok(response::Body::Pong(Pong { received_us: ping.sent_us, ..Pong::default() }))
                 }
                 request::Body::Write(write) => {
-                    let verdicts = write.entries.iter().map(|_| Default::default()).collect();
+                    let verdicts = write.entries.iter().map(|_| Verdict::default()).collect();
                     Ok(response::Body::Write(WriteDone { verdicts }))
                 }
                 request::Body::Split(_) => {
@@ -214,6 +214,37 @@ async fn calls_that_wait_share_a_frame_and_no_frame_holds_more_than_it_may() {
     drop(calls);
 }
 
+/// Stands for the end of a stream.
+const ENDED: usize = usize::MAX;
+
+#[tokio::test]
+async fn a_connection_to_a_bare_address_ends_when_it_is_idle_and_comes_back_when_it_is_not() {
+    let (sizes, mut frames) = mpsc::unbounded_channel();
+    let target = Target::Address(noting_server(sizes).await);
+    let settings =
+        PeerSettings { connections: 1, address_idle: Duration::from_millis(20), ..PeerSettings::default() };
+    let transport = transport(settings, identity(2, &[]));
+    for _ in 0..2 {
+        transport.tell(target.clone(), 0, ping(1).body);
+        assert_eq!(frames.recv().await, Some(1));
+        assert_eq!(frames.recv().await, Some(ENDED));
+    }
+}
+
+#[tokio::test]
+async fn the_address_that_was_not_used_for_longest_makes_room_for_another() {
+    let (sizes, mut frames) = mpsc::unbounded_channel();
+    let first = Target::Address(noting_server(sizes).await);
+    let settings = PeerSettings { connections: 1, addresses: 1, ..PeerSettings::default() };
+    let transport = transport(settings, identity(2, &[]));
+    let unanswered = transport.call(first, ping(1));
+    assert_eq!(frames.recv().await, Some(1));
+    let second = node(1).await;
+    assert_eq!(pong(transport.call(at(&second), ping(2)).await), 2);
+    assert_eq!(frames.recv().await, Some(ENDED));
+    assert!(matches!(unanswered.await, Err(CallError::Lost(_))));
+}
+
 /// Says hello, then reports how many requests each frame has and answers none.
 async fn noting_server(sizes: mpsc::UnboundedSender<usize>) -> String {
     struct Noting(mpsc::UnboundedSender<usize>);
@@ -232,6 +263,7 @@ async fn noting_server(sizes: mpsc::UnboundedSender<usize>) -> String {
                         let _gone = sizes.send(frame.requests.len());
                     }
                 }
+                let _gone = sizes.send(ENDED);
             });
             let hello =
                 Frame { hello: Some(Hello { protocol: PROTOCOL, ..Hello::default() }), ..Frame::default() };
@@ -265,7 +297,7 @@ async fn a_call_that_is_never_answered_ends_by_its_time_and_stays_open() {
 async fn a_refusal_comes_through_as_it_was_said() {
     let node = node(1).await;
     let transport = transport(PeerSettings::default(), identity(2, &[]));
-    let call = Call { body: request::Body::Report(Default::default()), ..ping(0) };
+    let call = Call { body: request::Body::Report(Report::default()), ..ping(0) };
     let Err(CallError::Refused(failure)) = transport.call(at(&node), call).await else {
         panic!("not refused")
     };
@@ -401,7 +433,7 @@ async fn an_answer_that_is_too_large_is_a_failure_and_the_stream_goes_on() {
     let node = node(1).await;
     let settings = PeerSettings { connections: 1, ..PeerSettings::default() };
     let transport = transport(settings, identity(2, &[]));
-    let call = Call { body: request::Body::Split(Default::default()), ..ping(0) };
+    let call = Call { body: request::Body::Split(Split::default()), ..ping(0) };
     let open = transport.call(at(&node), never(LONG));
     let Err(CallError::Refused(failure)) = transport.call(at(&node), call).await else {
         panic!("not refused")

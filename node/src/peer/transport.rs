@@ -23,7 +23,7 @@ use tokio::time::timeout;
 /// The real network.
 ///
 /// A call is queued when [`Transport::call`] is called, not when its future is polled, and is sent even if the future
-/// is dropped. Connections are made when there is something to send. While a peer cannot be reached, calls to it fail
+/// is dropped. (A call of the node to itself is not: dropping its future drops the handler's.) Connections are made when there is something to send. While a peer cannot be reached, calls to it fail
 /// at once with the reason.
 pub struct GrpcTransport {
     settings: Arc<PeerSettings>,
