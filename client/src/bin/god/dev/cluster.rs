@@ -67,7 +67,8 @@ pub fn lacking(reply: &StatusReply, node: &DevNode) -> Option<String> {
     let Some(seen) = reply.nodes.iter().find(|seen| seen.peer_address == node.peer) else {
         return Some("is not a member yet".to_owned());
     };
-    let ready = seen.report.as_ref().is_some_and(|report| report.ready);
+    // A node whose report did not come in time is judged by its state alone.
+    let ready = seen.report.as_ref().is_none_or(|report| report.ready);
     if seen.state == "up" && ready {
         return None;
     }
@@ -101,7 +102,8 @@ mod tests {
         });
         assert_eq!(lacking(&reply, &node).unwrap(), "is unready: its index is being read");
         reply.nodes[0].state = "up".to_owned();
-        assert!(lacking(&reply, &node).is_some());
+        reply.nodes[0].report = Some(NodeReport::default());
+        assert!(lacking(&reply, &node).unwrap().starts_with("is up, not ready"));
         reply.nodes[0].report = Some(NodeReport { ready: true, ..NodeReport::default() });
         assert_eq!(lacking(&reply, &node), None);
     }
