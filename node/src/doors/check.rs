@@ -12,18 +12,18 @@ use god_proto::{
 pub(super) fn call(call: &Call) -> Result<(), String> {
     match &call.call {
         Some(call::Call::Put(put)) => {
-            key(&put.key)?;
+            own_key(&put.key)?;
             if put.value.len() > MAX_VALUE {
                 return Err(format!("the value has {} bytes, the most is {MAX_VALUE}", put.value.len()));
             }
             level(put.consistency.as_ref())
         }
         Some(call::Call::Delete(delete)) => {
-            key(&delete.key)?;
+            own_key(&delete.key)?;
             level(delete.consistency.as_ref())
         }
         Some(call::Call::Get(get)) => {
-            key(&get.key)?;
+            own_key(&get.key)?;
             level(get.consistency.as_ref())
         }
         None => {
@@ -33,7 +33,15 @@ pub(super) fn call(call: &Call) -> Result<(), String> {
     }
 }
 
-/// What is wrong with a key.
+/// What is wrong with the key of an entry.
+fn own_key(bytes: &[u8]) -> Result<(), String> {
+    if bytes.is_empty() {
+        return Err(format!("the key is empty; it has 1 to {MAX_KEY} bytes"));
+    }
+    key(bytes)
+}
+
+/// What is wrong with a key that only marks a place in the order.
 pub(super) fn key(key: &[u8]) -> Result<(), String> {
     if key.len() > MAX_KEY {
         return Err(format!("the key has {} bytes, the most is {MAX_KEY}", key.len()));

@@ -225,7 +225,11 @@ async fn every_method_of_both_services_is_answered() {
     let mut store = doors.store();
     let written = store.put(put("a", 1)).await.unwrap().into_inner();
     assert!(matches!(written.outcome, Some(write_reply::Outcome::Committed(_))));
-    let deleted = store.delete(DeleteRequest::default()).await.unwrap().into_inner();
+    let deleted = store
+        .delete(DeleteRequest { key: "a".into(), ..DeleteRequest::default() })
+        .await
+        .unwrap()
+        .into_inner();
     assert!(matches!(deleted.outcome, Some(write_reply::Outcome::Committed(_))));
     let read = store.get(get("a")).await.unwrap().into_inner();
     assert!(matches!(read.outcome, Some(get_reply::Outcome::Found(found)) if found.value == "a"));
@@ -265,6 +269,7 @@ async fn a_batch_answers_good_calls_and_refuses_bad_ones_each_in_its_place() {
             consistency: Some(Consistency { level: Some(consistency::Level::Count(0)) }),
             ..put("x", 1)
         })),
+        call(call::Call::Get(get(""))),
     ];
     let answers = doors.store().batch(BatchRequest { calls }).await.unwrap().into_inner().answers;
     assert!(refusal(&answers[0]).contains("empty"));
@@ -274,7 +279,8 @@ async fn a_batch_answers_good_calls_and_refuses_bad_ones_each_in_its_place() {
     assert_eq!(found(&answers[4]), b"second");
     assert!(refusal(&answers[5]).contains("consistency level 9"));
     assert!(refusal(&answers[6]).contains("0 replicas"));
-    assert_eq!(answers.len(), 7);
+    assert!(refusal(&answers[7]).contains("the key is empty"));
+    assert_eq!(answers.len(), 8);
     assert_eq!(doors.fake.calls.load(Ordering::SeqCst), 2);
 }
 
