@@ -10,6 +10,7 @@ pub mod membership;
 pub mod peer;
 pub mod quorum;
 pub mod radix;
+pub mod replica;
 pub mod ring;
 pub mod seam;
 pub mod settings;

@@ -1,0 +1,259 @@
+//! Writes that wait for a replica to come back: a bounded log a target, never counted toward a quorum.
+//!
+//! - `row`: how they are stored: pure.
+//! - `replay`: sends them when their target is there again.
+
+mod replay;
+mod row;
+
+use self::row::{Row, SUSPECT, SUSPECT_END, decode_key, suspect_key};
+use crate::{
+    engine::{Batch, Direction, Engine, EngineError, Table},
+    membership::Liveness,
+    peer::Transport,
+    ring::CurrentRing,
+    seam::Offload,
+    stop::Stop,
+};
+use bytes::Bytes;
+use god_proto::{ids::NodeId, position::Position, record::Entry};
+use metrics::{counter, gauge};
+use parking_lot::Mutex;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+use tokio::sync::Notify;
+
+/// How hints are kept.
+#[derive(Clone, Debug)]
+pub struct HintSettings {
+    /// Bytes kept for one target. What does not fit is dropped, and its arc compared later.
+    pub max_bytes_per_target: u64,
+    /// Bytes kept for all targets.
+    pub max_bytes: u64,
+    /// Bytes that may wait in memory for the disk.
+    pub max_queued_bytes: u64,
+    /// Bytes a second sent to returning targets, all together. Higher brings them level sooner, and leaves less for
+    /// clients meanwhile.
+    pub replay_bytes_per_second: u64,
+}
+
+impl Default for HintSettings {
+    fn default() -> HintSettings {
+        HintSettings {
+            max_bytes_per_target: 64 << 20,
+            max_bytes: 256 << 20,
+            max_queued_bytes: 16 << 20,
+            replay_bytes_per_second: 16 << 20,
+        }
+    }
+}
+
+/// The log. Share it behind an `Arc`, and have one task do [`Hints::run`].
+pub struct Hints {
+    engine: Arc<dyn Engine>,
+    ring: CurrentRing,
+    offload: Offload,
+    settings: HintSettings,
+    state: Mutex<State>,
+    work: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    loads: BTreeMap<NodeId, Load>,
+    rows: u64,
+    bytes: u64,
+    sequence: u64,
+    queue: Vec<Row>,
+    queued_bytes: u64,
+    /// First positions of arcs that lost hints.
+    suspects: BTreeSet<Bytes>,
+    /// Those of them that are not on the disk yet.
+    unsaved: Vec<Bytes>,
+    dropped: u64,
+    replayed: u64,
+}
+
+/// What waits for one target.
+#[derive(Clone, Copy, Debug, Default)]
+struct Load {
+    rows: u64,
+    bytes: u64,
+}
+
+impl Hints {
+    /// Opens the log that an engine holds. Cost: one pass over what is kept. Blocks on the disk.
+    pub fn open(
+        engine: Arc<dyn Engine>,
+        ring: CurrentRing,
+        offload: Offload,
+        settings: HintSettings,
+    ) -> Result<Hints, EngineError> {
+        let mut state = State::default();
+        for pair in engine.scan(Table::Hints, &[], &[0xff; 13], Direction::Forward) {
+            let (key, value) = pair?;
+            let Some((target, sequence)) = decode_key(&key) else {
+                let problem = format!("the key of a hint has {} bytes, not 12", key.len());
+                return Err(EngineError::Corrupt(problem));
+            };
+            let bytes = Row { key, value }.bytes();
+            state.take(target, bytes);
+            state.sequence = state.sequence.max(sequence);
+        }
+        for pair in engine.scan(Table::System, SUSPECT, SUSPECT_END, Direction::Forward) {
+            let (key, _) = pair?;
+            state.suspects.insert(key.slice(SUSPECT.len()..));
+        }
+        state.show();
+        Ok(Hints { engine, ring, offload, settings, state: Mutex::new(state), work: Notify::new() })
+    }
+
+    /// Keeps writes for a target. Does not wait: where there is no room, they are dropped, and their arcs are marked
+    /// as suspect.
+    pub fn add(&self, target: NodeId, entries: &[Entry]) {
+        if entries.is_empty() {
+            return;
+        }
+        let mut state = self.state.lock();
+        for entry in entries {
+            let bytes = Row::bytes_of(entry);
+            let load = state.loads.get(&target).copied().unwrap_or_default();
+            let fits = load.bytes + bytes <= self.settings.max_bytes_per_target
+                && state.bytes + bytes <= self.settings.max_bytes
+                && state.queued_bytes + bytes <= self.settings.max_queued_bytes;
+            if fits {
+                state.sequence += 1;
+                let row = Row::new(target, state.sequence, entry);
+                state.queue.push(row);
+                state.queued_bytes += bytes;
+                state.take(target, bytes);
+            } else {
+                self.lose(&mut state, &entry.position);
+            }
+        }
+        state.show();
+        drop(state);
+        self.work.notify_one();
+    }
+
+    /// Hints that wait.
+    pub fn pending(&self) -> u64 {
+        self.state.lock().rows
+    }
+
+    /// Hints that were dropped since the node started.
+    pub fn dropped(&self) -> u64 {
+        self.state.lock().dropped
+    }
+
+    /// Hints that were delivered since the node started.
+    pub fn replayed(&self) -> u64 {
+        self.state.lock().replayed
+    }
+
+    /// Arcs that lost hints and must be compared before they count as equal.
+    pub fn suspect_arcs(&self) -> usize {
+        self.state.lock().suspects.len()
+    }
+
+    /// Writes what is added to the disk, and sends it to targets that are there again, until it is told to stop. Run
+    /// it once.
+    pub async fn run(self: Arc<Self>, transport: Arc<dyn Transport>, liveness: Arc<Liveness>, stop: Stop) {
+        let work = async { tokio::join!(self.keep(), self.replay(&*transport, &liveness)) };
+        tokio::select! {
+            biased;
+            () = stop.stopped() => {}
+            _ = work => {}
+        }
+        self.flush().await;
+    }
+
+    async fn keep(&self) {
+        loop {
+            self.work.notified().await;
+            self.flush().await;
+        }
+    }
+
+    /// Writes what is queued.
+    async fn flush(&self) {
+        let (rows, suspects) = {
+            let mut state = self.state.lock();
+            state.queued_bytes = 0;
+            (std::mem::take(&mut state.queue), std::mem::take(&mut state.unsaved))
+        };
+        if rows.is_empty() && suspects.is_empty() {
+            return;
+        }
+        let mut batch = Batch::default();
+        for row in &rows {
+            batch.put(Table::Hints, row.key.clone(), row.value.clone());
+        }
+        for arc in &suspects {
+            batch.put(Table::System, suspect_key(arc), Bytes::new());
+        }
+        let engine = Arc::clone(&self.engine);
+        if let Err(error) = self.offload.run(move || engine.commit(batch)).await {
+            tracing::warn!(%error, rows = rows.len(), "hints could not be stored and are dropped");
+            let mut state = self.state.lock();
+            for row in &rows {
+                state.release(row);
+                if let Some(entry) = row::decode_value(&row.value) {
+                    self.lose(&mut state, &entry.position);
+                }
+            }
+            // Marked in memory, and tried again with the next ones.
+            state.unsaved.extend(suspects);
+            state.show();
+        }
+    }
+
+    /// Drops a hint: its arc must be compared some day.
+    fn lose(&self, state: &mut State, position: &Position) {
+        let ring = self.ring.get();
+        let arc = ring.as_ref().and_then(|ring| ring.arc_at(position));
+        let start = arc.map_or_else(
+            || Bytes::copy_from_slice(position.as_bytes().get(..4).unwrap_or(position.as_bytes())),
+            |arc| arc.range.start.clone().into_bytes(),
+        );
+        state.dropped += 1;
+        counter!("god_quorum_hints_dropped_total").increment(1);
+        if state.suspects.insert(start.clone()) {
+            state.unsaved.push(start);
+        }
+    }
+}
+
+impl State {
+    /// A row is there.
+    fn take(&mut self, target: NodeId, bytes: u64) {
+        self.rows += 1;
+        self.bytes += bytes;
+        let load = self.loads.entry(target).or_default();
+        load.rows += 1;
+        load.bytes += bytes;
+    }
+
+    /// A row is no longer there.
+    fn release(&mut self, row: &Row) {
+        let Some((target, _)) = decode_key(&row.key) else { return };
+        let bytes = row.bytes();
+        self.rows = self.rows.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes);
+        if let Some(load) = self.loads.get_mut(&target) {
+            load.rows = load.rows.saturating_sub(1);
+            load.bytes = load.bytes.saturating_sub(bytes);
+            if load.rows == 0 {
+                self.loads.remove(&target);
+            }
+        }
+    }
+
+    fn show(&self) {
+        gauge!("god_quorum_hints_pending").set(self.rows as f64);
+        gauge!("god_quorum_hints_bytes").set(self.bytes as f64);
+        gauge!("god_quorum_suspect_arcs").set(self.suspects.len() as f64);
+    }
+}

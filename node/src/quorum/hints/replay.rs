@@ -1,0 +1,214 @@
+//! Sends hints when their target is there again.
+
+use super::{
+    Hints,
+    row::{Row, decode_value, range_of},
+};
+use crate::{
+    engine::{Batch, Direction, EngineError, Table},
+    membership::{Liveness, PeerState},
+    peer::{Call, CallError, Target, Transport},
+};
+use god_proto::{
+    ids::NodeId,
+    peer::{self, Cause, request, response},
+    record::Entry,
+    ring::Ring,
+};
+use metrics::counter;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::time::{Instant, sleep};
+
+/// How often targets are looked at.
+const LOOK: Duration = Duration::from_millis(250);
+/// The most hints in one message.
+const ROWS: usize = 256;
+/// The most bytes in one message, but for a larger single hint.
+const BYTES: u64 = 1 << 20;
+/// How long a target may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a target that failed is left alone; doubled up to [`LONGEST`].
+const SHORTEST: Duration = Duration::from_millis(500);
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// What is remembered of a target between messages.
+struct Pace {
+    next: Instant,
+    delay: Duration,
+    /// Whether it was there when it was last looked at.
+    up: bool,
+    /// One hint at a time, to find the one that is refused.
+    single: bool,
+}
+
+/// What came of some rows.
+enum Replayed {
+    /// Nothing waits.
+    Nothing,
+    /// So many bytes of them may go.
+    Sent(u64),
+    /// One of them is refused for what it is.
+    Refused,
+}
+
+impl Hints {
+    pub(super) async fn replay(&self, transport: &dyn Transport, liveness: &Liveness) {
+        let mut paces: BTreeMap<NodeId, Pace> = BTreeMap::new();
+        loop {
+            let mut sent = 0;
+            let targets: Vec<NodeId> = self.state.lock().loads.keys().copied().collect();
+            paces.retain(|target, _| targets.contains(target));
+            for target in targets {
+                let Some(ring) = self.ring.get() else { continue };
+                // What waits for a node that left goes to those who hold its arcs now.
+                let up = ring.node(target).is_none() || liveness.state(target) == PeerState::Up;
+                let fresh = || Pace { next: Instant::now(), delay: SHORTEST, up: false, single: false };
+                let pace = paces.entry(target).or_insert_with(fresh);
+                if up && !pace.up {
+                    (pace.next, pace.delay) = (Instant::now(), SHORTEST);
+                }
+                pace.up = up;
+                if !up || pace.next > Instant::now() {
+                    continue;
+                }
+                match self.replay_some(transport, &ring, target, pace.single).await {
+                    Ok(Replayed::Nothing) => {}
+                    Ok(Replayed::Sent(bytes)) => {
+                        sent += bytes;
+                        (pace.delay, pace.single) = (SHORTEST, false);
+                    }
+                    Ok(Replayed::Refused) => {
+                        sent += 1;
+                        pace.single = true;
+                    }
+                    Err(problem) => {
+                        tracing::debug!(%target, problem, "hints are kept for later");
+                        pace.next = Instant::now() + pace.delay;
+                        pace.delay = (pace.delay * 2).min(LONGEST);
+                    }
+                }
+            }
+            // The rate holds over all targets.
+            let rate = self.settings.replay_bytes_per_second.max(1);
+            let pause = Duration::from_secs_f64(sent as f64 / rate as f64);
+            sleep(if sent == 0 { LOOK } else { pause.max(Duration::from_millis(1)) }).await;
+        }
+    }
+
+    /// Sends the oldest hints of a target, and removes those that are delivered.
+    async fn replay_some(
+        &self,
+        transport: &dyn Transport,
+        ring: &Ring,
+        target: NodeId,
+        single: bool,
+    ) -> Result<Replayed, String> {
+        let limit = if single { 1 } else { ROWS };
+        let rows = self.oldest(target, limit).await.map_err(|error| error.to_string())?;
+        if rows.is_empty() {
+            return Ok(Replayed::Nothing);
+        }
+        let entries: Vec<Option<Entry>> = rows.iter().map(|row| decode_value(&row.value)).collect();
+        let (owing, invalid) = deliver(transport, ring, target, &entries).await;
+        let gone: Vec<(Row, bool)> = rows
+            .into_iter()
+            .enumerate()
+            .map(|(at, row)| (row, !owing.contains(&at) && entries.get(at).is_some_and(Option::is_some)))
+            .enumerate()
+            .filter(|(at, _)| !owing.contains(at) || (invalid && single))
+            .map(|(_, row)| row)
+            .collect();
+        if gone.is_empty() {
+            return if invalid { Ok(Replayed::Refused) } else { Err("it did not take them".to_owned()) };
+        }
+        let mut batch = Batch::default();
+        for (row, _) in &gone {
+            batch.delete(Table::Hints, row.key.clone());
+        }
+        let engine = Arc::clone(&self.engine);
+        self.offload.run(move || engine.commit(batch)).await.map_err(|error| error.to_string())?;
+        let mut bytes = 0;
+        let mut state = self.state.lock();
+        for (row, delivered) in &gone {
+            bytes += row.bytes();
+            state.release(row);
+            if *delivered {
+                state.replayed += 1;
+                counter!("god_quorum_hints_replayed_total").increment(1);
+            } else if let Some(entry) = decode_value(&row.value) {
+                // What is lost must be found by comparison.
+                self.lose(&mut state, &entry.position);
+            } else {
+                tracing::warn!(%target, "a damaged hint is dropped");
+            }
+        }
+        state.show();
+        drop(state);
+        self.work.notify_one();
+        Ok(Replayed::Sent(bytes))
+    }
+
+    async fn oldest(&self, target: NodeId, limit: usize) -> Result<Vec<Row>, EngineError> {
+        let engine = Arc::clone(&self.engine);
+        let work = move || {
+            let (start, end) = range_of(target);
+            let (mut rows, mut bytes) = (Vec::new(), 0);
+            for pair in engine.scan(Table::Hints, &start, &end, Direction::Forward) {
+                let (key, value) = pair?;
+                let row = Row { key, value };
+                bytes += row.bytes();
+                if !rows.is_empty() && bytes > BYTES {
+                    break;
+                }
+                rows.push(row);
+                if rows.len() >= limit {
+                    break;
+                }
+            }
+            Ok(rows)
+        };
+        self.offload.run(work).await
+    }
+}
+
+/// Sends each entry to its target or, where that holds no copy any more, to all who do. Gives those that somebody
+/// still lacks, and whether a message was refused for what it is.
+async fn deliver(
+    transport: &dyn Transport,
+    ring: &Ring,
+    target: NodeId,
+    entries: &[Option<Entry>],
+) -> (BTreeSet<usize>, bool) {
+    let mut messages: BTreeMap<NodeId, Vec<usize>> = BTreeMap::new();
+    for (at, entry) in entries.iter().enumerate() {
+        // What is damaged, or of a keyspace that is gone, is sent to nobody.
+        let Some(arc) = entry.as_ref().and_then(|entry| ring.arc_at(&entry.position)) else { continue };
+        if Ring::holds(arc, target) {
+            messages.entry(target).or_default().push(at);
+        } else {
+            for node in arc.all_replicas() {
+                messages.entry(node).or_default().push(at);
+            }
+        }
+    }
+    let (mut owing, mut invalid) = (BTreeSet::new(), false);
+    for (node, which) in messages {
+        let chosen = which.iter().filter_map(|at| entries.get(*at).cloned().flatten());
+        let message = peer::Write { entries: chosen.map(peer::Entry::from).collect() };
+        let call = Call { epoch: ring.epoch().0, timeout: TIMEOUT, body: request::Body::Write(message) };
+        match transport.call(Target::Node(node), call).await {
+            // Applied or superseded: it needs the hint no more.
+            Ok(response::Body::Write(done)) if done.verdicts.len() == which.len() => {}
+            reply => {
+                let is_invalid = |failure: &peer::Failure| failure.cause() == Cause::Invalid;
+                invalid |= matches!(&reply, Err(CallError::Refused(failure)) if is_invalid(failure));
+                owing.extend(which);
+            }
+        }
+    }
+    (owing, invalid)
+}

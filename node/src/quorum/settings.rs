@@ -1,0 +1,40 @@
+//! What a coordinator may be told.
+
+use std::time::Duration;
+
+/// How a coordinator works.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How long a request may take that does not say. Longer rides out slow replicas; shorter tells clients sooner.
+    pub default_timeout: Duration,
+    /// The longest that any request may take, whatever it says.
+    pub max_timeout: Duration,
+    /// After this long without an answer, another replica is asked as well; three smoothed round trips to the slow
+    /// one where that is longer. Lower cuts the tail of reads, and asks more replicas for nothing.
+    pub hedge_delay: Duration,
+    /// Bytes of writes that may still be under way to the last replicas after their clients were answered. Beyond
+    /// it, those replicas get hints instead.
+    pub background_bytes: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            default_timeout: Duration::from_secs(2),
+            max_timeout: Duration::from_secs(30),
+            hedge_delay: Duration::from_millis(10),
+            background_bytes: 64 << 20,
+        }
+    }
+}
+
+impl Settings {
+    /// How long a request may take that asks for `timeout_ms`; 0 asks for nothing.
+    pub fn timeout(&self, timeout_ms: u32) -> Duration {
+        let asked = match timeout_ms {
+            0 => self.default_timeout,
+            ms => Duration::from_millis(ms.into()),
+        };
+        asked.min(self.max_timeout)
+    }
+}

@@ -1,0 +1,83 @@
+//! Whether a question may be answered by this node under its ring. Pure.
+
+use crate::peer::failure;
+use god_proto::{
+    MAX_KEY, MAX_VALUE,
+    ids::NodeId,
+    peer::{self, Cause, Failure},
+    position::{Position, PositionRange},
+    record::{Entry, Kind},
+    ring::{Ring, RingArc},
+};
+use std::sync::Arc;
+
+/// The longest position: a keyspace and a hash, a key and a member with every byte escaped, and their marks.
+const MAX_POSITION: usize = 4 + 8 + 2 * (2 * MAX_KEY + 2) + 1;
+
+/// The ring under which a question is asked and answered.
+pub(super) struct Touch {
+    pub me: NodeId,
+    pub ring: Arc<Ring>,
+}
+
+/// The refusal of another epoch.
+pub(super) fn stale(mine: u64, theirs: u64) -> Failure {
+    let message = format!("this node's ring is of epoch {mine}, the caller's of epoch {theirs}");
+    Failure { epoch: mine, ..failure(Cause::StaleEpoch, message) }
+}
+
+impl Touch {
+    /// Whether this node holds what stands at a position.
+    pub(super) fn holds(&self, position: &Position) -> Result<&RingArc, Failure> {
+        if position.as_bytes().len() > MAX_POSITION {
+            return Err(failure(Cause::Invalid, "a position is longer than any key's"));
+        }
+        match self.ring.arc_at(position) {
+            Some(arc) if Ring::holds(arc, self.me) => Ok(arc),
+            Some(arc) => Err(failure(Cause::NotReplica, format!("node {} holds no copy of {arc}", self.me))),
+            None => Err(failure(Cause::NotReplica, "no keyspace is at a position")),
+        }
+    }
+
+    /// Whether an entry may be written here.
+    pub(super) fn writable(&self, entry: &Entry) -> Result<(), Failure> {
+        let arc = self.holds(&entry.position)?;
+        let record = &entry.record;
+        if record.value.len() > MAX_VALUE {
+            let message = format!("a value has {} bytes; the most is {MAX_VALUE}", record.value.len());
+            return Err(failure(Cause::Invalid, message));
+        }
+        if record.kind == Kind::Tombstone && !(record.value.is_empty() && record.expires_at_ms.is_none()) {
+            return Err(failure(Cause::Invalid, "a deletion carries a value or an expiry"));
+        }
+        if record.version.node.0 == 0 {
+            return Err(failure(Cause::Invalid, "a version was stamped by no node"));
+        }
+        // EMPTY-MOVES-FREE: the arcs of a keyspace that is not live may change hands without their data.
+        if !self.ring.keyspace_by_id(arc.keyspace).is_some_and(|keyspace| keyspace.live) {
+            return Err(failure(Cause::Invalid, format!("keyspace {} is not open for writes", arc.keyspace)));
+        }
+        Ok(())
+    }
+
+    /// A range that this node holds all of.
+    pub(super) fn range(&self, range: Option<peer::Range>) -> Result<PositionRange, Failure> {
+        let range = range.ok_or_else(|| failure(Cause::Invalid, "there is no range"))?;
+        let range =
+            PositionRange { start: Position::from_bytes(range.start), end: Position::from_bytes(range.end) };
+        if range.is_empty() {
+            return Err(failure(Cause::Invalid, "the range is empty"));
+        }
+        let arcs = self.ring.arcs_in(&range);
+        let within = |range: &PositionRange| match (arcs.first(), arcs.last()) {
+            (Some(first), Some(last)) => first.range.start <= range.start && range.end <= last.range.end,
+            _ => false,
+        };
+        let gapless = arcs.windows(2).all(|pair| matches!(pair, [a, b] if a.range.end == b.range.start));
+        if within(&range) && gapless && arcs.iter().all(|arc| Ring::holds(arc, self.me)) {
+            Ok(range)
+        } else {
+            Err(failure(Cause::NotReplica, format!("node {} does not hold all of the range", self.me)))
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! What of a range fits in one answer.
+
+use crate::{
+    engine::{Direction, EngineError},
+    radix::View,
+};
+use bytes::Bytes;
+use god_proto::{MAX_PAGE, peer, position::PositionRange};
+
+/// The most bytes on a page, but for a larger single entry.
+const MAX_PAGE_BYTES: usize = 4 << 20;
+
+/// The entries from one end of a range, tombstones among them: one at least, if there is one. Blocks on the disk.
+pub(super) fn page(
+    view: &View,
+    range: &PositionRange,
+    scan: &peer::Scan,
+) -> Result<peer::ScanDone, EngineError> {
+    let direction = if scan.reverse { Direction::Reverse } else { Direction::Forward };
+    let limit = scan.limit.clamp(1, MAX_PAGE) as usize;
+    let most = match scan.max_bytes as usize {
+        0 => MAX_PAGE_BYTES,
+        bytes => bytes.min(MAX_PAGE_BYTES),
+    };
+    let (mut entries, mut bytes) = (Vec::new(), 0);
+    for entry in view.scan(range, direction) {
+        let mut entry = entry?;
+        if scan.keys_only {
+            entry.record.value = Bytes::new();
+        }
+        bytes += entry.position.as_bytes().len() + entry.record.encoded_len();
+        if entries.len() >= limit || (bytes > most && !entries.is_empty()) {
+            return Ok(peer::ScanDone { entries, more: true });
+        }
+        entries.push(peer::Entry::from(entry));
+    }
+    Ok(peer::ScanDone { entries, more: false })
+}
