@@ -207,14 +207,12 @@ impl Tree {
             }
             branch.sum += delta;
             depth += branch.rest.len();
-            match &mut branch.below {
-                Some(below) => inner = Arc::make_mut(below),
-                None => {
-                    let was_open = branch.open;
-                    branch.open |= branch.sum.bytes < open_below;
-                    return Touched { depth, sum: branch.sum, new: false, was_open, open: branch.open };
-                }
-            }
+            let Some(below) = &mut branch.below else {
+                let was_open = branch.open;
+                branch.open |= branch.sum.bytes < open_below;
+                return Touched { depth, sum: branch.sum, new: false, was_open, open: branch.open };
+            };
+            inner = Arc::make_mut(below);
         }
     }
 

@@ -128,6 +128,11 @@ impl Apply for Writer {
         let close = jobs.iter().any(|job| matches!(job, Job::Close));
         self.commit(batch, &changes, close)?;
 
+        let applied = verdicts.iter().filter(|verdict| **verdict == Verdict::Applied).count();
+        counter!("god_radix_entries_total", "verdict" => "applied").increment(applied as u64);
+        counter!("god_radix_entries_total", "verdict" => "not needed")
+            .increment((verdicts.len() - applied) as u64);
+
         let mut verdicts = verdicts.into_iter();
         Ok(jobs.iter().map(|job| verdicts.by_ref().take(job.len()).collect()).collect())
     }

@@ -252,3 +252,30 @@ fn a_write_that_fails_leaves_data_and_index_as_they_were() {
     assert_eq!(run(store.write(newer)).unwrap(), [Verdict::Applied; 40]);
     store.view().verify().unwrap();
 }
+
+#[test]
+fn keys_of_four_kib_with_a_common_prefix_are_counted_and_found() {
+    let engine: Arc<dyn Engine> = SimulatedDisk::new().open();
+    let store = open(Arc::clone(&engine));
+    // Half of the prefix is zeros, which positions write as two bytes each.
+    let prefix = [vec![0u8; 2000], vec![b'p'; 2000]].concat();
+    let mut model = Model::default();
+    for part in 0..6u8 {
+        let group: Vec<Entry> = (0..40u8)
+            .map(|n| {
+                let key = [&prefix[..], &vec![n.wrapping_mul(37); usize::from(part) + 1]].concat();
+                let position = Position::of_key(KS, Partitioner::Ordered, &key).unwrap();
+                Entry { position, record: Record::value(Version::new(1, 0, NodeId(1)), vec![part; 3]) }
+            })
+            .collect();
+        model.write(&group);
+        run(store.write(group)).unwrap();
+    }
+    store.view().verify().unwrap();
+    store.stop();
+    let view = open(engine).view();
+    view.verify().unwrap();
+    model.check(&view, &everything());
+    let middle = model.0.keys().nth(100).unwrap().clone();
+    model.check(&view, &PositionRange { start: middle, end: everything().end });
+}
