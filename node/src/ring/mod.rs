@@ -2,6 +2,13 @@
 //!
 //! [`god_proto::ring::Ring`] is the validated document; it is shared with clients.
 
+mod allocate;
+mod change;
 mod current;
 
+pub use allocate::allocate;
+pub use change::{
+    ChangeError, Founding, Joiner, choose_voters, create_keyspace, found, join, mark_live, shares,
+    under_replicated,
+};
 pub use current::CurrentRing;
