@@ -53,9 +53,9 @@ impl Offsets {
         window.iter().copied().min_by_key(|sample| sample.round_trip).unwrap_or(sample)
     }
 
-    /// Forgets a node that answers no more.
-    pub fn forget(&self, node: NodeId) {
-        self.0.lock().remove(&node);
+    /// Forgets all nodes but those.
+    pub fn keep(&self, wanted: impl Fn(NodeId) -> bool) {
+        self.0.lock().retain(|node, _| wanted(*node));
     }
 
     /// Microseconds this node's clock is ahead of the median of all clocks, its own among them. With an even number
@@ -71,10 +71,19 @@ impl Offsets {
         if low.abs() <= high.abs() { -low } else { -high }
     }
 
-    /// Says, for an operator, that this node's clock is the one that is off, if it is.
+    /// Says, for an operator, that this node's clock is the one that is off, if it is: the node is not ready.
     pub fn trouble(&self) -> Option<String> {
+        self.off_by_more_than(MAX_AHEAD_MS)
+    }
+
+    /// Says the same from half of the limit on: while there is time to set the clock.
+    pub fn alarm(&self) -> Option<String> {
+        self.off_by_more_than(MAX_AHEAD_MS / 2)
+    }
+
+    fn off_by_more_than(&self, limit_ms: u64) -> Option<String> {
         let ahead_ms = self.own_ahead_us() / 1_000;
-        (ahead_ms.unsigned_abs() > MAX_AHEAD_MS).then(|| {
+        (ahead_ms.unsigned_abs() > limit_ms).then(|| {
             let side = if ahead_ms > 0 { "ahead of" } else { "behind" };
             let off_ms = ahead_ms.unsigned_abs();
             format!("this node's clock is {off_ms} ms {side} the others', and {MAX_AHEAD_MS} ms is the most; set its clock")
@@ -101,6 +110,8 @@ mod tests {
         assert!(with(&[2_000, 2_001]).trouble().is_some_and(|says| says.contains("2000 ms behind")));
         assert_eq!(with(&[2_000, 1]).trouble(), None);
         assert_eq!(with(&[400, 401]).trouble(), None);
+        assert!(with(&[400, 401]).alarm().is_some_and(|says| says.contains("400 ms behind")));
+        assert_eq!(with(&[200, 201]).alarm(), None);
     }
 
     #[test]

@@ -1,0 +1,166 @@
+//! How a node finds its cluster and becomes part of it, or tells it of a new address.
+
+use super::discovery::{Resolver, candidates};
+use crate::{
+    peer::{Call, CallError, Target, Transport},
+    seam::Entropy,
+};
+use god_proto::{
+    ids::NodeId,
+    peer::{Cause, Join, request, response},
+    ring::Ring,
+};
+use std::{sync::Arc, time::Duration};
+use tokio::time;
+use uuid::Uuid;
+
+/// How long one seed may take: it may have to bring about a change of the ring first.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// The wait after the first round without success; each further one is twice as long.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+/// The longest wait.
+const LAST_WAIT: Duration = Duration::from_secs(2);
+
+/// What a node needs to join.
+pub struct Joining {
+    /// Who it is, and where. `cluster` names the one cluster that will do; empty: any.
+    pub own: Join,
+    /// `host:port` of peer doors, or names that stand for several.
+    pub seeds: Vec<String>,
+    /// Finds what is behind the names.
+    pub resolver: Arc<dyn Resolver>,
+    /// The way to them.
+    pub transport: Arc<dyn Transport>,
+    /// For the waits.
+    pub entropy: Arc<Entropy>,
+}
+
+/// What a node has when it is part of a cluster.
+#[derive(Clone, Debug)]
+pub struct Joined {
+    /// A ring that has the node.
+    pub ring: Arc<Ring>,
+    /// Its number.
+    pub number: NodeId,
+}
+
+/// Why trying again would not help.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JoinError {
+    /// The seed is of another cluster.
+    #[error(
+        "cannot join by {seed}: it belongs to cluster {theirs}, this node belongs to {own} \
+         (check the seeds, or start with another data directory)"
+    )]
+    Foreign {
+        /// Who was asked.
+        seed: String,
+        /// Its cluster.
+        theirs: Uuid,
+        /// The one cluster that will do.
+        own: Uuid,
+    },
+    /// The node left the cluster for good.
+    #[error(
+        "cannot join by {seed}: node {uuid} left cluster {cluster} for good \
+         (start with an empty data directory to join as a new node)"
+    )]
+    Retired {
+        /// Who was asked.
+        seed: String,
+        /// This node.
+        uuid: Uuid,
+        /// The cluster it left.
+        cluster: Uuid,
+    },
+    /// The cluster does not want the node as it is.
+    #[error("cannot join by {seed}: {why}")]
+    Refused {
+        /// Who was asked.
+        seed: String,
+        /// What it said.
+        why: String,
+    },
+}
+
+/// What one answer leads to.
+#[derive(Debug)]
+enum Verdict {
+    Joined(Joined),
+    /// Ask the next one, and all of them again later.
+    Retry(String),
+    Never(JoinError),
+}
+
+/// Asks the seeds in turn until one takes the node in, for as long as it takes: they may have no cluster yet. Known
+/// nodes of the cluster (`known`: their peer addresses) are asked first. Logs once for each new reason to wait.
+///
+/// An error is final: the node and the cluster do not go together. To give up otherwise, drop the future.
+pub async fn find_cluster(joining: &Joining, known: &[String]) -> Result<Joined, JoinError> {
+    let (mut wait, mut reason) = (FIRST_WAIT, String::new());
+    loop {
+        let own = &joining.own.peer_address;
+        let mut addresses: Vec<String> = known.iter().filter(|at| *at != own).cloned().collect();
+        for seed in candidates(&joining.seeds, own, &*joining.resolver).await {
+            if !addresses.contains(&seed) {
+                addresses.push(seed);
+            }
+        }
+        let mut latest = "no address of another node is known".to_owned();
+        for address in addresses {
+            let call = Call { epoch: 0, timeout: TIMEOUT, body: request::Body::Join(joining.own.clone()) };
+            let answer = joining.transport.call(Target::Address(address.clone()), call).await;
+            match judge(&address, answer, &joining.own) {
+                Verdict::Joined(joined) => return Ok(joined),
+                Verdict::Never(error) => return Err(error),
+                Verdict::Retry(why) => latest = why,
+            }
+        }
+        if latest != reason {
+            tracing::info!("waiting for a cluster to join: {latest}");
+            reason = latest;
+        }
+        // Between half of it and all: nodes that start together do not ask together.
+        let half_us = wait.as_micros() as u64 / 2;
+        let jitter = Duration::from_micros(joining.entropy.below(half_us + 1));
+        time::sleep(wait / 2 + jitter).await;
+        wait = (wait * 2).min(LAST_WAIT);
+    }
+}
+
+fn judge(seed: &str, answer: Result<response::Body, CallError>, own: &Join) -> Verdict {
+    let retry = |why: String| Verdict::Retry(format!("{seed}: {why}"));
+    let document = match answer {
+        Ok(response::Body::Ring(done)) => match done.ring {
+            Some(document) => document,
+            None => return retry("it answered without a ring".to_owned()),
+        },
+        Ok(_) => return retry("it answered something else".to_owned()),
+        Err(CallError::Refused(failure)) if failure.cause() == Cause::Invalid => {
+            return Verdict::Never(JoinError::Refused { seed: seed.to_owned(), why: failure.message });
+        }
+        Err(error) => return retry(error.to_string()),
+    };
+    let ring = match Ring::new(document) {
+        Ok(ring) => ring,
+        Err(error) => return retry(error.to_string()),
+    };
+    let Ok(uuid) = Uuid::from_slice(&own.uuid) else {
+        let why = "this node's UUID is not 16 bytes".to_owned();
+        return Verdict::Never(JoinError::Refused { seed: seed.to_owned(), why });
+    };
+    if let Ok(wanted) = Uuid::from_slice(&own.cluster)
+        && wanted != ring.cluster()
+    {
+        let (seed, theirs) = (seed.to_owned(), ring.cluster());
+        return Verdict::Never(JoinError::Foreign { seed, theirs, own: wanted });
+    }
+    if ring.is_retired(uuid) {
+        let (seed, cluster) = (seed.to_owned(), ring.cluster());
+        return Verdict::Never(JoinError::Retired { seed, uuid, cluster });
+    }
+    match ring.node_by_uuid(uuid).map(|node| NodeId(node.number)) {
+        Some(number) => Verdict::Joined(Joined { ring: Arc::new(ring), number }),
+        None => retry("its ring does not have this node yet".to_owned()),
+    }
+}

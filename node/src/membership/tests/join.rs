@@ -1,0 +1,101 @@
+use super::net::{CLUSTER, document, uuid_of};
+use crate::{
+    membership::{AsGiven, JoinError, Joining, find_cluster},
+    peer::{Call, CallError, Target, Transport, failure},
+    seam::Entropy,
+};
+use futures::{FutureExt, future::BoxFuture};
+use god_proto::{
+    ids::NodeId,
+    peer::{Cause, Join, RingDone, request, response},
+    v1::RingDocument,
+};
+use parking_lot::Mutex;
+use std::{collections::VecDeque, sync::Arc};
+use uuid::Uuid;
+
+type Answer = Result<response::Body, CallError>;
+
+/// Gives one answer after another, the last one for ever.
+#[derive(Default)]
+struct Script {
+    answers: Mutex<VecDeque<Answer>>,
+    asked: Mutex<Vec<Target>>,
+}
+
+impl Transport for Script {
+    fn call(&self, to: Target, call: Call) -> BoxFuture<'static, Answer> {
+        assert!(matches!(call.body, request::Body::Join(_)));
+        self.asked.lock().push(to);
+        let mut answers = self.answers.lock();
+        let answer = if answers.len() > 1 { answers.pop_front() } else { answers.front().cloned() };
+        futures::future::ready(answer.unwrap()).boxed()
+    }
+
+    fn tell(&self, _to: Target, _epoch: u64, _body: request::Body) {}
+}
+
+async fn join(answers: Vec<Answer>, cluster: Option<Uuid>) -> (Result<NodeId, JoinError>, Vec<Target>) {
+    let script = Arc::new(Script { answers: Mutex::new(answers.into()), asked: Mutex::default() });
+    let joining = Joining {
+        own: Join {
+            uuid: uuid_of(2).as_bytes().to_vec().into(),
+            peer_address: "me:1".to_owned(),
+            cluster: cluster.map_or_else(Vec::new, |cluster| cluster.as_bytes().to_vec()).into(),
+            ..Join::default()
+        },
+        seeds: ["me:1", "a:1", "b:1"].map(str::to_owned).to_vec(),
+        resolver: Arc::new(AsGiven),
+        transport: Arc::clone(&script) as Arc<dyn Transport>,
+        entropy: Arc::new(Entropy::seeded(1)),
+    };
+    let joined = find_cluster(&joining, &["known:1".to_owned()]).await;
+    let asked = script.asked.lock().clone();
+    (joined.map(|joined| joined.number), asked)
+}
+
+fn ring(document: RingDocument) -> Answer {
+    Ok(response::Body::Ring(RingDone { ring: Some(document) }))
+}
+
+fn refused(cause: Cause) -> Answer {
+    Err(CallError::Refused(failure(cause, "it says why")))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_asks_on_until_a_seed_has_a_cluster() {
+    let mut answers: Vec<Answer> = (0..20).map(|_| refused(Cause::NotMember)).collect();
+    answers.extend([Err(CallError::TimedOut), ring(document(1, 1)), ring(RingDocument::default())]);
+    answers.push(ring(document(2, 2)));
+    let (joined, asked) = join(answers, None).await;
+    assert_eq!(joined, Ok(NodeId(2)));
+    assert_eq!(asked.len(), 24);
+    let addresses = ["known:1", "a:1", "b:1"].map(|at| Target::Address(at.to_owned()));
+    assert_eq!(asked[..3], addresses);
+    assert_eq!(asked[3..6], addresses);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_foreign_cluster_is_refused_for_good() {
+    let own = Uuid::from_u128(5);
+    let (joined, asked) = join(vec![ring(document(1, 2))], Some(own)).await;
+    let error = joined.unwrap_err();
+    assert!(matches!(&error, JoinError::Foreign { theirs: CLUSTER, .. }), "{error}");
+    assert!(error.to_string().contains("another data directory"), "{error}");
+    assert_eq!(asked.len(), 1);
+    assert_eq!(join(vec![ring(document(1, 2))], Some(CLUSTER)).await.0, Ok(NodeId(2)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_left_for_good_is_told_so() {
+    let mut left = document(3, 1);
+    left.retired.push(uuid_of(2).as_bytes().to_vec().into());
+    let (joined, _) = join(vec![ring(left)], None).await;
+    assert!(matches!(joined, Err(JoinError::Retired { .. })), "{joined:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_by_the_cluster_is_passed_on_in_its_words() {
+    let (joined, _) = join(vec![refused(Cause::Invalid)], None).await;
+    assert!(joined.unwrap_err().to_string().contains("it says why"));
+}
