@@ -26,6 +26,9 @@ mod sync;
 mod tally;
 mod write;
 
+#[cfg(test)]
+mod tests;
+
 pub use hints::{HintSettings, Hints};
 pub use settings::Settings;
 pub use sync::RingSync;

@@ -59,6 +59,7 @@ impl Failures {
 
     /// What they come to, where `is` of `needed` replicas answered.
     pub(super) fn refusal(&self, (is, needed): (u32, u32), out_of_time: bool) -> Rejected {
+        let out_of_time = out_of_time || matches!(&self.worst, Some((_, _, CallError::TimedOut)));
         let in_time = if out_of_time { " in time" } else { "" };
         let message = format!("{is} of {needed} replicas needed answered{in_time}{}", self.because());
         let (reason, retry) = match self.worst.as_ref().map(|(_, _, error)| error) {

@@ -6,6 +6,9 @@
 mod check;
 mod pages;
 
+#[cfg(test)]
+mod tests;
+
 use self::check::{Touch, stale};
 use crate::{
     engine::{CommitError, EngineError},

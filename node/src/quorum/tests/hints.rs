@@ -1,0 +1,129 @@
+//! Hints: kept, bounded, delivered.
+
+use super::world::{Cluster, Does, document, joint, position, put, ring, value};
+use crate::{
+    membership::PeerState,
+    quorum::{HintSettings, Hints},
+    seam::Offload,
+    stop::{Stopper, stop},
+};
+use god_proto::{ids::NodeId, peer::Cause};
+use std::{sync::Arc, time::Duration};
+use tokio::time::{sleep, timeout};
+
+/// The replayer at work.
+fn run(cluster: &Cluster) -> Stopper {
+    let (stopper, stopped) = stop();
+    let world = &cluster.world;
+    let work = Arc::clone(&world.hints).run(Cluster::wire(world), Arc::clone(&world.liveness), stopped);
+    tokio::spawn(work);
+    stopper
+}
+
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let wait = async {
+        while !holds() {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    assert!(timeout(Duration::from_secs(60), wait).await.is_ok(), "never: {what}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn hints_wait_for_their_target_and_are_delivered_when_it_returns() {
+    let cluster = Cluster::new(3);
+    let _stopper = run(&cluster);
+    cluster.state(3, PeerState::Down);
+    let calls = (0..600).map(|at| put(&format!("k{at}"), "v")).collect();
+    cluster.coordinator.batch(calls).await;
+    assert_eq!(cluster.world.hints.pending(), 600);
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(cluster.world.hints.pending(), 600, "it is still down");
+    cluster.state(3, PeerState::Up);
+    until("all are delivered", || cluster.world.hints.pending() == 0).await;
+    assert_eq!(cluster.world.hints.replayed(), 600);
+    for at in 0..600 {
+        let position = position(&format!("k{at}"));
+        assert_eq!(cluster.held(3, &position).await, cluster.held(1, &position).await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn hints_survive_a_restart_of_the_node() {
+    let cluster = Cluster::new(3);
+    let stopper = run(&cluster);
+    cluster.state(3, PeerState::Down);
+    cluster.write(put("k", "v")).await;
+    stopper.stop();
+    sleep(Duration::from_secs(1)).await;
+    let reopened = Hints::open(
+        cluster.world.disk.open(),
+        cluster.world.ring.clone(),
+        Offload::Inline,
+        HintSettings::default(),
+    );
+    assert_eq!(reopened.unwrap().pending(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_does_not_fit_is_dropped_and_its_arc_is_suspect_for_good() {
+    let settings = HintSettings { max_bytes_per_target: 1_000, ..HintSettings::default() };
+    let cluster = Cluster::with(ring(document(3, 5)), settings.clone());
+    let stopper = run(&cluster);
+    let entries: Vec<_> = (0..100).map(|at| value(&position(&format!("k{at}")), -10, "v")).collect();
+    cluster.world.hints.add(NodeId(3), &entries);
+    let (kept, dropped) = (cluster.world.hints.pending(), cluster.world.hints.dropped());
+    assert!(kept > 0 && dropped > 0 && kept + dropped == 100, "{kept} and {dropped}");
+    assert_eq!(cluster.world.hints.suspect_arcs(), 1);
+    cluster.world.hints.add(NodeId(2), &entries[..1]);
+    assert_eq!(cluster.world.hints.pending(), kept + 1, "another target has room of its own");
+    stopper.stop();
+    sleep(Duration::from_secs(1)).await;
+    let reopened =
+        Hints::open(cluster.world.disk.open(), cluster.world.ring.clone(), Offload::Inline, settings)
+            .unwrap();
+    assert_eq!(reopened.suspect_arcs(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_stays_while_its_target_refuses() {
+    let cluster = Cluster::new(3);
+    let _stopper = run(&cluster);
+    cluster.does(3, Does::Refuse(Cause::Busy));
+    cluster.world.hints.add(NodeId(3), &[value(&position("k"), -10, "v")]);
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!(cluster.world.hints.pending(), 1);
+    cluster.does(3, Does::Answer);
+    until("it is delivered", || cluster.world.hints.pending() == 0).await;
+    assert!(cluster.held(3, &position("k")).await.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_hint_that_can_never_be_taken_does_not_hold_up_the_others() {
+    let cluster = Cluster::new(3);
+    let _stopper = run(&cluster);
+    let mut bad = value(&position("bad"), -10, "v");
+    bad.record.kind = god_proto::record::Kind::Tombstone;
+    cluster.world.hints.add(NodeId(3), &[bad, value(&position("good"), -10, "v")]);
+    until("none waits", || cluster.world.hints.pending() == 0).await;
+    assert!(cluster.held(3, &position("good")).await.is_some());
+    assert_eq!((cluster.world.hints.dropped(), cluster.world.hints.suspect_arcs()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_for_a_node_that_holds_the_arc_no_more_goes_to_those_who_do() {
+    let cluster = Cluster::with(joint(5), HintSettings::default());
+    let _stopper = run(&cluster);
+    let mut moved = document(5, 6);
+    moved.arcs[0].replicas = vec![3, 4, 5];
+    cluster.world.ring.advance(ring(moved.clone()));
+    for node in 1..=5 {
+        cluster.node(node).ring.advance(ring(moved.clone()));
+    }
+    cluster.world.hints.add(NodeId(1), &[value(&position("k"), -10, "v")]);
+    until("it is delivered", || cluster.world.hints.pending() == 0).await;
+    for node in 3..=5 {
+        assert!(cluster.held(node, &position("k")).await.is_some());
+    }
+    assert_eq!(cluster.held(1, &position("k")).await, None);
+}

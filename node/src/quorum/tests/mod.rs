@@ -1,0 +1,8 @@
+//! The coordinator against replicas in memory, over a scripted network, in paused time.
+#![allow(clippy::unwrap_used)]
+
+mod hints;
+mod order;
+mod reads;
+mod world;
+mod writes;

@@ -1,0 +1,189 @@
+//! Scans, counts, ranks and selection over three arcs.
+
+use super::world::{Cluster, Does, ORDERED, ordered, tombstone, value};
+use god_proto::{
+    record::Entry,
+    v1::{CountRequest, KeyRange, RankRequest, Reason, ScanRequest, SelectRequest, key_range},
+};
+use std::collections::BTreeSet;
+
+fn key(at: u32) -> String {
+    format!("k{at:04}")
+}
+
+/// Keys 0 to `count`, in arcs of their own where the second digit says so. Every fifth key is newer on one replica,
+/// every seventh deleted on another, every eleventh missing on the third: by quorum, `alive` of them are there.
+async fn torn(count: u32) -> (Cluster, BTreeSet<String>) {
+    let cluster = Cluster::new(3);
+    let mut alive = BTreeSet::new();
+    for at in 0..count {
+        let key = format!("k{}{:03}", at % 10, at / 10);
+        let position = ordered(&key);
+        for node in 1..=3 {
+            if !(at % 11 == 0 && node == 3) {
+                cluster.seed(node, value(&position, -1_000, "old")).await;
+            }
+        }
+        // A quorum holds what was acknowledged; the third may lag.
+        let newer: Option<Entry> = if at % 7 == 0 {
+            Some(tombstone(&position, -500))
+        } else if at % 5 == 0 {
+            Some(value(&position, -500, "new"))
+        } else {
+            None
+        };
+        if let Some(newer) = newer {
+            for node in 1..=3 {
+                if node != at % 3 + 1 {
+                    cluster.seed(node, newer.clone()).await;
+                }
+            }
+        }
+        if at % 7 != 0 {
+            alive.insert(key);
+        }
+    }
+    (cluster, alive)
+}
+
+fn scan(limit: u32, reverse: bool) -> ScanRequest {
+    ScanRequest { keyspace: ORDERED.to_owned(), limit, reverse, ..ScanRequest::default() }
+}
+
+async fn pages(cluster: &Cluster, mut request: ScanRequest) -> Vec<(String, String)> {
+    let mut out = Vec::new();
+    for _ in 0..1_000 {
+        let reply = cluster.coordinator.scan(request.clone()).await;
+        assert_eq!(reply.failed, None);
+        assert!(reply.entries.len() <= request.limit as usize);
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        out.extend(reply.entries.iter().map(|entry| (text(&entry.key), text(&entry.value))));
+        if reply.continuation.is_empty() {
+            return out;
+        }
+        request.continuation = reply.continuation;
+    }
+    panic!("the scan does not end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn pages_hold_each_live_key_once_and_in_order_both_ways() {
+    let (cluster, alive) = torn(300).await;
+    for limit in [1, 7, 100, 10_000] {
+        let found: Vec<String> =
+            pages(&cluster, scan(limit, false)).await.into_iter().map(|(key, _)| key).collect();
+        assert!(found.iter().eq(alive.iter()), "limit {limit}");
+        let back: Vec<String> =
+            pages(&cluster, scan(limit, true)).await.into_iter().map(|(key, _)| key).collect();
+        assert!(back.iter().eq(alive.iter().rev()), "limit {limit}, reverse");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_holds_the_newest_values_and_repairs_the_replicas_it_found_behind() {
+    let (cluster, _) = torn(60).await;
+    let found = pages(&cluster, scan(100, false)).await;
+    for (key, value) in &found {
+        let at: u32 = key[2..].parse::<u32>().unwrap() * 10 + key[1..2].parse::<u32>().unwrap();
+        assert_eq!(value, if at % 5 == 0 { "new" } else { "old" }, "{key}");
+    }
+    let mut behind = 0;
+    for (key, _) in &found {
+        let versions = [cluster.held(1, &ordered(key)).await, cluster.held(2, &ordered(key)).await];
+        behind += usize::from(versions[0] != versions[1]);
+    }
+    assert_eq!(behind, 0, "nodes 1 and 2 were asked");
+}
+
+#[tokio::test(start_paused = true)]
+async fn bounds_and_prefixes_hold_and_values_may_be_left_out() {
+    let (cluster, alive) = torn(200).await;
+    let range = KeyRange {
+        lower: Some(key_range::Lower::After(b"k1003".to_vec().into())),
+        upper: Some(key_range::Upper::Through(b"k6002".to_vec().into())),
+        prefix: None,
+    };
+    let request = ScanRequest { range: Some(range.clone()), keys_only: true, ..scan(13, false) };
+    let found = pages(&cluster, request).await;
+    let expected: Vec<&String> =
+        alive.iter().filter(|key| key.as_str() > "k1003" && key.as_str() <= "k6002").collect();
+    assert!(found.iter().map(|(key, _)| key).eq(expected.iter().copied()));
+    assert!(found.iter().all(|(_, value)| value.is_empty()));
+    let request =
+        CountRequest { keyspace: ORDERED.to_owned(), range: Some(range), ..CountRequest::default() };
+    assert_eq!(cluster.coordinator.count(request).await.count, expected.len() as u64);
+    let prefix = KeyRange { prefix: Some(b"k3".to_vec().into()), ..KeyRange::default() };
+    let found = pages(&cluster, ScanRequest { range: Some(prefix), ..scan(5, true) }).await;
+    assert_eq!(found.len(), alive.iter().filter(|key| key.starts_with("k3")).count());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_continuation_that_no_page_gave_is_refused() {
+    let cluster = Cluster::new(3);
+    for continuation in [&b"\x02abc"[..], b"\x01\0\0\0\x01abc", b"\x01", b"x"] {
+        let request = ScanRequest { continuation: continuation.to_vec().into(), ..scan(10, false) };
+        let failed = cluster.coordinator.scan(request).await.failed.unwrap();
+        assert_eq!(failed.reason(), Reason::Invalid, "{continuation:?}");
+    }
+    let failed = cluster.coordinator.scan(scan(10_001, false)).await.failed.unwrap();
+    assert!(failed.message.contains("10001"), "{}", failed.message);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scan_fails_by_its_deadline_when_too_few_answer() {
+    let cluster = Cluster::new(3);
+    cluster.does(2, Does::Hang);
+    cluster.does(3, Does::Hang);
+    let request = ScanRequest { timeout_ms: 100, ..scan(10, false) };
+    assert_eq!(cluster.coordinator.scan(request).await.failed.unwrap().reason(), Reason::Deadline);
+}
+
+#[tokio::test(start_paused = true)]
+async fn counts_are_exact_though_replicas_differ() {
+    let (cluster, alive) = torn(2_000).await;
+    let request = CountRequest { keyspace: ORDERED.to_owned(), ..CountRequest::default() };
+    let reply = cluster.coordinator.count(request.clone()).await;
+    assert_eq!((reply.failed, reply.count), (None, alive.len() as u64));
+    assert!(cluster.sent("split") > 0, "it descended");
+    let splits = cluster.sent("split");
+    let reply = cluster.coordinator.count(request).await;
+    assert_eq!((reply.failed, reply.count), (None, alive.len() as u64));
+    assert_eq!(cluster.sent("split"), splits, "the differences were repaired on the way");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_count_of_replicas_that_are_alike_takes_one_question_an_arc() {
+    let cluster = Cluster::new(3);
+    for at in 0..500 {
+        for node in 1..=3 {
+            cluster.seed(node, value(&ordered(&key(at)), -10, "v")).await;
+        }
+    }
+    let request = CountRequest { keyspace: ORDERED.to_owned(), ..CountRequest::default() };
+    assert_eq!(cluster.coordinator.count(request).await.count, 500);
+    assert_eq!((cluster.sent("summarize"), cluster.sent("scan")), (6, 0), "two replicas of three arcs");
+}
+
+#[tokio::test(start_paused = true)]
+async fn rank_and_selection_are_each_others_inverse() {
+    let (cluster, alive) = torn(1_000).await;
+    let select = |rank| SelectRequest { keyspace: ORDERED.to_owned(), rank, ..SelectRequest::default() };
+    for (rank, key) in alive.iter().enumerate().step_by(97) {
+        let reply = cluster.coordinator.select(select(rank as u64)).await;
+        assert_eq!(reply.failed, None);
+        assert_eq!(&reply.entry.unwrap().key[..], key.as_bytes());
+        let request = RankRequest {
+            keyspace: ORDERED.to_owned(),
+            key: key.as_bytes().to_vec().into(),
+            ..RankRequest::default()
+        };
+        let reply = cluster.coordinator.rank(request).await;
+        assert_eq!((reply.failed, reply.rank, reply.exists), (None, rank as u64, true));
+    }
+    let reply = cluster.coordinator.select(select(alive.len() as u64)).await;
+    assert_eq!((reply.failed, reply.entry), (None, None));
+    let request =
+        RankRequest { keyspace: ORDERED.to_owned(), key: b"zzz".to_vec().into(), ..RankRequest::default() };
+    let reply = cluster.coordinator.rank(request).await;
+    assert_eq!((reply.rank, reply.exists), (alive.len() as u64, false));
+}

@@ -1,0 +1,190 @@
+//! Outcomes of reads.
+
+use super::world::{
+    Cluster, Does, document, get, get_request, joint, position, ring, tombstone, value, version,
+};
+use crate::{membership::PeerState, quorum::HintSettings};
+use god_proto::{
+    peer::Cause,
+    v1::{Reason, get_reply::Outcome},
+};
+use std::time::Duration;
+use tokio::time::Instant;
+
+fn found(outcome: Outcome) -> String {
+    match outcome {
+        Outcome::Found(found) => String::from_utf8(found.value.to_vec()).unwrap(),
+        other => panic!("not found: {other:?}"),
+    }
+}
+
+fn failed(outcome: Outcome) -> (Reason, String) {
+    match outcome {
+        Outcome::Failed(rejected) => (rejected.reason(), rejected.message),
+        other => panic!("not failed: {other:?}"),
+    }
+}
+
+async fn torn() -> Cluster {
+    let cluster = Cluster::new(3);
+    cluster.seed(1, value(&position("k"), -10, "newest")).await;
+    cluster.seed(2, value(&position("k"), -20, "older")).await;
+    cluster
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_newest_wins_and_a_contacted_stale_replica_is_repaired_before_the_answer() {
+    let cluster = torn().await;
+    assert_eq!(found(cluster.read(get("k")).await), "newest");
+    assert_eq!(cluster.held(2, &position("k")).await.unwrap().version, version(-10));
+    assert_eq!(cluster.held(3, &position("k")).await, None, "it was not asked");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_that_finds_replicas_alike_writes_nothing() {
+    let cluster = Cluster::new(3);
+    for node in 1..=3 {
+        cluster.seed(node, value(&position("k"), -10, "same")).await;
+    }
+    assert_eq!(found(cluster.read(get("k")).await), "same");
+    assert_eq!((cluster.sent("read"), cluster.sent("write")), (2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newest_record_that_cannot_be_repaired_goes_to_another_replica() {
+    let cluster = torn().await;
+    *cluster.node(2).manner.lock() =
+        super::world::Manner { does: Does::Refuse(Cause::DiskFull), writes_only: true, ..Default::default() };
+    assert_eq!(found(cluster.read(get("k")).await), "newest");
+    assert_eq!(cluster.held(3, &position("k")).await.unwrap().version, version(-10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newest_record_that_no_quorum_holds_is_not_answered() {
+    let cluster = torn().await;
+    for node in 2..=3 {
+        *cluster.node(node).manner.lock() = super::world::Manner {
+            does: Does::Refuse(Cause::DiskFull),
+            writes_only: true,
+            ..Default::default()
+        };
+    }
+    let (reason, message) = failed(cluster.read(get("k")).await);
+    assert_eq!(reason, Reason::Unavailable, "{message}");
+    assert!(message.starts_with("1 of 2 replicas needed hold the newest record"), "{message}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_replica_is_hedged_by_another_one() {
+    let cluster = Cluster::new(3);
+    for node in 1..=3 {
+        cluster.seed(node, value(&position("k"), -10, "same")).await;
+    }
+    cluster.does(2, Does::Hang);
+    let start = Instant::now();
+    assert_eq!(found(cluster.read(get("k")).await), "same");
+    assert!(start.elapsed() < Duration::from_millis(20), "{:?}", start.elapsed());
+    assert_eq!(cluster.sent("read"), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hedge_waits_three_round_trips_where_that_is_longer() {
+    let cluster = Cluster::new(3);
+    for node in 1..=3 {
+        let round_trip = Some(Duration::from_millis(u64::from(node) * 10));
+        cluster.world.liveness.update(god_proto::ids::NodeId(node), |peer| peer.round_trip = round_trip);
+    }
+    cluster.slow(2, 50);
+    assert!(matches!(cluster.read(get("k")).await, Outcome::Missing(_)));
+    assert_eq!(cluster.sent("read"), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_fails_is_replaced_at_once() {
+    for does in [Does::Unreachable, Does::Refuse(Cause::Corrupt), Does::Refuse(Cause::Busy)] {
+        let cluster = Cluster::new(3);
+        for node in 1..=3 {
+            cluster.seed(node, value(&position("k"), -10, "same")).await;
+        }
+        cluster.does(1, does);
+        let start = Instant::now();
+        assert_eq!(found(cluster.read(get("k")).await), "same");
+        assert!(start.elapsed() < Duration::from_millis(5), "{:?}", start.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn hung_replicas_cost_no_more_than_the_deadline() {
+    let cluster = Cluster::new(3);
+    cluster.does(2, Does::Hang);
+    cluster.does(3, Does::Hang);
+    let start = Instant::now();
+    let (reason, message) = failed(cluster.read(get("k")).await);
+    assert_eq!(start.elapsed().as_millis(), 300);
+    assert_eq!(reason, Reason::Deadline);
+    assert!(message.starts_with("1 of 2 replicas needed answered in time"), "{message}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_few_reachable_replicas_are_said_at_once() {
+    let cluster = Cluster::new(3);
+    cluster.state(2, PeerState::Down);
+    cluster.state(3, PeerState::Down);
+    let (reason, message) = failed(cluster.read(get("k")).await);
+    assert_eq!((reason, message.as_str()), (Reason::Unavailable, "1 of 2 replicas needed are reachable"));
+    assert!(matches!(cluster.read(get_request("k", Some(1), None)).await, Outcome::Missing(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_reads_at_least_what_it_has_seen_or_is_told_that_it_cannot() {
+    let cluster = Cluster::new(3);
+    cluster.seed(3, value(&position("k"), -10, "mine")).await;
+    let one = |least| get_request("k", Some(1), Some(version(least)));
+    assert!(matches!(cluster.read(get_request("k", Some(1), None)).await, Outcome::Missing(_)));
+    assert_eq!(found(cluster.read(one(-10)).await), "mine");
+    let (reason, message) = failed(cluster.read(one(-5)).await);
+    assert_eq!(reason, Reason::Stale, "{message}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deletion_wins_over_older_values_and_says_its_version() {
+    let cluster = Cluster::new(3);
+    cluster.seed(1, value(&position("k"), -20, "old")).await;
+    cluster.seed(2, tombstone(&position("k"), -10)).await;
+    match cluster.read(get("k")).await {
+        Outcome::Missing(missing) => assert_eq!(missing.version, Some(version(-10).into())),
+        other => panic!("{other:?}"),
+    }
+    assert!(!cluster.held(1, &position("k")).await.unwrap().is_live());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_meets_newer_and_older_rings() {
+    let cluster = Cluster::new(3);
+    cluster.node(1).ring.advance(ring(document(3, 7)));
+    assert!(matches!(cluster.read(get("k")).await, Outcome::Missing(_)));
+    assert_eq!(cluster.world.ring.epoch().0, 7);
+    assert_eq!(cluster.node(2).ring.epoch().0, 7, "it was given the newer one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_an_arc_changes_hands_both_sets_are_read() {
+    let cluster = Cluster::with(joint(5), HintSettings::default());
+    for node in [4, 5] {
+        cluster.seed(node, value(&position("k"), -10, "new set")).await;
+    }
+    assert_eq!(found(cluster.read(get("k")).await), "new set");
+}
+
+#[tokio::test(start_paused = true)]
+async fn values_that_do_not_fit_in_one_answer_are_refused_not_cut() {
+    let cluster = Cluster::new(1);
+    let large = "v".repeat(7 << 20);
+    for key in ["a", "b"] {
+        cluster.seed(1, value(&position(key), -10, &large)).await;
+    }
+    let mut answers = cluster.coordinator.batch(vec![get("a"), get("b")]).await.into_iter();
+    assert_eq!(found(super::world::got(answers.next().unwrap())).len(), large.len());
+    let (reason, message) = failed(super::world::got(answers.next().unwrap()));
+    assert_eq!(reason, Reason::Invalid, "{message}");
+}

@@ -1,0 +1,271 @@
+//! Outcomes of writes.
+
+use super::world::{
+    Cluster, Does, NOW_MS, delete, document, get, got, joint, position, put, put_request, ring, value,
+    version, written,
+};
+use crate::{membership::PeerState, quorum::HintSettings};
+use god_proto::{
+    MAX_KEY, MAX_VALUE,
+    peer::Cause,
+    v1::{Call, Consistency, Found, PutRequest, Reason, call, consistency, get_reply, write_reply::Outcome},
+    version::Version,
+};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+fn rejected(outcome: Outcome) -> (Reason, String) {
+    match outcome {
+        Outcome::Rejected(rejected) => (rejected.reason(), rejected.message),
+        other => panic!("not rejected: {other:?}"),
+    }
+}
+
+fn committed(outcome: &Outcome) -> Version {
+    match outcome {
+        Outcome::Committed(committed) => committed.version.unwrap().into(),
+        other => panic!("not committed: {other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_is_answered_at_its_quorum_and_reaches_the_last_replica_in_the_background() {
+    let cluster = Cluster::new(3);
+    cluster.slow(3, 200);
+    let start = Instant::now();
+    let outcome = cluster.write(put("k", "v")).await;
+    assert!(matches!(&outcome, Outcome::Committed(committed) if committed.acks == 2), "{outcome:?}");
+    assert!(start.elapsed() < Duration::from_millis(200), "the slow one was waited for");
+    assert_eq!(cluster.held(3, &position("k")).await, None);
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!(cluster.held(3, &position("k")).await.unwrap().version, committed(&outcome));
+    assert_eq!(cluster.world.hints.pending(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_some_may_hold_is_unknown_by_its_deadline() {
+    let cluster = Cluster::new(3);
+    cluster.does(2, Does::Hang);
+    cluster.does(3, Does::Hang);
+    let start = Instant::now();
+    let outcome = cluster.write(put("k", "v")).await;
+    assert!(matches!(&outcome, Outcome::Unknown(unknown) if unknown.acks == 1), "{outcome:?}");
+    assert_eq!(start.elapsed().as_millis(), 300);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_whose_answers_are_lost_is_unknown_though_none_acknowledged() {
+    let cluster = Cluster::new(3);
+    for node in 1..=3 {
+        cluster.does(node, Does::ActAndHang);
+    }
+    let outcome = cluster.write(put("k", "v")).await;
+    assert!(matches!(&outcome, Outcome::Unknown(unknown) if unknown.acks == 0), "{outcome:?}");
+    assert!(cluster.held(1, &position("k")).await.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_all_refuse_is_rejected_and_leaves_no_hint() {
+    let cluster = Cluster::new(3);
+    for node in 1..=3 {
+        cluster.does(node, Does::Refuse(Cause::Busy));
+    }
+    let (reason, message) = rejected(cluster.write(put("k", "v")).await);
+    assert_eq!(reason, Reason::Busy, "{message}");
+    assert_eq!(cluster.world.hints.pending(), 0);
+    for node in 1..=3 {
+        cluster.does(node, Does::Refuse(Cause::Storage));
+    }
+    let outcome = cluster.write(put("k", "v")).await;
+    assert!(matches!(outcome, Outcome::Unknown(_)), "failed storage leaves the outcome open: {outcome:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_too_few_replicas_reachable_nothing_is_sent() {
+    let cluster = Cluster::new(3);
+    cluster.state(2, PeerState::Down);
+    cluster.state(3, PeerState::Down);
+    let (reason, message) = rejected(cluster.write(put("k", "v")).await);
+    assert_eq!((reason, message.as_str()), (Reason::Unavailable, "1 of 2 replicas needed are reachable"));
+    assert_eq!(cluster.sent("write"), 0);
+    assert_eq!(cluster.world.hints.pending(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_is_down_or_fails_gets_a_hint_and_a_suspect_one_is_asked() {
+    let cluster = Cluster::new(3);
+    cluster.state(2, PeerState::Suspect);
+    cluster.state(3, PeerState::Down);
+    committed(&cluster.write(put("k", "v")).await);
+    assert_eq!((cluster.sent("write"), cluster.world.hints.pending()), (2, 1));
+    cluster.state(3, PeerState::Up);
+    cluster.does(3, Does::Hang);
+    committed(&cluster.write(put("l", "v")).await);
+    assert_eq!(cluster.world.hints.pending(), 1);
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(cluster.world.hints.pending(), 2, "the one that hung");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_is_stamped_again_past_any_newer_one_it_meets() {
+    let cluster = Cluster::new(3);
+    for node in 1..=3 {
+        cluster.seed(node, value(&position("k"), 300, "older")).await;
+    }
+    let stamped = committed(&cluster.write(put("k", "newer")).await);
+    assert!(stamped > version(300));
+    sleep(Duration::from_secs(1)).await;
+    for node in 1..=3 {
+        let held = cluster.held(node, &position("k")).await.unwrap();
+        assert_eq!((held.version, &held.value[..]), (stamped, &b"newer"[..]));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_meets_one_from_far_ahead_is_rejected_for_its_clock() {
+    let cluster = Cluster::new(3);
+    for node in 1..=3 {
+        cluster.seed(node, value(&position("k"), 5_000, "ahead")).await;
+    }
+    let (reason, message) = rejected(cluster.write(put("k", "v")).await);
+    assert_eq!(reason, Reason::Clock, "{message}");
+    assert!(message.contains("5000 ms ahead"), "{message}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_cannot_be_meant_are_refused_by_the_rule_they_break() {
+    let cluster = Cluster::new(3);
+    let ask = |change: fn(&mut PutRequest)| {
+        let Some(call::Call::Put(mut request)) = put("k", "v").call else { unreachable!() };
+        change(&mut request);
+        cluster.write(put_request(request))
+    };
+    let count = |count| Some(Consistency { level: Some(consistency::Level::Count(count)) });
+    let cases = [
+        (ask(|put| put.key = Vec::new().into()).await, Reason::Invalid, "the key is empty"),
+        (ask(|put| put.key = vec![1; MAX_KEY + 1].into()).await, Reason::Invalid, "4097 bytes"),
+        (ask(|put| put.value = vec![1; MAX_VALUE + 1].into()).await, Reason::Invalid, "8388609 bytes"),
+        (ask(|put| put.keyspace = "none".into()).await, Reason::NoSuchKeyspace, "\"none\""),
+        (ask(|put| put.ttl_ms = u64::MAX).await, Reason::Invalid, "time to live"),
+    ];
+    for (outcome, reason, words) in cases {
+        let (is, message) = rejected(outcome);
+        assert_eq!(is, reason, "{message}");
+        assert!(message.contains(words), "{message}");
+    }
+    for (asked, words) in [(4, "write-quorum 4 exceeds replicas 3"), (0, "write-quorum is 0")] {
+        let Some(call::Call::Put(mut request)) = put("k", "v").call else { unreachable!() };
+        request.consistency = count(asked);
+        let (reason, message) = rejected(cluster.write(put_request(request)).await);
+        assert_eq!(reason, Reason::Invalid);
+        assert!(message.contains(words), "{message}");
+    }
+    assert_eq!(rejected(cluster.write(Call { call: None }).await).0, Reason::Invalid);
+    assert_eq!(cluster.sent("write"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_keyspace_is_made_live_before_its_first_write() {
+    let mut asleep = document(3, 5);
+    asleep.keyspaces[0].live = false;
+    let cluster = Cluster::with(ring(asleep), HintSettings::default());
+    committed(&cluster.write(put("k", "v")).await);
+    assert_eq!(cluster.sent("make_live"), 1);
+    committed(&cluster.write(put("k", "w")).await);
+    assert_eq!(cluster.sent("make_live"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_of_one_batch_for_one_key_take_effect_in_order() {
+    let cluster = Cluster::new(3);
+    let calls = vec![
+        put("k", "1"),
+        get("k"),
+        put("l", "x"),
+        put("k", "2"),
+        get("k"),
+        delete("k"),
+        get("k"),
+        get("l"),
+    ];
+    let answers = cluster.coordinator.batch(calls).await;
+    let text = |outcome| match outcome {
+        get_reply::Outcome::Found(Found { value, .. }) => String::from_utf8(value.to_vec()).unwrap(),
+        get_reply::Outcome::Missing(missing) => format!("missing, {}", missing.version.is_some()),
+        other => panic!("{other:?}"),
+    };
+    let mut reads = Vec::new();
+    for (at, answer) in answers.into_iter().enumerate() {
+        if [1, 4, 6, 7].contains(&at) {
+            reads.push(text(got(answer)));
+        } else {
+            committed(&written(answer));
+        }
+    }
+    assert_eq!(reads, ["1", "2", "missing, true", "x"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_sends_one_message_to_each_replica() {
+    let cluster = Cluster::new(3);
+    let calls = (0..100).map(|at| put(&format!("k{at}"), "v")).collect();
+    for answer in cluster.coordinator.batch(calls).await {
+        committed(&written(answer));
+    }
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(cluster.sent("write"), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_meets_a_newer_ring_and_goes_on_under_it() {
+    let cluster = Cluster::new(3);
+    for node in 1..=3 {
+        cluster.node(node).ring.advance(ring(document(3, 7)));
+    }
+    committed(&cluster.write(put("k", "v")).await);
+    assert_eq!(cluster.world.ring.epoch().0, 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn replicas_with_an_older_ring_are_given_the_newer_one() {
+    let cluster = Cluster::new(3);
+    cluster.world.ring.advance(ring(document(3, 7)));
+    committed(&cluster.write(put("k", "v")).await);
+    sleep(Duration::from_secs(1)).await;
+    for node in 1..=3 {
+        assert_eq!(cluster.node(node).ring.epoch().0, 7);
+        assert!(cluster.held(node, &position("k")).await.is_some());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_an_arc_changes_hands_both_sets_must_acknowledge() {
+    let cluster = Cluster::with(joint(5), HintSettings::default());
+    cluster.does(4, Does::Hang);
+    committed(&cluster.write(put("k", "v")).await);
+    cluster.does(5, Does::Hang);
+    let outcome = cluster.write(put("l", "v")).await;
+    assert!(matches!(&outcome, Outcome::Unknown(unknown) if unknown.acks == 3), "{outcome:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_smaller_than_its_quorum_serves_with_what_it_has() {
+    let cluster = Cluster::new(1);
+    assert!(
+        matches!(cluster.write(put("k", "v")).await, Outcome::Committed(committed) if committed.acks == 1)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_value_with_a_time_to_live_is_missing_when_it_has_passed() {
+    let cluster = Cluster::new(3);
+    let Some(call::Call::Put(mut request)) = put("k", "v").call else { unreachable!() };
+    request.ttl_ms = 1_000;
+    committed(&cluster.write(put_request(request)).await);
+    match cluster.read(get("k")).await {
+        get_reply::Outcome::Found(found) => assert_eq!(found.expires_at_ms, NOW_MS + 1_000),
+        other => panic!("{other:?}"),
+    }
+    cluster.world.wall.pass(1_000);
+    assert!(matches!(cluster.read(get("k")).await, get_reply::Outcome::Missing(_)));
+}

@@ -1,0 +1,237 @@
+//! A replica over a store in memory.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::{
+    engine::{CommitterSettings, Pressure, SimulatedDisk},
+    radix::{Limits, StoreSettings},
+    seam::Wall,
+};
+use god_proto::{
+    ids::KeyspaceId,
+    record::Record,
+    ring::{RING_FORMAT, Ring},
+    v1::{Arc as ArcMessage, Keyspace, Member, Partitioner, RingDocument},
+};
+use std::time::Duration;
+
+const NOW_MS: u64 = 1_700_000_000_000;
+
+struct StoppedWall;
+
+impl Wall for StoppedWall {
+    fn now_us(&self) -> u64 {
+        NOW_MS * 1_000
+    }
+}
+
+/// Node 1 holds keyspace 1 up to hash 2^63, node 2 the rest. Keyspace 2 is not live.
+fn ring() -> Ring {
+    let member = |number: u32| Member {
+        number,
+        uuid: vec![number as u8; 16].into(),
+        weight: 1.0,
+        ..Member::default()
+    };
+    let keyspace = |id: u32, live| Keyspace {
+        id,
+        name: format!("keyspace-{id}"),
+        replicas: 1,
+        write_quorum: 1,
+        read_quorum: 1,
+        live,
+        ..Keyspace::default()
+    };
+    let arc = |id: u64, start: Position, node: u32| ArcMessage {
+        id,
+        start: start.into_bytes(),
+        replicas: vec![node],
+        transition: None,
+    };
+    let (one, two) = (KeyspaceId(1), KeyspaceId(2));
+    let arcs = vec![
+        arc(1, Position::keyspace_start(one), 1),
+        arc(2, Position::of_hash(one, 1 << 63), 2),
+        arc(3, Position::keyspace_start(two), 1),
+    ];
+    Ring::new(RingDocument {
+        format: RING_FORMAT,
+        cluster: vec![9; 16].into(),
+        epoch: 4,
+        voters: vec![1],
+        keyspaces: vec![keyspace(1, true), keyspace(2, false)],
+        nodes: vec![member(1), member(2)],
+        arcs,
+        next_node: 3,
+        next_keyspace: 3,
+        next_arc: 4,
+        virtual_nodes: 1,
+        ..RingDocument::default()
+    })
+    .unwrap()
+}
+
+fn replica() -> (Replica, SimulatedDisk) {
+    let disk = SimulatedDisk::new();
+    let settings = StoreSettings {
+        committer: CommitterSettings::default(),
+        offload: Offload::Inline,
+        threaded: false,
+        limits: Limits::default(),
+    };
+    let store = Arc::new(Store::open(disk.open(), [9; 16], settings).unwrap());
+    let clock = Clock::open(SimulatedDisk::new().open(), Arc::new(StoppedWall), Offload::Inline).unwrap();
+    clock.set_node(NodeId(1));
+    let current = CurrentRing::default();
+    current.advance(Arc::new(ring()));
+    (Replica::new(NodeId(1), store, current, Arc::new(clock), Offload::Inline), disk)
+}
+
+/// The place of a key of keyspace 1 that node 1 holds, or does not.
+fn place(held: bool, number: usize) -> Position {
+    let mut places = (0..).filter_map(|at: u32| {
+        let position = Position::of_key(KeyspaceId(1), Partitioner::Hashed, &at.to_be_bytes()).unwrap();
+        ((position < Position::of_hash(KeyspaceId(1), 1 << 63)) == held).then_some(position)
+    });
+    places.nth(number).unwrap()
+}
+
+fn entry(position: Position, ms: u64, value: &[u8]) -> peer::Entry {
+    let record = Record::value(Version::new(ms, 0, NodeId(2)), value.to_vec());
+    Entry { position, record }.into()
+}
+
+async fn ask(replica: &Replica, epoch: u64, body: request::Body) -> Result<response::Body, Failure> {
+    replica.handle(Call { epoch, timeout: Duration::from_secs(1), body }).await
+}
+
+async fn write(replica: &Replica, entries: Vec<peer::Entry>) -> Result<Vec<peer::Verdict>, Failure> {
+    match ask(replica, 4, request::Body::Write(peer::Write { entries })).await? {
+        response::Body::Write(done) => Ok(done.verdicts),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn range(start: Position, end: Position) -> peer::Range {
+    peer::Range { start: start.into_bytes(), end: end.into_bytes() }
+}
+
+/// What node 1 holds of keyspace 1.
+fn mine() -> peer::Range {
+    range(Position::keyspace_start(KeyspaceId(1)), Position::of_hash(KeyspaceId(1), 1 << 63))
+}
+
+#[tokio::test]
+async fn a_question_under_another_epoch_is_refused_with_the_replicas_own() {
+    let (replica, _) = replica();
+    for epoch in [0, 3, 5] {
+        let read = request::Body::Read(peer::Read { positions: vec![place(true, 0).into_bytes()] });
+        let failure = ask(&replica, epoch, read).await.unwrap_err();
+        assert_eq!((failure.cause(), failure.epoch), (Cause::StaleEpoch, 4));
+    }
+}
+
+#[tokio::test]
+async fn what_the_node_does_not_hold_is_refused_and_nothing_of_it_is_written() {
+    let (replica, _) = replica();
+    let entries = vec![entry(place(true, 0), NOW_MS, b"v"), entry(place(false, 0), NOW_MS, b"v")];
+    assert_eq!(write(&replica, entries).await.unwrap_err().cause(), Cause::NotReplica);
+    let read = |held| request::Body::Read(peer::Read { positions: vec![place(held, 0).into_bytes()] });
+    assert_eq!(ask(&replica, 4, read(false)).await.unwrap_err().cause(), Cause::NotReplica);
+    let response::Body::Read(done) = ask(&replica, 4, read(true)).await.unwrap() else { panic!() };
+    assert_eq!(done.entries, [peer::Entry::default()]);
+    let whole = range(Position::keyspace_start(KeyspaceId(1)), Position::keyspace_start(KeyspaceId(2)));
+    for over in [whole, range(Position::default(), place(true, 0)), range(place(true, 0), place(true, 0))] {
+        let split = request::Body::Split(peer::Split { range: Some(over) });
+        assert!(ask(&replica, 4, split).await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn entries_that_may_not_be_written_are_refused_by_the_rule_they_break() {
+    let (replica, _) = replica();
+    let asleep = Position::of_key(KeyspaceId(2), Partitioner::Hashed, b"k").unwrap();
+    let failure = write(&replica, vec![entry(asleep, NOW_MS, b"v")]).await.unwrap_err();
+    assert!(failure.message.contains("not open for writes"), "{}", failure.message);
+    let failure = write(&replica, vec![entry(place(true, 0), NOW_MS + 900, b"v")]).await.unwrap_err();
+    assert_eq!(failure.cause(), Cause::Clock);
+    assert!(failure.message.contains("900 ms ahead"), "{}", failure.message);
+    let mut unknown = entry(place(true, 0), NOW_MS, b"v");
+    unknown.kind = 77;
+    assert_eq!(write(&replica, vec![unknown]).await.unwrap_err().cause(), Cause::Invalid);
+    let bare = peer::Entry { position: place(true, 0).into_bytes(), ..peer::Entry::default() };
+    assert_eq!(write(&replica, vec![bare]).await.unwrap_err().cause(), Cause::Invalid);
+    let large = entry(place(true, 0), NOW_MS, &vec![0; god_proto::MAX_VALUE + 1]);
+    assert_eq!(write(&replica, vec![large]).await.unwrap_err().cause(), Cause::Invalid);
+    assert_eq!(write(&replica, Vec::new()).await.unwrap_err().cause(), Cause::Invalid);
+}
+
+#[tokio::test]
+async fn verdicts_say_what_stands_instead() {
+    let (replica, _) = replica();
+    let at = |ms| entry(place(true, 0), ms, b"v");
+    assert_eq!(write(&replica, vec![at(NOW_MS)]).await.unwrap(), [peer::Verdict::default()]);
+    assert_eq!(write(&replica, vec![at(NOW_MS)]).await.unwrap(), [peer::Verdict::default()]);
+    let verdicts = write(&replica, vec![at(NOW_MS - 1)]).await.unwrap();
+    assert_eq!(verdicts[0].superseded_by, Some(Version::new(NOW_MS, 0, NodeId(2)).into()));
+}
+
+#[tokio::test]
+async fn storage_that_is_behind_or_full_refuses_writes_and_says_so() {
+    let (replica, disk) = replica();
+    disk.set_pressure(Some(Pressure::Busy(Duration::from_millis(70))));
+    let failure = write(&replica, vec![entry(place(true, 0), NOW_MS, b"v")]).await.unwrap_err();
+    assert_eq!((failure.cause(), failure.retry_after_ms), (Cause::Busy, 70));
+    disk.set_pressure(Some(Pressure::DiskFull("none left".to_owned())));
+    let failure = write(&replica, vec![entry(place(true, 0), NOW_MS, b"v")]).await.unwrap_err();
+    assert_eq!(failure.cause(), Cause::DiskFull);
+    disk.set_pressure(None);
+    disk.fail_writes(Some(EngineError::Failed("torn".to_owned())));
+    let failure = write(&replica, vec![entry(place(true, 0), NOW_MS, b"v")]).await.unwrap_err();
+    assert_eq!(failure.cause(), Cause::Storage, "its outcome is open");
+}
+
+#[tokio::test]
+async fn pages_end_at_their_limits_and_say_whether_there_is_more() {
+    let (replica, _) = replica();
+    let entries = (0..10).map(|at| entry(place(true, at), NOW_MS, &[7; 1_000])).collect();
+    write(&replica, entries).await.unwrap();
+    for (limit, max_bytes, keys_only, count) in [
+        (4, 0, false, 4),
+        (0, 0, false, 1),
+        (100, 0, false, 10),
+        (100, 2_500, false, 2),
+        (100, 2_500, true, 10),
+        (9, 1, false, 1),
+    ] {
+        for reverse in [false, true] {
+            let scan = peer::Scan { range: Some(mine()), reverse, limit, max_bytes, keys_only };
+            let response::Body::Scan(done) = ask(&replica, 4, request::Body::Scan(scan)).await.unwrap()
+            else {
+                panic!()
+            };
+            assert_eq!((done.entries.len(), done.more), (count, count < 10));
+            assert!(done.entries.iter().all(|entry| entry.value.is_empty() == keys_only));
+            assert!(done.entries.is_sorted_by(|a, b| (a.position < b.position) != reverse));
+        }
+    }
+}
+
+#[tokio::test]
+async fn summaries_splits_and_selections_agree() {
+    let (replica, _) = replica();
+    let entries = (0..100).map(|at| entry(place(true, at), NOW_MS, b"v")).collect();
+    write(&replica, entries).await.unwrap();
+    let split = request::Body::Split(peer::Split { range: Some(mine()) });
+    let response::Body::Split(done) = ask(&replica, 4, split).await.unwrap() else { panic!() };
+    let cut = Position::from_bytes(done.position);
+    let (start, end) = (Position::from_bytes(mine().start), Position::from_bytes(mine().end));
+    let ranges = vec![mine(), range(start, cut.clone()), range(cut.clone(), end)];
+    let ask_sums = request::Body::Summarize(peer::Summarize { ranges });
+    let response::Body::Summarize(done) = ask(&replica, 4, ask_sums).await.unwrap() else { panic!() };
+    let entries: Vec<u64> = done.summaries.iter().map(|summary| summary.entries).collect();
+    assert_eq!(entries, [100, 50, 50]);
+    let select = request::Body::Select(peer::SelectIn { range: Some(mine()), rank: 50 });
+    let response::Body::Select(done) = ask(&replica, 4, select).await.unwrap() else { panic!() };
+    assert_eq!(Position::from_bytes(done.position), cut);
+}
