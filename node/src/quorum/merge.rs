@@ -107,8 +107,11 @@ mod tests {
     fn entry(key: u8, time: u64) -> Entry {
         let position = Position::of_key(KS, Partitioner::Ordered, &[key]).unwrap();
         let version = Version { time, node: NodeId(1) };
-        let record =
-            if time % 3 == 0 { Record::tombstone(version) } else { Record::value(version, vec![time as u8]) };
+        let record = if time.is_multiple_of(3) {
+            Record::tombstone(version)
+        } else {
+            Record::value(version, vec![time as u8])
+        };
         Entry { position, record }
     }
 

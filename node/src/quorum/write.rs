@@ -166,7 +166,9 @@ impl Flight {
         let enough = self.scope.sets.enough(reachable, self.scope.need);
         if !enough {
             let refusal = unreachable(self.scope.sets.shortfall(reachable, self.scope.need));
-            which.iter().for_each(|at| self.give_up(*at as usize, &refusal));
+            for at in which {
+                self.give_up(at as usize, &refusal);
+            }
             return;
         }
         // One that goes on under a newer ring keeps its version: replicas that hold it already say so.
@@ -179,7 +181,9 @@ impl Flight {
         let mut stamps = match stamps {
             Ok(stamps) => stamps.into_iter().flatten(),
             Err(refusal) => {
-                which.iter().for_each(|at| self.give_up(*at as usize, &refusal));
+                for at in which {
+                    self.give_up(at as usize, &refusal);
+                }
                 return;
             }
         };
@@ -407,17 +411,14 @@ impl Drop for Flight {
             released: true,
         };
         let room = Arc::clone(&self.shared.background).try_acquire_many_owned(rest.weight());
-        match (room, tokio::runtime::Handle::try_current()) {
-            (Ok(room), Ok(runtime)) => {
-                runtime.spawn(async move {
-                    rest.finish().await;
-                    drop(room);
-                });
-            }
-            _ => {
-                metrics::counter!("god_quorum_background_refused_total").increment(1);
-                rest.hint_pending();
-            }
+        if let (Ok(room), Ok(runtime)) = (room, tokio::runtime::Handle::try_current()) {
+            runtime.spawn(async move {
+                rest.finish().await;
+                drop(room);
+            });
+        } else {
+            metrics::counter!("god_quorum_background_refused_total").increment(1);
+            rest.hint_pending();
         }
     }
 }

@@ -85,7 +85,7 @@ async fn a_page_holds_the_newest_values_and_repairs_the_replicas_it_found_behind
     let found = pages(&cluster, scan(100, false)).await;
     for (key, value) in &found {
         let at: u32 = key[2..].parse::<u32>().unwrap() * 10 + key[1..2].parse::<u32>().unwrap();
-        assert_eq!(value, if at % 5 == 0 { "new" } else { "old" }, "{key}");
+        assert_eq!(value, if at.is_multiple_of(5) { "new" } else { "old" }, "{key}");
     }
     let mut behind = 0;
     for (key, _) in &found {

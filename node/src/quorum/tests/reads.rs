@@ -169,7 +169,7 @@ async fn a_read_meets_newer_and_older_rings() {
 
 #[tokio::test(start_paused = true)]
 async fn while_an_arc_changes_hands_both_sets_are_read() {
-    let cluster = Cluster::with(joint(5), HintSettings::default());
+    let cluster = Cluster::with(&joint(5), HintSettings::default());
     for node in [4, 5] {
         cluster.seed(node, value(&position("k"), -10, "new set")).await;
     }

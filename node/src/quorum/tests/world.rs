@@ -173,10 +173,10 @@ pub fn store(disk: &SimulatedDisk) -> Arc<Store> {
 
 impl Cluster {
     pub fn new(nodes: u32) -> Cluster {
-        Cluster::with(ring(document(nodes, 5)), HintSettings::default())
+        Cluster::with(&ring(document(nodes, 5)), HintSettings::default())
     }
 
-    pub fn with(ring: Arc<Ring>, hint_settings: HintSettings) -> Cluster {
+    pub fn with(ring: &Arc<Ring>, hint_settings: HintSettings) -> Cluster {
         let wall = Arc::new(TestWall::default());
         let current = |ring: &Arc<Ring>| {
             let current = CurrentRing::default();
@@ -193,11 +193,11 @@ impl Cluster {
         let mut nodes = BTreeMap::new();
         for member in ring.nodes() {
             let id = NodeId(member.number);
-            let (store, ring) = (store(&SimulatedDisk::new()), current(&ring));
+            let (store, ring) = (store(&SimulatedDisk::new()), current(ring));
             let replica = Replica::new(id, Arc::clone(&store), ring.clone(), clock(id), Offload::Inline);
             nodes.insert(id, Node { store, ring, replica, manner: Mutex::default() });
         }
-        let (mine, disk) = (current(&ring), SimulatedDisk::new());
+        let (mine, disk) = (current(ring), SimulatedDisk::new());
         let hints = Hints::open(disk.open(), mine.clone(), Offload::Inline, hint_settings).unwrap();
         let world = Arc::new(World {
             nodes,

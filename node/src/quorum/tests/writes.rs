@@ -168,7 +168,7 @@ async fn calls_that_cannot_be_meant_are_refused_by_the_rule_they_break() {
 async fn a_keyspace_is_made_live_before_its_first_write() {
     let mut asleep = document(3, 5);
     asleep.keyspaces[0].live = false;
-    let cluster = Cluster::with(ring(asleep), HintSettings::default());
+    let cluster = Cluster::with(&ring(asleep), HintSettings::default());
     committed(&cluster.write(put("k", "v")).await);
     assert_eq!(cluster.sent("make_live"), 1);
     committed(&cluster.write(put("k", "w")).await);
@@ -240,7 +240,7 @@ async fn replicas_with_an_older_ring_are_given_the_newer_one() {
 
 #[tokio::test(start_paused = true)]
 async fn while_an_arc_changes_hands_both_sets_must_acknowledge() {
-    let cluster = Cluster::with(joint(5), HintSettings::default());
+    let cluster = Cluster::with(&joint(5), HintSettings::default());
     cluster.does(4, Does::Hang);
     committed(&cluster.write(put("k", "v")).await);
     cluster.does(5, Does::Hang);
@@ -268,4 +268,20 @@ async fn a_value_with_a_time_to_live_is_missing_when_it_has_passed() {
     }
     cluster.world.wall.pass(1_000);
     assert!(matches!(cluster.read(get("k")).await, get_reply::Outcome::Missing(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_whose_client_leaves_goes_on_and_hints_those_that_failed() {
+    let cluster = Cluster::new(3);
+    for node in 1..=3 {
+        cluster.slow(node, 50);
+    }
+    cluster.does(3, Does::Unreachable);
+    let asked = tokio::time::timeout(Duration::from_millis(10), cluster.write(put("k", "v"))).await;
+    assert!(asked.is_err(), "the client left before the answer");
+    sleep(Duration::from_secs(1)).await;
+    for node in 1..=2 {
+        assert!(cluster.held(node, &position("k")).await.is_some());
+    }
+    assert_eq!(cluster.world.hints.pending(), 1);
 }
