@@ -1,19 +1,10 @@
 //! The ring as this node knows it, and the pure rules by which it changes.
 //!
-//! [`god_proto::ring::Ring`] is the validated document; it is shared with clients. The rules are functions from a
-//! document to the next one: [`found`], [`join`], [`create_keyspace`], [`mark_live`].
+//! [`god_proto::ring::Ring`] is the validated document; it is shared with clients.
 
 mod allocate;
 mod change;
 mod current;
-mod cut;
-mod deal;
-mod figures;
-mod planner;
-mod quota;
-#[cfg(test)]
-mod tests;
-mod voters;
 
 pub use allocate::allocate;
 pub use change::{
@@ -21,8 +12,3 @@ pub use change::{
     under_replicated,
 };
 pub use current::CurrentRing;
-pub use figures::{NodeShare, shares, under_replicated};
-pub use planner::{
-    FoundOptions, Joiner, RingChangeError, create_keyspace, found, join, kept_back, mark_live,
-};
-pub use voters::choose_voters;
