@@ -1,0 +1,269 @@
+//! Many proposers, lost messages, crashes: each epoch is decided once, and nothing acknowledged is lost.
+
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::{
+    engine::SimulatedDisk,
+    peer::{Call, CallError, Target, Transport, failure},
+    ring::{CurrentRing, Founding, Joiner, create_keyspace, found, join},
+    seam::{Entropy, Offload, Seams, SystemWall},
+};
+use futures::future::{BoxFuture, join_all};
+use god_proto::{
+    peer::{Cause, request, response},
+    ring::Ring,
+    v1::{Keyspace, RingDocument},
+};
+use parking_lot::Mutex;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+use tokio::time::{sleep, timeout};
+use uuid::Uuid;
+
+struct World {
+    entropy: Arc<Entropy>,
+    lost_per_mille: u64,
+    nodes: Mutex<BTreeMap<u32, Arc<Register>>>,
+    disks: Mutex<BTreeMap<u32, SimulatedDisk>>,
+    /// Every document that any node held to be decided, by epoch.
+    decided: Mutex<BTreeMap<u64, RingDocument>>,
+    /// Whether an acceptor forgets its promises when it starts again: a defect, to see that it is found.
+    forgetful: bool,
+}
+
+struct Wire(Weak<World>);
+
+impl Transport for Wire {
+    fn call(&self, to: Target, call: Call) -> BoxFuture<'static, Result<response::Body, CallError>> {
+        let world = self.0.upgrade();
+        Box::pin(async move {
+            let Some(world) = world else { return Err(CallError::NotSent("the end".to_owned())) };
+            match timeout(call.timeout, world.carry(to, call.body)).await {
+                Ok(result) => result,
+                Err(_) => Err(CallError::TimedOut),
+            }
+        })
+    }
+
+    fn tell(&self, to: Target, _: u64, body: request::Body) {
+        let Some(world) = self.0.upgrade() else { return };
+        tokio::spawn(async move { timeout(Duration::from_secs(2), world.carry(to, body)).await });
+    }
+}
+
+impl World {
+    fn new(seed: u64, lost_per_mille: u64, forgetful: bool) -> Arc<World> {
+        Arc::new(World {
+            entropy: Arc::new(Entropy::seeded(seed)),
+            lost_per_mille,
+            nodes: Mutex::default(),
+            disks: Mutex::default(),
+            decided: Mutex::default(),
+            forgetful,
+        })
+    }
+
+    async fn travel(&self) {
+        sleep(Duration::from_micros(self.entropy.below(20_000))).await;
+        if self.entropy.below(1_000) < self.lost_per_mille {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    async fn carry(&self, to: Target, body: request::Body) -> Result<response::Body, CallError> {
+        let Target::Node(node) = to else { return Err(CallError::NotSent("no address".to_owned())) };
+        self.travel().await;
+        let register = self.nodes.lock().get(&node.0).cloned();
+        let Some(register) = register else { return Err(CallError::NotSent("down".to_owned())) };
+        let result = match body {
+            request::Body::Prepare(message) => register.prepare(message).await,
+            request::Body::Accept(message) => register.accept(message).await,
+            request::Body::Decided(message) => register.decided(message).await,
+            request::Body::GetRing(_) => register.get_ring(),
+            _ => Err(failure(Cause::Invalid, "not asked here")),
+        };
+        self.travel().await;
+        result.map_err(CallError::Refused)
+    }
+
+    /// Starts a node on its disk.
+    fn start(self: &Arc<Self>, number: u32) -> Arc<Register> {
+        let disk = self.disks.lock().entry(number).or_default().clone();
+        let engine = disk.open();
+        if self.forgetful {
+            let mut batch = crate::engine::Batch::default();
+            batch.delete(crate::engine::Table::System, &b"ring/acceptor"[..]);
+            crate::engine::Engine::commit(&*engine, batch).unwrap();
+        }
+        let seams = Seams {
+            wall: Arc::new(SystemWall),
+            entropy: Arc::clone(&self.entropy),
+            offload: Offload::Inline,
+        };
+        let wire = Arc::new(Wire(Arc::downgrade(self)));
+        let current = CurrentRing::default();
+        let register = Register::open(uuid(number), engine, current.clone(), wire, seams).unwrap();
+        let register = Arc::new(register);
+        self.nodes.lock().insert(number, Arc::clone(&register));
+        let (world, mut changes) = (Arc::downgrade(self), current.changes());
+        tokio::spawn(async move {
+            while changes.changed().await.is_ok() {
+                let (Some(world), Some(ring)) = (world.upgrade(), current.get()) else { return };
+                world.note(&ring);
+            }
+        });
+        register
+    }
+
+    /// EPOCH-DECIDED-ONCE.
+    fn note(&self, ring: &Ring) {
+        let mut decided = self.decided.lock();
+        let first = decided.entry(ring.epoch().0).or_insert_with(|| ring.document().clone());
+        assert!(first == ring.document(), "EPOCH-DECIDED-ONCE: epoch {} was decided twice", ring.epoch());
+    }
+
+    fn crash(&self, number: u32) {
+        self.nodes.lock().remove(&number);
+        self.disks.lock()[&number].crash_machine(0);
+    }
+}
+
+fn uuid(number: u32) -> Uuid {
+    Uuid::from_u128(u128::from(number))
+}
+
+fn joiner(number: u32) -> Joiner {
+    Joiner {
+        uuid: uuid(number),
+        peer_address: format!("node-{number}"),
+        grpc_address: String::new(),
+        http_address: String::new(),
+        zone: String::new(),
+        weight: 1.0,
+        version: String::new(),
+    }
+}
+
+/// A cluster of so many nodes, all joined.
+async fn cluster(world: &Arc<World>, nodes: u32) -> Vec<Arc<Register>> {
+    let founding = Founding { replicas: 3, write_quorum: 2, read_quorum: 2, virtual_nodes: 1 };
+    let mut registers = vec![world.start(1)];
+    let ring = found(uuid(99), &joiner(1), founding).unwrap();
+    registers[0].found(ring).await.unwrap();
+    for number in 2..=nodes {
+        ring =
+            registers[0].change(Duration::from_secs(60), |ring| join(ring, &joiner(number))).await.unwrap();
+        let register = world.start(number);
+        register.learn(ring).await.unwrap();
+        registers.push(register);
+    }
+    registers
+}
+
+fn keyspace(name: String) -> Keyspace {
+    Keyspace { name, replicas: 3, ..Keyspace::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_from_all_sides_at_once_all_take_place_one_after_the_other() {
+    for seed in 0..20 {
+        let world = World::new(seed, 30, false);
+        let registers = cluster(&world, 5).await;
+        let changes = registers.iter().enumerate().map(|(at, register)| async move {
+            let name = format!("from-{at}");
+            let create = |ring: &Ring| match ring.keyspace(&name) {
+                Some(_) => Ok(None),
+                None => create_keyspace(ring, &keyspace(name.clone()), &[]).map(Some),
+            };
+            register.change(Duration::from_secs(120), create).await.unwrap()
+        });
+        let rings = join_all(changes).await;
+        let last = rings.into_iter().max_by_key(|ring| ring.epoch()).unwrap();
+        for at in 0..5 {
+            assert!(last.keyspace(&format!("from-{at}")).is_some(), "seed {seed}: a change was lost");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_minority_of_voters_down_holds_nothing_up_and_a_majority_down_is_said() {
+    let world = World::new(1, 0, false);
+    let registers = cluster(&world, 5).await;
+    world.crash(4);
+    world.crash(5);
+    let create = |name: &str| {
+        let name = name.to_owned();
+        move |ring: &Ring| create_keyspace(ring, &keyspace(name.clone()), &[]).map(Some)
+    };
+    registers[0].change(Duration::from_secs(10), create("a")).await.unwrap();
+    world.crash(3);
+    let error = registers[0].change(Duration::from_secs(10), create("b")).await.unwrap_err();
+    assert!(matches!(error, RegisterError::NoQuorum { .. }), "{error}");
+    world.start(3);
+    registers[0].change(Duration::from_secs(10), create("c")).await.unwrap();
+}
+
+/// Changes by all, while nodes crash and start again. Says how many were acknowledged.
+async fn storm(seed: u64, forgetful: bool) {
+    let world = World::new(seed, 100, forgetful);
+    let registers = cluster(&world, 3).await;
+    drop(registers);
+    let crashes = async {
+        for _ in 0..30 {
+            let number = world.entropy.below(3) as u32 + 1;
+            world.crash(number);
+            sleep(Duration::from_millis(world.entropy.below(40))).await;
+            world.start(number);
+            sleep(Duration::from_millis(world.entropy.below(60))).await;
+        }
+    };
+    let changes = join_all((0..3u32).map(|at| {
+        let world = Arc::clone(&world);
+        async move {
+            let mut acknowledged = Vec::new();
+            for count in 0..8 {
+                let name = format!("k{at}-{count}");
+                let register = world.nodes.lock().get(&(at + 1)).cloned();
+                let Some(register) = register else { continue };
+                let create = |ring: &Ring| create_keyspace(ring, &keyspace(name.clone()), &[]).map(Some);
+                if let Ok(ring) = register.change(Duration::from_secs(2), create).await {
+                    world.note(&ring);
+                    acknowledged.push((ring.epoch().0, name));
+                }
+            }
+            acknowledged
+        }
+    }));
+    let ((), acknowledged) = tokio::join!(crashes, changes);
+    let decided = world.decided.lock();
+    let last = decided.values().next_back().unwrap();
+    for (epoch, name) in acknowledged.into_iter().flatten() {
+        let is_there = last.keyspaces.iter().any(|keyspace| keyspace.name == name);
+        assert!(is_there, "seed {seed}: {name}, acknowledged in epoch {epoch}, is lost");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn crashes_and_lost_messages_never_decide_an_epoch_twice() {
+    for seed in 0..40 {
+        storm(seed, false).await;
+    }
+}
+
+/// The check above can fail: an acceptor that forgets its promises at a crash decides an epoch twice.
+#[test]
+fn an_acceptor_that_forgets_its_promises_is_found_out() {
+    let found_out = (0..200).any(|seed| {
+        let storm = std::panic::AssertUnwindSafe(|| {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+            runtime.unwrap().block_on(storm(seed, true));
+        });
+        std::panic::catch_unwind(storm).is_err()
+    });
+    assert!(found_out, "200 storms over forgetful acceptors, and nothing was noticed");
+}
