@@ -7,6 +7,7 @@ pub mod consensus;
 pub mod doors;
 pub mod engine;
 pub mod membership;
+pub mod node;
 pub mod peer;
 pub mod quorum;
 pub mod radix;

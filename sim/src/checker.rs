@@ -71,7 +71,10 @@ fn check_key(key: u32, events: &[&Event]) -> Result<(), Violation> {
                     return violation(format!("a read found {token}, which nobody wrote"), &[event]);
                 };
                 if write.told == Told::Rejected {
-                    return violation(format!("a read found {token}, whose write was rejected"), &[write, event]);
+                    return violation(
+                        format!("a read found {token}, whose write was rejected"),
+                        &[write, event],
+                    );
                 }
                 if write.called > event.answered {
                     return violation(format!("a read found {token} before it was written"), &[write, event]);
@@ -79,7 +82,10 @@ fn check_key(key: u32, events: &[&Event]) -> Result<(), Violation> {
                 if let Told::Committed(written) = write.told
                     && written != version
                 {
-                    return violation(format!("{token} was committed as {written} and read as {version}"), &[write, event]);
+                    return violation(
+                        format!("{token} was committed as {written} and read as {version}"),
+                        &[write, event],
+                    );
                 }
                 (version, Some(token))
             }
@@ -89,7 +95,10 @@ fn check_key(key: u32, events: &[&Event]) -> Result<(), Violation> {
         if version != Version::ZERO {
             let (first, known) = writer_of.entry(version).or_insert((event, value));
             if *known != value {
-                return violation(format!("version {version} stands for two different contents"), &[first, event]);
+                return violation(
+                    format!("version {version} stands for two different contents"),
+                    &[first, event],
+                );
             }
         }
         witnesses.push(Witness { version, event });
@@ -111,7 +120,10 @@ fn check_key(key: u32, events: &[&Event]) -> Result<(), Violation> {
         let Some(newest) = newest else { continue };
         let is_write = witness.event.ask != Ask::Get;
         if is_write && witness.version <= newest.version {
-            let problem = format!("an acknowledged write is shadowed: {} is not above {}", witness.version, newest.version);
+            let problem = format!(
+                "an acknowledged write is shadowed: {} is not above {}",
+                witness.version, newest.version
+            );
             return violation(problem, &[newest.event, witness.event]);
         }
         if !is_write && witness.version < newest.version {
@@ -142,7 +154,8 @@ pub fn check_set(history: &[Event], listed: &[u32]) -> Result<(), Violation> {
         }
     }
     for (key, events) in by_key {
-        let told = |wanted: fn(&Ask) -> bool| events.iter().find(|event| wanted(&event.ask)).map(|event| event.told);
+        let told =
+            |wanted: fn(&Ask) -> bool| events.iter().find(|event| wanted(&event.ask)).map(|event| event.told);
         let put = told(|ask| matches!(ask, Ask::Put(_)));
         let deleted = told(|ask| matches!(ask, Ask::Delete(_)));
         let is_listed = seen.remove(&key);
@@ -155,7 +168,9 @@ pub fn check_set(history: &[Event], listed: &[u32]) -> Result<(), Violation> {
         return Err(Violation { problem: format!("key {key}: {problem}"), events });
     }
     match seen.first() {
-        Some(key) => Err(Violation { problem: format!("key {key} is listed and nobody wrote it"), events: vec![] }),
+        Some(key) => {
+            Err(Violation { problem: format!("key {key} is listed and nobody wrote it"), events: vec![] })
+        }
         None => Ok(()),
     }
 }
@@ -257,13 +272,17 @@ mod tests {
     fn a_set_that_lost_doubled_or_revived_a_key_is_found() {
         let put = event(Ask::Put(1), (0, 1), Told::Committed(at(10)));
         let delete = event(Ask::Delete(2), (2, 3), Told::Committed(at(20)));
-        let says = |history: &[Event], listed: &[u32]| check_set(history, listed).map_err(|violation| violation.problem);
+        let says = |history: &[Event], listed: &[u32]| {
+            check_set(history, listed).map_err(|violation| violation.problem)
+        };
         assert_eq!(says(&[put], &[7]), Ok(()));
         assert_eq!(says(&[put, delete], &[]), Ok(()));
         assert!(says(&[put], &[]).unwrap_err().contains("lost"));
         assert!(says(&[put], &[7, 7]).unwrap_err().contains("twice"));
         assert!(says(&[put, delete], &[7]).unwrap_err().contains("came back"));
         assert!(says(&[], &[7]).unwrap_err().contains("nobody"));
-        assert!(says(&[event(Ask::Put(1), (0, 1), Told::Rejected)], &[7]).unwrap_err().contains("never written"));
+        assert!(
+            says(&[event(Ask::Put(1), (0, 1), Told::Rejected)], &[7]).unwrap_err().contains("never written")
+        );
     }
 }

@@ -65,7 +65,11 @@ pub struct Network {
 impl Network {
     /// A quiet network whose delays follow from a seed.
     pub fn seeded(seed: u64) -> Arc<Network> {
-        Arc::new(Network { links: Mutex::default(), entropy: Entropy::seeded(seed), messages: AtomicU64::new(0) })
+        Arc::new(Network {
+            links: Mutex::default(),
+            entropy: Entropy::seeded(seed),
+            messages: AtomicU64::new(0),
+        })
     }
 
     /// Opens a node's door.

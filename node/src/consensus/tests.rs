@@ -158,7 +158,7 @@ async fn cluster(world: &Arc<World>, nodes: u32) -> Vec<Arc<Register>> {
         ring =
             registers[0].change(Duration::from_secs(60), |ring| join(ring, &joiner(number))).await.unwrap();
         let register = world.start(number);
-        register.learn(ring).await.unwrap();
+        register.learn(joined).await.unwrap();
         registers.push(register);
     }
     registers

@@ -7,7 +7,7 @@ use super::{
     sets::{Mask, bits},
     tally::{MAX_ROUNDS, Outcome, Tally},
 };
-use crate::peer::CallError;
+use crate::{peer::CallError, version::Clock};
 use futures::{StreamExt, stream::FuturesUnordered};
 use god_proto::{
     peer,
@@ -177,7 +177,10 @@ impl Flight {
             .iter()
             .filter(|at| self.writes.get(**at as usize).is_some_and(|write| !keeps(write)))
             .count();
-        let stamps = if fresh == 0 { Ok(None) } else { self.stamp(fresh).await.map(Some) };
+        let stamps = match fresh {
+            0 => Ok(None),
+            fresh => stamp(&self.shared.clock, self.scope.deadline, fresh).await.map(Some),
+        };
         let mut stamps = match stamps {
             Ok(stamps) => stamps.into_iter().flatten(),
             Err(refusal) => {
@@ -204,13 +207,6 @@ impl Flight {
         let ready: Arc<[(u32, u8)]> = ready.into();
         for at in bits(reachable) {
             self.send(at, Arc::clone(&ready), 0);
-        }
-    }
-
-    async fn stamp(&self, count: usize) -> Result<impl Iterator<Item = Version> + use<>, Rejected> {
-        match timeout_at(self.scope.deadline, self.shared.clock.stamp(count)).await {
-            Ok(stamps) => stamps.map_err(|error| later(Reason::Clock, error.to_string(), 0)),
-            Err(_) => Err(later(Reason::Deadline, "no version could be stamped in time", 0)),
         }
     }
 
@@ -433,5 +429,17 @@ impl Flight {
                 }
             }
         }
+    }
+}
+
+/// Versions for so many writes. Not a method: a flight waits for futures that no two threads may look at.
+async fn stamp(
+    clock: &Arc<Clock>,
+    deadline: Instant,
+    count: usize,
+) -> Result<impl Iterator<Item = Version> + use<>, Rejected> {
+    match timeout_at(deadline, clock.stamp(count)).await {
+        Ok(stamps) => stamps.map_err(|error| later(Reason::Clock, error.to_string(), 0)),
+        Err(_) => Err(later(Reason::Deadline, "no version could be stamped in time", 0)),
     }
 }

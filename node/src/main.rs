@@ -1,0 +1,198 @@
+//! `god-node`: a node's process. Settings, disk, doors; the node itself is a library.
+
+use anyhow::Context;
+use clap::{CommandFactory, FromArgMatches};
+use god_node::{
+    doors::{Metrics, install_recorder, serve_grpc, serve_http},
+    engine::{CommitterSettings, DataDir, Engine, IdentityStore, RocksEngine, RocksSettings},
+    membership::{Dns, GossipSettings},
+    node::{ClientFace, Ground, Node, NodeSettings, PeerFace},
+    peer::{GrpcTransport, Identity, PeerDoor, PeerSettings},
+    quorum::{HintSettings, Settings as QuorumSettings},
+    ring::{CurrentRing, Founding, Joiner},
+    seam::Seams,
+    settings::{Cli, Door, LogFormat, Settings, host_name, load},
+    stop::stop,
+};
+use std::{process::ExitCode, sync::Arc, time::Duration};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+};
+use tracing_subscriber::EnvFilter;
+
+/// Connections of clients at a time.
+const CONNECTIONS: usize = 10_000;
+/// How long a change of the ring may take.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
+
+fn main() -> ExitCode {
+    let matches = Cli::command().get_matches();
+    let settings = match load(&matches, &host_name()) {
+        Ok(settings) => settings,
+        Err(error) => {
+            eprintln!("god-node: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    if Cli::from_arg_matches(&matches).is_ok_and(|cli| cli.print_config) {
+        print!("{}", settings.effective());
+        return ExitCode::SUCCESS;
+    }
+    match run(settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("god-node: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(settings: Settings) -> anyhow::Result<()> {
+    start_log(&settings)?;
+    let recorder = install_recorder().context("cannot collect metrics")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(settings.worker_threads)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let result = runtime.block_on(serve(settings, recorder));
+    // What still blocks on a disk that does not answer must not hold the end up.
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    result
+}
+
+fn start_log(settings: &Settings) -> anyhow::Result<()> {
+    let filter =
+        EnvFilter::try_new(&settings.log).with_context(|| format!("log {:?} is no filter", settings.log))?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match settings.log_format {
+        LogFormat::Json => log.json().init(),
+        LogFormat::Text => log.with_target(false).init(),
+    }
+    Ok(())
+}
+
+async fn listen(what: &str, door: &Door) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(door.listen).await;
+    listener
+        .with_context(|| format!("cannot listen for {what} on {}; is another process there?", door.listen))
+}
+
+async fn serve(
+    settings: Settings,
+    recorder: metrics_exporter_prometheus::PrometheusHandle,
+) -> anyhow::Result<()> {
+    let seams = Seams::of_machine();
+    let directory = DataDir::open(&settings.data, settings.cluster, || seams.entropy.uuid())?;
+    let listening = (
+        listen("clients", &settings.grpc).await?,
+        listen("nodes", &settings.peer).await?,
+        listen("HTTP", &settings.http).await?,
+    );
+    let rocks = RocksSettings { memory: settings.memory, disk_reserve: settings.disk_reserve };
+    let database = directory.database();
+    let engine = seams.offload.run(move || RocksEngine::open(&database, &rocks)).await?;
+    let uuid = directory.load().node;
+    let ring = CurrentRing::default();
+    let identity = Identity::new(uuid, ring.clone());
+    let peers = PeerSettings::default();
+    let transport =
+        Arc::new(GrpcTransport::new(peers.clone(), Arc::clone(&identity), Arc::clone(&seams.entropy)));
+    let seen = Arc::clone(&transport);
+    let ground = Ground {
+        identity: Arc::new(directory),
+        engine: Arc::clone(&engine) as Arc<dyn Engine>,
+        transport: Arc::clone(&transport) as Arc<dyn god_node::peer::Transport>,
+        ring,
+        resolver: Arc::new(Dns),
+        seams,
+        seen: Arc::new(move |node, address| {
+            seen.learn(node, address.to_owned());
+            seen.heard_from(node);
+        }),
+    };
+    let node_settings = node_settings(&settings, uuid);
+    let node = tokio::task::spawn_blocking(move || Node::start(node_settings, ground)).await??;
+    let face = Arc::new(PeerFace(Arc::clone(&node)));
+    transport.set_local(Arc::clone(&face) as Arc<dyn god_node::peer::Handler>);
+
+    let (stopper, stop) = stop();
+    let refreshing = Arc::clone(&node);
+    let metrics = Arc::new(Metrics::new(recorder, Arc::new(move || refreshing.refresh_metrics())));
+    let (grpc, peer, http) = listening;
+    let heard = Arc::clone(&transport);
+    let mut doors: JoinSet<anyhow::Result<()>> = JoinSet::new();
+    let peer_door =
+        PeerDoor::new(peers, identity, face, stop.clone()).on_hello(move |node| heard.heard_from(node));
+    doors.spawn(async move { peer_door.serve(peer).await.context("the door for nodes failed") });
+    let clients = Arc::new(ClientFace(Arc::clone(&node)));
+    doors.spawn(serve_grpc(grpc, Arc::clone(&clients) as _, CONNECTIONS, stop.clone()));
+    let shown = Arc::clone(&metrics);
+    let http_stop = stop.clone();
+    doors.spawn(
+        async move { serve_http(http, clients, shown, http_stop).await.context("the HTTP door failed") },
+    );
+    tokio::spawn(async move { metrics.upkeep().await });
+    tracing::info!(
+        node = %uuid,
+        grpc = %settings.grpc.listen,
+        peer = %settings.peer.listen,
+        http = %settings.http.listen,
+        "the node is open"
+    );
+
+    let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
+    let failed = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        ended = doors.join_next() => ended,
+    };
+    tracing::info!("the node is closing");
+    stopper.stop();
+    while doors.join_next().await.is_some() {}
+    node.close().await;
+    match failed {
+        Some(ended) => ended.context("a door crashed")?,
+        None => Ok(()),
+    }
+}
+
+fn node_settings(settings: &Settings, uuid: uuid::Uuid) -> NodeSettings {
+    NodeSettings {
+        own: Joiner {
+            uuid,
+            peer_address: settings.peer.advertise.clone(),
+            grpc_address: settings.grpc.advertise.clone(),
+            http_address: settings.http.advertise.clone(),
+            zone: settings.zone.clone(),
+            weight: settings.weight,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        },
+        seeds: settings.seeds.clone(),
+        cluster: settings.cluster,
+        founding: Founding {
+            replicas: settings.founding.replicas,
+            write_quorum: settings.founding.write_quorum,
+            read_quorum: settings.founding.read_quorum,
+            virtual_nodes: settings.founding.virtual_nodes,
+        },
+        committer: CommitterSettings { durability: settings.durability, ..CommitterSettings::default() },
+        threaded: true,
+        quorum: QuorumSettings {
+            default_timeout: settings.request_timeout,
+            hedge_delay: settings.hedge_delay,
+            ..QuorumSettings::default()
+        },
+        hints: HintSettings { max_bytes_per_target: settings.hint_limit, ..HintSettings::default() },
+        gossip: settings.gossip.on.then_some(GossipSettings {
+            interval: settings.gossip.interval,
+            fan_out: settings.gossip.fan_out,
+            probe: settings.gossip.ping_interval,
+        }),
+        ping_interval: settings.gossip.ping_interval.min(Duration::from_millis(500)),
+        change_timeout: CHANGE_TIMEOUT,
+    }
+}

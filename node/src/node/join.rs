@@ -1,0 +1,193 @@
+//! How a node finds its cluster, tells it where it is, and keeps its ring.
+
+use super::Node;
+use crate::{
+    consensus::RegisterError,
+    membership::{Joining, find_cluster},
+    peer::{Call, Target},
+    quorum::RingSync,
+    ring::{ChangeError, Joiner, join, mark_live},
+};
+use futures::future::BoxFuture;
+use god_proto::{
+    ids::{KeyspaceId, NodeId},
+    peer::{Decided, Join, request},
+    ring::Ring,
+};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
+use tokio::time::sleep;
+use uuid::Uuid;
+
+/// How long telling a node of a newer ring may take.
+const PUSH_TIMEOUT: Duration = Duration::from_secs(1);
+/// Between two attempts to make the ring say where this node is.
+const PAUSE: Duration = Duration::from_secs(1);
+
+impl Node {
+    /// Makes sure that the node is in a cluster and that the ring says where it is now. Ends when that is so, when
+    /// the cluster refuses it for good, or when the node stops.
+    pub(super) async fn find_cluster(self: Arc<Self>) {
+        let stopped = self.stop.clone().stopped();
+        tokio::select! {
+            biased;
+            () = stopped => {}
+            () = self.settle() => {}
+        }
+    }
+
+    async fn settle(self: &Arc<Self>) {
+        let own = self.settings.own.clone();
+        loop {
+            let known = self.ring.get();
+            if known.as_deref().is_some_and(|ring| says(ring, &own)) {
+                return;
+            }
+            let others = known.as_ref().map_or_else(Vec::new, |ring| addresses(ring, &own));
+            if known.is_some() && others.is_empty() {
+                // Alone in its ring: nobody else to tell.
+                let change =
+                    self.register.change(self.settings.change_timeout, |ring| join(ring, &own)).await;
+                if let Err(error) = change {
+                    tracing::warn!(%error, "cannot tell the ring where this node is; trying again");
+                    sleep(PAUSE).await;
+                }
+                continue;
+            }
+            if known.is_none() && self.settings.seeds.is_empty() {
+                // Waits for `god init`, or to be named as a seed by nobody at all.
+                self.ring.changes().changed().await.ok();
+                continue;
+            }
+            let joining = Joining {
+                own: Join {
+                    uuid: own.uuid.as_bytes().to_vec().into(),
+                    peer_address: own.peer_address.clone(),
+                    grpc_address: own.grpc_address.clone(),
+                    http_address: own.http_address.clone(),
+                    zone: own.zone.clone(),
+                    weight: own.weight,
+                    version: own.version.clone(),
+                    cluster: self.wanted_cluster().map_or_else(Vec::new, |id| id.as_bytes().to_vec()).into(),
+                },
+                seeds: self.settings.seeds.clone(),
+                resolver: Arc::clone(&self.resolver),
+                transport: Arc::clone(&self.transport),
+                entropy: Arc::clone(&self.seams.entropy),
+            };
+            let mut changes = self.ring.changes();
+            let found = tokio::select! {
+                biased;
+                // Founded, or told by somebody else, while looking.
+                _ = changes.changed(), if known.is_none() => continue,
+                found = find_cluster(&joining, &others) => found,
+            };
+            match found {
+                Ok(joined) => {
+                    if let Err(error) = self.enter(joined.ring, joined.number).await {
+                        tracing::error!(%error, "cannot enter the cluster");
+                        *self.refused.lock() = Some(error.to_string());
+                        return;
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the cluster refuses this node");
+                    *self.refused.lock() = Some(error.to_string());
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The cluster this node is of, or was told to join.
+    pub(super) fn wanted_cluster(&self) -> Option<Uuid> {
+        self.identity.load().cluster.or(self.settings.cluster)
+    }
+
+    /// Takes a ring that has this node, and becomes a member.
+    pub(super) async fn enter(
+        self: &Arc<Self>,
+        ring: Arc<Ring>,
+        number: NodeId,
+    ) -> Result<(), crate::engine::EngineError> {
+        let _turn = self.entering.lock().await;
+        let cluster = ring.cluster();
+        self.register.learn(ring).await?;
+        let node = Arc::clone(self);
+        // Opening the store blocks on the disk; the loops it starts need the runtime, which is at hand there too.
+        self.seams.offload.run(move || node.become_member(cluster, number)).await
+    }
+
+    /// Takes a node into the ring, or its new addresses.
+    pub(super) async fn admit(&self, joiner: &Joiner) -> Result<Arc<Ring>, RegisterError> {
+        self.register.change(self.settings.change_timeout, |ring| join(ring, joiner)).await
+    }
+}
+
+/// Whether the ring has this node, at these addresses, with this version.
+fn says(ring: &Ring, own: &Joiner) -> bool {
+    ring.node_by_uuid(own.uuid).is_some_and(|node| {
+        node.peer_address == own.peer_address
+            && node.grpc_address == own.grpc_address
+            && node.http_address == own.http_address
+            && node.version == own.version
+    })
+}
+
+/// Where the others of the ring are.
+fn addresses(ring: &Ring, own: &Joiner) -> Vec<String> {
+    let others = ring.nodes().iter().filter(|node| node.uuid != own.uuid.as_bytes()[..]);
+    others.map(|node| node.peer_address.clone()).filter(|address| !address.is_empty()).collect()
+}
+
+/// The node as the keeper of the ring, for its coordinator.
+pub(super) struct Keeper(pub(super) Weak<Node>);
+
+impl RingSync for Keeper {
+    fn fetch(&self, from: Target) -> BoxFuture<'static, ()> {
+        let node = self.0.upgrade();
+        Box::pin(async move {
+            if let Some(node) = node {
+                node.register.fetch_newer(from).await;
+            }
+        })
+    }
+
+    fn push(&self, to: NodeId, ring: Arc<Ring>) -> BoxFuture<'static, ()> {
+        let node = self.0.upgrade();
+        Box::pin(async move {
+            let Some(node) = node else { return };
+            let body = request::Body::Decided(Decided { ring: Some(ring.document().clone()) });
+            let call = Call { epoch: 0, timeout: PUSH_TIMEOUT, body };
+            // Whoever could not be told says so again by its next refusal.
+            let _ = node.transport.call(Target::Node(to), call).await;
+        })
+    }
+
+    fn make_live(&self, keyspace: KeyspaceId) -> BoxFuture<'static, Result<(), String>> {
+        let node = self.0.upgrade();
+        Box::pin(async move {
+            let Some(node) = node else { return Err("the node is stopping".to_owned()) };
+            let is_live = |ring: &Ring| ring.keyspace_by_id(keyspace).is_some_and(|keyspace| keyspace.live);
+            // One at a time: a burst of first writes makes one change.
+            let _turn = node.entering.lock().await;
+            if node.ring.get().as_deref().is_some_and(is_live) {
+                return Ok(());
+            }
+            let changed = node
+                .register
+                .change(node.settings.change_timeout, |ring| match is_live(ring) {
+                    true => Ok(None),
+                    false => mark_live(ring, keyspace),
+                })
+                .await;
+            match changed {
+                Ok(_) => Ok(()),
+                Err(RegisterError::Refused(ChangeError::Invalid(message))) => Err(message),
+                Err(error) => Err(format!("the keyspace cannot be made live for its first write: {error}")),
+            }
+        })
+    }
+}

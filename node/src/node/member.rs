@@ -1,0 +1,117 @@
+//! The rooms that a node has once it is in a cluster.
+
+use super::{Node, limits};
+use crate::{
+    engine::{EngineError, Identity},
+    membership::{Gossip, GossipHandle, GossipIdentity, Pinger},
+    quorum::{Coordinator, Hints, Parts},
+    radix::{Store, StoreSettings},
+    replica::Replica,
+};
+use god_proto::ids::NodeId;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// A node's rooms that need a cluster and a number.
+pub struct Member {
+    /// Its number.
+    pub number: NodeId,
+    /// What it holds.
+    pub store: Arc<Store>,
+    /// Answers other nodes' questions about data.
+    pub replica: Replica,
+    /// Coordinates clients' requests.
+    pub coordinator: Coordinator,
+    /// Writes for nodes that are away.
+    pub hints: Arc<Hints>,
+    /// Gossip, where it is on.
+    pub gossip: Option<GossipHandle>,
+}
+
+impl Node {
+    /// Makes the node a member: remembers it (IDENTITY-ONCE), opens the store and starts the loops. Once; a second
+    /// call changes nothing. Blocks on the disk.
+    pub(super) fn become_member(self: &Arc<Self>, cluster: Uuid, number: NodeId) -> Result<(), EngineError> {
+        if self.member.get().is_some() {
+            return Ok(());
+        }
+        let identity = self.identity.load();
+        if let Some(is) = identity.cluster.filter(|is| *is != cluster) {
+            let message =
+                format!("this data directory belongs to cluster {is}, and cannot serve cluster {cluster}");
+            return Err(EngineError::Corrupt(message));
+        }
+        let joined = Identity { cluster: Some(cluster), number: Some(number), ..identity };
+        if joined != identity {
+            self.identity.save(joined)?;
+        }
+        self.clock.set_node(number);
+        let settings = StoreSettings {
+            committer: self.settings.committer.clone(),
+            offload: self.seams.offload,
+            threaded: self.settings.threaded,
+            limits: limits(),
+        };
+        let store = Arc::new(Store::open(Arc::clone(&self.engine), *cluster.as_bytes(), settings)?);
+        let hints = Arc::new(Hints::open(
+            Arc::clone(&self.engine),
+            self.ring.clone(),
+            self.seams.offload,
+            self.settings.hints.clone(),
+        )?);
+        let replica = Replica::new(
+            number,
+            Arc::clone(&store),
+            self.ring.clone(),
+            Arc::clone(&self.clock),
+            self.seams.offload,
+        );
+        let parts = Parts {
+            ring: self.ring.clone(),
+            transport: Arc::clone(&self.transport),
+            clock: Arc::clone(&self.clock),
+            liveness: Arc::clone(&self.liveness),
+            hints: Arc::clone(&hints),
+            sync: Arc::new(super::join::Keeper(Arc::downgrade(self))),
+            seams: self.seams.clone(),
+        };
+        let coordinator = Coordinator::new(number, parts, self.settings.quorum.clone());
+        let gossip = self.settings.gossip.map(|settings| {
+            let own = &self.settings.own;
+            let started_ms = self.seams.wall.now_ms();
+            let gossip = Gossip {
+                settings,
+                identity: GossipIdentity::new(own.uuid, number.0, own.peer_address.clone(), started_ms),
+                ring: self.ring.clone(),
+                transport: Arc::clone(&self.transport),
+                liveness: Arc::clone(&self.liveness),
+                newer: self.newer.clone(),
+                seen: Arc::clone(&self.seen),
+                seams: self.seams.clone(),
+            };
+            gossip.start(self.stop.clone())
+        });
+        let pinger = Pinger {
+            interval: self.settings.ping_interval,
+            me: number,
+            ring: self.ring.clone(),
+            transport: Arc::clone(&self.transport),
+            liveness: Arc::clone(&self.liveness),
+            offsets: Arc::clone(&self.offsets),
+            newer: self.newer.clone(),
+            seams: self.seams.clone(),
+        };
+        tokio::spawn(pinger.run(self.stop.clone()));
+        let replaying = Arc::clone(&hints);
+        tokio::spawn(replaying.run(
+            Arc::clone(&self.transport),
+            Arc::clone(&self.liveness),
+            self.stop.clone(),
+        ));
+        let member = Member { number, store, replica, coordinator, hints, gossip };
+        // Two callers cannot come here at once: founding and joining take turns.
+        let _ = self.member.set(member);
+        tracing::info!(%cluster, node = %number, "this node is a member");
+        Ok(())
+    }
+}

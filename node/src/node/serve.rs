@@ -1,0 +1,223 @@
+//! Answers to clients.
+
+use super::{Member, Node, status::not_initialised};
+use crate::{
+    consensus::RegisterError,
+    doors::{Readiness, Service},
+    ring::{ChangeError, Founding, create_keyspace, found},
+};
+use futures::future::BoxFuture;
+use god_proto::{
+    ids::NodeId,
+    v1::{self, Answer, Call, Reason, Rejected, answer, call, get_reply, write_reply},
+};
+use std::sync::Arc;
+
+const NO_CLUSTER: &str =
+    "this node is in no cluster yet; run `god init` on one node, start the others with --seed";
+
+/// The node, as clients reach it.
+pub struct ClientFace(pub Arc<Node>);
+
+fn rejected(reason: Reason, message: impl Into<String>) -> Rejected {
+    Rejected { reason: reason.into(), message: message.into(), retry_after_ms: 0 }
+}
+
+/// What clients are told when the ring did not change.
+fn refusal(error: &RegisterError) -> Rejected {
+    let reason = match error {
+        RegisterError::Refused(error) => error.reason(),
+        RegisterError::NoRing => Reason::NotInitialised,
+        RegisterError::Founded(_) => Reason::Exists,
+        RegisterError::NoQuorum { .. } | RegisterError::Unknown => Reason::Unavailable,
+        RegisterError::Storage(_) => Reason::Storage,
+    };
+    rejected(reason, error.to_string())
+}
+
+impl ClientFace {
+    fn member(&self) -> Result<&Member, Rejected> {
+        self.0.member().ok_or_else(|| not_initialised(NO_CLUSTER))
+    }
+}
+
+/// The same refusal for each call.
+fn refuse(calls: &[Call], why: &Rejected) -> Vec<Answer> {
+    let write =
+        |why| answer::Answer::Write(v1::WriteReply { outcome: Some(write_reply::Outcome::Rejected(why)) });
+    let read = |why| answer::Answer::Get(v1::GetReply { outcome: Some(get_reply::Outcome::Failed(why)) });
+    let refuse = |call: &Call| match call.call {
+        Some(call::Call::Get(_)) => read(why.clone()),
+        _ => write(why.clone()),
+    };
+    calls.iter().map(|call| Answer { answer: Some(refuse(call)) }).collect()
+}
+
+impl Service for ClientFace {
+    fn batch(&self, calls: Vec<Call>) -> BoxFuture<'_, Vec<Answer>> {
+        Box::pin(async move {
+            match self.member() {
+                Ok(member) => {
+                    self.0.rate.add(calls.len());
+                    member.coordinator.batch(calls).await
+                }
+                Err(why) => refuse(&calls, &why),
+            }
+        })
+    }
+
+    fn scan(&self, request: v1::ScanRequest) -> BoxFuture<'_, v1::ScanReply> {
+        Box::pin(async move {
+            match self.member() {
+                Ok(member) => {
+                    self.0.rate.add(1);
+                    member.coordinator.scan(request).await
+                }
+                Err(why) => v1::ScanReply { failed: Some(why), ..v1::ScanReply::default() },
+            }
+        })
+    }
+
+    fn count(&self, request: v1::CountRequest) -> BoxFuture<'_, v1::CountReply> {
+        Box::pin(async move {
+            match self.member() {
+                Ok(member) => member.coordinator.count(request).await,
+                Err(why) => v1::CountReply { failed: Some(why), ..v1::CountReply::default() },
+            }
+        })
+    }
+
+    fn rank(&self, request: v1::RankRequest) -> BoxFuture<'_, v1::RankReply> {
+        Box::pin(async move {
+            match self.member() {
+                Ok(member) => member.coordinator.rank(request).await,
+                Err(why) => v1::RankReply { failed: Some(why), ..v1::RankReply::default() },
+            }
+        })
+    }
+
+    fn select(&self, request: v1::SelectRequest) -> BoxFuture<'_, v1::SelectReply> {
+        Box::pin(async move {
+            match self.member() {
+                Ok(member) => member.coordinator.select(request).await,
+                Err(why) => v1::SelectReply { failed: Some(why), ..v1::SelectReply::default() },
+            }
+        })
+    }
+
+    fn init(&self, request: v1::InitRequest) -> BoxFuture<'_, v1::InitReply> {
+        Box::pin(async move {
+            match self.0.init(request).await {
+                Ok(cluster) => v1::InitReply { cluster: cluster.into(), failed: None },
+                Err(why) => v1::InitReply { failed: Some(why), ..v1::InitReply::default() },
+            }
+        })
+    }
+
+    fn ring(&self, _: v1::RingRequest) -> BoxFuture<'_, v1::RingReply> {
+        Box::pin(async move {
+            match self.0.ring.get() {
+                Some(ring) => v1::RingReply { ring: Some(ring.document().clone()), failed: None },
+                None => v1::RingReply { ring: None, failed: Some(not_initialised(NO_CLUSTER)) },
+            }
+        })
+    }
+
+    fn status(&self, _: v1::StatusRequest) -> BoxFuture<'_, v1::StatusReply> {
+        Box::pin(self.0.cluster_status())
+    }
+
+    fn create_keyspace(&self, request: v1::CreateKeyspaceRequest) -> BoxFuture<'_, v1::CreateKeyspaceReply> {
+        Box::pin(async move {
+            match self.0.create(request).await {
+                Ok(keyspace) => v1::CreateKeyspaceReply { keyspace: Some(keyspace), failed: None },
+                Err(why) => v1::CreateKeyspaceReply { keyspace: None, failed: Some(why) },
+            }
+        })
+    }
+
+    fn list_keyspaces(&self, _: v1::ListKeyspacesRequest) -> BoxFuture<'_, v1::ListKeyspacesReply> {
+        Box::pin(async move {
+            match self.0.ring.get() {
+                Some(ring) => v1::ListKeyspacesReply { keyspaces: ring.keyspaces().to_vec(), failed: None },
+                None => {
+                    v1::ListKeyspacesReply { keyspaces: vec![], failed: Some(not_initialised(NO_CLUSTER)) }
+                }
+            }
+        })
+    }
+
+    fn epoch(&self) -> u64 {
+        self.0.ring.epoch().0
+    }
+
+    fn readiness(&self) -> Readiness {
+        let reasons = self.0.troubles();
+        Readiness { ready: reasons.is_empty(), reasons }
+    }
+}
+
+/// Zero means: what the node was told.
+fn or(asked: u32, default: u32) -> u32 {
+    if asked == 0 { default } else { asked }
+}
+
+impl Node {
+    /// Founds a cluster on this node.
+    async fn init(self: &Arc<Self>, request: v1::InitRequest) -> Result<Vec<u8>, Rejected> {
+        let exists = |cluster| rejected(Reason::Exists, format!("this node is in cluster {cluster} already"));
+        let _turn = self.entering.lock().await;
+        if let Some(cluster) = self.identity.load().cluster.or(self.ring.get().map(|ring| ring.cluster())) {
+            return Err(exists(cluster));
+        }
+        let replicas = or(request.replicas, self.settings.founding.replicas);
+        // A quorum that was left out follows from the replicas where those were given.
+        let quorum = |asked, told| match (asked, request.replicas) {
+            (0, 0) => told,
+            (0, replicas) => replicas / 2 + 1,
+            (asked, _) => asked,
+        };
+        let founding = Founding {
+            replicas,
+            write_quorum: quorum(request.write_quorum, self.settings.founding.write_quorum),
+            read_quorum: quorum(request.read_quorum, self.settings.founding.read_quorum),
+            virtual_nodes: or(request.virtual_nodes, self.settings.founding.virtual_nodes),
+        };
+        let cluster = self.settings.cluster.unwrap_or_else(|| self.seams.entropy.uuid());
+        let ring = found(cluster, &self.settings.own, founding).map_err(|error| refusal(&error.into()))?;
+        self.register.found(ring).await.map_err(|error| refusal(&error))?;
+        let node = Arc::clone(self);
+        let became = self.seams.offload.run(move || node.become_member(cluster, NodeId(1))).await;
+        became.map_err(|error| rejected(Reason::Storage, error.to_string()))?;
+        Ok(cluster.as_bytes().to_vec())
+    }
+
+    async fn create(&self, request: v1::CreateKeyspaceRequest) -> Result<v1::Keyspace, Rejected> {
+        let Some(ring) = self.ring.get() else { return Err(not_initialised(NO_CLUSTER)) };
+        let default = ring.keyspace(god_proto::DEFAULT_KEYSPACE);
+        let replicas =
+            or(request.replicas, default.map_or(self.settings.founding.replicas, |it| it.replicas));
+        let wish = v1::Keyspace {
+            name: request.name.clone(),
+            partitioner: request.partitioner,
+            replicas,
+            write_quorum: request.write_quorum,
+            read_quorum: request.read_quorum,
+            mode: request.mode,
+            default_ttl_ms: request.default_ttl_ms,
+            ..v1::Keyspace::default()
+        };
+        let splits: Vec<Vec<u8>> = request.splits.iter().map(|split| split.to_vec()).collect();
+        let edit = |ring: &god_proto::ring::Ring| create_keyspace(ring, &wish, &splits).map(Some);
+        let ring = self
+            .register
+            .change(self.settings.change_timeout, edit)
+            .await
+            .map_err(|error| refusal(&error))?;
+        ring.keyspace(&request.name).cloned().ok_or_else(|| {
+            refusal(
+                &ChangeError::Invalid(format!("keyspace {} was made and is gone again", request.name)).into(),
+            )
+        })
+    }
+}
