@@ -1,11 +1,11 @@
 //! What can be typed: options that every command knows, and the commands.
 
 use crate::{
-    completion, count, del, dev, export, failure::EXIT_CODES, get, init, keyspace, load, put, rank, ring,
-    scan, select, status, text::Encoding,
+    completion, context::parse_consistency, count, del, dev, export, failure::EXIT_CODES, get, init,
+    keyspace, load, put, rank, ring, scan, select, status, text::Encoding,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use god_proto::v1::{Consistency, Level, consistency};
+use god_client::Consistency;
 use std::time::Duration;
 
 const EXAMPLES: &str = "\
@@ -136,20 +136,6 @@ pub fn parse_server(text: &str) -> Result<String, String> {
     }
 }
 
-fn parse_consistency(text: &str) -> Result<Consistency, String> {
-    let named = |level: Level| consistency::Level::Named(level.into());
-    let level = match text {
-        "one" => named(Level::One),
-        "quorum" => named(Level::Quorum),
-        "all" => named(Level::All),
-        number => match number.parse::<u32>() {
-            Ok(count @ 1..) => consistency::Level::Count(count),
-            _ => return Err("write one, quorum, all, or how many replicas must answer, from 1 up".to_owned()),
-        },
-    };
-    Ok(Consistency { level: Some(level) })
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -185,16 +171,6 @@ mod tests {
     fn servers_come_as_a_list_or_one_by_one() {
         let cli = Cli::try_parse_from(["god", "status", "--server", "a:1,b:2", "--server", "c:3"]).unwrap();
         assert_eq!(cli.global.server, ["a:1", "b:2", "c:3"]);
-    }
-
-    #[test]
-    fn a_consistency_is_a_name_or_a_number_of_replicas() {
-        let count = |n| Some(consistency::Level::Count(n));
-        assert_eq!(parse_consistency("2").unwrap().level, count(2));
-        let all = consistency::Level::Named(Level::All.into());
-        assert_eq!(parse_consistency("all").unwrap().level, Some(all));
-        assert!(parse_consistency("0").is_err());
-        assert!(parse_consistency("most").is_err());
     }
 
     #[test]

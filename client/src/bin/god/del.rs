@@ -4,7 +4,7 @@ use crate::{
     context::Context,
     failure::Failure,
     input, output,
-    put::{committed_json, committed_text},
+    put::{written_json, written_text},
     text::shown,
 };
 use clap::Args;
@@ -30,10 +30,10 @@ pub struct DelArgs {
 pub async fn run(context: &Context, args: &DelArgs) -> Result<(), Failure> {
     for typed in &args.key {
         let key = input::key(typed, context.encodings().0)?;
-        let committed = context.delete(key.clone()).await?;
-        output::document(context.output(), &committed_json(&committed), || {
+        let written = context.delete(key.clone()).await?;
+        output::document(context.output(), &written_json(&written), || {
             let which = if args.key.len() > 1 { format!("{}: ", shown(&key)) } else { String::new() };
-            which + &committed_text("deleted", &committed)
+            which + &written_text("deleted", &written)
         })?;
     }
     Ok(())

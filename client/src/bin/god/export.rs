@@ -8,7 +8,6 @@ use crate::{
     progress::{Progress, rate},
     range::RangeArgs,
     records::{WriteFormat, write_entry},
-    scan::Pages,
 };
 use clap::Args;
 use serde_json::json;
@@ -52,9 +51,9 @@ pub async fn run(context: &Context, args: &ExportArgs) -> Result<(), Failure> {
     let quiet = file.is_none() && io::stdout().is_terminal();
     let mut progress = Progress::new("exporting", total, quiet);
     let mut target = Target::open(file)?;
-    let mut pages = Pages::new(context, range);
+    let mut scan = context.scan(range);
     let mut keys = 0;
-    while let Some(entries) = pages.next().await? {
+    while let Some(entries) = scan.next_page().await? {
         for entry in &entries {
             write_entry(&mut target.out, format, context.encodings(), &entry.key, Some(&entry.value))
                 .map_err(|error| target.failed(&error))?;

@@ -1,7 +1,7 @@
 //! How a command ends when it does not do what was asked: a sentence, and an exit code that scripts can trust.
 
-use god_proto::v1::{Reason, Rejected};
-use std::{fmt, io, process::ExitCode};
+use god_client::{Error, Reason};
+use std::{fmt, io, process::ExitCode, time::Duration};
 
 /// The table of exit codes, as `--help` prints it.
 pub const EXIT_CODES: &str = "\
@@ -13,6 +13,14 @@ Exit codes:
   4  outcome unknown: the write may surface later
   5  no server could be reached";
 
+/// What a node says when it refuses.
+#[derive(Debug)]
+pub struct Rejection {
+    pub reason: Reason,
+    pub message: String,
+    pub retry_after: Option<Duration>,
+}
+
 /// Why a command did not do what was asked.
 #[derive(Debug)]
 pub enum Failure {
@@ -23,7 +31,7 @@ pub enum Failure {
     /// It could not be done, and nothing was written.
     Refused(String),
     /// A node refused, and says why; nothing was written.
-    Rejected(Rejected),
+    Rejected(Rejection),
     /// Fewer replicas than asked are known to have the write.
     Unknown(String),
     /// Nobody answered.
@@ -54,6 +62,19 @@ impl Failure {
     }
 }
 
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        match error {
+            Error::Invalid(text) => Failure::Usage(text),
+            Error::Refused { reason, message, retry_after } => {
+                Failure::Rejected(Rejection { reason, message, retry_after })
+            }
+            unknown @ Error::Unknown { .. } => Failure::Unknown(unknown.to_string()),
+            Error::Unreachable(text) => Failure::Unreachable(text),
+        }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -69,17 +90,19 @@ impl fmt::Display for Failure {
 }
 
 /// A refusal with the way out, where there is one to name.
-fn sentence(rejected: &Rejected) -> String {
-    let way_out = match rejected.reason() {
+fn sentence(rejected: &Rejection) -> String {
+    let way_out = match rejected.reason {
         Reason::NoSuchKeyspace => {
             "list them with: god keyspace list; make one with: god keyspace create NAME"
         }
         Reason::NotInitialised => "found the cluster, once, with: god init",
         Reason::Unavailable => "see: god status",
-        Reason::Busy if rejected.retry_after_ms > 0 => {
-            return format!("refused: {} (try again in {} ms)", rejected.message, rejected.retry_after_ms);
-        }
-        Reason::Busy | Reason::Stale | Reason::Deadline => "try again",
+        Reason::Busy | Reason::Stale | Reason::Deadline => match rejected.retry_after {
+            Some(after) => {
+                return format!("refused: {} (try again in {} ms)", rejected.message, after.as_millis());
+            }
+            None => "try again",
+        },
         _ => return format!("refused: {}", rejected.message),
     };
     format!("refused: {} ({way_out})", rejected.message)
@@ -91,9 +114,10 @@ mod tests {
 
     #[test]
     fn a_refusal_names_the_way_out() {
-        let rejected = |reason: Reason, retry_after_ms| {
+        let rejected = |reason: Reason, retry_after_ms: u64| {
             let message = "keyspace x is not there".to_owned();
-            Failure::Rejected(Rejected { reason: reason.into(), message, retry_after_ms }).to_string()
+            let retry_after = (retry_after_ms > 0).then(|| Duration::from_millis(retry_after_ms));
+            Failure::Rejected(Rejection { reason, message, retry_after }).to_string()
         };
         assert!(rejected(Reason::NoSuchKeyspace, 0).contains("god keyspace create"));
         assert!(rejected(Reason::NotInitialised, 0).contains("god init"));

@@ -5,8 +5,8 @@ use crate::{
     context::Context,
     failure::Failure,
     input, output,
-    put::version_text,
     records::entry_json,
+    scan::millis,
     text::{Encoding, shown},
 };
 use clap::Args;
@@ -35,17 +35,13 @@ pub async fn run(context: &Context, args: &GetArgs) -> Result<(), Failure> {
     let (key_format, value_format) = context.encodings();
     let key = input::key(&args.key, key_format)?;
     let Some(found) = context.get(key.clone()).await? else {
-        return Err(Failure::NotFound(format!(
-            "not found: {} in keyspace {}",
-            shown(&key),
-            context.keyspace()
-        )));
+        return Err(Failure::NotFound(format!("not found: {} in keyspace {}", shown(&key), context.name())));
     };
     if context.output() != Output::Table {
         let mut json = entry_json((key_format, value_format), &key, Some(&found.value));
-        json.insert("version".to_owned(), found.version.as_ref().map(version_text).into());
-        if found.expires_at_ms > 0 {
-            json.insert("expires_at_ms".to_owned(), found.expires_at_ms.into());
+        json.insert("version".to_owned(), found.version.to_string().into());
+        if let Some(at) = found.expires_at {
+            json.insert("expires_at_ms".to_owned(), millis(at).into());
         }
         return output::document(context.output(), &json.into(), String::new);
     }

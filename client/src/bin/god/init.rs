@@ -1,6 +1,6 @@
 //! `god init`: founds a cluster.
 
-use crate::{context::Context, failure::Failure, output, status::context_id};
+use crate::{context::Context, failure::Failure, output};
 use clap::Args;
 use god_proto::v1::InitRequest;
 use serde_json::json;
@@ -37,7 +37,7 @@ pub async fn run(context: &Context, args: &InitArgs) -> Result<(), Failure> {
         read_quorum: args.read_quorum.unwrap_or_default(),
         virtual_nodes: args.virtual_nodes.unwrap_or_default(),
     };
-    let cluster = context_id(&context.init(request).await?);
+    let cluster = context.client().init(request).await?.to_string();
     output::document(context.output(), &json!({ "cluster": cluster }), || {
         format!(
             "founded cluster {cluster}\nstart other nodes with --seed and this node's peer address; then: god status"

@@ -77,7 +77,7 @@ async fn create(context: &Context, args: &CreateArgs) -> Result<(), Failure> {
         default_ttl_ms: args.ttl.map_or(0, |ttl| ttl.as_millis() as u64),
         splits,
     };
-    let keyspace = context.create_keyspace(request).await?;
+    let keyspace = context.client().create_keyspace(request).await?;
     output::document(context.output(), &keyspace_json(&keyspace), || {
         format!("made keyspace\n{}", table(std::slice::from_ref(&keyspace)))
     })
@@ -98,7 +98,7 @@ pub fn quorums(replicas: u32, write: Option<u32>, read: Option<u32>) -> Result<(
 }
 
 async fn list(context: &Context) -> Result<(), Failure> {
-    let keyspaces = context.keyspaces().await?;
+    let keyspaces = context.client().list_keyspaces().await?;
     let json = keyspaces.iter().map(keyspace_json).collect();
     output::document(context.output(), &json, || table(&keyspaces))
 }

@@ -2,7 +2,7 @@
 
 use crate::{context::Context, failure::Failure, figures::counted, input, output};
 use clap::Args;
-use god_proto::v1::Committed;
+use god_client::Written;
 use serde_json::{Value, json};
 use std::{ffi::OsString, time::Duration};
 
@@ -36,24 +36,18 @@ pub async fn run(context: &Context, args: &PutArgs) -> Result<(), Failure> {
     let (key_format, value_format) = context.encodings();
     let key = input::key(&args.key, key_format)?;
     let value = input::value(&args.value, value_format)?;
-    let committed = context.put(key, value, args.ttl).await?;
-    output::document(context.output(), &committed_json(&committed), || committed_text("written", &committed))
+    let written = match args.ttl {
+        None => context.put(key, value).await?,
+        Some(ttl) => context.put_with_ttl(key, value, ttl).await?,
+    };
+    output::document(context.output(), &written_json(&written), || written_text("written", &written))
 }
 
 /// `written on 2 replicas, version 1763900000000.0@1`.
-pub fn committed_text(done: &str, committed: &Committed) -> String {
-    let mut text = format!("{done} on {}", counted(committed.acks.into(), "replica"));
-    if let Some(version) = &committed.version {
-        text += &format!(", version {}", version_text(version));
-    }
-    text
+pub fn written_text(done: &str, written: &Written) -> String {
+    format!("{done} on {}, version {}", counted(written.acks.into(), "replica"), written.version)
 }
 
-pub fn committed_json(committed: &Committed) -> Value {
-    json!({ "version": committed.version.as_ref().map(version_text), "acks": committed.acks })
-}
-
-/// Milliseconds since 1970, a counter, and the node: `1763900000000.0@1`.
-pub fn version_text(version: &god_proto::v1::Version) -> String {
-    format!("{}.{}@{}", version.time >> 16, version.time & 0xffff, version.node)
+pub fn written_json(written: &Written) -> Value {
+    json!({ "version": written.version.to_string(), "acks": written.acks })
 }

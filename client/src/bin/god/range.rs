@@ -2,7 +2,7 @@
 
 use crate::{failure::Failure, input, text::Encoding};
 use clap::Args;
-use god_proto::v1::{KeyRange, key_range};
+use god_client::Range;
 use std::ffi::OsString;
 
 /// Bounds of a range; none: all keys.
@@ -26,20 +26,23 @@ pub struct RangeArgs {
 }
 
 impl RangeArgs {
-    /// The range in the protocol's terms.
-    pub fn range(&self, encoding: Encoding) -> Result<KeyRange, Failure> {
+    /// The range in the client's terms.
+    pub fn range(&self, encoding: Encoding) -> Result<Range, Failure> {
         let bound =
             |typed: &Option<OsString>| typed.as_deref().map(|key| input::bound(key, encoding)).transpose();
-        let lower = match (bound(&self.from)?, bound(&self.after)?) {
-            (Some(key), _) => Some(key_range::Lower::From(key)),
-            (None, Some(key)) => Some(key_range::Lower::After(key)),
-            (None, None) => None,
-        };
-        let upper = match (bound(&self.before)?, bound(&self.through)?) {
-            (Some(key), _) => Some(key_range::Upper::Before(key)),
-            (None, Some(key)) => Some(key_range::Upper::Through(key)),
-            (None, None) => None,
-        };
-        Ok(KeyRange { lower, upper, prefix: bound(&self.prefix)? })
+        let mut range = bound(&self.prefix)?.map_or_else(Range::all, Range::prefix);
+        if let Some(key) = bound(&self.from)? {
+            range = range.from_key(key);
+        }
+        if let Some(key) = bound(&self.after)? {
+            range = range.after(key);
+        }
+        if let Some(key) = bound(&self.before)? {
+            range = range.before(key);
+        }
+        if let Some(key) = bound(&self.through)? {
+            range = range.through(key);
+        }
+        Ok(range)
     }
 }

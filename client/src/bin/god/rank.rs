@@ -2,6 +2,7 @@
 
 use crate::{context::Context, failure::Failure, input, output};
 use clap::Args;
+use god_client::Rank;
 use serde_json::json;
 use std::ffi::OsString;
 
@@ -20,6 +21,6 @@ pub struct RankArgs {
 
 pub async fn run(context: &Context, args: &RankArgs) -> Result<(), Failure> {
     let key = input::key(&args.key, context.encodings().0)?;
-    let (rank, exists) = context.rank(key).await?;
+    let Rank { rank, exists } = context.rank(key).await?;
     output::document(context.output(), &json!({ "rank": rank, "exists": exists }), || rank.to_string())
 }

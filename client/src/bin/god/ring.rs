@@ -29,7 +29,7 @@ pub struct RingArgs {
 }
 
 pub async fn run(context: &Context, args: &RingArgs) -> Result<(), Failure> {
-    let ring = context.ring().await?;
+    let ring = context.client().ring().await?;
     output::document(context.output(), &as_json(&ring, args.arcs), || as_text(&ring, args.arcs))
 }
 

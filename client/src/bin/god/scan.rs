@@ -5,20 +5,15 @@ use crate::{
     context::Context,
     failure::Failure,
     output,
-    put::version_text,
     range::RangeArgs,
     records::{WriteFormat, entry_json, write_entry},
 };
-use bytes::Bytes;
 use clap::Args;
-use god_proto::{
-    MAX_PAGE,
-    v1::{KeyRange, KeyValue},
+use god_client::Entry;
+use std::{
+    io::{self, BufWriter, Write as _},
+    time::{SystemTime, UNIX_EPOCH},
 };
-use std::io::{self, BufWriter, Write as _};
-
-/// Keys on a page where the command sets no lower limit.
-const PAGE: u32 = 1_000;
 
 /// Prints keys and values in order
 #[derive(Args, Debug)]
@@ -46,55 +41,20 @@ pub struct ScanArgs {
     keys_only: bool,
 }
 
-/// A scan, page by page.
-pub struct Pages<'a> {
-    pub context: &'a Context,
-    pub range: KeyRange,
-    pub reverse: bool,
-    pub keys_only: bool,
-    /// Keys still wanted; `None`: all.
-    pub left: Option<u64>,
-    continuation: Option<Bytes>,
-}
-
-impl<'a> Pages<'a> {
-    pub fn new(context: &'a Context, range: KeyRange) -> Pages<'a> {
-        Pages {
-            context,
-            range,
-            reverse: false,
-            keys_only: false,
-            left: None,
-            continuation: Some(Bytes::new()),
-        }
-    }
-
-    /// The next page; `None` at the end. A page may be empty.
-    pub async fn next(&mut self) -> Result<Option<Vec<KeyValue>>, Failure> {
-        if self.left == Some(0) {
-            return Ok(None);
-        }
-        let Some(continuation) = self.continuation.take() else { return Ok(None) };
-        let limit = self.left.map_or(PAGE, |left| left.min(PAGE.min(MAX_PAGE).into()) as u32);
-        let mut page =
-            self.context.page(self.range.clone(), self.reverse, limit, continuation, self.keys_only).await?;
-        if let Some(left) = &mut self.left {
-            page.entries.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
-            *left -= page.entries.len() as u64;
-        }
-        self.continuation = Some(page.continuation).filter(|continuation| !continuation.is_empty());
-        Ok(Some(page.entries))
-    }
-}
-
 pub async fn run(context: &Context, args: &ScanArgs) -> Result<(), Failure> {
     let encodings = context.encodings();
-    let mut pages = Pages::new(context, args.range.range(encodings.0)?);
-    pages.reverse = args.reverse;
-    pages.keys_only = args.keys_only;
-    pages.left = args.limit;
+    let mut scan = context.scan(args.range.range(encodings.0)?);
+    if args.reverse {
+        scan = scan.reverse();
+    }
+    if args.keys_only {
+        scan = scan.keys_only();
+    }
+    if let Some(limit) = args.limit {
+        scan = scan.limit(limit);
+    }
     let mut out = BufWriter::new(io::stdout().lock());
-    while let Some(entries) = pages.next().await? {
+    while let Some(entries) = scan.next_page().await? {
         for entry in &entries {
             let value = (!args.keys_only).then_some(&entry.value[..]);
             if context.output() == Output::Table {
@@ -111,13 +71,16 @@ pub async fn run(context: &Context, args: &ScanArgs) -> Result<(), Failure> {
 }
 
 /// An entry as a JSON object.
-pub fn json(context: &Context, entry: &KeyValue, value: Option<&[u8]>) -> serde_json::Value {
+pub fn json(context: &Context, entry: &Entry, value: Option<&[u8]>) -> serde_json::Value {
     let mut json = entry_json(context.encodings(), &entry.key, value);
-    if let Some(version) = &entry.version {
-        json.insert("version".to_owned(), version_text(version).into());
-    }
-    if entry.expires_at_ms > 0 {
-        json.insert("expires_at_ms".to_owned(), entry.expires_at_ms.into());
+    json.insert("version".to_owned(), entry.version.to_string().into());
+    if let Some(at) = entry.expires_at {
+        json.insert("expires_at_ms".to_owned(), millis(at).into());
     }
     json.into()
+}
+
+/// Milliseconds since 1970.
+pub fn millis(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

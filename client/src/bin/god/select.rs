@@ -28,7 +28,7 @@ pub async fn run(context: &Context, args: &SelectArgs) -> Result<(), Failure> {
     let Some(entry) = context.select(args.rank).await? else {
         return Err(Failure::NotFound(format!(
             "not found: keyspace {} has {} keys or fewer",
-            context.keyspace(),
+            context.name(),
             args.rank
         )));
     };

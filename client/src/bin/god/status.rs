@@ -25,7 +25,7 @@ A * marks the voters, which decide changes of the ring.")]
 pub struct StatusArgs {}
 
 pub async fn run(context: &Context, _: &StatusArgs) -> Result<(), Failure> {
-    let reply = context.status().await?;
+    let reply = context.client().status().await?;
     output::document(context.output(), &as_json(&reply), || as_text(&reply))
 }
 

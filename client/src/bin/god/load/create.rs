@@ -16,8 +16,8 @@ const MAX_PARTS: usize = 1_024;
 
 /// Makes the keyspace if it is not there, with as many copies as `default` has.
 pub async fn create(context: &Context, source: &Source, order: CreateAs) -> Result<(), Failure> {
-    let keyspaces = context.keyspaces().await?;
-    if keyspaces.iter().any(|keyspace| keyspace.name == context.keyspace()) {
+    let keyspaces = context.client().list_keyspaces().await?;
+    if keyspaces.iter().any(|keyspace| keyspace.name == context.name()) {
         return Ok(());
     }
     let (replicas, write_quorum, read_quorum) =
@@ -36,7 +36,7 @@ pub async fn create(context: &Context, source: &Source, order: CreateAs) -> Resu
         CreateAs::Hashed => Partitioner::Hashed,
     };
     let request = CreateKeyspaceRequest {
-        name: context.keyspace().to_owned(),
+        name: context.name().to_owned(),
         partitioner: partitioner.into(),
         replicas,
         write_quorum,
@@ -45,17 +45,17 @@ pub async fn create(context: &Context, source: &Source, order: CreateAs) -> Resu
         default_ttl_ms: 0,
         splits,
     };
-    match context.create_keyspace(request).await {
+    match context.client().create_keyspace(request).await {
         Ok(_) => Ok(()),
         // Somebody else made it meanwhile.
-        Err(Failure::Rejected(rejected)) if rejected.reason() == Reason::Exists => Ok(()),
-        Err(failure) => Err(failure),
+        Err(error) if error.reason() == Some(Reason::Exists) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 
 /// Reads the file once for its keys: as many parts as the nodes lead arcs.
 async fn splits(context: &Context, source: &Source) -> Result<Vec<Bytes>, Failure> {
-    let ring = context.ring().await?;
+    let ring = context.client().ring().await?;
     let weights: f64 = ring.nodes.iter().map(|node| node.weight).sum();
     let parts = (weights * f64::from(ring.virtual_nodes)).round() as usize;
     let mut sample = Sample::default();

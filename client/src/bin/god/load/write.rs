@@ -3,12 +3,14 @@
 use super::feed::{Fed, Source};
 use crate::{context::Context, failure::Failure, figures::counted, progress::Progress, records::Record};
 use futures::StreamExt as _;
-use god_proto::v1::Reason;
+use god_client::{Error, Reason};
 use std::time::Duration;
 use tokio_stream::wrappers::ReceiverStream;
 
 /// How often a write is tried again while the cluster is busy.
 const BUSY_TRIES: u32 = 50;
+/// The wait in between where the cluster names none.
+const BUSY_LEAST: Duration = Duration::from_millis(5);
 /// The longest wait in between.
 const BUSY_WAIT: Duration = Duration::from_secs(1);
 /// Problems that are told one by one; the rest are counted.
@@ -132,7 +134,7 @@ pub async fn write(
 fn is_final(failure: &Failure) -> bool {
     match failure {
         Failure::Rejected(rejected) => {
-            matches!(rejected.reason(), Reason::NoSuchKeyspace | Reason::NotInitialised | Reason::DiskFull)
+            matches!(rejected.reason, Reason::NoSuchKeyspace | Reason::NotInitialised | Reason::DiskFull)
         }
         Failure::Refused(_) | Failure::Unknown(_) | Failure::NotFound(_) => false,
         Failure::Usage(_) | Failure::Unreachable(_) | Failure::OutputClosed => true,
@@ -143,13 +145,12 @@ fn is_final(failure: &Failure) -> bool {
 async fn put(context: &Context, record: Record) -> Result<(), Failure> {
     let mut tries = 0;
     loop {
-        match context.put(record.key.clone(), record.value.clone(), None).await {
-            Err(Failure::Rejected(rejected)) if rejected.reason() == Reason::Busy && tries < BUSY_TRIES => {
+        match context.put(record.key.clone(), record.value.clone()).await {
+            Err(Error::Refused { reason: Reason::Busy, retry_after, .. }) if tries < BUSY_TRIES => {
                 tries += 1;
-                let asked = Duration::from_millis(rejected.retry_after_ms.max(1).into());
-                tokio::time::sleep(asked.min(BUSY_WAIT)).await;
+                tokio::time::sleep(retry_after.unwrap_or(BUSY_LEAST).min(BUSY_WAIT)).await;
             }
-            outcome => return outcome.map(|_| ()),
+            outcome => return Ok(outcome.map(|_| ())?),
         }
     }
 }

@@ -1,0 +1,61 @@
+//! One connection to one node: a stream of numbered calls, many to a frame, with deadlines and an end to waiting.
+
+mod queue;
+mod stream;
+
+pub(crate) use queue::{Lost, Outcome, Waiting};
+pub(crate) use stream::{Lane, State};
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::{Notify, Semaphore};
+
+/// What all lanes of a client share.
+pub(crate) struct Shared {
+    /// How long to wait for a connection.
+    pub connect_timeout: std::time::Duration,
+    /// After how much silence a lane counts as stalled.
+    pub stall: std::time::Duration,
+    /// Places for calls in flight; a lane gives back what its calls took.
+    pub places: Semaphore,
+    /// Rings, and what is heard of them.
+    pub news: News,
+}
+
+/// What lanes hear about the ring.
+#[derive(Default)]
+pub(crate) struct News {
+    known: AtomicU64,
+    heard: AtomicU64,
+    arrived: Notify,
+}
+
+impl News {
+    /// A node told its epoch. Cost: one load where it is nothing new.
+    pub fn heard(&self, epoch: u64) {
+        if epoch > self.known.load(Ordering::Relaxed)
+            && self.heard.fetch_max(epoch, Ordering::Relaxed) < epoch
+        {
+            self.arrived.notify_one();
+        }
+    }
+
+    /// The ring of this epoch is in use.
+    pub fn knows(&self, epoch: u64) {
+        self.known.fetch_max(epoch, Ordering::Relaxed);
+    }
+
+    /// Whether there is a newer ring than the one in use.
+    pub fn is_behind(&self) -> bool {
+        self.heard.load(Ordering::Relaxed) > self.known.load(Ordering::Relaxed)
+    }
+
+    /// The ring may have changed: a node cannot be reached, or the client ends.
+    pub fn look(&self) {
+        self.arrived.notify_one();
+    }
+
+    /// Waits for a reason to ask for the ring.
+    pub async fn arrived(&self) {
+        self.arrived.notified().await;
+    }
+}
