@@ -3,7 +3,8 @@
 //! After Lamport, *Paxos Made Simple* (2001), section 2.2. Whoever keeps an [`Acceptor`] makes its state durable before
 //! it lets an answer out (invariant EPOCH-DECIDED-ONCE).
 
-/// The number of an attempt: ordered, and distinct for distinct proposers.
+/// The number of an attempt: ordered, and distinct for distinct proposers. One proposer's may repeat (see
+/// [`Acceptor::prepare`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ballot {
     /// Grows with each attempt.
@@ -30,7 +31,7 @@ impl<V> Default for Acceptor<V> {
 pub enum Promise<V> {
     /// It will accept nothing of a lower ballot, and has accepted this so far.
     Granted(Option<(Ballot, V)>),
-    /// It has promised this higher ballot.
+    /// It has promised this ballot, which is as high or higher.
     Refused(Ballot),
 }
 
@@ -50,9 +51,10 @@ impl<V: Clone> Acceptor<V> {
         self.accepted.as_ref()
     }
 
-    /// Phase 1b. A repeated message is answered again.
+    /// Phase 1b. Grants a ballot once: a proposer that forgot its attempts, or makes two at a time, may use a number
+    /// again, and whoever gets a majority for it must be the only one to propose under it.
     pub fn prepare(&mut self, ballot: Ballot) -> Promise<V> {
-        if ballot < self.promised {
+        if ballot <= self.promised {
             return Promise::Refused(self.promised);
         }
         self.promised = ballot;

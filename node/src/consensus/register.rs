@@ -22,7 +22,7 @@ use prost::Message;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::{
     sync::Mutex,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout_at},
 };
 use uuid::Uuid;
 
@@ -56,6 +56,9 @@ pub enum RegisterError {
         "the change may or may not take place: too few of the ring's voters answered; look at the ring again"
     )]
     Unknown,
+    /// This node's changes before this one have not ended; this one was not begun.
+    #[error("changes of the ring that this node was asked for before have not ended; try again")]
+    Busy,
     /// The disk failed.
     #[error(transparent)]
     Storage(#[from] EngineError),
@@ -76,6 +79,8 @@ pub struct Register {
     transport: Arc<dyn Transport>,
     seams: Seams,
     instance: Mutex<Instance>,
+    /// Held by the one change that this node proposes: two would only outbid one another.
+    proposing: Mutex<()>,
     /// Targets that are being asked for a newer ring.
     fetching: parking_lot::Mutex<BTreeSet<Target>>,
 }
@@ -111,6 +116,7 @@ impl Register {
             transport,
             seams,
             instance: Mutex::new(instance),
+            proposing: Mutex::default(),
             fetching: parking_lot::Mutex::default(),
         })
     }
@@ -136,8 +142,10 @@ impl Register {
         edit: impl Fn(&Ring) -> Result<Option<Ring>, ChangeError>,
     ) -> Result<Arc<Ring>, RegisterError> {
         let deadline = Instant::now() + timeout;
+        let _turn = timeout_at(deadline, self.proposing.lock()).await.map_err(|_| RegisterError::Busy)?;
         let mut open: Vec<RingDocument> = Vec::new();
-        let mut round = 0;
+        // Above what this node promised: what others of its attempts used, at least where it has a vote.
+        let mut round = self.instance.lock().await.acceptor.promised().round;
         let mut pause = Duration::from_millis(4);
         loop {
             let ring = self.current.get().ok_or(RegisterError::NoRing)?;

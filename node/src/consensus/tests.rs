@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use super::*;
+use super::{paxos::majority, *};
 use crate::{
     engine::SimulatedDisk,
     peer::{Call, CallError, Target, Transport, failure},
@@ -31,6 +31,8 @@ struct World {
     disks: Mutex<BTreeMap<u32, SimulatedDisk>>,
     /// Every document that any node held to be decided, by epoch.
     decided: Mutex<BTreeMap<u64, RingDocument>>,
+    /// Epochs that were decided twice.
+    twice: Mutex<Vec<u64>>,
     /// Whether an acceptor forgets its promises when it starts again: a defect, to see that it is found.
     forgetful: bool,
 }
@@ -63,6 +65,7 @@ impl World {
             nodes: Mutex::default(),
             disks: Mutex::default(),
             decided: Mutex::default(),
+            twice: Mutex::default(),
             forgetful,
         })
     }
@@ -98,6 +101,7 @@ impl World {
             let mut batch = crate::engine::Batch::default();
             batch.delete(crate::engine::Table::System, &b"ring/acceptor"[..]);
             crate::engine::Engine::commit(&*engine, batch).unwrap();
+            crate::engine::Engine::sync(&*engine).unwrap();
         }
         let seams = Seams {
             wall: Arc::new(SystemWall),
@@ -119,11 +123,18 @@ impl World {
         register
     }
 
-    /// EPOCH-DECIDED-ONCE.
+    /// EPOCH-DECIDED-ONCE. Kept rather than asserted: a watching task's panic would be nobody's.
     fn note(&self, ring: &Ring) {
         let mut decided = self.decided.lock();
         let first = decided.entry(ring.epoch().0).or_insert_with(|| ring.document().clone());
-        assert!(first == ring.document(), "EPOCH-DECIDED-ONCE: epoch {} was decided twice", ring.epoch());
+        if first != ring.document() {
+            self.twice.lock().push(ring.epoch().0);
+        }
+    }
+
+    fn check(&self, seed: u64) {
+        let twice = self.twice.lock();
+        assert!(twice.is_empty(), "EPOCH-DECIDED-ONCE: seed {seed}: epochs {twice:?} were decided twice");
     }
 
     fn crash(&self, number: u32) {
@@ -155,7 +166,7 @@ async fn cluster(world: &Arc<World>, nodes: u32) -> Vec<Arc<Register>> {
     let ring = found(uuid(99), &joiner(1), founding).unwrap();
     registers[0].found(ring).await.unwrap();
     for number in 2..=nodes {
-        ring =
+        let joined =
             registers[0].change(Duration::from_secs(60), |ring| join(ring, &joiner(number))).await.unwrap();
         let register = world.start(number);
         register.learn(joined).await.unwrap();
@@ -183,6 +194,7 @@ async fn changes_from_all_sides_at_once_all_take_place_one_after_the_other() {
         });
         let rings = join_all(changes).await;
         let last = rings.into_iter().max_by_key(|ring| ring.epoch()).unwrap();
+        world.check(seed);
         for at in 0..5 {
             assert!(last.keyspace(&format!("from-{at}")).is_some(), "seed {seed}: a change was lost");
         }
@@ -207,18 +219,60 @@ async fn a_minority_of_voters_down_holds_nothing_up_and_a_majority_down_is_said(
     registers[0].change(Duration::from_secs(10), create("c")).await.unwrap();
 }
 
+/// Many changes by one node at once, with crashes: its ballots repeat, and yet each epoch is decided once.
+#[tokio::test(start_paused = true)]
+async fn changes_of_one_node_at_once_all_take_place() {
+    for seed in 0..20 {
+        let world = World::new(seed, 50, false);
+        let registers = cluster(&world, 3).await;
+        let changes = (0..6).map(|at| {
+            let register = Arc::clone(&registers[at % 2]);
+            let name = format!("k{at}");
+            async move {
+                let create = |ring: &Ring| match ring.keyspace(&name) {
+                    Some(_) => Ok(None),
+                    None => create_keyspace(ring, &keyspace(name.clone()), &[]).map(Some),
+                };
+                register.change(Duration::from_secs(120), create).await.unwrap()
+            }
+        });
+        let rings = join_all(changes).await;
+        let last = rings.into_iter().max_by_key(|ring| ring.epoch()).unwrap();
+        world.check(seed);
+        for at in 0..6 {
+            assert!(last.keyspace(&format!("k{at}")).is_some(), "seed {seed}: change {at} was lost");
+        }
+    }
+}
+
+#[test]
+fn a_ballot_used_again_gets_no_second_majority() {
+    // Node 1 proposed 7 under (1, 1) to a majority, forgot that, and tries (1, 1) again with another value.
+    let ballot = Ballot { round: 1, node: 1 };
+    let mut voters = [Acceptor::<u32>::default(), Acceptor::default(), Acceptor::default()];
+    for voter in &mut voters[..2] {
+        assert_eq!(voter.prepare(ballot), Promise::Granted(None));
+    }
+    let granted = voters.iter_mut().filter_map(|voter| match voter.prepare(ballot) {
+        Promise::Granted(accepted) => Some(accepted),
+        Promise::Refused(_) => None,
+    });
+    assert!(granted.count() < majority(3), "two proposals under one ballot");
+}
+
 /// Changes by all, while nodes crash and start again. Says how many were acknowledged.
 async fn storm(seed: u64, forgetful: bool) {
-    let world = World::new(seed, 100, forgetful);
+    let world = World::new(seed, 150, forgetful);
     let registers = cluster(&world, 3).await;
     drop(registers);
+    // As long as changes go on; spaced like the messages' ways, so that crashes come in the midst of attempts.
     let crashes = async {
-        for _ in 0..30 {
+        loop {
             let number = world.entropy.below(3) as u32 + 1;
             world.crash(number);
-            sleep(Duration::from_millis(world.entropy.below(40))).await;
+            sleep(Duration::from_millis(world.entropy.below(10))).await;
             world.start(number);
-            sleep(Duration::from_millis(world.entropy.below(60))).await;
+            sleep(Duration::from_millis(world.entropy.below(120))).await;
         }
     };
     let changes = join_all((0..3u32).map(|at| {
@@ -227,8 +281,13 @@ async fn storm(seed: u64, forgetful: bool) {
             let mut acknowledged = Vec::new();
             for count in 0..8 {
                 let name = format!("k{at}-{count}");
-                let register = world.nodes.lock().get(&(at + 1)).cloned();
-                let Some(register) = register else { continue };
+                let register = loop {
+                    let register = world.nodes.lock().get(&(at + 1)).cloned();
+                    if let Some(register) = register {
+                        break register;
+                    }
+                    sleep(Duration::from_millis(1)).await;
+                };
                 let create = |ring: &Ring| create_keyspace(ring, &keyspace(name.clone()), &[]).map(Some);
                 if let Ok(ring) = register.change(Duration::from_secs(2), create).await {
                     world.note(&ring);
@@ -238,7 +297,12 @@ async fn storm(seed: u64, forgetful: bool) {
             acknowledged
         }
     }));
-    let ((), acknowledged) = tokio::join!(crashes, changes);
+    let acknowledged = tokio::select! {
+        biased;
+        acknowledged = changes => acknowledged,
+        () = crashes => Vec::new(),
+    };
+    world.check(seed);
     let decided = world.decided.lock();
     let last = decided.values().next_back().unwrap();
     for (epoch, name) in acknowledged.into_iter().flatten() {

@@ -168,6 +168,12 @@ pub trait Engine: Reader + Send + Sync {
     /// Whether it wants more work. Cheap: asked for each group of writes.
     fn pressure(&self) -> Pressure;
 
+    /// The first damage that a read came upon since the engine was opened, for an operator. What is damaged is refused,
+    /// and the rest is served.
+    fn damage(&self) -> Option<String> {
+        None
+    }
+
     /// A consistent copy in a new directory, by hard links where that is possible.
     fn checkpoint(&self, to: PathBuf) -> Result<(), EngineError>;
 

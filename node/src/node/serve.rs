@@ -9,9 +9,13 @@ use crate::{
 use futures::future::BoxFuture;
 use god_proto::{
     ids::NodeId,
+    ring::Ring,
     v1::{self, Answer, Call, Reason, Rejected, answer, call, get_reply, write_reply},
 };
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
 
 const NO_CLUSTER: &str =
     "this node is in no cluster yet; run `god init` on one node, start the others with --seed";
@@ -30,6 +34,7 @@ fn refusal(error: &RegisterError) -> Rejected {
         RegisterError::NoRing => Reason::NotInitialised,
         RegisterError::Founded(_) => Reason::Exists,
         RegisterError::NoQuorum { .. } | RegisterError::Unknown => Reason::Unavailable,
+        RegisterError::Busy => Reason::Busy,
         RegisterError::Storage(_) => Reason::Storage,
     };
     rejected(reason, error.to_string())
@@ -162,6 +167,16 @@ fn or(asked: u32, default: u32) -> u32 {
     if asked == 0 { default } else { asked }
 }
 
+/// Whether the ring has the keyspace that is wished for.
+fn is_as_wished(ring: &Ring, wish: &v1::Keyspace) -> bool {
+    ring.keyspace(&wish.name).is_some_and(|found| {
+        let as_found = v1::Keyspace { id: found.id, live: found.live, ..wish.clone() };
+        let quorum = |asked| or(asked, wish.replicas / 2 + 1);
+        let (write_quorum, read_quorum) = (quorum(wish.write_quorum), quorum(wish.read_quorum));
+        *found == v1::Keyspace { write_quorum, read_quorum, ..as_found }
+    })
+}
+
 impl Node {
     /// Founds a cluster on this node.
     async fn init(self: &Arc<Self>, request: v1::InitRequest) -> Result<Vec<u8>, Rejected> {
@@ -208,7 +223,15 @@ impl Node {
             ..v1::Keyspace::default()
         };
         let splits: Vec<Vec<u8>> = request.splits.iter().map(|split| split.to_vec()).collect();
-        let edit = |ring: &god_proto::ring::Ring| create_keyspace(ring, &wish, &splits).map(Some);
+        let is_again = AtomicBool::new(false);
+        let edit = |ring: &Ring| match create_keyspace(ring, &wish, &splits) {
+            // An attempt before this one may have been decided without this node seeing so.
+            Err(ChangeError::Exists(_)) if is_again.load(Relaxed) && is_as_wished(ring, &wish) => Ok(None),
+            made => {
+                is_again.store(true, Relaxed);
+                made.map(Some)
+            }
+        };
         let ring = self
             .register
             .change(self.settings.change_timeout, edit)

@@ -72,6 +72,7 @@ impl Node {
                 troubles.push(format!("storage failed, restart the node: {problem}"))
             }
         }
+        troubles.extend(self.engine.damage().map(|damage| format!("storage is damaged: {damage}")));
         troubles
     }
 

@@ -41,7 +41,7 @@ pub struct RocksEngine {
     db: Arc<DB>,
     cache: Cache,
     directory: PathBuf,
-    gauge: Gauge,
+    gauge: Arc<Gauge>,
     ingested: AtomicU64,
 }
 
@@ -55,7 +55,7 @@ impl RocksEngine {
         });
         let db = DB::open_cf_descriptors(&db_options(settings.memory, &buffers), directory, families)
             .map_err(|error| explain(&error, Some(directory)))?;
-        let gauge = Gauge::new(directory, settings.disk_reserve);
+        let gauge = Arc::new(Gauge::new(directory, settings.disk_reserve));
         Ok(Arc::new(RocksEngine {
             db: Arc::new(db),
             cache,
@@ -64,6 +64,13 @@ impl RocksEngine {
             ingested: AtomicU64::new(0),
         }))
     }
+}
+
+/// Explains why a read failed, and takes note of it.
+fn unread(error: &rocksdb::Error, gauge: &Gauge) -> EngineError {
+    let error = explain(error, None);
+    gauge.unread(&error);
+    error
 }
 
 /// Makes an error of RocksDB one that names what happened, where, and what to do.
@@ -94,6 +101,7 @@ type Pairs<'a> = Box<dyn Iterator<Item = Result<(Bytes, Bytes), EngineError>> + 
 
 fn scan<'a>(
     db: &'a DB,
+    gauge: &'a Gauge,
     mut options: ReadOptions,
     table: Table,
     start: &[u8],
@@ -116,18 +124,18 @@ fn scan<'a>(
     let pairs = db.iterator_cf_opt(family, options, mode);
     Box::new(pairs.map(|pair| match pair {
         Ok((key, value)) => Ok((Bytes::from(key), Bytes::from(value))),
-        Err(error) => Err(explain(&error, None)),
+        Err(error) => Err(unread(&error, gauge)),
     }))
 }
 
 impl Reader for RocksEngine {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
         let found = self.db.get_pinned_cf(family(&self.db, table)?, key);
-        found.map(owned).map_err(|error| explain(&error, None))
+        found.map(owned).map_err(|error| unread(&error, &self.gauge))
     }
 
     fn scan<'a>(&'a self, table: Table, start: &[u8], end: &[u8], direction: Direction) -> Pairs<'a> {
-        scan(&self.db, ReadOptions::default(), table, start, end, direction)
+        scan(&self.db, &self.gauge, ReadOptions::default(), table, start, end, direction)
     }
 }
 
@@ -138,7 +146,7 @@ impl Engine for RocksEngine {
         match self.db.get_pinned_cf_opt(family(&self.db, table)?, key, &options) {
             Ok(found) => Ok(Cached::Hit(owned(found))),
             Err(error) if error.kind() == ErrorKind::Incomplete => Ok(Cached::Miss),
-            Err(error) => Err(explain(&error, None)),
+            Err(error) => Err(unread(&error, &self.gauge)),
         }
     }
 
@@ -146,11 +154,13 @@ impl Engine for RocksEngine {
         let family = family(&self.db, table)?;
         let sorted = keys.is_sorted();
         let found = self.db.batched_multi_get_cf(family, keys.iter().copied(), sorted);
-        found.into_iter().map(|found| found.map(owned).map_err(|error| explain(&error, None))).collect()
+        let answer = |found: Result<_, _>| found.map(owned).map_err(|error| unread(&error, &self.gauge));
+        found.into_iter().map(answer).collect()
     }
 
     fn snapshot(&self) -> Box<dyn Snapshot> {
-        Box::new(RocksSnapshot(Held::new(Arc::clone(&self.db), |db| Frozen(db.snapshot()))))
+        let held = Held::new(Arc::clone(&self.db), |db| Frozen(db.snapshot()));
+        Box::new(RocksSnapshot { held, gauge: Arc::clone(&self.gauge) })
     }
 
     fn commit(&self, batch: Batch) -> Result<(), EngineError> {
@@ -183,6 +193,10 @@ impl Engine for RocksEngine {
 
     fn pressure(&self) -> Pressure {
         self.gauge.read(&self.db)
+    }
+
+    fn damage(&self) -> Option<String> {
+        self.gauge.damage()
     }
 
     fn checkpoint(&self, to: PathBuf) -> Result<(), EngineError> {
@@ -258,19 +272,22 @@ self_cell!(
 );
 
 /// A snapshot that keeps its database open.
-struct RocksSnapshot(Held);
+struct RocksSnapshot {
+    held: Held,
+    gauge: Arc<Gauge>,
+}
 
 impl Reader for RocksSnapshot {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
-        let family = family(self.0.borrow_owner(), table)?;
-        let found = self.0.borrow_dependent().0.get_pinned_cf(family, key);
-        found.map(owned).map_err(|error| explain(&error, None))
+        let family = family(self.held.borrow_owner(), table)?;
+        let found = self.held.borrow_dependent().0.get_pinned_cf(family, key);
+        found.map(owned).map_err(|error| unread(&error, &self.gauge))
     }
 
     fn scan<'a>(&'a self, table: Table, start: &[u8], end: &[u8], direction: Direction) -> Pairs<'a> {
         let mut options = ReadOptions::default();
-        options.set_snapshot(&self.0.borrow_dependent().0);
-        scan(self.0.borrow_owner(), options, table, start, end, direction)
+        options.set_snapshot(&self.held.borrow_dependent().0);
+        scan(self.held.borrow_owner(), &self.gauge, options, table, start, end, direction)
     }
 }
 

@@ -29,12 +29,13 @@ pub struct Gauge {
     directory: PathBuf,
     reserve: u64,
     reading: Mutex<Reading>,
+    damage: Mutex<Option<String>>,
 }
 
 impl Gauge {
     pub fn new(directory: &Path, reserve: u64) -> Gauge {
         let reading = Mutex::new(Reading { at: None, pressure: Pressure::Fine, failed: None });
-        Gauge { directory: directory.to_owned(), reserve, reading }
+        Gauge { directory: directory.to_owned(), reserve, reading, damage: Mutex::default() }
     }
 
     /// Takes note that a write failed: RocksDB takes no more of them from then on.
@@ -42,6 +43,23 @@ impl Gauge {
         let mut reading = self.reading.lock();
         reading.failed.get_or_insert_with(|| error.to_string());
         reading.at = None;
+    }
+
+    /// Takes note that a read failed. Said once in the log: whoever reads may read the same again and again.
+    pub fn unread(&self, error: &EngineError) {
+        metrics::counter!("god_engine_read_errors_total").increment(1);
+        if let EngineError::Corrupt(problem) = error {
+            let mut damage = self.damage.lock();
+            if damage.is_none() {
+                tracing::error!(directory = %self.directory.display(), "{error}");
+                *damage = Some(problem.clone());
+            }
+        }
+    }
+
+    /// The first damage that was come upon.
+    pub fn damage(&self) -> Option<String> {
+        self.damage.lock().clone()
     }
 
     pub fn read(&self, db: &DB) -> Pressure {

@@ -1,0 +1,298 @@
+//! A cluster of processes.
+
+use crate::client::{Client, KEYSPACE};
+use god_proto::v1::{CreateKeyspaceRequest, InitRequest, Partitioner, StatusReply};
+use std::{
+    collections::BTreeSet,
+    fs::{self, File, OpenOptions},
+    future::Future,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::Mutex as StdMutex,
+    time::Duration,
+};
+use tempfile::TempDir;
+use tokio::{
+    sync::{Mutex, MutexGuard},
+    time::{Instant, sleep},
+};
+
+/// How long anything may take that a test waits for. Far more than it takes: a busy machine is no failure.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// One cluster at a time: they would only take the processors from each other.
+static TURN: Mutex<()> = Mutex::const_new(());
+/// Ports that were given to a node of any cluster before.
+static PORTS: StdMutex<BTreeSet<u16>> = StdMutex::new(BTreeSet::new());
+
+/// A free port that no other node of this run has.
+fn port() -> u16 {
+    loop {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        if PORTS.lock().unwrap().insert(port) {
+            return port;
+        }
+    }
+}
+
+/// Waits until `holds` gives something.
+pub async fn wait_for<T, F: Future<Output = Result<T, String>>>(
+    what: &str,
+    mut holds: impl FnMut() -> F,
+) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match holds().await {
+            Ok(found) => return found,
+            Err(problem) => assert!(Instant::now() < deadline, "waited {PATIENCE:?} for {what}: {problem}"),
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A node's process and what it was given.
+pub struct Process {
+    pub data: PathBuf,
+    pub grpc: String,
+    pub peer: String,
+    pub http: String,
+    pub arguments: Vec<String>,
+    pub variables: Vec<(String, String)>,
+    pub log: PathBuf,
+    /// The size of a file system of its own, in memory, that only the process sees: `tmpfs`' words for sizes.
+    pub disk: Option<&'static str>,
+    child: Option<Child>,
+}
+
+impl Process {
+    /// A node that is not started yet, on free ports.
+    pub fn new(data: PathBuf, log: PathBuf) -> Process {
+        let address = || format!("127.0.0.1:{}", port());
+        Process {
+            data,
+            grpc: address(),
+            peer: address(),
+            http: address(),
+            arguments: vec![],
+            variables: vec![],
+            log,
+            disk: None,
+            child: None,
+        }
+    }
+
+    pub fn command(&self) -> Command {
+        let program = env!("CARGO_BIN_EXE_god-node");
+        let mut command = match self.disk {
+            None => Command::new(program),
+            Some(size) => {
+                // A mount namespace of its own: the file system ends with the process.
+                let parent = self.data.parent().unwrap().display();
+                let script = format!("mount -t tmpfs -o size={size} tmpfs {parent} && exec {program} \"$@\"");
+                let mut command = Command::new("unshare");
+                if !rustix::process::geteuid().is_root() {
+                    command.args(["--user", "--map-root-user"]);
+                }
+                command.args(["--mount", "sh", "-c", &script, "god-node"]);
+                command
+            }
+        };
+        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").arg("--data").arg(&self.data);
+        command.args(["--grpc-address", &self.grpc, "--peer-address", &self.peer]);
+        command.args(["--http-address", &self.http]).args(&self.arguments);
+        command.envs(self.variables.iter().cloned());
+        command
+    }
+
+    pub fn start(&mut self) {
+        assert!(self.child.is_none(), "it runs already");
+        let log: File = OpenOptions::new().create(true).append(true).open(&self.log).unwrap();
+        let mut command = self.command();
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        self.child = Some(command.spawn().unwrap());
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let child = self.child.as_ref().expect("it runs");
+        let pid = rustix::process::Pid::from_child(child);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// SIGSTOP: the process is there, its connections are open, and it does nothing.
+    pub fn freeze(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    pub fn thaw(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    /// SIGTERM, and waits for the end. Whether it went well.
+    pub fn terminate(&mut self) -> bool {
+        self.signal(rustix::process::Signal::TERM);
+        self.child.take().expect("it runs").wait().unwrap().success()
+    }
+
+    /// Waits for a process that ends by itself.
+    pub async fn ended(&mut self) -> std::process::ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        let child = self.child.as_mut().expect("it was started");
+        loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                self.child = None;
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the node did not end; its log:\n{}", self.log());
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The data directory as the process sees it.
+    pub fn data_inside(&self) -> PathBuf {
+        let pid = self.child.as_ref().expect("it runs").id();
+        PathBuf::from(format!("/proc/{pid}/root{}", self.data.display()))
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub fn runs(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
+    }
+
+    pub fn client(&self) -> Client {
+        Client::of(&self.grpc)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // A stopped process is killed as any other.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let tail = &lines[lines.len().saturating_sub(15)..];
+            eprintln!("--- the end of the log of {}:\n{}", self.data.display(), tail.join("\n"));
+        }
+    }
+}
+
+/// Some nodes that are one cluster.
+pub struct Cluster {
+    pub nodes: Vec<Process>,
+    directory: TempDir,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Cluster {
+    /// Nodes that are not started yet; all but the first are told to join it.
+    pub async fn prepare(nodes: usize, arguments: &[&str]) -> Cluster {
+        let turn = TURN.lock().await;
+        let directory = TempDir::new().unwrap();
+        let at = |name: String| directory.path().join(name);
+        let mut nodes: Vec<Process> = (1..=nodes)
+            .map(|id| Process::new(at(format!("node-{id}")), at(format!("node-{id}.log"))))
+            .collect();
+        let first = nodes[0].peer.clone();
+        for (index, node) in nodes.iter_mut().enumerate() {
+            node.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+            node.arguments.extend(["--memory", "64MiB"].map(str::to_owned));
+            if index > 0 {
+                node.arguments.extend(["--seed".to_owned(), first.clone()]);
+            }
+        }
+        Cluster { nodes, directory, _turn: turn }
+    }
+
+    /// Nodes that are up and have founded a cluster, with N = 3, W = 2, R = 2.
+    pub async fn start(nodes: usize, arguments: &[&str]) -> Cluster {
+        let mut cluster = Cluster::prepare(nodes, arguments).await;
+        cluster.found().await;
+        cluster
+    }
+
+    /// Starts all nodes, and founds the cluster.
+    pub async fn found(&mut self) {
+        for node in &mut self.nodes {
+            node.start();
+        }
+        let init = InitRequest { replicas: 3, write_quorum: 2, read_quorum: 2, virtual_nodes: 4 };
+        let first = self.nodes[0].client();
+        wait_for("the cluster to be founded", || {
+            let mut first = first.clone();
+            async move { first.init(init).await }
+        })
+        .await;
+        self.wait_until_up().await;
+        let keyspace = CreateKeyspaceRequest {
+            name: KEYSPACE.to_owned(),
+            partitioner: Partitioner::Ordered.into(),
+            ..CreateKeyspaceRequest::default()
+        };
+        let created = first.cluster.clone().create_keyspace(keyspace).await.unwrap().into_inner();
+        assert!(created.failed.is_none(), "{created:?}");
+        self.wait_until_up().await;
+    }
+
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Waits until every node says of every node that it is up and ready.
+    pub async fn wait_until_up(&mut self) {
+        let count = self.nodes.len();
+        for node in &self.nodes {
+            let client = node.client();
+            wait_for("all nodes to be up", || {
+                let mut client = client.clone();
+                async move {
+                    let status = client.status().await?;
+                    let states: Vec<String> = status.nodes.iter().map(|node| node.state.clone()).collect();
+                    match states.len() == count && states.iter().all(|state| state == "up") {
+                        true => Ok(()),
+                        false => Err(format!("{} says {states:?}", client.server())),
+                    }
+                }
+            })
+            .await;
+        }
+    }
+
+    /// Waits until no node keeps hints for another.
+    pub async fn wait_for_hints(&self) {
+        let client = self.nodes[0].client();
+        let pending = |status: StatusReply| {
+            let reports: Vec<_> = status.nodes.into_iter().map(|node| node.report).collect();
+            match reports.iter().all(|report| report.as_ref().is_some_and(|report| report.hints_pending == 0))
+            {
+                true => Ok(()),
+                false => Err(format!(
+                    "pending: {:?}",
+                    reports
+                        .iter()
+                        .map(|report| report.as_ref().map(|it| it.hints_pending))
+                        .collect::<Vec<_>>()
+                )),
+            }
+        };
+        wait_for("hints to be replayed", || {
+            let mut client = client.clone();
+            async move { pending(client.status().await?) }
+        })
+        .await;
+    }
+}

@@ -1,0 +1,19 @@
+//! Real nodes, real disks, real signals: what a cluster keeps when its processes are killed, stopped, set to a wrong
+//! time, or given a damaged disk.
+//!
+//! Clusters run one at a time, on free ports of the loopback interface, in directories of their own. Only processes
+//! that a test started are signalled.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod client;
+mod clocks;
+mod cluster;
+mod damage;
+mod directory;
+mod doors;
+mod full_disk;
+mod hang;
+mod kill;
+mod load;
+mod settings;
