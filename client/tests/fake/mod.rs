@@ -1,10 +1,13 @@
-//! A cluster of one, in memory: enough of the protocol for the command to be tested from outside.
+//! A cluster in memory: enough of the protocol for the client and the command to be tested from outside.
 //!
-//! Keys in any keyspace share one map. Three keys are special: `refused` is refused, `unknown` has an unknown
+//! Its nodes replicate nothing: each answers from its own map, so that a test sees who was asked. Keys in any keyspace
+//! share one map. Three keys are special: `refused` is refused, `unknown` has an unknown
 //! outcome, and `busy` is refused as busy the first time.
 
-// A reply holds its version in an option.
-#![allow(clippy::unnecessary_wraps)]
+// A reply holds its version in an option. Not every test uses all of it.
+#![allow(clippy::unnecessary_wraps, dead_code)]
+
+mod knobs;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -25,24 +28,54 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::Ordering},
 };
 use tonic::{Request, Response, Status, Streaming, transport::server::TcpIncoming};
+
+pub use knobs::Knobs;
 
 type Pairs = BTreeMap<Bytes, Bytes>;
 type Reply<T> = Result<Response<T>, Status>;
 
-/// The cluster; clones are the same one.
+/// A node; clones are the same one.
 #[derive(Clone)]
 pub struct Fake {
     pub address: SocketAddr,
+    pub knobs: Arc<Knobs>,
     pairs: Arc<Mutex<Pairs>>,
-    keyspaces: Arc<Mutex<Vec<Keyspace>>>,
+    world: Arc<Mutex<World>>,
     was_busy: Arc<Mutex<bool>>,
 }
 
-/// Starts one on threads of its own; it ends with the test's process.
+/// What the nodes have in common.
+struct World {
+    keyspaces: Vec<Keyspace>,
+    addresses: Vec<String>,
+    epoch: u64,
+    /// Numbers of the nodes that hold all keys.
+    replicas: Vec<u32>,
+}
+
+/// A cluster of one.
 pub fn start() -> Fake {
+    let [fake] = start_many();
+    fake
+}
+
+/// Nodes 1 and up, each on a thread of its own, which ends with the test's process. All hold all keys.
+pub fn start_many<const N: usize>() -> [Fake; N] {
+    let replicas: Vec<u32> = (1..=N as u32).collect();
+    let world = World { keyspaces: Vec::new(), addresses: Vec::new(), epoch: 1, replicas };
+    let world = Arc::new(Mutex::new(world));
+    let fakes: [Fake; N] = std::array::from_fn(|_| start_one(Arc::clone(&world)));
+    let mut shared = world.lock().unwrap();
+    shared.keyspaces.push(keyspace(1, "default", N as u32));
+    shared.addresses = fakes.iter().map(|fake| fake.address.to_string()).collect();
+    drop(shared);
+    fakes
+}
+
+fn start_one(world: Arc<Mutex<World>>) -> Fake {
     let (tell, told) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -50,8 +83,9 @@ pub fn start() -> Fake {
             let listener = TcpIncoming::bind(([127, 0, 0, 1], 0).into()).unwrap();
             let fake = Fake {
                 address: listener.local_addr().unwrap(),
+                knobs: Arc::default(),
                 pairs: Arc::default(),
-                keyspaces: Arc::new(Mutex::new(vec![keyspace(1, "default")])),
+                world,
                 was_busy: Arc::default(),
             };
             tell.send(fake.clone()).unwrap();
@@ -66,13 +100,13 @@ pub fn start() -> Fake {
     told.recv().unwrap()
 }
 
-fn keyspace(id: u32, name: &str) -> Keyspace {
+fn keyspace(id: u32, name: &str, replicas: u32) -> Keyspace {
     Keyspace {
         id,
         name: name.to_owned(),
-        replicas: 1,
-        write_quorum: 1,
-        read_quorum: 1,
+        replicas,
+        write_quorum: replicas / 2 + 1,
+        read_quorum: replicas / 2 + 1,
         ..Keyspace::default()
     }
 }
@@ -106,8 +140,29 @@ impl Fake {
         self.pairs.lock().unwrap().clone()
     }
 
+    /// Puts a pair where only this node sees it.
+    pub fn holds(&self, key: &'static str, value: &'static str) {
+        self.pairs.lock().unwrap().insert(key.into(), value.into());
+    }
+
+    /// The next epoch, in which these nodes hold all keys.
+    pub fn move_to(&self, replicas: &[u32]) {
+        let mut world = self.world.lock().unwrap();
+        world.epoch += 1;
+        world.replicas = replicas.to_vec();
+    }
+
+    /// The ring says that the nodes are at these addresses.
+    pub fn claim_addresses(&self, addresses: &[String]) {
+        self.world.lock().unwrap().addresses = addresses.to_vec();
+    }
+
     fn refusal(&self, name: &str) -> Option<Rejected> {
-        let known = self.keyspaces.lock().unwrap().iter().any(|keyspace| keyspace.name == name);
+        if self.knobs.busy.load(Ordering::SeqCst) {
+            return Some(rejected(Reason::Busy, "too much is waiting"));
+        }
+        let known = self.world.lock().unwrap().keyspaces.iter().any(|keyspace| keyspace.name == name)
+            && !self.knobs.ignorant.load(Ordering::SeqCst);
         (!known).then(|| rejected(Reason::NoSuchKeyspace, &format!("keyspace {name} is not there")))
     }
 
@@ -133,7 +188,7 @@ impl Fake {
         WriteReply { outcome: Some(outcome) }
     }
 
-    fn read(&self, keyspace: &str, key: &Bytes) -> GetReply {
+    fn read(&self, keyspace: &str, key: &Bytes, at_least: Option<Version>) -> GetReply {
         let outcome = match (self.refusal(keyspace), self.pairs.lock().unwrap().get(key)) {
             (Some(refusal), _) => get_reply::Outcome::Failed(refusal),
             (None, Some(value)) => get_reply::Outcome::Found(Found {
@@ -141,6 +196,9 @@ impl Fake {
                 version: version(),
                 expires_at_ms: 0,
             }),
+            (None, None) if at_least.is_some() => {
+                get_reply::Outcome::Failed(rejected(Reason::Stale, "no answer is as new as asked"))
+            }
             (None, None) => get_reply::Outcome::Missing(Missing { version: None }),
         };
         GetReply { outcome: Some(outcome) }
@@ -154,7 +212,9 @@ impl Fake {
             Some(call::Call::Delete(delete)) => {
                 Some(v1::answer::Answer::Write(self.write(&delete.keyspace, &delete.key, None)))
             }
-            Some(call::Call::Get(get)) => Some(v1::answer::Answer::Get(self.read(&get.keyspace, &get.key))),
+            Some(call::Call::Get(get)) => {
+                Some(v1::answer::Answer::Get(self.read(&get.keyspace, &get.key, get.at_least)))
+            }
             None => None,
         };
         Answer { answer }
@@ -175,7 +235,7 @@ impl store_server::Store for Fake {
 
     async fn get(&self, request: Request<GetRequest>) -> Reply<GetReply> {
         let get = request.into_inner();
-        Ok(Response::new(self.read(&get.keyspace, &get.key)))
+        Ok(Response::new(self.read(&get.keyspace, &get.key, get.at_least)))
     }
 
     async fn batch(&self, request: Request<BatchRequest>) -> Reply<BatchReply> {
@@ -187,14 +247,28 @@ impl store_server::Store for Fake {
     type PipelineStream = Pin<Box<dyn futures::Stream<Item = Result<PipelineReply, Status>> + Send>>;
 
     async fn pipeline(&self, request: Request<Streaming<PipelineRequest>>) -> Reply<Self::PipelineStream> {
+        if self.knobs.down.load(Ordering::SeqCst) {
+            return Err(Status::unavailable("this node is down"));
+        }
         let fake = self.clone();
         let replies = request.into_inner().map(move |request| {
-            let calls = request?.calls.into_iter();
-            let answers = calls
-                .map(|numbered| NumberedAnswer { id: numbered.id, answer: Some(fake.answer(numbered.call)) })
-                .collect();
-            Ok(PipelineReply { answers, epoch: 1 })
+            let fake = fake.clone();
+            async move {
+                let request = request?;
+                fake.knobs.sees(&request);
+                fake.knobs.answers().await;
+                let calls = request.calls.into_iter();
+                let answers = calls
+                    .map(|numbered| NumberedAnswer {
+                        id: numbered.id,
+                        answer: Some(fake.answer(numbered.call)),
+                    })
+                    .collect();
+                let epoch = fake.world.lock().unwrap().epoch;
+                Ok(PipelineReply { answers, epoch })
+            }
         });
+        let replies = replies.buffer_unordered(1_024).take_until(Box::pin(self.knobs.is_cut()));
         Ok(Response::new(Box::pin(replies)))
     }
 
@@ -259,35 +333,35 @@ impl cluster_server::Cluster for Fake {
     }
 
     async fn ring(&self, _: Request<RingRequest>) -> Reply<RingReply> {
-        let keyspaces = self.keyspaces.lock().unwrap().clone();
+        let world = self.world.lock().unwrap();
+        let keyspaces = world.keyspaces.clone();
         let arc = |keyspace: &Keyspace| RingArc {
             id: u64::from(keyspace.id),
             start: Position::keyspace_start(KeyspaceId(keyspace.id)).into_bytes(),
-            replicas: vec![1],
+            replicas: world.replicas.clone(),
             transition: None,
         };
-        let address = self.address.to_string();
-        let node = Member {
-            number: 1,
-            uuid: vec![1; 16].into(),
+        let node = |(at, address): (usize, &String)| Member {
+            number: at as u32 + 1,
+            uuid: vec![at as u8 + 1; 16].into(),
             grpc_address: address.clone(),
             peer_address: address.clone(),
-            http_address: address,
+            http_address: address.clone(),
             weight: 1.0,
             ..Member::default()
         };
         let ring = RingDocument {
             format: 1,
             cluster: vec![9; 16].into(),
-            epoch: 1,
+            epoch: world.epoch,
             voters: vec![1],
             arcs: keyspaces.iter().map(arc).collect(),
-            next_node: 2,
+            next_node: world.addresses.len() as u32 + 1,
             next_keyspace: keyspaces.len() as u32 + 1,
             next_arc: keyspaces.len() as u64 + 1,
             virtual_nodes: 4,
+            nodes: world.addresses.iter().enumerate().map(node).collect(),
             keyspaces,
-            nodes: vec![node],
             ..RingDocument::default()
         };
         Ok(Response::new(RingReply { ring: Some(ring), failed: None }))
@@ -322,18 +396,17 @@ impl cluster_server::Cluster for Fake {
 
     async fn create_keyspace(&self, request: Request<CreateKeyspaceRequest>) -> Reply<CreateKeyspaceReply> {
         let asked = request.into_inner();
-        let mut keyspaces = self.keyspaces.lock().unwrap();
-        let made = Keyspace {
-            partitioner: asked.partitioner,
-            replicas: asked.replicas,
-            ..keyspace(keyspaces.len() as u32 + 1, &asked.name)
-        };
-        keyspaces.push(made.clone());
+        let mut world = self.world.lock().unwrap();
+        let id = world.keyspaces.len() as u32 + 1;
+        let replicas = world.replicas.len() as u32;
+        let made = Keyspace { partitioner: asked.partitioner, ..keyspace(id, &asked.name, replicas) };
+        world.keyspaces.push(made.clone());
+        world.epoch += 1;
         Ok(Response::new(CreateKeyspaceReply { keyspace: Some(made), failed: None }))
     }
 
     async fn list_keyspaces(&self, _: Request<ListKeyspacesRequest>) -> Reply<ListKeyspacesReply> {
-        let keyspaces = self.keyspaces.lock().unwrap().clone();
+        let keyspaces = self.world.lock().unwrap().keyspaces.clone();
         Ok(Response::new(ListKeyspacesReply { keyspaces, failed: None }))
     }
 }

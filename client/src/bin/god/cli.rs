@@ -1,7 +1,7 @@
 //! What can be typed: options that every command knows, and the commands.
 
 use crate::{
-    completion, context::parse_consistency, count, del, dev, export, failure::EXIT_CODES, get, init,
+    bench, completion, context::parse_consistency, count, del, dev, export, failure::EXIT_CODES, get, init,
     keyspace, load, put, rank, ring, scan, select, status, text::Encoding,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -107,6 +107,7 @@ pub enum Command {
     Select(select::SelectArgs),
     Load(load::LoadArgs),
     Export(export::ExportArgs),
+    Bench(bench::BenchArgs),
     Completion(completion::CompletionArgs),
     Dev(dev::DevArgs),
 }

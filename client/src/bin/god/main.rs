@@ -3,6 +3,7 @@
 // Texts are put together where they are read: `push_str(&format!(…))` for a line at a time.
 #![allow(clippy::format_push_string)]
 
+mod bench;
 mod cli;
 mod completion;
 mod context;
@@ -59,6 +60,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     let global = cli.global;
     let context = Context::connect(&global);
     match cli.command {
+        Command::Bench(args) => bench::run(&global, &args).await,
         Command::Completion(args) => completion::run(&args),
         Command::Dev(args) => dev::run(&global, args).await,
         Command::Init(args) => init::run(&context.await?, &args).await,

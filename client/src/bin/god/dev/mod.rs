@@ -10,7 +10,8 @@ use crate::{cli::Global, context::Context, failure::Failure, output};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 use start::Nodes;
-use state::{DevState, Loaded};
+pub use state::DevState;
+use state::Loaded;
 use std::{
     ffi::OsString,
     fs, io,

@@ -1,0 +1,176 @@
+//! `god bench`: what a cluster does, what it costs, and how far that is from the aims.
+
+mod machine;
+mod process;
+mod report;
+mod work;
+
+use crate::{cli::Global, failure::Failure, output, progress::Progress};
+use clap::Args;
+use god_client::{Client, Consistency};
+use god_proto::MAX_VALUE;
+use machine::Machine;
+use process::{Nodes, Process};
+use report::{Cluster, Load, Memory, Report, Settings};
+use std::{path::PathBuf, time::Duration};
+use work::{Data, Workload};
+
+/// Measures throughput, latency, processor time and memory
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  god dev --detach --data /tmp/b && god bench --data /tmp/b
+  god bench --server db-0:7000 --clients 64 --workload read
+  god bench --data /tmp/b --duration 30s -o json > figures.json
+
+Loads its keys first, as bench/…, and overwrites them; they stay. Each client has one call under way at a time; all
+share the connections, as the tasks of a real program do. Only calls that did what was asked count; the others are
+errors. Latency is what a client waits. With --data, the processor time and memory of the nodes are read as well.
+
+Exit codes: 0 measured, without errors; 3 with errors; 5 unreachable.")]
+pub struct BenchArgs {
+    /// Numbers of clients, one after the other
+    #[arg(
+        long,
+        value_name = "N,…",
+        value_delimiter = ',',
+        default_value = "1,16,64,128",
+        value_parser = clap::value_parser!(u32).range(1..=65_536)
+    )]
+    clients: Vec<u32>,
+    /// Keys to load, and to choose from at random
+    #[arg(long, value_name = "N", default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1..))]
+    keys: u64,
+    /// Bytes of a value
+    #[arg(long, value_name = "BYTES", default_value_t = 100)]
+    value_size: usize,
+    /// How long each is measured
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = crate::cli::parse_duration)]
+    duration: Duration,
+    /// How long each runs before it is measured
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = crate::cli::parse_duration)]
+    warm_up: Duration,
+    /// What the clients do, one after the other
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHAT,…",
+        value_delimiter = ',',
+        default_value = "write,read,mixed"
+    )]
+    workload: Vec<Workload>,
+    /// Connections to each node
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    connections: usize,
+    /// The keys are there already: do not load them
+    #[arg(long)]
+    no_load: bool,
+    /// Directory of a cluster that `god dev` runs; takes the place of --server
+    #[arg(short, long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+pub async fn run(global: &Global, args: &BenchArgs) -> Result<(), Failure> {
+    if args.value_size > MAX_VALUE {
+        return Err(Failure::Usage(format!(
+            "--value-size {}: the most is {MAX_VALUE} bytes",
+            args.value_size
+        )));
+    }
+    let nodes = args.data.as_deref().map(Nodes::of).transpose()?.unwrap_or_default();
+    let servers = if nodes.servers.is_empty() { &global.server } else { &nodes.servers };
+    let most = args.clients.iter().copied().max().unwrap_or(1).max(512);
+    let client = Client::builder()
+        .servers(servers)
+        .timeout(global.timeout.unwrap_or(Duration::from_secs(5)))
+        .connections_per_node(args.connections)
+        // A client that waits for its turn would measure this program.
+        .in_flight(most.saturating_mul(1 + (args.value_size >> 14) as u32).min(65_536))
+        .connect()
+        .await?;
+    let consistency = global.consistency.unwrap_or_default();
+    let keyspace = client.keyspace(&*global.keyspace).with_reads(consistency).with_writes(consistency);
+    let machine = Machine::this();
+    let cluster = describe(global, &client, consistency, &nodes).await?;
+    let settings = Settings {
+        keys: args.keys,
+        value_size: args.value_size,
+        seconds: args.duration.as_secs_f64(),
+        warm_up_seconds: args.warm_up.as_secs_f64(),
+        connections_per_node: args.connections,
+    };
+
+    let data = Data::new(args.keys, args.value_size);
+    let quiet = global.output != crate::cli::Output::Table;
+    let load = if args.no_load {
+        None
+    } else {
+        let mut progress = Progress::new("loading", Some(args.keys), quiet);
+        let took = work::load(&keyspace, &data, |keys| progress.at(keys, keys)).await;
+        progress.finish();
+        let took = took?;
+        Some(Load { seconds: took.as_secs_f64(), keys_per_second: crate::progress::rate(args.keys, took) })
+    };
+    let memory = || nodes.processes.iter().filter_map(Process::memory).collect::<Vec<_>>();
+    let mut memory_seen = Memory { loaded: memory(), ended: Vec::new() };
+
+    let mut runs = Vec::new();
+    for workload in &args.workload {
+        for clients in &args.clients {
+            if !quiet {
+                eprintln!("measuring {}, {clients} at a time …", workload.name());
+            }
+            let run =
+                work::run(&keyspace, &data, *workload, *clients, args.warm_up, args.duration, &nodes).await?;
+            runs.push(run);
+        }
+    }
+    memory_seen.ended = memory();
+    let aims = report::aims(&cluster, &settings, &runs, &memory_seen);
+    let report = Report { machine, cluster, settings, load, runs, memory: memory_seen, aims };
+    let json = serde_json::to_value(&report)
+        .map_err(|error| Failure::Refused(format!("cannot print the figures: {error}")))?;
+    output::document(global.output, &json, || report::text(&report))?;
+    match report.runs.iter().map(|run| run.errors).sum::<u64>() {
+        0 => Ok(()),
+        errors => Err(Failure::Refused(format!(
+            "{} did not do what was asked",
+            crate::figures::counted(errors, "call")
+        ))),
+    }
+}
+
+/// What is measured.
+async fn describe(
+    global: &Global,
+    client: &Client,
+    consistency: Consistency,
+    nodes: &Nodes,
+) -> Result<Cluster, Failure> {
+    let ring = client.ring().await?;
+    let Some(known) = ring.keyspaces.iter().find(|keyspace| keyspace.name == global.keyspace) else {
+        return Err(Failure::Usage(format!(
+            "there is no keyspace {}; make one with: god keyspace create {0}",
+            global.keyspace
+        )));
+    };
+    let count = |default: u32| match consistency {
+        Consistency::Keyspace => default,
+        Consistency::One => 1,
+        Consistency::Quorum => known.replicas / 2 + 1,
+        Consistency::All => known.replicas,
+        Consistency::Count(count) => count,
+    };
+    let mut versions: Vec<String> = ring.nodes.iter().map(|node| node.version.clone()).collect();
+    versions.sort();
+    versions.dedup();
+    Ok(Cluster {
+        nodes: ring.nodes.len(),
+        versions,
+        durability: nodes.durability(),
+        keyspace: global.keyspace.clone(),
+        replicas: known.replicas,
+        write: count(known.write_quorum),
+        read: count(known.read_quorum),
+    })
+}

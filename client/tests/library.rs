@@ -1,0 +1,379 @@
+//! What the client promises, against nodes that can be made to go wrong.
+
+#![allow(clippy::unwrap_used)]
+
+mod fake;
+
+use fake::Fake;
+use futures::{StreamExt as _, TryStreamExt as _, future::join_all};
+use god_client::{Builder, Client, Consistency, Error, Keyspace, Range, Reason, proto::call::Call};
+use std::{
+    net::TcpListener,
+    pin::pin,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+/// What a test waits for comes within this, or never.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn builder(fakes: &[&Fake]) -> Builder {
+    Client::builder().servers(fakes.iter().map(|fake| fake.address.to_string())).timeout(PATIENCE)
+}
+
+async fn keyspace(fakes: &[&Fake]) -> Keyspace {
+    builder(fakes).connect().await.unwrap().keyspace("default")
+}
+
+/// Waits for what nodes are to see.
+async fn until(what: &str, mut is: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is() {
+        assert!(began.elapsed() < PATIENCE, "{what} did not come");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// Makes calls until they all go to one node.
+async fn settle(keyspace: &Keyspace, node: &Fake) {
+    let began = Instant::now();
+    loop {
+        let before = node.knobs.seen().len();
+        keyspace.get("settling").await.unwrap();
+        if node.knobs.seen().len() > before {
+            return;
+        }
+        assert!(began.elapsed() < PATIENCE, "no call goes to {}", node.address);
+    }
+}
+
+fn writes(fakes: &[&Fake]) -> usize {
+    let is_write = |call: &Call| !matches!(call, Call::Get(_));
+    fakes.iter().map(|fake| fake.knobs.seen().iter().filter(|call| is_write(call)).count()).sum()
+}
+
+#[tokio::test]
+async fn what_is_put_is_read_until_it_is_deleted() {
+    let fake = fake::start();
+    let keyspace = keyspace(&[&fake]).await;
+    let written = keyspace.put("k", "v").await.unwrap();
+    let found = keyspace.get("k").await.unwrap().unwrap();
+    assert_eq!((&found.value[..], found.version), (&b"v"[..], written.version));
+    keyspace.delete("k").await.unwrap();
+    assert_eq!(keyspace.get("k").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_call_goes_to_a_node_that_holds_the_key() {
+    let [one, two, three] = fake::start_many();
+    one.move_to(&[2]);
+    let keyspace = keyspace(&[&one]).await;
+    settle(&keyspace, &two).await;
+    let before = one.knobs.seen().len();
+    for _ in 0..10 {
+        keyspace.put("k", "v").await.unwrap();
+    }
+    assert_eq!(two.pairs().len(), 1);
+    assert_eq!((one.knobs.seen().len(), three.knobs.seen().len()), (before, 0));
+}
+
+#[tokio::test]
+async fn a_newer_ring_is_asked_for_when_an_answer_tells_of_it() {
+    let [one, two] = fake::start_many();
+    one.move_to(&[1]);
+    let client = builder(&[&one]).connect().await.unwrap();
+    let keyspace = client.keyspace("default");
+    settle(&keyspace, &one).await;
+    assert_eq!(client.epoch(), 2);
+    one.move_to(&[2]);
+    keyspace.get("k").await.unwrap();
+    until("the newer ring", || client.epoch() == 3).await;
+    settle(&keyspace, &two).await;
+}
+
+#[tokio::test]
+async fn a_client_goes_on_through_its_servers_where_it_cannot_reach_the_rings_addresses() {
+    let [one, two] = fake::start_many();
+    let nobody = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    one.claim_addresses(&[nobody(), nobody()]);
+    let keyspace = keyspace(&[&one, &two]).await;
+    for number in 0..100 {
+        keyspace.put(format!("k{number}"), "v").await.unwrap();
+        assert!(keyspace.get(format!("k{number}")).await.unwrap().is_some());
+    }
+    assert_eq!(keyspace.count(..).await.unwrap(), 100);
+}
+
+#[tokio::test]
+async fn an_unclear_write_is_never_sent_again() {
+    let [one, two] = fake::start_many();
+    let keyspace = keyspace(&[&one, &two]).await;
+    settle(&keyspace, &one).await;
+
+    let answered = keyspace.put("unknown", "v").await.unwrap_err();
+    assert!(matches!(answered, Error::Unknown { acks: 1, version: Some(_), .. }), "{answered}");
+    assert_eq!(writes(&[&one, &two]), 1);
+
+    one.knobs.hang(true);
+    let mut put = pin!(keyspace.put("k", "v"));
+    let cut = async {
+        until("the write", || writes(&[&one]) == 2).await;
+        one.knobs.cut();
+    };
+    let (unanswered, ()) = futures::join!(&mut put, cut);
+    assert!(unanswered.unwrap_err().is_unknown());
+    assert_eq!(writes(&[&one, &two]), 2);
+}
+
+#[tokio::test]
+async fn a_read_whose_connection_breaks_is_sent_to_another_node() {
+    let [one, two] = fake::start_many();
+    two.holds("k", "of two");
+    let keyspace = keyspace(&[&one, &two]).await;
+    settle(&keyspace, &one).await;
+    one.knobs.hang(true);
+    let before = one.knobs.seen().len();
+    let cut = async {
+        until("the read", || one.knobs.seen().len() > before).await;
+        one.knobs.cut();
+    };
+    let (found, ()) = futures::join!(keyspace.get("k"), cut);
+    assert_eq!(&found.unwrap().unwrap().value[..], b"of two");
+}
+
+#[tokio::test]
+async fn a_hung_server_costs_a_deadline() {
+    let fake = fake::start();
+    let keyspace = keyspace(&[&fake]).await;
+    keyspace.put("k", "v").await.unwrap();
+    fake.knobs.hang(true);
+    let keyspace = keyspace.with_timeout(Duration::from_millis(100));
+    let (write, read) =
+        tokio::time::timeout(PATIENCE, async { (keyspace.put("k", "w").await, keyspace.get("k").await) })
+            .await
+            .unwrap();
+    assert!(write.unwrap_err().is_unknown(), "it was sent");
+    assert!(matches!(read, Err(Error::Unreachable(_))), "{read:?}");
+}
+
+#[tokio::test]
+async fn a_silent_node_is_passed_over_before_the_deadline() {
+    let [one, two] = fake::start_many();
+    two.holds("k", "of two");
+    let client = builder(&[&one, &two])
+        .timeout(Duration::from_hours(1))
+        .stall_after(Duration::from_millis(50))
+        .connect()
+        .await
+        .unwrap();
+    let keyspace = client.keyspace("default");
+    settle(&keyspace, &one).await;
+    one.knobs.hang(true);
+    for _ in 0..3 {
+        let found = tokio::time::timeout(PATIENCE, keyspace.get("k")).await.unwrap();
+        assert_eq!(&found.unwrap().unwrap().value[..], b"of two");
+    }
+    let asked =
+        one.knobs.seen().iter().filter(|call| matches!(call, Call::Get(get) if get.key == "k")).count();
+    assert_eq!(asked, 1, "only the first one waited for it");
+    one.knobs.hang(false);
+    settle(&keyspace, &one).await;
+}
+
+#[tokio::test]
+async fn a_node_that_comes_back_is_asked_again() {
+    let [one, two] = fake::start_many();
+    let keyspace = keyspace(&[&one, &two]).await;
+    settle(&keyspace, &one).await;
+    one.knobs.go_down();
+    settle(&keyspace, &two).await;
+    one.knobs.down.store(false, Ordering::SeqCst);
+    settle(&keyspace, &one).await;
+}
+
+#[tokio::test]
+async fn a_write_that_was_refused_as_busy_is_tried_again() {
+    let fake = fake::start();
+    let keyspace = keyspace(&[&fake]).await;
+    keyspace.put("busy", "v").await.unwrap();
+    assert_eq!(writes(&[&fake]), 2);
+    let refused = keyspace.put("refused", "v").await.unwrap_err();
+    assert_eq!(refused.reason(), Some(Reason::Invalid));
+    assert_eq!(writes(&[&fake]), 3, "what is wrong stays wrong");
+}
+
+#[tokio::test]
+async fn a_retry_budget_bounds_the_storm() {
+    let fake = fake::start();
+    let client = builder(&[&fake]).retry_budget(0.1, 5).connect().await.unwrap();
+    let keyspace = client.keyspace("default");
+    fake.knobs.busy.store(true, Ordering::SeqCst);
+    for _ in 0..100 {
+        let refused = keyspace.put("k", "v").await.unwrap_err();
+        assert_eq!(refused.reason(), Some(Reason::Busy));
+    }
+    let sent = writes(&[&fake]);
+    assert!((101..=116).contains(&sent), "{sent} writes were sent for 100 calls");
+}
+
+#[tokio::test]
+async fn a_node_that_has_not_heard_of_a_keyspace_is_passed_over() {
+    let [one, two] = fake::start_many();
+    let keyspace = keyspace(&[&one, &two]).await;
+    one.knobs.ignorant.store(true, Ordering::SeqCst);
+    keyspace.put("k", "v").await.unwrap();
+    assert_eq!(two.pairs().len(), 1);
+    let nowhere = builder(&[&two]).connect().await.unwrap().keyspace("nowhere");
+    assert_eq!(nowhere.get("k").await.unwrap_err().reason(), Some(Reason::NoSuchKeyspace));
+}
+
+#[tokio::test]
+async fn a_session_reads_what_it_wrote() {
+    let [one, two] = fake::start_many();
+    let client = builder(&[&one, &two]).retries(1).connect().await.unwrap();
+    let plain = client.keyspace("default");
+    let session = client.session().keyspace("default");
+    settle(&plain, &one).await;
+    session.put("k", "v").await.unwrap();
+    assert!(session.get("k").await.unwrap().is_some());
+    // Node 2 has none of it: it may say so to anyone but to who wrote it.
+    one.knobs.go_down();
+    settle(&plain, &two).await;
+    assert_eq!(plain.get("k").await.unwrap(), None);
+    assert_eq!(session.get("k").await.unwrap_err().reason(), Some(Reason::Stale));
+    assert_eq!(session.get("other").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_session_that_forgot_a_write_reads_from_so_many_that_one_has_it() {
+    let [one, two, three] = fake::start_many();
+    let client = builder(&[&one, &two, &three]).connect().await.unwrap();
+    let session = client.session().keyspace("default").with_reads(Consistency::One);
+    session.get("k").await.unwrap();
+    let asked = |fake: &Fake| fake.knobs.seen().last().cloned();
+    assert!(matches!(asked(&one), Some(Call::Get(get)) if get.consistency == level(Consistency::One)));
+    // Each is acknowledged by one of three replicas.
+    session.put("k0", "v").await.unwrap();
+    join_all((1..10_000).map(|number| session.put(format!("k{number}"), "v"))).await;
+    settle(&session, &one).await;
+    session.get("k0").await.unwrap();
+    let Some(Call::Get(get)) = asked(&one) else { panic!("no read") };
+    assert_eq!((get.at_least, get.consistency), (None, level(Consistency::Count(3))));
+}
+
+fn level(consistency: Consistency) -> Option<god_client::proto::Consistency> {
+    use god_client::proto::{Level, consistency::Level as Is};
+    let level = match consistency {
+        Consistency::One => Is::Named(Level::One.into()),
+        Consistency::Count(count) => Is::Count(count),
+        _ => return None,
+    };
+    Some(god_client::proto::Consistency { level: Some(level) })
+}
+
+#[tokio::test]
+async fn calls_beyond_the_bound_wait_for_a_place() {
+    let fake = fake::start();
+    let client = builder(&[&fake]).in_flight(2).connect().await.unwrap();
+    let keyspace = client.keyspace("default");
+    fake.knobs.hang(true);
+    let calls = join_all((0..5).map(|number| keyspace.put(format!("k{number}"), "v")));
+    let watch = async {
+        until("two writes", || writes(&[&fake]) == 2).await;
+        let beyond = keyspace.clone().with_timeout(Duration::from_millis(20)).put("beyond", "v").await;
+        assert!(matches!(beyond, Err(Error::Unreachable(_))), "it was not sent: {beyond:?}");
+        assert_eq!(writes(&[&fake]), 2);
+        fake.knobs.hang(false);
+    };
+    let (outcomes, ()) = futures::join!(calls, watch);
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    assert_eq!(writes(&[&fake]), 5);
+}
+
+#[tokio::test]
+async fn a_call_that_is_given_up_leaves_its_place_once_it_is_answered() {
+    let fake = fake::start();
+    let client = builder(&[&fake]).in_flight(1).connect().await.unwrap();
+    let keyspace = client.keyspace("default");
+    fake.knobs.hang(true);
+    {
+        let mut put = pin!(keyspace.put("given-up", "v"));
+        let sent = pin!(until("the write", || writes(&[&fake]) == 1));
+        futures::future::select(&mut put, sent).await;
+    }
+    fake.knobs.hang(false);
+    keyspace.put("k", "v").await.unwrap();
+    assert_eq!(fake.pairs().len(), 2);
+}
+
+#[tokio::test]
+async fn calls_made_together_share_frames() {
+    let fake = fake::start();
+    let keyspace = keyspace(&[&fake]).await;
+    let outcomes = join_all((0..500).map(|number| keyspace.put(format!("k{number}"), "v"))).await;
+    assert!(outcomes.iter().all(Result::is_ok));
+    let frames = fake.knobs.frames.load(Ordering::SeqCst);
+    assert!(frames <= 50, "{frames} frames");
+}
+
+#[tokio::test]
+async fn a_scan_streams_all_pages_in_both_directions() {
+    let fake = fake::start();
+    let keyspace = keyspace(&[&fake]).await;
+    for key in ["a", "b", "c", "d", "e"] {
+        keyspace.put(key, key).await.unwrap();
+    }
+    let keys = |scan: god_client::Scan| async {
+        let keys: Vec<_> =
+            scan.map_ok(|entry| String::from_utf8(entry.key.to_vec()).unwrap()).try_collect().await.unwrap();
+        keys.concat()
+    };
+    assert_eq!(keys(keyspace.scan(..)).await, "abcde");
+    assert_eq!(keys(keyspace.scan("b".."d")).await, "bc");
+    assert_eq!(keys(keyspace.scan("b"..="d").reverse()).await, "dcb");
+    assert_eq!(keys(keyspace.scan(Range::all().after("b")).limit(2)).await, "cd");
+    assert_eq!(keys(keyspace.scan(Range::prefix("c"))).await, "c");
+    let key = |entry: Option<god_client::Entry>| entry.map(|entry| entry.key);
+    assert_eq!(key(keyspace.first().await.unwrap()).unwrap(), "a");
+    assert_eq!(key(keyspace.last().await.unwrap()).unwrap(), "e");
+    assert_eq!(key(keyspace.next("b").await.unwrap()).unwrap(), "c");
+    assert_eq!(key(keyspace.previous("b").await.unwrap()).unwrap(), "a");
+    assert_eq!(key(keyspace.next("e").await.unwrap()), None);
+    assert_eq!(keyspace.count("b"..).await.unwrap(), 4);
+    assert_eq!(keyspace.rank("c").await.unwrap().rank, 2);
+    assert_eq!(key(keyspace.select(1).await.unwrap()).unwrap(), "b");
+    let mut beyond = keyspace.scan("x"..);
+    assert!(beyond.next().await.is_none() && beyond.next().await.is_none());
+}
+
+#[tokio::test]
+async fn what_cannot_be_meant_is_not_sent() {
+    let fake = fake::start();
+    let keyspace = keyspace(&[&fake]).await;
+    let long = vec![b'k'; 4_097];
+    for refused in [
+        keyspace.put("", "v").await.unwrap_err(),
+        keyspace.put(long.clone(), "v").await.unwrap_err(),
+        keyspace.put("k", vec![0; (8 << 20) + 1]).await.unwrap_err(),
+        keyspace.put_with_ttl("k", "v", Duration::from_micros(1)).await.unwrap_err(),
+        keyspace.get(long).await.unwrap_err(),
+        keyspace.with_reads(Consistency::Count(0)).get("k").await.unwrap_err(),
+        builder(&[]).connect().await.unwrap_err(),
+        builder(&[&fake]).in_flight(0).connect().await.unwrap_err(),
+    ] {
+        assert!(matches!(refused, Error::Invalid(_)), "{refused:?}");
+    }
+    assert!(fake.knobs.seen().is_empty());
+}
+
+#[tokio::test]
+async fn values_of_all_sizes_travel_together() {
+    let fake = fake::start();
+    let keyspace = keyspace(&[&fake]).await;
+    let sizes = [0, 1, 100, 16 << 10, 1 << 20, 3 << 20, 8 << 20];
+    let put = |size: usize| keyspace.put(format!("k{size}"), vec![7; size]);
+    assert!(join_all(sizes.into_iter().map(put)).await.iter().all(Result::is_ok));
+    for size in sizes {
+        assert_eq!(keyspace.get(format!("k{size}")).await.unwrap().unwrap().value.len(), size);
+    }
+}
