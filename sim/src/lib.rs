@@ -6,6 +6,10 @@
 //! simulated engine loses its unsynced tail at a crash.
 
 pub mod checker;
+mod client;
 pub mod clock;
+pub mod faults;
 pub mod history;
 pub mod network;
+pub mod run;
+mod world;

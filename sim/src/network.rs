@@ -33,11 +33,14 @@ pub struct Weather {
     pub jitter: Duration,
     /// Of a thousand messages, so many never arrive.
     pub lost_per_mille: u64,
+    /// Of a thousand messages, so many take up to three seconds: longer than whoever sent them waits.
+    pub late_per_mille: u64,
 }
 
 impl Default for Weather {
     fn default() -> Self {
-        Weather { delay: Duration::from_micros(200), jitter: Duration::from_micros(800), lost_per_mille: 0 }
+        let (delay, jitter) = (Duration::from_micros(200), Duration::from_micros(800));
+        Weather { delay, jitter, lost_per_mille: 0, late_per_mille: 0 }
     }
 }
 
@@ -111,7 +114,11 @@ impl Network {
         };
         let jitter = self.entropy.below(weather.jitter.as_micros() as u64 + 1);
         let lost = self.entropy.below(1_000) < weather.lost_per_mille;
-        time::sleep(weather.delay + Duration::from_micros(jitter)).await;
+        let late = match self.entropy.below(1_000) < weather.late_per_mille {
+            true => Duration::from_millis(self.entropy.below(3_000)),
+            false => Duration::ZERO,
+        };
+        time::sleep(weather.delay + Duration::from_micros(jitter) + late).await;
         !cut && !lost
     }
 
@@ -154,39 +161,33 @@ impl Port {
         Some(NodeId(own.number))
     }
 
-    /// Sends a request and brings the answer; pending for ever where a message is lost, as on a cut TCP connection.
-    async fn exchange(self, to: String, call: Call) -> Result<response::Body, CallError> {
+    /// Sends a request and brings the answer; `None` where a message is lost, which nobody is told, as on a cut TCP
+    /// connection.
+    async fn exchange(self, to: String, call: Call) -> Option<Result<response::Body, CallError>> {
         let from = self.own_number();
         if !self.network.lives(&self.address, self.incarnation) {
-            return std::future::pending().await;
+            return None;
         }
         if to != self.address && !self.network.travel(&self.address, &to).await {
-            return std::future::pending().await;
+            return None;
         }
         let Some((incarnation, handler)) = self.network.listener(&to) else {
-            return Err(CallError::NotSent(format!("nobody listens at {to}")));
+            return Some(Err(CallError::NotSent(format!("nobody listens at {to}"))));
         };
-        let (answer, answered) = oneshot::channel();
-        // A task of its own: a caller that gives up does not stop the work.
-        tokio::spawn(async move {
-            let timeout = call.timeout;
-            let late = || failure(Cause::Deadline, "no answer in time");
-            let result = time::timeout(timeout, handler.handle(from, call)).await;
-            let _ = answer.send(result.unwrap_or_else(|_| Err(late())));
-        });
-        let result = answered.await;
+        let late = || failure(Cause::Deadline, "no answer in time");
+        let result =
+            time::timeout(call.timeout, handler.handle(from, call)).await.unwrap_or_else(|_| Err(late()));
         if !self.network.lives(&to, incarnation) {
-            return Err(CallError::Lost(format!("{to} went away")));
+            return Some(Err(CallError::Lost(format!("{to} went away"))));
         }
         if to != self.address && !self.network.travel(&to, &self.address).await {
-            return std::future::pending().await;
+            return None;
         }
-        match result {
-            Ok(Ok(body)) => Ok(body),
-            Ok(Err(failure)) if failure.cause() == Cause::Deadline => Err(CallError::TimedOut),
-            Ok(Err(failure)) => Err(CallError::Refused(failure)),
-            Err(_) => Err(CallError::Lost(format!("{to} went away"))),
-        }
+        Some(match result {
+            Ok(body) => Ok(body),
+            Err(failure) if failure.cause() == Cause::Deadline => Err(CallError::TimedOut),
+            Err(failure) => Err(CallError::Refused(failure)),
+        })
     }
 }
 
@@ -198,8 +199,20 @@ impl Transport for Port {
                 return Err(CallError::NotSent(format!("no address is known for {to:?}")));
             };
             let timeout = call.timeout;
-            match time::timeout(timeout, port.exchange(address, call)).await {
-                Ok(result) => result,
+            let (answer, answered) = oneshot::channel();
+            // A task of its own: what is under way arrives, whether or not anybody still waits for the answer.
+            tokio::spawn(async move {
+                if let Some(result) = port.exchange(address, call).await {
+                    let _ = answer.send(result);
+                } else {
+                    // Nobody is told that nothing will come: hold the line until its caller gives up.
+                    let mut answer = answer;
+                    answer.closed().await;
+                }
+            });
+            match time::timeout(timeout, answered).await {
+                Ok(Ok(result)) => result,
+                Ok(Err(_)) => Err(CallError::Lost("the other end stopped".to_owned())),
                 Err(_) => Err(CallError::TimedOut),
             }
         })

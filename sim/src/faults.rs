@@ -1,0 +1,207 @@
+//! What goes wrong, when: drawn from a seed.
+
+use crate::{network::Weather, world::World};
+use god_node::{
+    engine::{EngineError, Pressure},
+    seam::Entropy,
+};
+use std::{fmt, sync::Arc, time::Duration};
+use tokio::time::sleep;
+
+/// One thing that goes wrong.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// A process ends and starts again after so many milliseconds. With a number, its machine goes down with it, and
+    /// so many of the batches that were not synced survive.
+    Crash { node: usize, keep: Option<usize>, down_ms: u64 },
+    /// Two groups of nodes do not reach each other.
+    Partition { group: Vec<usize>, ms: u64 },
+    /// Nothing passes from one node to another; the way back is open.
+    OneWay { from: usize, to: usize, ms: u64 },
+    /// A node reaches nobody, and nobody it.
+    Hang { node: usize, ms: u64 },
+    /// Messages are lost, slow, or very late.
+    Storm { weather: Weather, ms: u64 },
+    /// A clock is set.
+    Clock { node: usize, ahead_us: i64, drift_ppm: i64, ms: u64 },
+    /// A disk has no room.
+    FullDisk { node: usize, ms: u64 },
+    /// A disk is slow.
+    BusyDisk { node: usize, ms: u64 },
+    /// A disk fails writes, until its node is started again.
+    FailedDisk { node: usize, ms: u64 },
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Crash { node, keep: None, down_ms } => {
+                write!(f, "process {} ends for {down_ms} ms", node + 1)
+            }
+            Fault::Crash { node, keep: Some(keep), down_ms } => {
+                write!(
+                    f,
+                    "machine {} goes down for {down_ms} ms, keeping {keep} batches that were not synced",
+                    node + 1
+                )
+            }
+            Fault::Partition { group, ms } => {
+                let group: Vec<usize> = group.iter().map(|node| node + 1).collect();
+                write!(f, "nodes {group:?} are cut off for {ms} ms")
+            }
+            Fault::OneWay { from, to, ms } => {
+                write!(f, "nothing passes from {} to {} for {ms} ms", from + 1, to + 1)
+            }
+            Fault::Hang { node, ms } => write!(f, "node {} hangs for {ms} ms", node + 1),
+            Fault::Storm { weather, ms } => write!(
+                f,
+                "for {ms} ms of 1000 messages {} are lost and {} late, others take up to {:?} more",
+                weather.lost_per_mille, weather.late_per_mille, weather.jitter
+            ),
+            Fault::Clock { node, ahead_us, drift_ppm, ms } => {
+                write!(f, "clock {} is {ahead_us} µs ahead, gaining {drift_ppm} µs/s, for {ms} ms", node + 1)
+            }
+            Fault::FullDisk { node, ms } => write!(f, "disk {} is full for {ms} ms", node + 1),
+            Fault::BusyDisk { node, ms } => write!(f, "disk {} is busy for {ms} ms", node + 1),
+            Fault::FailedDisk { node, ms } => write!(f, "disk {} fails for {ms} ms", node + 1),
+        }
+    }
+}
+
+impl Fault {
+    /// A word for its kind.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Fault::Crash { keep: None, .. } => "processes killed",
+            Fault::Crash { keep: Some(_), .. } => "machines down",
+            Fault::Partition { .. } => "partitions",
+            Fault::OneWay { .. } => "one-way cuts",
+            Fault::Hang { .. } => "hangs",
+            Fault::Storm { .. } => "storms",
+            Fault::Clock { .. } => "clocks set",
+            Fault::FullDisk { .. } => "full disks",
+            Fault::BusyDisk { .. } => "busy disks",
+            Fault::FailedDisk { .. } => "failed disks",
+        }
+    }
+}
+
+/// Which faults a run may draw.
+#[derive(Clone, Copy, Debug)]
+pub struct FaultSettings {
+    /// Machines may go down: only where every acknowledged write is synced before, or to show what happens if not.
+    pub machines: bool,
+    /// Clocks may be off by two seconds, rather than by what the store bears.
+    pub wild_clocks: bool,
+}
+
+/// Draws a fault.
+pub fn draw(entropy: &Entropy, nodes: usize, settings: FaultSettings) -> Fault {
+    let node = entropy.below(nodes as u64) as usize;
+    let ms = 100 + entropy.below(3_000);
+    match entropy.below(12) {
+        0..3 => {
+            let keep = (settings.machines && entropy.below(2) == 0).then(|| entropy.below(20) as usize);
+            Fault::Crash { node, keep, down_ms: 20 + entropy.below(3_000) }
+        }
+        3 | 4 => {
+            let group: Vec<usize> = (0..nodes).filter(|_| entropy.below(2) == 0).collect();
+            Fault::Partition { group, ms }
+        }
+        5 => Fault::OneWay {
+            from: node,
+            to: (node + 1 + entropy.below(nodes as u64 - 1) as usize) % nodes,
+            ms,
+        },
+        6 => Fault::Hang { node, ms },
+        7 | 8 => {
+            let weather = Weather {
+                delay: Duration::from_micros(entropy.below(2_000)),
+                jitter: Duration::from_micros(entropy.below(50_000)),
+                lost_per_mille: entropy.below(150),
+                late_per_mille: entropy.below(50),
+            };
+            Fault::Storm { weather, ms }
+        }
+        9 => {
+            let most: i64 = if settings.wild_clocks { 2_200_000 } else { 200_000 };
+            let ahead_us = entropy.below(2 * most as u64) as i64 - most;
+            Fault::Clock { node, ahead_us, drift_ppm: entropy.below(400) as i64 - 200, ms }
+        }
+        10 => match entropy.below(2) {
+            0 => Fault::FullDisk { node, ms },
+            _ => Fault::BusyDisk { node, ms },
+        },
+        _ => Fault::FailedDisk { node, ms },
+    }
+}
+
+/// Lets a fault happen, and mends it when its time is over.
+pub async fn happen(world: Arc<World>, fault: Fault) {
+    let cut_both = |world: &World, a: usize, b: usize| {
+        world.network.cut(&world.address(a), &world.address(b));
+        world.network.cut(&world.address(b), &world.address(a));
+    };
+    match fault {
+        Fault::Crash { node, keep, down_ms } => {
+            if world.crash(node, keep) {
+                sleep(Duration::from_millis(down_ms)).await;
+                world.start(node);
+            }
+        }
+        Fault::Partition { group, ms } => {
+            for a in 0..world.len() {
+                for b in (0..world.len()).filter(|b| group.contains(&a) != group.contains(b)) {
+                    cut_both(&world, a, b);
+                }
+            }
+            sleep(Duration::from_millis(ms)).await;
+            world.network.heal();
+        }
+        Fault::OneWay { from, to, ms } => {
+            world.network.cut(&world.address(from), &world.address(to));
+            sleep(Duration::from_millis(ms)).await;
+            world.network.heal();
+        }
+        Fault::Hang { node, ms } => {
+            (0..world.len()).filter(|other| *other != node).for_each(|other| cut_both(&world, node, other));
+            sleep(Duration::from_millis(ms)).await;
+            world.network.heal();
+        }
+        Fault::Storm { weather, ms } => {
+            world.network.set_weather(weather);
+            sleep(Duration::from_millis(ms)).await;
+            world.network.set_weather(Weather::default());
+        }
+        Fault::Clock { node, ahead_us, drift_ppm, ms } => {
+            let Some(wall) = world.wall(node) else { return };
+            wall.set_ahead(ahead_us);
+            wall.set_drift(drift_ppm);
+            sleep(Duration::from_millis(ms)).await;
+            wall.set_ahead(0);
+            wall.set_drift(0);
+        }
+        Fault::FullDisk { node, ms } => {
+            pressed(&world, node, Pressure::DiskFull("it is full".to_owned()), ms).await
+        }
+        Fault::BusyDisk { node, ms } => {
+            pressed(&world, node, Pressure::Busy(Duration::from_millis(20)), ms).await
+        }
+        Fault::FailedDisk { node, ms } => {
+            let Some(disk) = world.disk(node) else { return };
+            disk.fail_writes(Some(EngineError::Failed("the disk does not answer".to_owned())));
+            sleep(Duration::from_millis(ms)).await;
+            // What failed is not used again before its node has started anew.
+            world.crash(node, None);
+            disk.fail_writes(None);
+            world.start(node);
+        }
+    }
+}
+
+async fn pressed(world: &World, node: usize, pressure: Pressure, ms: u64) {
+    let Some(disk) = world.disk(node) else { return };
+    disk.set_pressure(Some(pressure));
+    sleep(Duration::from_millis(ms)).await;
+    disk.set_pressure(None);
+}

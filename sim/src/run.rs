@@ -1,0 +1,303 @@
+//! One run: a cluster, its clients, what goes wrong, and the verdict. Everything follows from the seed.
+
+use crate::{
+    checker::{check_register, check_set},
+    client::{ORDERED, SET, Shared},
+    faults::{Fault, FaultSettings, draw, happen},
+    history::{Ask, Event, Told},
+    network::Weather,
+    world::{World, WorldSettings},
+};
+use god_node::{doors::Service, engine::Durability, seam::Entropy};
+use god_proto::v1::{CreateKeyspaceRequest, InitRequest, Level, Partitioner};
+use parking_lot::Mutex;
+use std::{
+    hash::{Hash, Hasher},
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+
+/// How long a cluster that was healed may take until all its nodes are ready.
+const RECOVERY: Duration = Duration::from_secs(60);
+const CLIENTS: u32 = 6;
+
+/// A promise that is broken on purpose, to see that the checkers notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// Nothing.
+    Nothing,
+    /// Clients take one replica's word, and are judged as if they had asked a quorum.
+    Quorum,
+    /// Nothing is synced, and machines go down.
+    Sync,
+}
+
+/// What came of a run.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The seed it followed from.
+    pub seed: u64,
+    /// What was drawn from it, in words.
+    pub setting: String,
+    /// What went wrong on purpose, in order, with true time in microseconds.
+    pub faults: Vec<(u64, Fault)>,
+    /// What the clients did and saw.
+    pub history: Vec<Event>,
+    /// Promises that were broken, each with the events that show it.
+    pub problems: Vec<String>,
+    /// Stands for the whole run, disks and all: the same for the same seed.
+    pub fingerprint: u64,
+}
+
+impl Outcome {
+    /// How many operations were told so.
+    pub fn count(&self, told: impl Fn(&Event) -> bool) -> usize {
+        self.history.iter().filter(|event| told(event)).count()
+    }
+
+    /// Writes that were acknowledged.
+    pub fn committed(&self) -> usize {
+        self.count(|event| matches!(event.told, Told::Committed(_)))
+    }
+
+    /// Writes whose outcome nobody knows.
+    pub fn unknown(&self) -> usize {
+        self.count(|event| event.told == Told::Unknown)
+    }
+
+    /// Operations that were refused.
+    pub fn rejected(&self) -> usize {
+        self.count(|event| event.told == Told::Rejected)
+    }
+
+    /// Reads that were answered.
+    pub fn read(&self) -> usize {
+        self.count(|event| matches!(event.told, Told::Found(..) | Told::Missing(_)))
+    }
+}
+
+/// Runs a seed from beginning to end. Takes a second or two, whatever the simulated time.
+pub fn run(seed: u64, broken: Broken) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(simulate(seed, broken)),
+        Err(error) => Outcome {
+            seed,
+            setting: String::new(),
+            faults: vec![],
+            history: vec![],
+            problems: vec![format!("there is no runtime to simulate in: {error}")],
+            fingerprint: 0,
+        },
+    }
+}
+
+/// What is drawn before a run begins.
+struct Setting {
+    world: WorldSettings,
+    faults: FaultSettings,
+    /// Whether nodes join while there are writes already, rather than before.
+    joins_late: bool,
+    length: Duration,
+}
+
+fn setting(entropy: &Entropy, broken: Broken) -> Setting {
+    let synced = entropy.below(2) == 0;
+    let durability = match broken {
+        Broken::Sync => Durability::None,
+        _ if synced => Durability::Always,
+        _ => Durability::None,
+    };
+    let world =
+        WorldSettings { nodes: 3 + entropy.below(3) as usize, durability, gossip: entropy.below(4) > 0 };
+    let machines = durability == Durability::Always || broken == Broken::Sync;
+    Setting {
+        faults: FaultSettings { machines, wild_clocks: entropy.below(3) == 0 },
+        joins_late: entropy.below(4) == 0 && broken == Broken::Nothing,
+        length: Duration::from_secs(8 + entropy.below(12)),
+        world,
+    }
+}
+
+async fn simulate(seed: u64, broken: Broken) -> Outcome {
+    let entropy = Entropy::seeded(seed);
+    let setting = setting(&entropy, broken);
+    let world = World::new(entropy.below(u64::MAX), setting.world);
+    let level = if broken == Broken::Quorum { Level::One } else { Level::Quorum };
+    let shared = Arc::new(Shared {
+        world: Arc::clone(&world),
+        history: Mutex::default(),
+        hung: Mutex::default(),
+        tokens: AtomicU64::new(1),
+        level,
+    });
+    let words = format!(
+        "{} nodes, {:?}, gossip {}, clocks off by {}, joins {} writes, {:?} of faults",
+        setting.world.nodes,
+        setting.world.durability,
+        if setting.world.gossip { "on" } else { "off" },
+        if setting.faults.wild_clocks { "2.2 s" } else { "0.2 s" },
+        if setting.joins_late { "among" } else { "before" },
+        setting.length,
+    );
+    let mut outcome =
+        Outcome { seed, setting: words, faults: vec![], history: vec![], problems: vec![], fingerprint: 0 };
+    let result = async {
+        found(&world, &setting, &entropy).await?;
+        trouble(&shared, &setting, &entropy, &mut outcome.faults).await;
+        heal(&world).await?;
+        Ok(judge(&shared).await)
+    };
+    let problems = result.await.unwrap_or_else(|problem: String| vec![problem]);
+    outcome.history = std::mem::take(&mut *shared.history.lock());
+    outcome.problems = problems;
+    outcome.fingerprint = fingerprint(&world, &outcome);
+    outcome
+}
+
+/// Starts the nodes, and founds the cluster.
+async fn found(world: &Arc<World>, setting: &Setting, entropy: &Entropy) -> Result<(), String> {
+    world.start(0);
+    let first = world.running(0).ok_or("the first node does not start")?;
+    let founded = first.client.init(InitRequest::default()).await;
+    if let Some(failed) = founded.failed {
+        return Err(format!("the cluster cannot be founded: {}", failed.message));
+    }
+    let keyspace = CreateKeyspaceRequest {
+        name: ORDERED.to_owned(),
+        partitioner: Partitioner::Ordered.into(),
+        splits: vec!["00300000".into(), "00400000".into()],
+        ..CreateKeyspaceRequest::default()
+    };
+    let created = first.client.create_keyspace(keyspace).await;
+    if let Some(failed) = created.failed {
+        return Err(format!("the keyspace cannot be made: {}", failed.message));
+    }
+    if setting.joins_late {
+        for at in 1..world.len() {
+            let (world, after) = (Arc::clone(world), Duration::from_millis(entropy.below(1_500)));
+            tokio::spawn(async move {
+                sleep(after).await;
+                world.start(at);
+            });
+        }
+        return Ok(());
+    }
+    (1..world.len()).for_each(|at| world.start(at));
+    ready(world).await
+}
+
+/// Waits until all nodes are ready and know of each other.
+async fn ready(world: &World) -> Result<(), String> {
+    let deadline = Instant::now() + RECOVERY;
+    loop {
+        let all_known = |at: usize| {
+            let ring = world.running(at).and_then(|running| running.node.current_ring().get());
+            ring.is_some_and(|ring| ring.nodes().len() == world.len())
+        };
+        let state = world.all_ready().and_then(|()| match (0..world.len()).all(all_known) {
+            true => Ok(()),
+            false => Err("some node does not know all the others".to_owned()),
+        });
+        match state {
+            Ok(()) => return Ok(()),
+            Err(problem) if Instant::now() >= deadline => {
+                return Err(format!("RECOVERY: {RECOVERY:?} after all was healed, {problem}"));
+            }
+            Err(_) => sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+/// Clients work while things go wrong, one after the other and several at once.
+async fn trouble(
+    shared: &Arc<Shared>,
+    setting: &Setting,
+    entropy: &Entropy,
+    happened: &mut Vec<(u64, Fault)>,
+) {
+    let until = Instant::now() + setting.length;
+    let mut clients = JoinSet::new();
+    for client in 1..=CLIENTS {
+        let own = Entropy::seeded(entropy.below(u64::MAX));
+        clients.spawn(Arc::clone(shared).work(client, own, until));
+    }
+    let mut faults = JoinSet::new();
+    while Instant::now() < until {
+        sleep(Duration::from_millis(entropy.below(1_200))).await;
+        let fault: Fault = draw(entropy, shared.world.len(), setting.faults);
+        happened.push((shared.world.now_us(), fault.clone()));
+        faults.spawn(happen(Arc::clone(&shared.world), fault));
+    }
+    // In the order of their start: which task ends first must not matter.
+    while clients.join_next().await.is_some() {}
+    while faults.join_next().await.is_some() {}
+}
+
+/// Mends everything, and waits for the cluster to notice.
+async fn heal(world: &World) -> Result<(), String> {
+    world.network.heal();
+    world.network.set_weather(Weather::default());
+    for at in 0..world.len() {
+        if let (Some(wall), Some(disk)) = (world.wall(at), world.disk(at)) {
+            wall.set_ahead(0);
+            wall.set_drift(0);
+            disk.set_pressure(None);
+            disk.fail_writes(None);
+        }
+        world.start(at);
+    }
+    // What was stamped by a clock that was ahead becomes the past.
+    sleep(Duration::from_secs(4)).await;
+    ready(world).await
+}
+
+/// Reads everything once more, and lets the checkers judge.
+async fn judge(shared: &Arc<Shared>) -> Vec<String> {
+    let mut problems: Vec<String> =
+        shared.hung.lock().iter().map(|hung| format!("DEADLINE: {hung}")).collect();
+    let nodes = shared.world.len();
+    for key in shared.keys() {
+        let node = key as usize % nodes;
+        let told = shared.perform(0, node, key, Ask::Get, Duration::from_secs(5)).await;
+        if matches!(told, Told::Rejected | Told::Unknown) {
+            problems.push(format!("AVAILABLE: all is healed, and node {} cannot read key {key}", node + 1));
+        }
+    }
+    let history = shared.history.lock().clone();
+    problems.extend(check_register(&history).err().map(|violation| violation.to_string()));
+    let set: Vec<Event> = history.iter().filter(|event| event.key >= SET).copied().collect();
+    for node in 0..nodes {
+        let who = node + 1;
+        match shared.list(node, shared.level).await {
+            Err(problem) => {
+                problems.push(format!("AVAILABLE: all is healed, and node {who} cannot list: {problem}"))
+            }
+            Ok((keys, count)) => {
+                let broken = check_set(&set, &keys).err();
+                problems.extend(broken.map(|violation| format!("listed by node {who}: {violation}")));
+                if count != keys.len() as u64 {
+                    problems.push(format!("COUNT: node {who} lists {} keys and counts {count}", keys.len()));
+                }
+            }
+        }
+    }
+    problems
+}
+
+fn fingerprint(world: &World, outcome: &Outcome) -> u64 {
+    #[allow(deprecated)]
+    let mut hasher = std::hash::SipHasher::new();
+    world.fingerprint().hash(&mut hasher);
+    for (at, fault) in &outcome.faults {
+        (at, fault.to_string()).hash(&mut hasher);
+    }
+    for event in &outcome.history {
+        event.to_string().hash(&mut hasher);
+    }
+    hasher.finish()
+}

@@ -1,0 +1,258 @@
+//! The nodes of a simulated cluster: starting them on their disks, and making an end of them.
+
+use crate::{
+    clock::SimulatedWall,
+    network::{Network, Port},
+};
+use god_node::{
+    doors::Service,
+    engine::{CommitterSettings, Durability, Engine, Reader as _, SimulatedDisk, SimulatedIdentity, Table},
+    membership::{AsGiven, GossipSettings},
+    node::{ClientFace, Ground, Node, NodeSettings, PeerFace},
+    peer::Handler,
+    quorum::{HintSettings, Settings as QuorumSettings},
+    ring::{CurrentRing, Founding, Joiner},
+    seam::{Entropy, Offload, Seams},
+};
+use parking_lot::Mutex;
+use std::{
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{sync::Notify, time::Instant};
+use uuid::Uuid;
+
+/// What a node is, for as long as its process lives.
+#[derive(Clone)]
+pub struct Running {
+    pub node: Arc<Node>,
+    /// How clients reach it.
+    pub client: Arc<ClientFace>,
+    /// Keeps the door for nodes open.
+    _peer: Arc<PeerFace>,
+    end: Arc<End>,
+}
+
+/// The end of a process. Not a `watch`: that wakes those who wait in an order drawn from the machine's randomness.
+#[derive(Default)]
+struct End {
+    is_here: AtomicBool,
+    heard: Notify,
+}
+
+impl Running {
+    /// Waits until the process has ended.
+    pub async fn ended(&self) {
+        let heard = self.end.heard.notified();
+        tokio::pin!(heard);
+        heard.as_mut().enable();
+        if !self.end.is_here.load(Ordering::Relaxed) {
+            heard.await;
+        }
+    }
+}
+
+/// A machine: what outlives a node's process.
+struct Machine {
+    address: String,
+    uuid: Uuid,
+    disk: SimulatedDisk,
+    identity: Arc<SimulatedIdentity>,
+    wall: Arc<SimulatedWall>,
+    incarnation: u64,
+    running: Option<Running>,
+}
+
+/// What all nodes are set to.
+#[derive(Clone, Copy, Debug)]
+pub struct WorldSettings {
+    pub nodes: usize,
+    pub durability: Durability,
+    pub gossip: bool,
+}
+
+/// All machines and the network between them.
+pub struct World {
+    pub network: Arc<Network>,
+    settings: WorldSettings,
+    began: Instant,
+    entropy: Entropy,
+    machines: Mutex<Vec<Machine>>,
+}
+
+impl World {
+    /// Machines on which nothing runs yet.
+    pub fn new(seed: u64, settings: WorldSettings) -> Arc<World> {
+        let began = Instant::now();
+        let entropy = Entropy::seeded(seed);
+        let machine = |at: usize| {
+            let uuid = entropy.uuid();
+            Machine {
+                address: format!("node-{}:7100", at + 1),
+                uuid,
+                disk: SimulatedDisk::new(),
+                identity: Arc::new(SimulatedIdentity::new(uuid)),
+                wall: SimulatedWall::new(began),
+                incarnation: 0,
+                running: None,
+            }
+        };
+        let machines = Mutex::new((0..settings.nodes).map(machine).collect());
+        Arc::new(World {
+            network: Network::seeded(entropy.below(u64::MAX)),
+            settings,
+            began,
+            entropy,
+            machines,
+        })
+    }
+
+    /// True time since the beginning, in microseconds.
+    pub fn now_us(&self) -> u64 {
+        self.began.elapsed().as_micros() as u64
+    }
+
+    pub fn len(&self) -> usize {
+        self.settings.nodes
+    }
+
+    /// Starts a node on what its machine has.
+    pub fn start(&self, at: usize) {
+        let mut machines = self.machines.lock();
+        let seeds = machines.iter().map(|machine| machine.address.clone()).collect();
+        let Some(machine) = machines.get_mut(at) else { return };
+        if machine.running.is_some() {
+            return;
+        }
+        machine.incarnation += 1;
+        let ring = CurrentRing::default();
+        let port =
+            Port::new(Arc::clone(&self.network), machine.address.clone(), machine.incarnation, ring.clone());
+        let ground = Ground {
+            identity: Arc::clone(&machine.identity) as _,
+            engine: machine.disk.open() as Arc<dyn Engine>,
+            transport: Arc::new(port),
+            ring,
+            resolver: Arc::new(AsGiven),
+            seams: Seams {
+                wall: Arc::clone(&machine.wall) as _,
+                entropy: Arc::new(Entropy::seeded(self.entropy.below(u64::MAX))),
+                offload: Offload::Inline,
+            },
+            seen: Arc::new(|_, _| {}),
+        };
+        let settings = self.settings_of(machine, if at == 0 { vec![] } else { seeds });
+        let node = match Node::start(settings, ground) {
+            Ok(node) => node,
+            // A disk that fails right away: the process ends, and somebody starts it again later.
+            Err(_) => return,
+        };
+        let peer = Arc::new(PeerFace(Arc::clone(&node)));
+        let door: Weak<dyn Handler> = Arc::downgrade(&(Arc::clone(&peer) as Arc<dyn Handler>));
+        self.network.listen(&machine.address, machine.incarnation, door);
+        let client = Arc::new(ClientFace(Arc::clone(&node)));
+        machine.running = Some(Running { node, client, _peer: peer, end: Arc::default() });
+    }
+
+    fn settings_of(&self, machine: &Machine, seeds: Vec<String>) -> NodeSettings {
+        NodeSettings {
+            own: Joiner {
+                uuid: machine.uuid,
+                peer_address: machine.address.clone(),
+                grpc_address: String::new(),
+                http_address: String::new(),
+                zone: String::new(),
+                weight: 1.0,
+                version: "simulated".to_owned(),
+            },
+            seeds,
+            cluster: None,
+            founding: Founding { replicas: 3, write_quorum: 2, read_quorum: 2, virtual_nodes: 2 },
+            committer: CommitterSettings {
+                durability: self.settings.durability,
+                ..CommitterSettings::default()
+            },
+            threaded: false,
+            quorum: QuorumSettings::default(),
+            hints: HintSettings::default(),
+            gossip: self.settings.gossip.then_some(GossipSettings {
+                interval: Duration::from_millis(100),
+                fan_out: 3,
+                probe: Duration::from_millis(500),
+            }),
+            ping_interval: Duration::from_millis(300),
+            change_timeout: Duration::from_secs(5),
+        }
+    }
+
+    /// The node on a machine, if one runs there.
+    pub fn running(&self, at: usize) -> Option<Running> {
+        self.machines.lock().get(at)?.running.clone()
+    }
+
+    /// Ends a node's process without a word to anyone; gives whether one ran. With `keep`, the machine goes down with
+    /// it: of what was not synced, only so many batches survive.
+    pub fn crash(&self, at: usize, keep: Option<usize>) -> bool {
+        let mut machines = self.machines.lock();
+        let Some(machine) = machines.get_mut(at) else { return false };
+        let Some(running) = machine.running.take() else { return false };
+        self.network.hang_up(&machine.address);
+        match keep {
+            None => machine.disk.crash_process(),
+            Some(keep) => machine.disk.crash_machine(keep),
+        }
+        running.end.is_here.store(true, Ordering::Relaxed);
+        running.end.heard.notify_waiters();
+        // Its loops would go on over a dead disk and a closed door: nobody would notice, but they cost time.
+        running.node.stop();
+        true
+    }
+
+    /// Whether all nodes run, and would send nobody away.
+    pub fn all_ready(&self) -> Result<(), String> {
+        (0..self.len()).try_for_each(|at| match self.running(at) {
+            None => Err(format!("node {} does not run", at + 1)),
+            Some(running) => {
+                let readiness = running.client.readiness();
+                match readiness.ready {
+                    true => Ok(()),
+                    false => Err(format!("node {} is not ready: {:?}", at + 1, readiness.reasons)),
+                }
+            }
+        })
+    }
+
+    pub fn address(&self, at: usize) -> String {
+        self.machines.lock().get(at).map(|machine| machine.address.clone()).unwrap_or_default()
+    }
+
+    pub fn disk(&self, at: usize) -> Option<SimulatedDisk> {
+        self.machines.lock().get(at).map(|machine| machine.disk.clone())
+    }
+
+    pub fn wall(&self, at: usize) -> Option<Arc<SimulatedWall>> {
+        self.machines.lock().get(at).map(|machine| Arc::clone(&machine.wall))
+    }
+
+    /// Everything on all disks, as one number: two runs that end alike have the same.
+    pub fn fingerprint(&self) -> u64 {
+        use std::hash::{Hash, Hasher};
+        #[allow(deprecated)]
+        let mut hasher = std::hash::SipHasher::new();
+        self.network.messages().hash(&mut hasher);
+        for machine in self.machines.lock().iter() {
+            let engine = machine.disk.open();
+            for table in Table::ALL {
+                for pair in
+                    engine.scan(table, b"", &[0xff; 16], god_node::engine::Direction::Forward).flatten()
+                {
+                    pair.hash(&mut hasher);
+                }
+            }
+        }
+        hasher.finish()
+    }
+}
