@@ -16,12 +16,12 @@ pub mod version;
 
 mod god {
     pub mod v1 {
-        #![allow(missing_docs, clippy::pedantic, clippy::unwrap_used)]
+        #![allow(missing_docs, clippy::all, clippy::pedantic, clippy::unwrap_used)]
         tonic::include_proto!("god.v1");
     }
     pub mod peer {
         pub mod v1 {
-            #![allow(missing_docs, clippy::pedantic, clippy::unwrap_used)]
+            #![allow(missing_docs, clippy::all, clippy::pedantic, clippy::unwrap_used)]
             tonic::include_proto!("god.peer.v1");
         }
     }

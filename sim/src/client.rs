@@ -43,8 +43,8 @@ pub struct Shared {
     pub level: Level,
 }
 
-fn consistency(level: Level) -> Option<Consistency> {
-    Some(Consistency { level: Some(consistency::Level::Named(level.into())) })
+fn consistency(level: Level) -> Consistency {
+    Consistency { level: Some(consistency::Level::Named(level.into())) }
 }
 
 /// Where a key is, and how it is called.
@@ -96,7 +96,7 @@ impl Shared {
     }
 
     async fn ask(&self, running: &Running, key: u32, ask: Ask, limit: Duration) -> Told {
-        let ((keyspace, key), level) = (place(key), consistency(self.level));
+        let ((keyspace, key), level) = (place(key), Some(consistency(self.level)));
         let timeout_ms = limit.as_millis() as u32;
         let call = match ask {
             Ask::Put(token) => call::Call::Put(PutRequest {
@@ -149,7 +149,7 @@ impl Shared {
                 limit: 200,
                 keys_only: true,
                 continuation,
-                consistency: consistency(level),
+                consistency: Some(consistency(level)),
                 timeout_ms: 5_000,
                 ..ScanRequest::default()
             };
@@ -166,7 +166,7 @@ impl Shared {
         }
         let request = CountRequest {
             keyspace: ORDERED.to_owned(),
-            consistency: consistency(level),
+            consistency: Some(consistency(level)),
             timeout_ms: 5_000,
             ..CountRequest::default()
         };

@@ -8,7 +8,8 @@ use god_node::{
 use std::{fmt, sync::Arc, time::Duration};
 use tokio::time::sleep;
 
-/// One thing that goes wrong.
+/// One thing that goes wrong. The variants' sentences name their fields.
+#[allow(missing_docs)]
 #[derive(Clone, Debug)]
 pub enum Fault {
     /// A process ends and starts again after so many milliseconds. With a number, its machine goes down with it, and

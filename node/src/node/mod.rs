@@ -64,6 +64,9 @@ pub struct NodeSettings {
     pub change_timeout: Duration,
 }
 
+/// Told where another node is.
+pub type Seen = Arc<dyn Fn(NodeId, &str) + Send + Sync>;
+
 /// What a node stands on.
 pub struct Ground {
     /// Who it is.
@@ -79,7 +82,7 @@ pub struct Ground {
     /// Time, randomness, threads.
     pub seams: Seams,
     /// Told where other nodes are, as gossip learns it.
-    pub seen: Arc<dyn Fn(NodeId, &str) + Send + Sync>,
+    pub seen: Seen,
 }
 
 /// A node. It runs until [`Node::stop`]; whoever starts it calls that at the end.
@@ -91,7 +94,7 @@ pub struct Node {
     ring: CurrentRing,
     resolver: Arc<dyn Resolver>,
     seams: Seams,
-    seen: Arc<dyn Fn(NodeId, &str) + Send + Sync>,
+    seen: Seen,
     clock: Arc<Clock>,
     offsets: Arc<Offsets>,
     liveness: Arc<Liveness>,
@@ -182,11 +185,11 @@ impl Node {
     /// Ends the loops and closes the store: what was acknowledged is on the disk when it returns.
     pub async fn close(&self) {
         self.stop();
-        if let Some(member) = self.member.get() {
-            if let Err(error) = member.store.close().await {
-                // Nothing acknowledged is lost by this: the next start reads the log.
-                tracing::warn!(%error, "the store did not close cleanly");
-            }
+        if let Some(member) = self.member.get()
+            && let Err(error) = member.store.close().await
+        {
+            // Nothing acknowledged is lost by this: the next start reads the log.
+            tracing::warn!(%error, "the store did not close cleanly");
         }
     }
 

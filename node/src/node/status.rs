@@ -69,7 +69,7 @@ impl Node {
             Pressure::Fine | Pressure::Busy(_) => {}
             Pressure::DiskFull(problem) => troubles.push(format!("the disk is full: {problem}")),
             Pressure::Failed(problem) => {
-                troubles.push(format!("storage failed, restart the node: {problem}"))
+                troubles.push(format!("storage failed, restart the node: {problem}"));
             }
         }
         troubles.extend(self.engine.damage().map(|damage| format!("storage is damaged: {damage}")));

@@ -28,13 +28,13 @@ impl Hlc {
     }
 
     /// The highest time stamped or observed, in milliseconds.
-    pub fn last_ms(&self) -> u64 {
+    pub fn last_ms(self) -> u64 {
         self.last >> 16
     }
 
     /// What [`Hlc::stamp`] would reach, in milliseconds, without stamping.
-    pub fn would_reach_ms(&self, now_ms: u64, count: u64) -> u64 {
-        let mut ahead = *self;
+    pub fn would_reach_ms(self, now_ms: u64, count: u64) -> u64 {
+        let mut ahead = self;
         ahead.stamp(now_ms, count.max(1));
         ahead.last_ms()
     }

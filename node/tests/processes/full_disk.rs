@@ -24,7 +24,7 @@ async fn a_full_disk_is_said_and_the_others_go_on() {
     // Somebody else fills the disk, up to its last byte.
     let ballast = cluster.nodes[2].data_inside().with_file_name("ballast");
     let mut file = fs::File::create(&ballast).unwrap();
-    while file.write_all(&[7; 64 << 10]).is_ok() {}
+    while file.write_all(&[7; 4 << 10]).is_ok() {}
     let peer = cluster.nodes[2].peer.clone();
     wait_for("the node to say that its disk is full", || {
         let (mut first, peer) = (first.clone(), peer.clone());

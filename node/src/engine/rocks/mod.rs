@@ -252,7 +252,7 @@ impl Engine for RocksEngine {
             ("background_errors", whole(properties::BACKGROUND_ERRORS)),
             ("delayed_write_rate", whole(properties::ACTUAL_DELAYED_WRITE_RATE)),
             ("snapshots", whole(properties::NUM_SNAPSHOTS)),
-            ("level0_files", self.gauge.level0_files(&self.db) as f64),
+            ("level0_files", Gauge::level0_files(&self.db) as f64),
             ("block_cache_bytes", self.cache.get_usage() as f64),
             ("block_cache_pinned_bytes", self.cache.get_pinned_usage() as f64),
             ("disk_free_bytes", self.gauge.disk_free() as f64),

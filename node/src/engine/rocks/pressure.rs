@@ -90,12 +90,12 @@ impl Gauge {
         };
         let is_behind = db.property_int_value(properties::IS_WRITE_STOPPED).ok().flatten() == Some(1)
             || of_data(properties::NUM_IMMUTABLE_MEM_TABLE) >= MEMTABLES_BUSY
-            || self.level0_files(db) >= LEVEL0_BUSY;
+            || Self::level0_files(db) >= LEVEL0_BUSY;
         if is_behind { Pressure::Busy(RETRY_AFTER) } else { Pressure::Fine }
     }
 
     /// Files that compaction has not sorted in yet.
-    pub fn level0_files(&self, db: &DB) -> u64 {
+    pub fn level0_files(db: &DB) -> u64 {
         let count = |table: Table| {
             let family = db.cf_handle(table.name())?;
             db.property_value_cf(family, properties::num_files_at_level(0)).ok()??.parse::<u64>().ok()
