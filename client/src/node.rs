@@ -20,6 +20,7 @@ const BULK: usize = 64 << 10;
 /// See the module.
 pub(crate) struct Node {
     address: String,
+    rank: u32,
     lanes: Vec<Arc<Lane>>,
     channel: Channel,
 }
@@ -30,12 +31,19 @@ impl Node {
         let channel = transport::endpoint(address, settings.connect_timeout)?.connect_lazy();
         let lanes =
             (0..settings.connections.max(1)).map(|_| Lane::start(address, Arc::clone(shared))).collect();
-        Ok(Node { address: address.to_owned(), lanes, channel })
+        let is_nearest = settings.nearest.as_deref() == Some(address);
+        let rank = if is_nearest { 0 } else { rand::random_range(1..=u32::MAX) };
+        Ok(Node { address: address.to_owned(), rank, lanes, channel })
     }
 
     /// Where it is.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Where it stands among the nodes of this client; the lowest goes first.
+    pub fn rank(&self) -> u32 {
+        self.rank
     }
 
     /// How it does: as its first lane.

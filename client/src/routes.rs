@@ -9,8 +9,8 @@ use god_proto::{
 };
 use std::{collections::BTreeMap, sync::Arc};
 
-/// A replica that has so many more calls to answer than another one is passed over for that one.
-const SPILL: usize = 64;
+/// Calls without an answer beyond which a node is left for the next one: fewer share frames and cost less together.
+const BUSY: usize = 128;
 
 /// One state of knowledge; replaced as a whole.
 #[derive(Default)]
@@ -27,13 +27,24 @@ impl Routes {
         self.ring.as_ref()?.keyspace(name)
     }
 
-    /// The node to ask for a key, leaving out those that were tried. Among the replicas the first one goes first: a
-    /// key's writes then pass by one clock, and an arc's first replicas are spread over the nodes. One that does not
-    /// do well, or is much busier, is passed over. Where no replica does well any node does, as all of them
+    /// The node to ask for a key, leaving out those that were tried: of its replicas the one that this client ranks
+    /// first. Each client has a ranking of its own, so that many of them use all nodes alike, while the calls of one
+    /// go to few nodes and share frames, which halves their cost on both sides. A replica that does not do well is
+    /// passed over, and so is one that has much to answer. Where no replica does well any node does, as all of them
     /// coordinate. Cost: O(log arcs).
     pub fn for_key(&self, keyspace: &str, key: &[u8], tried: &[Arc<Node>]) -> Option<&Arc<Node>> {
         let replicas = self.replicas(keyspace, key);
-        let best = best(replicas.iter().filter_map(|node| self.nodes.get(node)), tried);
+        let replicas = replicas.iter().filter_map(|node| self.nodes.get(node));
+        let best = best(replicas.clone(), tried);
+        // One that was never wanted is no worse than one that was: it only needs to be connected.
+        let nearest = replicas.clone().min_by_key(|node| node.rank());
+        let busy = best.is_some_and(|best| best.load() >= BUSY);
+        for node in replicas.filter(|node| busy || nearest.is_some_and(|nearest| Arc::ptr_eq(nearest, node)))
+        {
+            if node.state() == State::Idle {
+                node.want();
+            }
+        }
         match best {
             Some(node) if node.state() == State::Open => Some(node),
             replica => {
@@ -83,16 +94,9 @@ impl Routes {
 }
 
 fn best<'a>(replicas: impl Iterator<Item = &'a Arc<Node>>, tried: &[Arc<Node>]) -> Option<&'a Arc<Node>> {
-    let mut best: Option<(&Arc<Node>, State, usize)> = None;
-    for node in replicas.filter(|node| !is_in(tried, node)) {
-        let (state, load) = (node.state(), node.load());
-        let better =
-            best.is_none_or(|(_, than, busy)| state < than || (state == than && load + SPILL < busy));
-        if better {
-            best = Some((node, state, load));
-        }
-    }
-    best.map(|(node, ..)| node)
+    replicas
+        .filter(|node| !is_in(tried, node))
+        .min_by_key(|node| (node.state(), node.load() / BUSY, node.rank()))
 }
 
 fn is_in(nodes: &[Arc<Node>], node: &Arc<Node>) -> bool {

@@ -21,6 +21,7 @@ pub(crate) struct Settings {
     pub retry_ratio: f64,
     pub retry_burst: u32,
     pub stall: Duration,
+    pub nearest: Option<String>,
 }
 
 impl Default for Builder {
@@ -36,6 +37,7 @@ impl Default for Builder {
                 retry_ratio: 0.1,
                 retry_burst: 64,
                 stall: Duration::from_millis(500),
+                nearest: None,
             },
         }
     }
@@ -101,6 +103,14 @@ impl Builder {
     #[must_use]
     pub fn stall_after(mut self, stall: Duration) -> Builder {
         self.settings.stall = stall;
+        self
+    }
+
+    /// The node to ask first for the keys that it holds, as the ring has its address: one on the same machine, or in the
+    /// same zone. Default: each client draws a ranking of the nodes, so that many of them use all nodes alike.
+    #[must_use]
+    pub fn nearest(mut self, server: impl Into<String>) -> Builder {
+        self.settings.nearest = Some(server.into());
         self
     }
 

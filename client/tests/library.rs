@@ -17,8 +17,11 @@ use std::{
 /// What a test waits for comes within this, or never.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// A client that asks the first of the nodes first.
 fn builder(fakes: &[&Fake]) -> Builder {
-    Client::builder().servers(fakes.iter().map(|fake| fake.address.to_string())).timeout(PATIENCE)
+    let servers: Vec<String> = fakes.iter().map(|fake| fake.address.to_string()).collect();
+    let nearest = servers.first().cloned().unwrap_or_default();
+    Client::builder().servers(servers).nearest(nearest).timeout(PATIENCE)
 }
 
 async fn keyspace(fakes: &[&Fake]) -> Keyspace {
@@ -75,6 +78,49 @@ async fn a_call_goes_to_a_node_that_holds_the_key() {
     }
     assert_eq!(two.pairs().len(), 1);
     assert_eq!((one.knobs.seen().len(), three.knobs.seen().len()), (before, 0));
+}
+
+#[tokio::test]
+async fn the_nearest_replica_is_asked_though_another_one_is_connected_already() {
+    let [one, two, three] = fake::start_many();
+    let nearest = three.address.to_string();
+    let client = builder(&[&one, &two]).nearest(nearest).connect().await.unwrap();
+    settle(&client.keyspace("default"), &three).await;
+}
+
+#[tokio::test]
+async fn many_clients_use_all_nodes() {
+    let [one, two, three] = fake::start_many();
+    let mut clients = Vec::new();
+    let began = Instant::now();
+    while [&one, &two, &three].iter().any(|fake| writes(&[fake]) == 0) {
+        assert!(began.elapsed() < PATIENCE, "a node gets no call");
+        let client = Client::builder().servers([one.address.to_string()]).connect().await.unwrap();
+        clients.push(client);
+        for client in &clients {
+            client.keyspace("default").put("k", "v").await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_node_with_much_to_answer_shares_with_the_others() {
+    let [one, two] = fake::start_many();
+    let keyspace = keyspace(&[&one]).await;
+    settle(&keyspace, &one).await;
+    one.knobs.hang(true);
+    let calls = join_all((0..200).map(|number| keyspace.put(format!("k{number}"), "v")));
+    // By now the other node is wanted; it gets calls as soon as it is connected.
+    let more = async {
+        until("the burst", || writes(&[&one]) >= 128).await;
+        while writes(&[&two]) == 0 {
+            let brief = keyspace.clone().with_timeout(Duration::from_millis(20));
+            let _ = brief.put("more", "v").await;
+        }
+        one.knobs.hang(false);
+    };
+    let (outcomes, ()) = futures::join!(calls, more);
+    assert!(outcomes.iter().all(Result::is_ok));
 }
 
 #[tokio::test]

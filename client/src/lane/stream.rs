@@ -224,7 +224,7 @@ impl Lane {
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
         let session = self.queue.lock().session;
-        let frames = Frames { lane: Arc::clone(self), session };
+        let frames = Frames { lane: Arc::clone(self), session, stood_back: false };
         let replies = client.pipeline(frames).await.map_err(|status| status.message().to_owned())?;
         Ok(replies.into_inner())
     }
@@ -326,22 +326,33 @@ impl Lane {
 }
 
 /// What one session sends. HTTP/2 asks for the next frame when it can take one; everything that waits goes into it.
+///
+/// It lets others go first once before it takes a frame. Calls come in bursts: an answer wakes many tasks, and each of
+/// them makes its next call. Whoever sends is woken by the first of them, and would send that one alone.
 struct Frames {
     lane: Arc<Lane>,
     session: u64,
+    stood_back: bool,
 }
 
 impl Stream for Frames {
     type Item = PipelineRequest;
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<PipelineRequest>> {
-        let lane = &self.lane;
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<PipelineRequest>> {
+        let this = &mut *self;
+        let lane = &this.lane;
         let mut settled = Settled::default();
         let calls = {
             let mut queue = lane.queue.lock();
-            if queue.session != self.session {
+            if queue.session != this.session {
                 return Poll::Ready(None);
             }
+            if queue.open && queue.waiting() > 0 && !this.stood_back {
+                this.stood_back = true;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            this.stood_back = false;
             let calls = if queue.open { queue.take_frame(Instant::now(), &mut settled) } else { Vec::new() };
             if calls.is_empty() {
                 queue.writer = Some(cx.waker().clone());
