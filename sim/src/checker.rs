@@ -2,7 +2,7 @@
 //!
 //! Both checkers only use what clients saw. They run over simulated clusters and over real processes alike.
 
-use crate::history::{Ask, Event, Token, Told};
+use crate::history::{Ask, Event, Survey, Token, Told};
 use god_proto::version::Version;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -177,6 +177,93 @@ pub fn check_set(history: &[Event], listed: &[u32]) -> Result<(), Violation> {
     }
 }
 
+/// What is known of a key of a set while it is listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Presence {
+    Surely,
+    Maybe,
+    Not(&'static str),
+}
+
+fn presence(events: &[Event], survey: &Survey) -> Presence {
+    let find = |wanted: fn(&Ask) -> bool| events.iter().find(|event| wanted(&event.ask));
+    let before = |event: &Event| event.answered < survey.called;
+    let Some(put) = find(|ask| matches!(ask, Ask::Put(_))) else {
+        return Presence::Not("a key that was never written is listed");
+    };
+    if put.told == Told::Rejected {
+        return Presence::Not("a key that was never written is listed");
+    }
+    if put.called > survey.answered {
+        return Presence::Not("a key is listed before it was written");
+    }
+    let is_put = matches!(put.told, Told::Committed(_));
+    match find(|ask| matches!(ask, Ask::Delete(_))) {
+        Some(delete) if is_put && before(delete) && matches!(delete.told, Told::Committed(_)) => {
+            Presence::Not("a deleted key came back")
+        }
+        Some(delete) if delete.told != Told::Rejected && delete.called <= survey.answered => Presence::Maybe,
+        _ if is_put && before(put) => Presence::Surely,
+        _ => Presence::Maybe,
+    }
+}
+
+/// Checks listings and counts of a set while it changes: each key was put at most once, and then deleted at most
+/// once. What was acknowledged before the question is in the answer, or counted; what was deleted before it is not.
+/// Listings are in order, without doubles.
+pub fn check_surveys(history: &[Event], surveys: &[Survey]) -> Result<(), Violation> {
+    let mut by_key: BTreeMap<u32, Vec<Event>> = BTreeMap::new();
+    for event in history {
+        by_key.entry(event.key).or_default().push(*event);
+    }
+    for survey in surveys {
+        let when = format!(
+            "client {} asked at {:.6} and was answered at {:.6}",
+            survey.client,
+            survey.called as f64 / 1e6,
+            survey.answered as f64 / 1e6
+        );
+        let known = by_key.iter().map(|(key, events)| (*key, events, presence(events, survey)));
+        match &survey.keys {
+            Ok(keys) => {
+                let violation = |key: &u32, problem: &str| {
+                    let events = by_key.get(key).cloned().unwrap_or_default();
+                    Err(Violation { problem: format!("key {key}: {problem} ({when})"), events })
+                };
+                if let Some([_, key]) = keys.array_windows().find(|[left, right]| left >= right) {
+                    return violation(key, "the listing is not in order, or has it twice");
+                }
+                let listed: BTreeSet<u32> = keys.iter().copied().collect();
+                if let Some(stranger) = listed.iter().find(|key| !by_key.contains_key(key)) {
+                    return violation(stranger, "it is listed and nobody wrote it");
+                }
+                for (key, _, presence) in known {
+                    match presence {
+                        Presence::Surely if !listed.contains(&key) => {
+                            return violation(&key, "an acknowledged key is not listed");
+                        }
+                        Presence::Not(problem) if listed.contains(&key) => return violation(&key, problem),
+                        _ => {}
+                    }
+                }
+            }
+            Err(count) => {
+                let (mut least, mut most) = (0, 0);
+                for (_, _, presence) in known {
+                    least += u64::from(presence == Presence::Surely);
+                    most += u64::from(!matches!(presence, Presence::Not(_)));
+                }
+                if !(least..=most).contains(count) {
+                    let problem =
+                        format!("counted {count} keys, and there were {least} to {most} of them ({when})");
+                    return Err(Violation { problem, events: vec![] });
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -298,5 +385,34 @@ mod tests {
         assert!(
             says(&[event(Ask::Put(1), (0, 1), Told::Rejected)], &[7]).unwrap_err().contains("never written")
         );
+    }
+
+    #[test]
+    fn listings_and_counts_that_miss_acknowledged_keys_or_show_deleted_ones_are_found() {
+        let put = event(Ask::Put(1), (0, 10), Told::Committed(at(10)));
+        let delete = event(Ask::Delete(2), (20, 30), Told::Committed(at(20)));
+        let says = |history: &[Event], span: (u64, u64), keys: Result<&[u32], u64>| {
+            let survey =
+                Survey { client: 1, called: span.0, answered: span.1, keys: keys.map(<[u32]>::to_vec) };
+            check_surveys(history, &[survey]).map_err(|violation| violation.problem)
+        };
+        let found = |result: Result<(), String>, what: &str| {
+            let problem = result.expect_err("the checker should object");
+            assert!(problem.contains(what), "{problem}");
+        };
+        // While the put or the delete goes on, both are right.
+        for keys in [&[7][..], &[]] {
+            assert_eq!(says(&[put, delete], (5, 8), Ok(keys)), Ok(()));
+            assert_eq!(says(&[put, delete], (15, 25), Ok(keys)), Ok(()));
+            assert_eq!(says(&[put, delete], (15, 25), Err(keys.len() as u64)), Ok(()));
+        }
+        found(says(&[put, delete], (12, 18), Ok(&[])), "not listed");
+        found(says(&[put, delete], (12, 18), Err(0)), "there were 1 to 1");
+        found(says(&[put, delete], (31, 32), Ok(&[7])), "came back");
+        found(says(&[put, delete], (31, 32), Err(1)), "there were 0 to 0");
+        found(says(&[put], (12, 18), Ok(&[7, 7])), "twice");
+        found(says(&[put], (12, 18), Ok(&[7, 8])), "nobody wrote");
+        let later = event(Ask::Put(1), (50, 60), Told::Committed(at(10)));
+        found(says(&[later], (12, 18), Ok(&[7])), "before it was written");
     }
 }

@@ -1,15 +1,17 @@
 //! Clients that ask one node after the other, and record what they were told.
 
 use crate::{
-    history::{Ask, Event, Token, Told},
-    world::{Running, World},
+    history::{Ask, Event, Survey, Token, Told},
+    world::{REPLICAS, Running, World},
 };
 use bytes::Bytes;
 use god_node::{doors::Service, seam::Entropy};
 use god_proto::{
+    ids::KeyspaceId,
+    position::PositionRange,
     v1::{
-        Answer, Call, Consistency, CountRequest, DeleteRequest, GetRequest, Level, PutRequest, ScanRequest,
-        answer, call, consistency, get_reply, write_reply,
+        Answer, Call, Consistency, DeleteRequest, GetRequest, Level, PutRequest, answer, call, consistency,
+        get_reply, write_reply,
     },
     version::Version,
 };
@@ -24,45 +26,104 @@ use std::{
 };
 use tokio::time::{Instant, sleep, timeout};
 
+/// Keys from here on are in keyspace [`COPIED`], each put at most once.
+pub const ALL: u32 = 10_000_000;
+/// Keys from here on are in keyspace [`LOOSE`], each put at most once.
+pub const ONE: u32 = 20_000_000;
 /// Keys below are registers: few, and fought over. From here on each key is put at most once and deleted at most once.
 pub const SET: u32 = 1_000;
 const REGISTERS: u64 = 6;
 /// The ordered keyspace in which the set is.
 pub const ORDERED: &str = "ordered";
+/// The keyspace of W 3 and R 1.
+pub const COPIED: &str = "copied";
+/// The keyspace of W 1 and R 1.
+pub const LOOSE: &str = "loose";
 /// What a call may take beyond its time: an answer's way through a storm.
-const SLACK: Duration = Duration::from_millis(400);
+pub const SLACK: Duration = Duration::from_millis(400);
 
 /// What all clients of a run share.
 pub struct Shared {
+    /// The cluster.
     pub world: Arc<World>,
+    /// Reads and writes, in the order of their answers.
     pub history: Mutex<Vec<Event>>,
     /// Calls that did not end in time.
     pub hung: Mutex<Vec<String>>,
+    /// Listings and counts of the set.
+    pub surveys: Mutex<Vec<Survey>>,
+    /// Makes values distinct.
     pub tokens: AtomicU64,
     /// How many replicas clients ask to answer.
     pub level: Level,
 }
 
-fn consistency(level: Level) -> Consistency {
+/// As a call says it.
+pub fn consistency(level: Level) -> Consistency {
     Consistency { level: Some(consistency::Level::Named(level.into())) }
 }
 
+/// As many as there are replicas of every key of a key's keyspace.
+pub fn copies(running: &Running, key: u32) -> Consistency {
+    let (keyspace, _) = place(key);
+    let ring = running.node.current_ring().get();
+    let fewest = ring.and_then(|ring| {
+        let id = KeyspaceId(ring.keyspace(&keyspace)?.id);
+        ring.arcs_in(&PositionRange::of_keyspace(id)).iter().map(|arc| arc.replicas.len() as u32).min()
+    });
+    Consistency { level: Some(consistency::Level::Count(fewest.unwrap_or(REPLICAS))) }
+}
+
 /// Where a key is, and how it is called.
-fn place(key: u32) -> (String, Bytes) {
+pub fn place(key: u32) -> (String, Bytes) {
     match key {
         0..SET => ("default".to_owned(), format!("register/{key}").into()),
-        _ => (ORDERED.to_owned(), format!("{key:08}").into()),
+        SET..ALL => (ORDERED.to_owned(), format!("{key:08}").into()),
+        ALL..ONE => (COPIED.to_owned(), format!("{key:08}").into()),
+        ONE.. => (LOOSE.to_owned(), format!("{key:08}").into()),
     }
 }
 
+/// The number of the key whose record stands at a position: the digits that the key ends in.
+pub fn key_at(position: &[u8]) -> Option<u32> {
+    let end = position.iter().rposition(u8::is_ascii_digit)? + 1;
+    let text = position.get(..end)?;
+    let start = text.iter().rposition(|byte| !byte.is_ascii_digit()).map_or(0, |at| at + 1);
+    std::str::from_utf8(text.get(start..)?).ok()?.parse().ok()
+}
+
 impl Shared {
+    /// Clients of a cluster who have done nothing yet.
+    pub fn new(world: Arc<World>, level: Level) -> Shared {
+        Shared {
+            world,
+            history: Mutex::default(),
+            hung: Mutex::default(),
+            surveys: Mutex::default(),
+            tokens: AtomicU64::new(1),
+            level,
+        }
+    }
+
     /// Works until `until`.
     pub async fn work(self: Arc<Self>, client: u32, entropy: Entropy, until: Instant) {
         let mut own: Vec<u32> = Vec::new();
         let mut next = SET + client * 100_000;
+        let mut once = client * 100_000;
         while Instant::now() < until {
             let token: Token = self.tokens.fetch_add(1, Relaxed);
+            let node = entropy.below(self.world.size() as u64) as usize;
+            let limit = Duration::from_millis([150, 500, 2_000][entropy.below(3) as usize]);
             let (key, ask) = match entropy.below(10) {
+                _ if entropy.below(25) == 0 => {
+                    self.survey(client, node, limit, entropy.below(3)).await;
+                    continue;
+                }
+                _ if entropy.below(25) == 0 => {
+                    once += 1;
+                    let base = if entropy.below(2) == 0 { ALL } else { ONE };
+                    (base + once, Ask::Put(token))
+                }
                 0..3 => (entropy.below(REGISTERS) as u32, Ask::Put(token)),
                 3 => (entropy.below(REGISTERS) as u32, Ask::Delete(token)),
                 4..7 => (entropy.below(REGISTERS) as u32, Ask::Get),
@@ -76,8 +137,6 @@ impl Shared {
                     (next, Ask::Put(token))
                 }
             };
-            let node = entropy.below(self.world.len() as u64) as usize;
-            let limit = Duration::from_millis([150, 500, 2_000][entropy.below(3) as usize]);
             self.perform(client, node, key, ask, limit).await;
             sleep(Duration::from_micros(entropy.below(20_000))).await;
         }
@@ -91,12 +150,19 @@ impl Shared {
             Some(running) => self.ask(&running, key, ask, limit).await,
         };
         let event = Event { client, key, ask, called, answered: self.world.now_us(), told };
+        self.world.trace.note(vec![key], format!("at {}: {event}", self.world.address(node)));
         self.history.lock().push(event);
         told
     }
 
     async fn ask(&self, running: &Running, key: u32, ask: Ask, limit: Duration) -> Told {
-        let ((keyspace, key), level) = (place(key), Some(consistency(self.level)));
+        // Keyspaces of other quorums are written by theirs, and read, at the end, from all.
+        let level = match (key, ask) {
+            (..ALL, _) => Some(consistency(self.level)),
+            (_, Ask::Get) => Some(copies(running, key)),
+            _ => None,
+        };
+        let (keyspace, key) = place(key);
         let timeout_ms = limit.as_millis() as u32;
         let call = match ask {
             Ask::Put(token) => call::Call::Put(PutRequest {
@@ -138,42 +204,18 @@ impl Shared {
         }
     }
 
-    /// All keys of the set by one node, at a level; and their number, as it counts them.
-    pub async fn list(&self, node: usize, level: Level) -> Result<(Vec<u32>, u64), String> {
-        let Some(running) = self.world.running(node) else { return Err("it does not run".to_owned()) };
-        let mut keys = Vec::new();
-        let mut continuation = Bytes::new();
-        loop {
-            let request = ScanRequest {
-                keyspace: ORDERED.to_owned(),
-                limit: 200,
-                keys_only: true,
-                continuation,
-                consistency: Some(consistency(level)),
-                timeout_ms: 5_000,
-                ..ScanRequest::default()
-            };
-            let page = running.client.scan(request).await;
-            if let Some(failed) = page.failed {
-                return Err(failed.message);
+    /// Reads a key from all its replicas, which levels them. No evidence.
+    pub async fn read_all(&self, running: &Running, key: u32) -> Result<(), String> {
+        let consistency = Some(copies(running, key));
+        let (keyspace, bytes) = place(key);
+        let get =
+            GetRequest { keyspace, key: bytes, consistency, timeout_ms: 5_000, ..GetRequest::default() };
+        let calls = vec![Call { call: Some(call::Call::Get(get)) }];
+        match running.client.batch(calls).await.into_iter().next().map(told) {
+            None | Some(Told::Rejected) => {
+                Err(format!("AVAILABLE: all is healed, and key {key} cannot be read from all its replicas"))
             }
-            let number = |key: &Bytes| std::str::from_utf8(key).ok()?.parse::<u32>().ok();
-            keys.extend(page.entries.iter().filter_map(|entry| number(&entry.key)));
-            continuation = page.continuation;
-            if continuation.is_empty() {
-                break;
-            }
-        }
-        let request = CountRequest {
-            keyspace: ORDERED.to_owned(),
-            consistency: Some(consistency(level)),
-            timeout_ms: 5_000,
-            ..CountRequest::default()
-        };
-        let counted = running.client.count(request).await;
-        match counted.failed {
-            Some(failed) => Err(failed.message),
-            None => Ok((keys, counted.count)),
+            Some(_) => Ok(()),
         }
     }
 

@@ -19,7 +19,7 @@ pub enum Fault {
     Partition { group: Vec<usize>, ms: u64 },
     /// Nothing passes from one node to another; the way back is open.
     OneWay { from: usize, to: usize, ms: u64 },
-    /// A node reaches nobody, and nobody it.
+    /// A node neither sends nor receives, and loses nothing: its process is stopped, and goes on later.
     Hang { node: usize, ms: u64 },
     /// Messages are lost, slow, or very late.
     Storm { weather: Weather, ms: u64 },
@@ -151,8 +151,8 @@ pub async fn happen(world: Arc<World>, fault: Fault) {
             }
         }
         Fault::Partition { group, ms } => {
-            for a in 0..world.len() {
-                for b in (0..world.len()).filter(|b| group.contains(&a) != group.contains(b)) {
+            for a in 0..world.size() {
+                for b in (0..world.size()).filter(|b| group.contains(&a) != group.contains(b)) {
                     cut_both(&world, a, b);
                 }
             }
@@ -165,9 +165,9 @@ pub async fn happen(world: Arc<World>, fault: Fault) {
             world.network.heal();
         }
         Fault::Hang { node, ms } => {
-            (0..world.len()).filter(|other| *other != node).for_each(|other| cut_both(&world, node, other));
+            world.network.hold(&world.address(node));
             sleep(Duration::from_millis(ms)).await;
-            world.network.heal();
+            world.network.release(&world.address(node));
         }
         Fault::Storm { weather, ms } => {
             world.network.set_weather(weather);

@@ -68,3 +68,16 @@ impl fmt::Display for Event {
         }
     }
 }
+
+/// What a listing or a count of a whole keyspace showed.
+#[derive(Clone, Debug)]
+pub struct Survey {
+    /// Who asked.
+    pub client: u32,
+    /// When it was asked, in microseconds.
+    pub called: u64,
+    /// When the last answer came.
+    pub answered: u64,
+    /// The keys in the order given, or their number alone.
+    pub keys: Result<Vec<u32>, u64>,
+}

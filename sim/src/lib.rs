@@ -6,10 +6,15 @@
 //! simulated engine loses its unsynced tail at a crash.
 
 pub mod checker;
-mod client;
+pub mod client;
 pub mod clock;
 pub mod faults;
+mod finale;
 pub mod history;
+pub mod lies;
 pub mod network;
+mod panics;
 pub mod run;
-mod world;
+mod survey;
+pub mod trace;
+pub mod world;

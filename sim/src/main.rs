@@ -100,6 +100,7 @@ struct Total {
     unknown: usize,
     rejected: usize,
     read: usize,
+    surveys: usize,
     faults: BTreeMap<&'static str, usize>,
 }
 
@@ -110,6 +111,7 @@ impl Total {
         self.unknown += outcome.unknown();
         self.rejected += outcome.rejected();
         self.read += outcome.read();
+        self.surveys += outcome.surveys;
         for (_, fault) in &outcome.faults {
             *self.faults.entry(fault.kind()).or_default() += 1;
         }
@@ -120,8 +122,8 @@ impl Total {
         let faults: Vec<String> = self.faults.iter().map(each).collect();
         println!("{} seeds in {:.1} s", self.runs, began.elapsed().as_secs_f64());
         println!(
-            "writes acknowledged {}, of unknown outcome {}; refused operations {}; reads answered {}",
-            self.committed, self.unknown, self.rejected, self.read
+            "writes acknowledged {}, of unknown outcome {}; refused operations {}; reads answered {}, listings and counts {}",
+            self.committed, self.unknown, self.rejected, self.read, self.surveys
         );
         println!("faults: {}", faults.join(", "));
     }

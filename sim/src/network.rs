@@ -3,6 +3,7 @@
 //! It carries the same messages that gRPC carries between real nodes, without encoding them. Time is tokio's, paused:
 //! a second of silence costs nothing.
 
+use crate::{client::key_at, trace::Trace};
 use futures::future::BoxFuture;
 use god_node::{
     peer::{Call, CallError, Handler, Target, Transport, failure},
@@ -12,6 +13,7 @@ use god_node::{
 use god_proto::{
     ids::NodeId,
     peer::{Cause, request, response},
+    version::Version,
 };
 use parking_lot::Mutex;
 use std::{
@@ -22,7 +24,10 @@ use std::{
     },
     time::Duration,
 };
-use tokio::{sync::oneshot, time};
+use tokio::{
+    sync::{Notify, oneshot},
+    time,
+};
 
 /// How the links behave.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +49,9 @@ impl Default for Weather {
     }
 }
 
+/// Answers in a node's place, without asking it: a replica that lies. For showing that checkers notice.
+pub type Forge = Arc<dyn Fn(&str, &request::Body) -> Option<response::Body> + Send + Sync>;
+
 /// A listening node: reachable while this incarnation of it lives.
 struct Listener {
     incarnation: u64,
@@ -55,7 +63,10 @@ struct Links {
     listeners: BTreeMap<String, Listener>,
     /// (from, to) that nothing passes.
     cut: BTreeSet<(String, String)>,
+    /// Neither send nor receive, and lose nothing: processes that are stopped.
+    held: BTreeSet<String>,
     weather: Weather,
+    forge: Option<Forge>,
 }
 
 /// All links. Shared by the ports of all nodes.
@@ -63,15 +74,20 @@ pub struct Network {
     links: Mutex<Links>,
     entropy: Entropy,
     messages: AtomicU64,
+    trace: Arc<Trace>,
+    /// Tells that somebody is let go. Not a `watch`, which wakes in a random order.
+    released: Notify,
 }
 
 impl Network {
     /// A quiet network whose delays follow from a seed.
-    pub fn seeded(seed: u64) -> Arc<Network> {
+    pub fn seeded(seed: u64, trace: Arc<Trace>) -> Arc<Network> {
         Arc::new(Network {
             links: Mutex::default(),
             entropy: Entropy::seeded(seed),
             messages: AtomicU64::new(0),
+            trace,
+            released: Notify::new(),
         })
     }
 
@@ -95,6 +111,22 @@ impl Network {
         self.links.lock().cut.clear();
     }
 
+    /// Holds whatever comes from an address or goes to it, until it is released.
+    pub fn hold(&self, address: &str) {
+        self.links.lock().held.insert(address.to_owned());
+    }
+
+    /// Lets go what was held.
+    pub fn release(&self, address: &str) {
+        self.links.lock().held.remove(address);
+        self.released.notify_waiters();
+    }
+
+    /// Has requests answered by a liar, or by none.
+    pub fn forge(&self, forge: Option<Forge>) {
+        self.links.lock().forge = forge;
+    }
+
     /// Changes how all links behave.
     pub fn set_weather(&self, weather: Weather) {
         self.links.lock().weather = weather;
@@ -105,9 +137,21 @@ impl Network {
         self.messages.load(Ordering::Relaxed)
     }
 
+    async fn wait_while_held(&self, address: &str) {
+        loop {
+            // Before the look: a release in between is not missed.
+            let released = self.released.notified();
+            if !self.links.lock().held.contains(address) {
+                return;
+            }
+            released.await;
+        }
+    }
+
     /// Takes as long as a message takes; `false` where it never arrives.
     async fn travel(&self, from: &str, to: &str) -> bool {
         self.messages.fetch_add(1, Ordering::Relaxed);
+        self.wait_while_held(from).await;
         let (weather, cut) = {
             let links = self.links.lock();
             (links.weather, links.cut.contains(&(from.to_owned(), to.to_owned())))
@@ -119,6 +163,8 @@ impl Network {
             false => Duration::ZERO,
         };
         time::sleep(weather.delay + Duration::from_micros(jitter) + late).await;
+        self.wait_while_held(to).await;
+        self.trace.count((from, to, cut, lost));
         !cut && !lost
     }
 
@@ -130,6 +176,45 @@ impl Network {
 
     fn lives(&self, address: &str, incarnation: u64) -> bool {
         self.links.lock().listeners.get(address).is_some_and(|listener| listener.incarnation == incarnation)
+    }
+}
+
+/// What a request is about, for the trace.
+struct About {
+    keys: Vec<u32>,
+    text: String,
+}
+
+impl About {
+    fn of(body: &request::Body) -> About {
+        let (keys, text) = match body {
+            request::Body::Write(write) => {
+                let keys = write.entries.iter().filter_map(|entry| key_at(&entry.position)).collect();
+                let versions: Vec<String> = write
+                    .entries
+                    .iter()
+                    .map(|entry| {
+                        let version: Version = entry.version.unwrap_or_default().into();
+                        let kind = if entry.kind == 0 { "put" } else { "tombstone" };
+                        format!("{kind} {:?} {version}", key_at(&entry.position))
+                    })
+                    .collect();
+                (keys, format!("write {}", versions.join(", ")))
+            }
+            request::Body::Read(read) => {
+                let keys: Vec<u32> = read.positions.iter().filter_map(|at| key_at(at)).collect();
+                let text = format!("read {keys:?}");
+                (keys, text)
+            }
+            _ => (vec![], String::new()),
+        };
+        About { keys, text }
+    }
+
+    fn note(self, trace: &Trace, from: &str, to: &str) {
+        if !self.keys.is_empty() {
+            trace.note(self.keys, format!("{from} → {to}: {}", self.text));
+        }
     }
 }
 
@@ -174,6 +259,11 @@ impl Port {
         let Some((incarnation, handler)) = self.network.listener(&to) else {
             return Some(Err(CallError::NotSent(format!("nobody listens at {to}"))));
         };
+        let forge = self.network.links.lock().forge.clone();
+        if let Some(forged) = forge.and_then(|forge| forge(&to, &call.body)) {
+            return Some(Ok(forged));
+        }
+        About::of(&call.body).note(&self.network.trace, &self.address, &to);
         let late = || failure(Cause::Deadline, "no answer in time");
         let result =
             time::timeout(call.timeout, handler.handle(from, call)).await.unwrap_or_else(|_| Err(late()));

@@ -1,19 +1,19 @@
 //! One run: a cluster, its clients, what goes wrong, and the verdict. Everything follows from the seed.
 
 use crate::{
-    checker::{check_register, check_set},
-    client::{ORDERED, SET, Shared},
+    client::{COPIED, LOOSE, ORDERED, Shared},
     faults::{Fault, FaultSettings, draw, happen},
-    history::{Ask, Event, Told},
-    network::Weather,
+    finale::{heal, judge, ready},
+    history::{Event, Told},
+    lies::{Lie, liar},
+    panics,
     world::{World, WorldSettings},
 };
 use god_node::{doors::Service, engine::Durability, seam::Entropy};
 use god_proto::v1::{CreateKeyspaceRequest, InitRequest, Level, Partitioner};
-use parking_lot::Mutex;
 use std::{
     hash::{Hash, Hasher},
-    sync::{Arc, atomic::AtomicU64},
+    sync::Arc,
     time::Duration,
 };
 use tokio::{
@@ -21,8 +21,6 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-/// How long a cluster that was healed may take until all its nodes are ready.
-const RECOVERY: Duration = Duration::from_secs(60);
 const CLIENTS: u32 = 6;
 
 /// A promise that is broken on purpose, to see that the checkers notice.
@@ -34,6 +32,8 @@ pub enum Broken {
     Quorum,
     /// Nothing is synced, and machines go down.
     Sync,
+    /// Replicas say that they wrote what they did not.
+    Lies(Lie),
 }
 
 /// What came of a run.
@@ -47,6 +47,8 @@ pub struct Outcome {
     pub faults: Vec<(u64, Fault)>,
     /// What the clients did and saw.
     pub history: Vec<Event>,
+    /// Listings and counts that were answered.
+    pub surveys: usize,
     /// Promises that were broken, each with the events that show it.
     pub problems: Vec<String>,
     /// Stands for the whole run, disks and all: the same for the same seed.
@@ -84,12 +86,19 @@ impl Outcome {
 pub fn run(seed: u64, broken: Broken) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     match runtime {
-        Ok(runtime) => runtime.block_on(simulate(seed, broken)),
+        Ok(runtime) => {
+            panics::watch();
+            let mut outcome = runtime.block_on(simulate(seed, broken));
+            drop(runtime);
+            outcome.problems.extend(panics::seen().into_iter().map(|panic| format!("PANIC: {panic}")));
+            outcome
+        }
         Err(error) => Outcome {
             seed,
             setting: String::new(),
             faults: vec![],
             history: vec![],
+            surveys: 0,
             problems: vec![format!("there is no runtime to simulate in: {error}")],
             fingerprint: 0,
         },
@@ -128,13 +137,7 @@ async fn simulate(seed: u64, broken: Broken) -> Outcome {
     let setting = setting(&entropy, broken);
     let world = World::new(entropy.below(u64::MAX), setting.world);
     let level = if broken == Broken::Quorum { Level::One } else { Level::Quorum };
-    let shared = Arc::new(Shared {
-        world: Arc::clone(&world),
-        history: Mutex::default(),
-        hung: Mutex::default(),
-        tokens: AtomicU64::new(1),
-        level,
-    });
+    let shared = Arc::new(Shared::new(Arc::clone(&world), level));
     let words = format!(
         "{} nodes, {:?}, gossip {}, clocks off by {}, joins {} writes, {:?} of faults",
         setting.world.nodes,
@@ -144,16 +147,27 @@ async fn simulate(seed: u64, broken: Broken) -> Outcome {
         if setting.joins_late { "among" } else { "before" },
         setting.length,
     );
-    let mut outcome =
-        Outcome { seed, setting: words, faults: vec![], history: vec![], problems: vec![], fingerprint: 0 };
+    let mut outcome = Outcome {
+        seed,
+        setting: words,
+        faults: vec![],
+        history: vec![],
+        surveys: 0,
+        problems: vec![],
+        fingerprint: 0,
+    };
     let result = async {
         found(&world, &setting, &entropy).await?;
+        if let Broken::Lies(lie) = broken {
+            world.network.forge(Some(liar(lie, &world)));
+        }
         trouble(&shared, &setting, &entropy, &mut outcome.faults).await;
         heal(&world).await?;
         Ok(judge(&shared).await)
     };
     let problems = result.await.unwrap_or_else(|problem: String| vec![problem]);
     outcome.history = std::mem::take(&mut *shared.history.lock());
+    outcome.surveys = shared.surveys.lock().len();
     outcome.problems = problems;
     outcome.fingerprint = fingerprint(&world, &outcome);
     outcome
@@ -173,12 +187,20 @@ async fn found(world: &Arc<World>, setting: &Setting, entropy: &Entropy) -> Resu
         splits: vec!["00300000".into(), "00400000".into()],
         ..CreateKeyspaceRequest::default()
     };
-    let created = first.client.create_keyspace(keyspace).await;
-    if let Some(failed) = created.failed {
-        return Err(format!("the keyspace cannot be made: {}", failed.message));
+    let quorums = |name: &str, write_quorum, read_quorum| CreateKeyspaceRequest {
+        name: name.to_owned(),
+        partitioner: Partitioner::Ordered.into(),
+        write_quorum,
+        read_quorum,
+        ..CreateKeyspaceRequest::default()
+    };
+    for keyspace in [keyspace, quorums(COPIED, 3, 1), quorums(LOOSE, 1, 1)] {
+        if let Some(failed) = first.client.create_keyspace(keyspace).await.failed {
+            return Err(format!("the keyspace cannot be made: {}", failed.message));
+        }
     }
     if setting.joins_late {
-        for at in 1..world.len() {
+        for at in 1..world.size() {
             let (world, after) = (Arc::clone(world), Duration::from_millis(entropy.below(1_500)));
             tokio::spawn(async move {
                 sleep(after).await;
@@ -187,30 +209,8 @@ async fn found(world: &Arc<World>, setting: &Setting, entropy: &Entropy) -> Resu
         }
         return Ok(());
     }
-    (1..world.len()).for_each(|at| world.start(at));
+    (1..world.size()).for_each(|at| world.start(at));
     ready(world).await
-}
-
-/// Waits until all nodes are ready and know of each other.
-async fn ready(world: &World) -> Result<(), String> {
-    let deadline = Instant::now() + RECOVERY;
-    loop {
-        let all_known = |at: usize| {
-            let ring = world.running(at).and_then(|running| running.node.current_ring().get());
-            ring.is_some_and(|ring| ring.nodes().len() == world.len())
-        };
-        let state = world.all_ready().and_then(|()| match (0..world.len()).all(all_known) {
-            true => Ok(()),
-            false => Err("some node does not know all the others".to_owned()),
-        });
-        match state {
-            Ok(()) => return Ok(()),
-            Err(problem) if Instant::now() >= deadline => {
-                return Err(format!("RECOVERY: {RECOVERY:?} after all was healed, {problem}"));
-            }
-            Err(_) => sleep(Duration::from_millis(50)).await,
-        }
-    }
 }
 
 /// Clients work while things go wrong, one after the other and several at once.
@@ -229,64 +229,14 @@ async fn trouble(
     let mut faults = JoinSet::new();
     while Instant::now() < until {
         sleep(Duration::from_millis(entropy.below(1_200))).await;
-        let fault: Fault = draw(entropy, shared.world.len(), setting.faults);
+        let fault: Fault = draw(entropy, shared.world.size(), setting.faults);
+        shared.world.trace.note(vec![], fault.to_string());
         happened.push((shared.world.now_us(), fault.clone()));
         faults.spawn(happen(Arc::clone(&shared.world), fault));
     }
     // In the order of their start: which task ends first must not matter.
     while clients.join_next().await.is_some() {}
     while faults.join_next().await.is_some() {}
-}
-
-/// Mends everything, and waits for the cluster to notice.
-async fn heal(world: &World) -> Result<(), String> {
-    world.network.heal();
-    world.network.set_weather(Weather::default());
-    for at in 0..world.len() {
-        if let (Some(wall), Some(disk)) = (world.wall(at), world.disk(at)) {
-            wall.set_ahead(0);
-            wall.set_drift(0);
-            disk.set_pressure(None);
-            disk.fail_writes(None);
-        }
-        world.start(at);
-    }
-    // What was stamped by a clock that was ahead becomes the past.
-    sleep(Duration::from_secs(4)).await;
-    ready(world).await
-}
-
-/// Reads everything once more, and lets the checkers judge.
-async fn judge(shared: &Arc<Shared>) -> Vec<String> {
-    let mut problems: Vec<String> =
-        shared.hung.lock().iter().map(|hung| format!("DEADLINE: {hung}")).collect();
-    let nodes = shared.world.len();
-    for key in shared.keys() {
-        let node = key as usize % nodes;
-        let told = shared.perform(0, node, key, Ask::Get, Duration::from_secs(5)).await;
-        if matches!(told, Told::Rejected | Told::Unknown) {
-            problems.push(format!("AVAILABLE: all is healed, and node {} cannot read key {key}", node + 1));
-        }
-    }
-    let history = shared.history.lock().clone();
-    problems.extend(check_register(&history).err().map(|violation| violation.to_string()));
-    let set: Vec<Event> = history.iter().filter(|event| event.key >= SET).copied().collect();
-    for node in 0..nodes {
-        let who = node + 1;
-        match shared.list(node, shared.level).await {
-            Err(problem) => {
-                problems.push(format!("AVAILABLE: all is healed, and node {who} cannot list: {problem}"))
-            }
-            Ok((keys, count)) => {
-                let broken = check_set(&set, &keys).err();
-                problems.extend(broken.map(|violation| format!("listed by node {who}: {violation}")));
-                if count != keys.len() as u64 {
-                    problems.push(format!("COUNT: node {who} lists {} keys and counts {count}", keys.len()));
-                }
-            }
-        }
-    }
-    problems
 }
 
 fn fingerprint(world: &World, outcome: &Outcome) -> u64 {

@@ -3,6 +3,7 @@
 use crate::{
     clock::SimulatedWall,
     network::{Network, Port},
+    trace::Trace,
 };
 use god_node::{
     doors::Service,
@@ -25,9 +26,13 @@ use std::{
 use tokio::{sync::Notify, time::Instant};
 use uuid::Uuid;
 
+/// Copies of each key.
+pub const REPLICAS: u32 = 3;
+
 /// What a node is, for as long as its process lives.
 #[derive(Clone)]
 pub struct Running {
+    /// The node itself.
     pub node: Arc<Node>,
     /// How clients reach it.
     pub client: Arc<ClientFace>,
@@ -69,14 +74,20 @@ struct Machine {
 /// What all nodes are set to.
 #[derive(Clone, Copy, Debug)]
 pub struct WorldSettings {
+    /// How many there are.
     pub nodes: usize,
+    /// When they sync.
     pub durability: Durability,
+    /// Whether they gossip.
     pub gossip: bool,
 }
 
 /// All machines and the network between them.
 pub struct World {
+    /// What is between them.
     pub network: Arc<Network>,
+    /// What happened.
+    pub trace: Arc<Trace>,
     settings: WorldSettings,
     began: Instant,
     entropy: Entropy,
@@ -101,8 +112,10 @@ impl World {
             }
         };
         let machines = Mutex::new((0..settings.nodes).map(machine).collect());
+        let trace = Arc::new(Trace::new());
         Arc::new(World {
-            network: Network::seeded(entropy.below(u64::MAX)),
+            network: Network::seeded(entropy.below(u64::MAX), Arc::clone(&trace)),
+            trace,
             settings,
             began,
             entropy,
@@ -115,7 +128,8 @@ impl World {
         self.began.elapsed().as_micros() as u64
     }
 
-    pub fn len(&self) -> usize {
+    /// How many machines there are.
+    pub fn size(&self) -> usize {
         self.settings.nodes
     }
 
@@ -148,11 +162,15 @@ impl World {
         let node = match Node::start(settings, ground) {
             Ok(node) => node,
             // A disk that fails right away: the process ends, and somebody starts it again later.
-            Err(_) => return,
+            Err(error) => {
+                self.trace.note(vec![], format!("{} does not start: {error}", machine.address));
+                return;
+            }
         };
         let peer = Arc::new(PeerFace(Arc::clone(&node)));
         let door: Weak<dyn Handler> = Arc::downgrade(&(Arc::clone(&peer) as Arc<dyn Handler>));
         self.network.listen(&machine.address, machine.incarnation, door);
+        self.trace.note(vec![], format!("{} starts", machine.address));
         let client = Arc::new(ClientFace(Arc::clone(&node)));
         machine.running = Some(Running { node, client, _peer: peer, end: Arc::default() });
     }
@@ -170,7 +188,7 @@ impl World {
             },
             seeds,
             cluster: None,
-            founding: Founding { replicas: 3, write_quorum: 2, read_quorum: 2, virtual_nodes: 2 },
+            founding: Founding { replicas: REPLICAS, write_quorum: 2, read_quorum: 2, virtual_nodes: 2 },
             committer: CommitterSettings {
                 durability: self.settings.durability,
                 ..CommitterSettings::default()
@@ -204,6 +222,7 @@ impl World {
             None => machine.disk.crash_process(),
             Some(keep) => machine.disk.crash_machine(keep),
         }
+        self.trace.note(vec![], format!("{} crashes", machine.address));
         running.end.is_here.store(true, Ordering::Relaxed);
         running.end.heard.notify_waiters();
         // Its loops would go on over a dead disk and a closed door: nobody would notice, but they cost time.
@@ -213,7 +232,7 @@ impl World {
 
     /// Whether all nodes run, and would send nobody away.
     pub fn all_ready(&self) -> Result<(), String> {
-        (0..self.len()).try_for_each(|at| match self.running(at) {
+        (0..self.size()).try_for_each(|at| match self.running(at) {
             None => Err(format!("node {} does not run", at + 1)),
             Some(running) => {
                 let readiness = running.client.readiness();
@@ -225,14 +244,17 @@ impl World {
         })
     }
 
+    /// Where a node listens.
     pub fn address(&self, at: usize) -> String {
         self.machines.lock().get(at).map(|machine| machine.address.clone()).unwrap_or_default()
     }
 
+    /// The disk of a machine.
     pub fn disk(&self, at: usize) -> Option<SimulatedDisk> {
         self.machines.lock().get(at).map(|machine| machine.disk.clone())
     }
 
+    /// The clock of a machine.
     pub fn wall(&self, at: usize) -> Option<Arc<SimulatedWall>> {
         self.machines.lock().get(at).map(|machine| Arc::clone(&machine.wall))
     }
@@ -243,6 +265,7 @@ impl World {
         #[allow(deprecated)]
         let mut hasher = std::hash::SipHasher::new();
         self.network.messages().hash(&mut hasher);
+        self.trace.fingerprint().hash(&mut hasher);
         for machine in self.machines.lock().iter() {
             let engine = machine.disk.open();
             for table in Table::ALL {

@@ -1,7 +1,10 @@
 //! That runs repeat, that things happen in them, and that broken promises are found: each checker is shown a store that
 //! does not keep what it guards.
 
-use god_sim::run::{Broken, Outcome, run};
+use god_sim::{
+    lies::Lie,
+    run::{Broken, Outcome, run},
+};
 
 /// Runs seeds until a problem was found with each of these words; gives those that were not.
 fn not_found<'a>(broken: Broken, words: &[&'a str]) -> Vec<&'a str> {
@@ -35,7 +38,15 @@ fn much_happens_in_a_run() {
     assert!(sum(Outcome::committed) > 5_000, "{} writes acknowledged", sum(Outcome::committed));
     assert!(sum(Outcome::read) > 5_000, "{} reads answered", sum(Outcome::read));
     assert!(sum(Outcome::unknown) > 100, "{} writes of unknown outcome", sum(Outcome::unknown));
+    assert!(sum(|outcome| outcome.surveys) > 300, "{} listings and counts", sum(|outcome| outcome.surveys));
     assert!(sum(|outcome| outcome.faults.len()) > 100);
+    let hit = |outcome: &Outcome| {
+        let under_way =
+            |at: u64| outcome.history.iter().any(|event| event.called < at && at < event.answered);
+        outcome.faults.iter().filter(|(at, _)| under_way(*at)).count()
+    };
+    let hit: usize = outcomes.iter().map(hit).sum();
+    assert!(hit > 50, "{hit} faults met operations under way");
 }
 
 #[test]
@@ -51,4 +62,22 @@ fn machines_that_go_down_without_having_synced_are_found_to_lose_writes() {
         [""; 0],
         "60 runs that sync nothing lose nothing"
     );
+}
+
+#[test]
+fn replicas_that_throw_values_away_are_found_to_lose_them() {
+    let wanted = ["is lost", "not listed", "there were"];
+    assert_eq!(not_found(Broken::Lies(Lie::Values), &wanted), [""; 0]);
+}
+
+#[test]
+fn replicas_that_throw_deletions_away_are_found_to_bring_values_back() {
+    let wanted = ["a deleted value came back", "a deleted key came back"];
+    assert_eq!(not_found(Broken::Lies(Lie::Deletions), &wanted), [""; 0]);
+}
+
+#[test]
+fn reads_that_repair_nothing_are_found_to_go_back() {
+    let wanted = ["a read is older than a read before it", "LEVEL"];
+    assert_eq!(not_found(Broken::Lies(Lie::Repairs), &wanted), [""; 0]);
 }
