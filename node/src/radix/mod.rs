@@ -14,6 +14,7 @@
 
 mod absorb;
 mod grow;
+mod heads;
 mod nibbles;
 mod rows;
 mod store;

@@ -2,6 +2,7 @@
 
 use super::{
     Summary, View,
+    heads::Heads,
     nibbles::TOP,
     rows::{bad_record, load, rebuild},
     summary::Scale,
@@ -69,6 +70,7 @@ impl Store {
             engine: Arc::clone(&engine),
             published: Arc::clone(&published),
             scale,
+            heads: Heads::new(&key, settings.limits.remembered),
             limits: settings.limits,
             written_through: 0,
         };

@@ -24,12 +24,21 @@ pub struct Limits {
     /// Writes to a bucket with an open row leave the row alone, which makes them a good deal cheaper; a start after a
     /// crash reads the data of as many buckets.
     pub most_open: usize,
+    /// Of how many positions the writer remembers what it wrote there last. Overwriting those reads nothing; each
+    /// takes 32 bytes.
+    pub remembered: usize,
 }
 
 impl Default for Limits {
     /// What is used in production: 1,024 and a quarter of it, and what reads about 2 M entries after a crash.
     fn default() -> Limits {
-        Limits { split_above: 1024, split_bytes: 1 << 20, merge_below: 256, most_open: 8192 }
+        Limits {
+            split_above: 1024,
+            split_bytes: 1 << 20,
+            merge_below: 256,
+            most_open: 8192,
+            remembered: 1 << 18,
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! Groups of writes become one batch of data and rows.
 
 use super::{
-    Summary,
     absorb::{Change, Row, absorb},
+    heads::{Heads, Known, Tag},
     rows::{bad_record, push_rows, weighed},
     summary::Scale,
     tree::{Limits, Tree},
@@ -46,6 +46,7 @@ pub struct Writer {
     pub(super) engine: Arc<dyn Engine>,
     pub(super) published: Arc<Mutex<Tree>>,
     pub(super) scale: Scale,
+    pub(super) heads: Heads,
     pub(super) limits: Limits,
     /// Rows written since as many were open as may be.
     pub(super) written_through: usize,
@@ -58,10 +59,10 @@ struct Item<'a> {
     record: Option<&'a Record>,
 }
 
-/// What stands at a position while a group is decided.
+/// What stands at a position while a group is decided. Stored bytes are there where it may matter what they say.
 enum Current<'a> {
     Nothing,
-    Stored(Version, &'a Bytes),
+    Stored(Version, Option<&'a Bytes>),
     Written(&'a Record),
 }
 
@@ -75,30 +76,44 @@ impl Apply for Writer {
         // Stable: at one position, entries stay in the order in which they came.
         order.sort_by(|a, b| items[*a as usize].position.cmp(items[*b as usize].position));
         let same = |a: &u32, b: &u32| items[*a as usize].position == items[*b as usize].position;
-        let positions: Vec<&[u8]> =
-            order.chunk_by(same).map(|run| items[run[0] as usize].position.as_bytes()).collect();
-        let stored = self.engine.multi_get(Table::Data, &positions)?;
+        // What is not remembered is read, and so is what may be the same again: then its content matters.
+        let mut known: Vec<(Tag, Option<Known>)> = Vec::with_capacity(items.len());
+        let mut unread: Vec<&[u8]> = Vec::new();
+        for run in order.chunk_by(same) {
+            let position = items[run[0] as usize].position.as_bytes();
+            let tag = self.heads.tag(position);
+            let is_again = |known: &Known| run.iter().any(|at| items[*at as usize].version == known.version);
+            let remembered = self.heads.get(tag).filter(|known| !is_again(known));
+            if remembered.is_none() {
+                unread.push(position);
+            }
+            known.push((tag, remembered));
+        }
+        let read = if unread.is_empty() { vec![] } else { self.engine.multi_get(Table::Data, &unread)? };
+        let mut read = read.iter();
 
         let mut verdicts = vec![Verdict::Equal; items.len()];
-        let mut changes = Vec::with_capacity(positions.len());
+        let mut notes = Vec::with_capacity(known.len());
+        let mut changes = Vec::with_capacity(known.len());
         let mut batch = Batch::default();
-        batch.ops.reserve(2 * positions.len());
-        for (run, stored) in order.chunk_by(same).zip(&stored) {
+        batch.ops.reserve(2 * known.len());
+        for (run, (tag, known)) in order.chunk_by(same).zip(&mut known) {
             let position = items[run[0] as usize].position;
-            let before = match stored {
-                Some(bytes) => {
-                    let head =
-                        Head::decode(bytes).map_err(|error| bad_record(position.as_bytes(), &error))?;
-                    Some((
-                        head.version,
-                        self.scale.weigh(position.as_bytes(), head.version, head.kind, bytes.len()),
-                    ))
-                }
-                None => None,
+            let mut stored = None;
+            if known.is_none()
+                && let Some(Some(bytes)) = read.next()
+            {
+                let head = Head::decode(bytes).map_err(|error| bad_record(position.as_bytes(), &error))?;
+                *known = Some(Known { version: head.version, kind: head.kind, len: bytes.len() as u32 });
+                stored = Some(bytes);
+            }
+            let weigh = |known: &Known| {
+                self.scale.weigh(position.as_bytes(), known.version, known.kind, known.len as usize)
             };
-            let mut current = match (stored, &before) {
-                (Some(bytes), Some((version, _))) => Current::Stored(*version, bytes),
-                _ => Current::Nothing,
+            let before = known.as_ref().map(weigh);
+            let mut current = match known {
+                Some(known) => Current::Stored(known.version, stored),
+                None => Current::Nothing,
             };
             for &at in run {
                 let item = &items[at as usize];
@@ -109,24 +124,28 @@ impl Apply for Writer {
                 Current::Nothing if before.is_none() => continue,
                 Current::Nothing => {
                     batch.delete(Table::Data, position.clone().into_bytes());
-                    Summary::default()
+                    None
                 }
                 Current::Written(record) => {
                     let encoded = record.encode();
-                    let sum =
-                        self.scale.weigh(position.as_bytes(), record.version, record.kind, encoded.len());
+                    let len = encoded.len() as u32;
                     batch.put(Table::Data, position.clone().into_bytes(), encoded);
-                    sum
+                    Some(Known { version: record.version, kind: record.kind, len })
                 }
             };
             changes.push(Change {
                 position: position.clone().into_bytes(),
-                before: before.map(|(_, sum)| sum).unwrap_or_default(),
-                after,
+                before: before.unwrap_or_default(),
+                after: after.as_ref().map(weigh).unwrap_or_default(),
             });
+            notes.push((*tag, after));
         }
         let close = jobs.iter().any(|job| matches!(job, Job::Close));
-        self.commit(batch, &changes, close)?;
+        // HEADS-TRUE: where it is open what was written, nothing is known.
+        self.commit(batch, &changes, close).inspect_err(|_| self.heads.clear())?;
+        for (tag, after) in notes {
+            self.heads.set(tag, after);
+        }
 
         let applied = verdicts.iter().filter(|verdict| **verdict == Verdict::Applied).count();
         counter!("god_radix_entries_total", "verdict" => "applied").increment(applied as u64);
@@ -250,7 +269,9 @@ fn decide<'a>(item: &Item<'a>, current: &mut Current<'a>) -> Verdict {
 fn check_same_content(position: &Position, record: &Record, current: &Current<'_>) {
     let same = match current {
         Current::Nothing => true,
-        Current::Stored(_, bytes) => Record::decode(bytes).is_ok_and(|stored| stored == *record),
+        // Not read, because it was known to have another version.
+        Current::Stored(_, None) => false,
+        Current::Stored(_, Some(bytes)) => Record::decode(bytes).is_ok_and(|stored| stored == *record),
         Current::Written(written) => *written == record,
     };
     if !same {

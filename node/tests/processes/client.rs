@@ -154,9 +154,7 @@ fn range(prefix: &str) -> Option<KeyRange> {
 /// That a write was acknowledged.
 pub fn committed(reply: Result<WriteReply, String>) -> god_proto::version::Version {
     match reply.map(|reply| reply.outcome) {
-        Ok(Some(v1::write_reply::Outcome::Committed(committed))) => {
-            committed.version.unwrap().into()
-        }
+        Ok(Some(v1::write_reply::Outcome::Committed(committed))) => committed.version.unwrap().into(),
         other => panic!("the write was not acknowledged: {other:?}"),
     }
 }

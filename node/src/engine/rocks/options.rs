@@ -2,7 +2,8 @@
 
 use super::super::Table;
 use rocksdb::{
-    BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, LogLevel, Options, WriteBufferManager,
+    BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, DataBlockIndexType, LogLevel, Options,
+    WriteBufferManager,
 };
 
 /// The memory that all tables share: one cache, which memtables are charged to as well, so that one setting bounds
@@ -40,6 +41,9 @@ pub fn db_options(memory: u64, buffers: &WriteBufferManager) -> Options {
     options.set_bytes_per_sync(1 << 20);
     options.set_wal_bytes_per_sync(1 << 20);
     options.set_avoid_unnecessary_blocking_io(true);
+    // There is one writer.
+    options.set_allow_concurrent_memtable_write(false);
+    options.set_enable_write_thread_adaptive_yield(false);
     options.set_keep_log_file_num(4);
     options.set_max_log_file_size(4 << 20);
     options.set_log_level(LogLevel::Warn);
@@ -59,6 +63,9 @@ pub fn cf_options(table: Table, memory: u64, cache: &Cache) -> Options {
     match table {
         Table::Data => {
             blocks.set_block_size(8 << 10);
+            // A point read hashes to its place in the block rather than halving its way there.
+            blocks.set_data_block_index_type(DataBlockIndexType::BinaryAndHash);
+            blocks.set_data_block_hash_ratio(0.75);
             // Each write reads its predecessor, and most reads of absent keys need no disk.
             blocks.set_bloom_filter(10.0, false);
             blocks.set_optimize_filters_for_memory(true);

@@ -28,7 +28,8 @@ use std::{
 
 const KS: KeyspaceId = KeyspaceId(7);
 const KEY: [u8; 16] = *b"a cluster's name";
-const SMALL: Limits = Limits { split_above: 4, split_bytes: 800, merge_below: 3, most_open: 2 };
+const SMALL: Limits =
+    Limits { split_above: 4, split_bytes: 800, merge_below: 3, most_open: 2, remembered: 8 };
 
 fn open(engine: Arc<dyn Engine>) -> Store {
     try_open(engine).unwrap()

@@ -12,7 +12,13 @@ fn settings() -> StoreSettings {
         committer: CommitterSettings::default(),
         offload: Offload::Threads,
         threaded: true,
-        limits: Limits { split_above: 64, split_bytes: 1 << 20, merge_below: 16, most_open: 20 },
+        limits: Limits {
+            split_above: 64,
+            split_bytes: 1 << 20,
+            merge_below: 16,
+            most_open: 20,
+            remembered: 64,
+        },
     }
 }
 

@@ -22,7 +22,8 @@ struct Grown {
     rows: BTreeMap<Bytes, Row>,
 }
 
-const SMALL: Limits = Limits { split_above: 4, split_bytes: 1 << 20, merge_below: 3, most_open: 2 };
+const SMALL: Limits =
+    Limits { split_above: 4, split_bytes: 1 << 20, merge_below: 3, most_open: 2, remembered: 8 };
 
 impl Grown {
     /// Sets or removes entries, as one group.
@@ -126,7 +127,7 @@ fn groups() -> impl Strategy<Value = Vec<BTreeMap<Bytes, Option<u128>>>> {
 proptest! {
     #[test]
     fn a_tree_always_sums_up_what_it_stands_above(groups in groups(), most in 1usize..8, most_open in 0usize..6, split_bytes in 4u64..40) {
-        let limits = Limits { split_above: most, split_bytes, merge_below: most.div_ceil(2), most_open };
+        let limits = Limits { split_above: most, split_bytes, merge_below: most.div_ceil(2), most_open, remembered: 8 };
         let mut grown = Grown::default();
         for group in &groups {
             grown.apply(limits, group);
@@ -233,7 +234,8 @@ fn a_bucket_that_merged_and_splits_again_in_one_group_counts_what_left_it() {
 #[test]
 fn long_common_prefixes_cost_neither_stack_nor_time() {
     // Keys a, aa, aaa… below a common prefix: the deepest tree there is, one node for each.
-    let limits = Limits { split_above: 8, split_bytes: 1 << 20, merge_below: 4, most_open: 100 };
+    let limits =
+        Limits { split_above: 8, split_bytes: 1 << 20, merge_below: 4, most_open: 100, remembered: 8 };
     let prefix = vec![b'p'; 4 << 10];
     let position = move |n: usize| Bytes::from([prefix.as_slice(), &vec![b'a'; n], &[0, 1, 0]].concat());
     let mut grown = Grown::default();

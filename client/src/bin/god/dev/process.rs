@@ -60,6 +60,7 @@ pub fn start(
     node: &DevNode,
     seeds: &[String],
     more: &[OsString],
+    threads: usize,
     ended: mpsc::Sender<Ended>,
 ) -> Result<(u32, u64), Failure> {
     let cannot = |error: &io::Error| {
@@ -75,6 +76,9 @@ pub fn start(
     command.args(["--grpc-address", &node.grpc, "--peer-address", &node.peer, "--http-address", &node.http]);
     for seed in seeds {
         command.args(["--seed", seed]);
+    }
+    if env::var_os("GOD_WORKER_THREADS").is_none() {
+        command.env("GOD_WORKER_THREADS", threads.to_string());
     }
     command.args(more);
     command.stdin(Stdio::null());

@@ -87,8 +87,18 @@ impl Nodes {
         let first = self.state.cluster.is_none();
         let others = self.state.nodes.iter().filter(|other| other.id != node.id && !first);
         let seeds: Vec<String> = others.map(|other| other.peer.clone()).collect();
-        let (pid, log_start) =
-            process::start(&self.program, &self.dir, &node, &seeds, &self.options, self.tell_ended.clone())?;
+        // They share the machine's processors.
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = (processors / self.state.nodes.len().max(1)).max(1);
+        let (pid, log_start) = process::start(
+            &self.program,
+            &self.dir,
+            &node,
+            &seeds,
+            &self.options,
+            threads,
+            self.tell_ended.clone(),
+        )?;
         self.log_starts.insert(node.id, log_start);
         if let Some(node) = self.state.nodes.get_mut(at) {
             node.pid = Some(pid);
