@@ -49,8 +49,7 @@ test: build ## All that CI runs, except Kubernetes
 	$(MAKE) --no-print-directory fuzz
 
 .PHONY: sim
-sim: ## Simulated clusters under faults: SEEDS of them, each repeatable
-	cargo build --release --locked -p god-sim
+sim: build ## Simulated clusters under faults: SEEDS of them, each repeatable
 	$(BUILT)/god-sim run --seeds $(SEEDS)
 
 .PHONY: deny
@@ -73,7 +72,6 @@ e2e: ## Scenarios on Kubernetes
 
 .PHONY: bench
 bench: build ## Storage against raw RocksDB, then a three-node cluster, as ratios
-	cargo build --release --locked -p god-node --bin god-bench-store
 	.ci/bench
 
 .PHONY: fmt

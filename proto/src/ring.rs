@@ -364,6 +364,15 @@ mod tests {
         }
     }
 
+    /// What fuzzing of rings begins with is a ring.
+    #[test]
+    fn the_corpus_holds_the_ring_of_these_tests() {
+        use prost::Message;
+        let seed = RingDocument::decode(&include_bytes!("../fuzz/corpus/ring/two-nodes")[..]).unwrap();
+        assert_eq!(seed, document());
+        Ring::new(seed).unwrap();
+    }
+
     fn refusal(change: impl FnOnce(&mut RingDocument)) -> String {
         let mut document = document();
         change(&mut document);
