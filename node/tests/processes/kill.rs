@@ -122,3 +122,49 @@ async fn a_node_that_was_closed_properly_starts_again_where_it_was() {
         assert_eq!(node.client().count("k", Level::All).await.unwrap(), 100);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_may_come_back_at_other_addresses() {
+    let mut cluster = Cluster::start(3, &[]).await;
+    let mut first = cluster.nodes[0].client();
+    committed(first.put("key", "before").await);
+    assert!(cluster.nodes[2].terminate());
+    committed(first.put("key", "while away").await);
+    cluster.nodes[2].move_to_free_ports();
+    cluster.nodes[2].start();
+    cluster.wait_until_up().await;
+    cluster.wait_for_hints().await;
+    let mut third = cluster.nodes[2].client();
+    assert_eq!(found(third.get("key", Level::One).await), Some("while away".into()));
+    let status = third.status().await.unwrap();
+    let new = &cluster.nodes[2].peer;
+    assert!(status.nodes.len() == 3 && status.nodes.iter().any(|node| node.peer_address == *new), "{status:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_nodes_without_gossip_bear_two_that_are_gone() {
+    let mut cluster = Cluster::start(5, &["--gossip", "off"]).await;
+    let mut first = cluster.nodes[0].client();
+    for key in 0..100 {
+        committed(first.put(format!("k{key:04}"), "value").await);
+    }
+    cluster.nodes[3].kill();
+    cluster.nodes[4].kill();
+    // Arcs that had both of them wait; the others go on, and so does the register: three of five voters are there.
+    let mut written = 0;
+    for key in 100..200 {
+        let reply = first.put(format!("k{key:04}"), "value").await.expect("an answer");
+        written += u32::from(matches!(reply.outcome, Some(god_proto::v1::write_reply::Outcome::Committed(_))));
+    }
+    assert!(written > 30, "{written} of 100 writes were acknowledged");
+    let keyspace = god_proto::v1::CreateKeyspaceRequest { name: "another".to_owned(), ..Default::default() };
+    let made = first.cluster.create_keyspace(keyspace).await.unwrap().into_inner();
+    assert!(made.failed.is_none(), "{made:?}");
+    for node in &mut cluster.nodes[3..] {
+        node.start();
+    }
+    cluster.wait_until_up().await;
+    for key in 0..100 {
+        assert_eq!(found(first.get(format!("k{key:04}"), Level::All).await), Some("value".into()));
+    }
+}
