@@ -138,7 +138,10 @@ async fn a_node_may_come_back_at_other_addresses() {
     assert_eq!(found(third.get("key", Level::One).await), Some("while away".into()));
     let status = third.status().await.unwrap();
     let new = &cluster.nodes[2].peer;
-    assert!(status.nodes.len() == 3 && status.nodes.iter().any(|node| node.peer_address == *new), "{status:?}");
+    assert!(
+        status.nodes.len() == 3 && status.nodes.iter().any(|node| node.peer_address == *new),
+        "{status:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -154,7 +157,8 @@ async fn five_nodes_without_gossip_bear_two_that_are_gone() {
     let mut written = 0;
     for key in 100..200 {
         let reply = first.put(format!("k{key:04}"), "value").await.expect("an answer");
-        written += u32::from(matches!(reply.outcome, Some(god_proto::v1::write_reply::Outcome::Committed(_))));
+        written +=
+            u32::from(matches!(reply.outcome, Some(god_proto::v1::write_reply::Outcome::Committed(_))));
     }
     assert!(written > 30, "{written} of 100 writes were acknowledged");
     let keyspace = god_proto::v1::CreateKeyspaceRequest { name: "another".to_owned(), ..Default::default() };

@@ -17,8 +17,14 @@ fuzz_target!(|data: &[u8]| {
         let (Some(first), Some(last)) = (arcs.first(), arcs.last()) else {
             panic!("RING-WELL-FORMED: keyspace {} has no arcs", keyspace.id)
         };
-        assert!(first.range.start == whole.start && last.range.end == whole.end, "RING-WELL-FORMED: uncovered");
-        assert!(arcs.windows(2).all(|pair| pair[0].range.end == pair[1].range.start), "RING-WELL-FORMED: a gap");
+        assert!(
+            first.range.start == whole.start && last.range.end == whole.end,
+            "RING-WELL-FORMED: uncovered"
+        );
+        assert!(
+            arcs.windows(2).all(|pair| pair[0].range.end == pair[1].range.start),
+            "RING-WELL-FORMED: a gap"
+        );
         for arc in arcs {
             assert!(ring.arc_at(&arc.range.start).is_some_and(|found| found.range == arc.range));
             for number in &numbers {
