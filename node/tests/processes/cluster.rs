@@ -83,6 +83,14 @@ impl Process {
         }
     }
 
+    /// Other addresses for the next start, as a machine that was replaced under the same disk has.
+    pub fn move_to_free_ports(&mut self) {
+        assert!(self.child.is_none(), "it runs");
+        for address in [&mut self.grpc, &mut self.peer, &mut self.http] {
+            *address = format!("127.0.0.1:{}", port());
+        }
+    }
+
     pub fn command(&self) -> Command {
         let program = env!("CARGO_BIN_EXE_god-node");
         let mut command = match self.disk {
