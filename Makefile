@@ -1,12 +1,14 @@
 # Every command a person needs. `make help` lists them.
 #
-# Cargo's target folder lies outside the clone, so that RocksDB is compiled once for a machine and not once for
-# a clone; and there is one profile (release) for run, test, bench and e2e, so that it is compiled just once at all.
+# RocksDB is compiled once for a machine, into CACHE (.ci/rocksdb). Cargo's target folder lies there too, so that a second
+# clone compiles no dependency again; and there is one profile (release) for run, test, bench and e2e.
+# `make setup` writes all this to .cargo/config.toml, so that a bare `cargo test --release` shares it.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
 CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/god
+export GOD_CACHE := $(CACHE)
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 BUILT := $(CARGO_TARGET_DIR)/release
 
@@ -14,17 +16,20 @@ NODES ?= 3
 DATA ?= data
 # Debian's `unicode-data`: every character of Unicode with its name.
 LOAD ?= /usr/share/unicode/UnicodeData.txt
-SEEDS ?= 200
+SEEDS ?= 1000
+# A soak begins at a seed of its own each day, unless told where.
+SOAK_SEEDS ?= 20000
+FIRST ?= $(shell date +%Y%m%d)00000
 DURABILITY ?= interval
 
 .PHONY: help
 help: ## What there is
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 	@echo
-	@echo "  NODES=$(NODES) DATA=$(DATA) LOAD=$(LOAD) SEEDS=$(SEEDS) DURABILITY=$(DURABILITY) CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)"
+	@echo "  NODES=$(NODES) DATA=$(DATA) LOAD=$(LOAD) SEEDS=$(SEEDS) SOAK_SEEDS=$(SOAK_SEEDS) FIRST=$(FIRST) DURABILITY=$(DURABILITY) CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)"
 
 .PHONY: setup
-setup: ## Install the system packages that building needs (says which)
+setup: ## Install what building needs (says what), compile RocksDB once for this machine
 	@.ci/setup build
 
 .PHONY: build
@@ -39,11 +44,15 @@ run: build ## Start three nodes, load real data, print a tour; Ctrl-C stops them
 	@bin/god dev --nodes $(NODES) --data $(DATA) --durability $(DURABILITY) --load $(LOAD)
 
 .PHONY: test
+# Properties are tried with the same cases each time here; `cargo test` alone tries others each time.
+test: export PROPTEST_RNG_SEED ?= 20261124
 test: build ## All that CI runs, except Kubernetes
 	.ci/setup test
+	.ci/fresh setup
 	cargo fmt --all --check
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings
 	cargo test --release --locked --workspace
+	$(MAKE) --no-print-directory models
 	$(MAKE) --no-print-directory sim
 	$(MAKE) --no-print-directory deny
 	$(MAKE) --no-print-directory fuzz
@@ -52,10 +61,19 @@ test: build ## All that CI runs, except Kubernetes
 sim: build ## Simulated clusters under faults: SEEDS of them, each repeatable
 	$(BUILT)/god-sim run --seeds $(SEEDS)
 
+.PHONY: soak
+soak: build ## Simulated clusters that CI has not seen: SOAK_SEEDS of them from FIRST on
+	$(BUILT)/god-sim run --seeds $(SOAK_SEEDS) --from $(FIRST)
+
+.PHONY: models
+models: ## Visit every state of the protocols' models, as they are and with each rule broken
+	cd sim/models && cargo fmt --check && cargo test --release --locked --quiet
+
 .PHONY: deny
 deny: ## Licences and sources of all dependencies
 	@.ci/setup deny
 	cargo deny --locked check licenses bans sources
+	cargo deny --locked --manifest-path sim/models/Cargo.toml --config deny.toml check licenses bans sources
 
 .PHONY: advisories
 advisories: ## Known vulnerabilities of dependencies (needs to reach the advisory database)
@@ -73,6 +91,14 @@ e2e: ## Scenarios on Kubernetes
 .PHONY: bench
 bench: build ## Storage against raw RocksDB, then a three-node cluster, as ratios
 	.ci/bench
+
+.PHONY: bench-ring
+bench-ring: build ## Changes of the ring: under load, beside a file copy, and what comparing copies costs
+	.ci/bench-ring $(PARTS)
+
+.PHONY: fresh
+fresh: ## Build a clean clone in a minimal Debian that has git, make and Rust, and nothing else
+	@.ci/fresh build
 
 .PHONY: fmt
 fmt: ## Format all code
