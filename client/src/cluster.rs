@@ -2,8 +2,10 @@
 
 use crate::{Client, Error, Result, client::fetch, keyspace::misspoke, node::Node, transport};
 use god_proto::v1::{
-    CreateKeyspaceRequest, InitRequest, Keyspace, ListKeyspacesRequest, Rejected, RingDocument, RingRequest,
-    StatusReply, StatusRequest, cluster_client::ClusterClient,
+    BeginOperationRequest, CancelOperationRequest, CreateKeyspaceRequest, InitRequest, Keyspace,
+    ListKeyspacesRequest, ListOperationsReply, ListOperationsRequest, PlanOperationReply,
+    PlanOperationRequest, RecoverReply, RecoverRequest, Rejected, RingDocument, RingRequest, StatusReply,
+    StatusRequest, Wish, cluster_client::ClusterClient,
 };
 use std::{sync::Arc, time::Duration};
 use tokio::time::timeout;
@@ -61,6 +63,57 @@ impl Client {
         ok(reply.failed)?;
         self.learn(&home).await;
         reply.keyspace.ok_or_else(|| misspoke("the answer has no keyspace"))
+    }
+
+    /// What an operation would do; nothing moves.
+    pub async fn plan_operation(&self, wish: Wish) -> Result<PlanOperationReply> {
+        let call = |mut to: ClusterClient<Channel>| {
+            let request = PlanOperationRequest { wish: Some(wish.clone()) };
+            async move { to.plan_operation(request).await }
+        };
+        let (mut reply, _) = self.ask_servers(call).await?;
+        ok(reply.failed.take())?;
+        Ok(reply)
+    }
+
+    /// Begins an operation, or queues it behind those under way, and gives its id. The same id again changes nothing,
+    /// so that a call whose outcome is unknown may be made again if it names one.
+    pub async fn begin_operation(&self, id: &str, wish: Wish) -> Result<String> {
+        let home = self.home()?;
+        let limit = self.inner.settings.timeout;
+        let request = BeginOperationRequest { id: id.to_owned(), wish: Some(wish) };
+        let reply = once(&home, limit, home.cluster().begin_operation(request)).await?;
+        ok(reply.failed)?;
+        Ok(reply.id)
+    }
+
+    /// Undoes an operation that has not ended.
+    pub async fn cancel_operation(&self, id: &str) -> Result<()> {
+        let home = self.home()?;
+        let limit = self.inner.settings.timeout;
+        let request = CancelOperationRequest { id: id.to_owned() };
+        ok(once(&home, limit, home.cluster().cancel_operation(request)).await?.failed)
+    }
+
+    /// The operations under way with their progress, and the latest that have ended.
+    pub async fn list_operations(&self) -> Result<ListOperationsReply> {
+        let call = |mut to: ClusterClient<Channel>| async move {
+            to.list_operations(ListOperationsRequest {}).await
+        };
+        let (mut reply, _) = self.ask_servers(call).await?;
+        ok(reply.failed.take())?;
+        Ok(reply)
+    }
+
+    /// Makes a ring decidable again whose majority of voters is lost for good; or says, in a dry run, what that would do.
+    pub async fn recover(&self, request: RecoverRequest) -> Result<RecoverReply> {
+        let call = |mut to: ClusterClient<Channel>| {
+            let request = request.clone();
+            async move { to.recover(request).await }
+        };
+        let (mut reply, _) = self.ask_servers(call).await?;
+        ok(reply.failed.take())?;
+        Ok(reply)
     }
 
     fn home(&self) -> Result<Arc<Node>> {

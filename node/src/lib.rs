@@ -16,4 +16,5 @@ pub mod ring;
 pub mod seam;
 pub mod settings;
 pub mod stop;
+pub mod upkeep;
 pub mod version;

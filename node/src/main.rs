@@ -13,6 +13,7 @@ use god_node::{
     seam::Seams,
     settings::{Cli, Door, LogFormat, Settings, host_name, load},
     stop::stop,
+    upkeep::UpkeepSettings,
 };
 use std::{io::IsTerminal, process::ExitCode, sync::Arc, time::Duration};
 use tokio::{
@@ -173,6 +174,7 @@ fn node_settings(settings: &Settings, uuid: uuid::Uuid) -> NodeSettings {
             zone: settings.zone.clone(),
             weight: settings.weight,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            takes_part: settings.takes_part,
         },
         seeds: settings.seeds.clone(),
         cluster: settings.cluster,
@@ -195,6 +197,13 @@ fn node_settings(settings: &Settings, uuid: uuid::Uuid) -> NodeSettings {
             fan_out: settings.gossip.fan_out,
             probe: settings.gossip.ping_interval,
         }),
+        upkeep: UpkeepSettings {
+            transfer_bytes_per_second: settings.upkeep.transfer_rate,
+            sync_interval: settings.upkeep.compare_interval,
+            tombstone_age: settings.upkeep.tombstone_age,
+            migrates: settings.upkeep.migrate,
+            ..UpkeepSettings::default()
+        },
         ping_interval: settings.gossip.ping_interval.min(Duration::from_millis(500)),
         change_timeout: CHANGE_TIMEOUT,
     }

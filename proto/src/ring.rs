@@ -6,7 +6,7 @@
 use crate::{
     ids::{ArcId, Epoch, KeyspaceId, NodeId},
     position::{Position, PositionRange},
-    v1::{Arc as ArcMessage, Keyspace, Member, Mode, Partitioner, RingDocument},
+    v1::{Arc as ArcMessage, Keyspace, Member, Mode, Operation, Partitioner, RingDocument},
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -24,6 +24,11 @@ pub const MAX_KEYSPACES: usize = 256;
 pub const MAX_ARCS: usize = 100_000;
 /// The most copies of a key.
 pub const MAX_REPLICAS: u32 = 16;
+
+/// The most operations that wait or are under way.
+pub const MAX_OPERATIONS: usize = 64;
+/// How many operations that have ended are remembered.
+pub const MAX_ENDED: usize = 64;
 
 /// Why a ring document is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -48,6 +53,8 @@ pub struct RingArc {
     pub replicas: Vec<NodeId>,
     /// Who will hold a copy after the arc's transition. Writes and reads then need a quorum of both sets.
     pub next: Option<Vec<NodeId>>,
+    /// The epoch in which the transition began; 0 without one.
+    pub since: Epoch,
 }
 
 /// A ring document that holds together, with indexes for lookups.
@@ -139,6 +146,16 @@ impl Ring {
         let from = self.arcs.partition_point(|arc| arc.range.end <= range.start);
         let to = self.arcs.partition_point(|arc| arc.range.start < range.end);
         self.arcs.get(from..to).unwrap_or(&[])
+    }
+
+    /// An arc by its number. Cost: O(arcs).
+    pub fn arc(&self, id: ArcId) -> Option<&RingArc> {
+        self.arcs.iter().find(|arc| arc.id == id)
+    }
+
+    /// The operations that wait or are under way, in the order in which they were asked for.
+    pub fn operations(&self) -> &[Operation] {
+        &self.document.operations
     }
 
     /// Whether a node holds a copy of an arc, or will.
@@ -260,6 +277,7 @@ fn check(document: RingDocument) -> Result<Ring, String> {
     }
 
     let arcs = check_arcs(&document, &nodes, &ids)?;
+    check_operations(&document, &nodes)?;
     Ok(Ring { document, cluster, arcs, names, ids, nodes })
 }
 
@@ -310,12 +328,61 @@ fn check_arcs(
         };
         let replicas = replica_set(arc, &arc.replicas)?;
         let range = PositionRange { start, end: whole.end };
-        arcs.push(RingArc { id: ArcId(arc.id), keyspace, range, replicas, next });
+        let since = Epoch(arc.transition.as_ref().map_or(0, |transition| transition.since));
+        if next.is_some() && (since.0 == 0 || since.0 > document.epoch) {
+            return Err(format!("the transition of arc {} began in epoch {since}", arc.id));
+        }
+        arcs.push(RingArc { id: ArcId(arc.id), keyspace, range, replicas, next, since });
     }
     match uncovered.first() {
         Some(keyspace) => Err(format!("keyspace {keyspace} has no arcs")),
         None => Ok(arcs),
     }
+}
+
+/// Rules for the id of an operation, as a sentence for who asked for it.
+pub fn check_operation_id(id: &str) -> Result<(), String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    match !id.is_empty() && id.len() <= 64 && id.chars().all(plain) {
+        true => Ok(()),
+        false => Err(format!("operation id {id:?} is not 1 to 64 letters, digits, '-', '_' or '.'")),
+    }
+}
+
+fn check_operations(document: &RingDocument, nodes: &BTreeMap<NodeId, usize>) -> Result<(), String> {
+    for (what, is, most) in [
+        ("operations", document.operations.len(), MAX_OPERATIONS),
+        ("ended operations", document.ended.len(), MAX_ENDED),
+    ] {
+        if is > most {
+            return Err(format!("it has {is} {what}, the most is {most}"));
+        }
+    }
+    let mut ids = BTreeSet::new();
+    for operation in &document.operations {
+        check_operation_id(&operation.id)?;
+        if !ids.insert(&operation.id) {
+            return Err(format!("operation {} is in it twice", operation.id));
+        }
+        if operation.moves.len() > 2 * MAX_ARCS {
+            return Err(format!("operation {} moves {} arcs", operation.id, operation.moves.len()));
+        }
+        for step in &operation.moves {
+            let fits = |set: &[u32]| {
+                let distinct: BTreeSet<_> = set.iter().collect();
+                distinct.len() == set.len()
+                    && !set.is_empty()
+                    && set.iter().all(|at| nodes.contains_key(&NodeId(*at)))
+            };
+            if !fits(&step.from) || !fits(&step.to) {
+                return Err(format!(
+                    "operation {} moves arc {} between replicas that are not distinct nodes of it",
+                    operation.id, step.arc
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -47,6 +47,33 @@ struct Witness<'a> {
     event: &'a Event,
 }
 
+/// How long before a read a deletion must have been asked for to be forgotten by then: much less than it takes.
+const PURGE_US: u64 = 500_000;
+
+/// What may have been deleted, and the deletion forgotten, when a read found nothing.
+enum Purged {
+    /// By the newest deletion that is known, or by none.
+    By(Version),
+    /// By one that nobody knows the version of.
+    Perhaps,
+}
+
+/// A deletion that all replicas have is forgotten when it is old. Nothing found then proves as much as finding it.
+fn purged(events: &[&Event], read: &Event) -> Purged {
+    let before = |event: &&&Event| event.called + PURGE_US <= read.answered;
+    let mut newest = Version::ZERO;
+    for event in events.iter().filter(before) {
+        match (event.told, event.ask) {
+            (Told::Unknown, Ask::Delete(_)) => return Purged::Perhaps,
+            (Told::Committed(version), Ask::Delete(_)) | (Told::Missing(Some(version)), _) => {
+                newest = newest.max(version);
+            }
+            _ => {}
+        }
+    }
+    Purged::By(newest)
+}
+
 fn check_key(key: u32, events: &[&Event]) -> Result<(), Violation> {
     let violation = |problem: String, shown: &[&Event]| {
         let mut events: Vec<Event> = shown.iter().map(|event| **event).collect();
@@ -66,7 +93,7 @@ fn check_key(key: u32, events: &[&Event]) -> Result<(), Violation> {
     for event in events {
         let (version, value) = match (event.told, event.ask) {
             (Told::Committed(version), Ask::Put(token)) => (version, Some(token)),
-            (Told::Committed(version), _) => (version, None),
+            (Told::Committed(version) | Told::Missing(Some(version)), _) => (version, None),
             (Told::Found(token, version), _) => {
                 let Some(write) = writes.get(&token) else {
                     return violation(format!("a read found {token}, which nobody wrote"), &[event]);
@@ -91,7 +118,10 @@ fn check_key(key: u32, events: &[&Event]) -> Result<(), Violation> {
                 }
                 (version, Some(token))
             }
-            (Told::Missing(version), _) => (version.unwrap_or(Version::ZERO), None),
+            (Told::Missing(None), _) => match purged(events, event) {
+                Purged::By(version) => (version, None),
+                Purged::Perhaps => continue,
+            },
             (Told::Rejected | Told::Unknown, _) => continue,
         };
         if version != Version::ZERO {

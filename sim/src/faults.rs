@@ -2,8 +2,16 @@
 
 use crate::{network::Weather, world::World};
 use god_node::{
+    doors::Service as _,
     engine::{EngineError, Pressure},
     seam::Entropy,
+};
+use god_proto::{
+    ring::Ring,
+    v1::{
+        BeginOperationRequest, CancelOperationRequest, LeaveWish, RebalanceWish, ReplaceWish, ReweightWish,
+        Wish, wish,
+    },
 };
 use std::{fmt, sync::Arc, time::Duration};
 use tokio::time::sleep;
@@ -31,6 +39,16 @@ pub enum Fault {
     BusyDisk { node: usize, ms: u64 },
     /// A disk fails writes, until its node is started again.
     FailedDisk { node: usize, ms: u64 },
+    /// A node is asked to leave, and comes back as another one.
+    Leave { node: usize },
+    /// A node's disk is lost; a new node takes its place.
+    Lost { node: usize },
+    /// A node is given another weight.
+    Reweight { node: usize, tenths: u64 },
+    /// What is uneven is made even.
+    Rebalance,
+    /// The operation under way is undone.
+    Cancel,
 }
 
 impl fmt::Display for Fault {
@@ -65,6 +83,13 @@ impl fmt::Display for Fault {
             Fault::FullDisk { node, ms } => write!(f, "disk {} is full for {ms} ms", node + 1),
             Fault::BusyDisk { node, ms } => write!(f, "disk {} is busy for {ms} ms", node + 1),
             Fault::FailedDisk { node, ms } => write!(f, "disk {} fails for {ms} ms", node + 1),
+            Fault::Leave { node } => write!(f, "node {} is to leave", node + 1),
+            Fault::Lost { node } => write!(f, "disk {} is lost, and its node replaced", node + 1),
+            Fault::Reweight { node, tenths } => {
+                write!(f, "node {} is to have weight {}", node + 1, *tenths as f64 / 10.0)
+            }
+            Fault::Rebalance => write!(f, "the cluster is to be made even"),
+            Fault::Cancel => write!(f, "what is under way is to be undone"),
         }
     }
 }
@@ -83,6 +108,11 @@ impl Fault {
             Fault::FullDisk { .. } => "full disks",
             Fault::BusyDisk { .. } => "busy disks",
             Fault::FailedDisk { .. } => "failed disks",
+            Fault::Leave { .. } => "leaves",
+            Fault::Lost { .. } => "lost disks",
+            Fault::Reweight { .. } => "re-weights",
+            Fault::Rebalance => "rebalances",
+            Fault::Cancel => "cancels",
         }
     }
 }
@@ -94,12 +124,23 @@ pub struct FaultSettings {
     pub machines: bool,
     /// Clocks may be off by two seconds, rather than by what the store bears.
     pub wild_clocks: bool,
+    /// The ring may be asked to change.
+    pub changes: bool,
 }
 
 /// Draws a fault.
 pub fn draw(entropy: &Entropy, nodes: usize, settings: FaultSettings) -> Fault {
     let node = entropy.below(nodes as u64) as usize;
     let ms = 100 + entropy.below(3_000);
+    if settings.changes && entropy.below(3) == 0 {
+        return match entropy.below(8) {
+            0..3 => Fault::Leave { node },
+            3 | 4 => Fault::Lost { node },
+            5 => Fault::Reweight { node, tenths: 5 + entropy.below(16) },
+            6 => Fault::Rebalance,
+            _ => Fault::Cancel,
+        };
+    }
     match entropy.below(12) {
         0..3 => {
             let keep = (settings.machines && entropy.below(2) == 0).then(|| entropy.below(20) as usize);
@@ -197,7 +238,114 @@ pub async fn happen(world: Arc<World>, fault: Fault) {
             disk.fail_writes(None);
             world.start(node);
         }
+        Fault::Leave { node } => change(&world, |ring| leave(&world, ring, node)).await,
+        Fault::Lost { node } => replace_lost(&world, node).await,
+        Fault::Reweight { node, tenths } => {
+            change(&world, |ring| {
+                let node = number(&world, ring, node)?;
+                Some(wish::Wish::Reweight(ReweightWish { node, weight: tenths as f64 / 10.0 }))
+            })
+            .await;
+        }
+        Fault::Rebalance => change(&world, |_| Some(wish::Wish::Rebalance(RebalanceWish {}))).await,
+        Fault::Cancel => {
+            let Some(id) = world.ring().and_then(|ring| Some(ring.operations().first()?.id.clone())) else {
+                return;
+            };
+            for running in (0..world.size()).filter_map(|at| world.running(at)) {
+                let asked = running.client.cancel_operation(CancelOperationRequest { id: id.clone() });
+                if tokio::time::timeout(ASKING, asked).await.is_ok_and(|done| done.failed.is_none()) {
+                    return;
+                }
+            }
+        }
     }
+}
+
+/// How long a node may take to take up an operation.
+const ASKING: Duration = Duration::from_secs(6);
+/// How often, and how often at most, it is asked again for what replaces a lost node.
+const AGAIN: Duration = Duration::from_millis(500);
+const MAX_ASKED: usize = 200;
+
+/// The number of the node on a machine.
+fn number(world: &World, ring: &Ring, at: usize) -> Option<u32> {
+    Some(ring.node_by_uuid(world.uuid(at)?)?.number)
+}
+
+/// A node may leave where enough stay.
+fn leave(world: &World, ring: &Ring, at: usize) -> Option<wish::Wish> {
+    let node = number(world, ring, at)?;
+    let most = ring.keyspaces().iter().map(|keyspace| keyspace.replicas as usize).max()?;
+    (ring.nodes().len() > most).then_some(wish::Wish::Leave(LeaveWish { node, lost: false }))
+}
+
+/// Asks some node for an operation.
+async fn change(world: &World, wish: impl Fn(&Ring) -> Option<wish::Wish>) {
+    let Some(wish) = world.ring().and_then(|ring| wish(&ring)) else { return };
+    for running in (0..world.size()).filter_map(|at| world.running(at)) {
+        let request =
+            BeginOperationRequest { id: String::new(), wish: Some(Wish { wish: Some(wish.clone()) }) };
+        let asked = running.client.begin_operation(request);
+        // Another node would refuse it as well, or begin it twice.
+        if let Ok(done) = tokio::time::timeout(ASKING, asked).await {
+            if let Some(failed) = done.failed {
+                world.trace.note(vec![], format!("it is refused: {}", failed.message));
+            }
+            return;
+        }
+    }
+}
+
+/// A disk is lost, and the node that starts on the machine takes the place of the one that was there. Only one at a
+/// time, and only where the others have all that was acknowledged.
+async fn replace_lost(world: &Arc<World>, at: usize) {
+    let Some(ring) = world.ring() else { return };
+    let Some(old) = number(world, &ring, at) else { return };
+    let settled = ring.operations().is_empty() && ring.arcs().iter().all(|arc| arc.replicas.len() >= 3);
+    let known = (0..world.size()).all(|at| number(world, &ring, at).is_some());
+    if !settled
+        || !known
+        || ring.nodes().len() != world.size()
+        || ring.voters().count() < 3
+        || !world.begin_loss()
+    {
+        return;
+    }
+    world.lose(at, false);
+    world.start(at);
+    let id = format!("replace-{old}");
+    for _ in 0..MAX_ASKED {
+        sleep(AGAIN).await;
+        let Some(ring) = world.ring() else { continue };
+        if ring.node(god_proto::ids::NodeId(old)).is_none() {
+            break;
+        }
+        let Some(new) = number(world, &ring, at) else { continue };
+        let wish = Wish { wish: Some(wish::Wish::Replace(ReplaceWish { old, new, lost: true })) };
+        let known = ring.operations().iter().any(|operation| operation.id.starts_with(&id));
+        // One that was cancelled is asked for anew: nobody can do without it.
+        let cancelled = ring.document().ended.iter().filter(|ended| ended.id.starts_with(&id)).count();
+        if known {
+            continue;
+        }
+        let request = BeginOperationRequest { id: format!("{id}-{cancelled}"), wish: Some(wish) };
+        // The new one may have been given some of the same arcs meanwhile: then all others take what is gone.
+        let leave = Wish { wish: Some(wish::Wish::Leave(LeaveWish { node: old, lost: true })) };
+        let other = BeginOperationRequest { id: format!("{id}-all-{cancelled}"), wish: Some(leave) };
+        'asked: for request in [request, other] {
+            for running in (0..world.size()).filter_map(|at| world.running(at)) {
+                let asked = running.client.begin_operation(request.clone());
+                match tokio::time::timeout(ASKING, asked).await.ok().and_then(|done| done.failed) {
+                    None => break 'asked,
+                    Some(failed) => {
+                        world.trace.note(vec![], format!("{} is refused: {}", request.id, failed.message));
+                    }
+                }
+            }
+        }
+    }
+    world.end_loss();
 }
 
 async fn pressed(world: &World, node: usize, pressure: Pressure, ms: u64) {

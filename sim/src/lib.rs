@@ -5,6 +5,7 @@
 //! seams are replaced. `tokio`'s paused clock carries time, an in-memory network carries the peers' messages, and a
 //! simulated engine loses its unsynced tail at a crash.
 
+pub mod calm;
 pub mod checker;
 pub mod client;
 pub mod clock;

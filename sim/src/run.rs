@@ -121,11 +121,19 @@ fn setting(entropy: &Entropy, broken: Broken) -> Setting {
         _ if synced => Durability::Always,
         _ => Durability::None,
     };
-    let world =
-        WorldSettings { nodes: 3 + entropy.below(3) as usize, durability, gossip: entropy.below(4) > 0 };
+    let world = WorldSettings {
+        nodes: 3 + entropy.below(3) as usize,
+        durability,
+        gossip: entropy.below(4) > 0,
+        compares: broken == Broken::Nothing,
+    };
     let machines = durability == Durability::Always || broken == Broken::Sync;
     Setting {
-        faults: FaultSettings { machines, wild_clocks: entropy.below(3) == 0 },
+        faults: FaultSettings {
+            machines,
+            wild_clocks: entropy.below(3) == 0,
+            changes: entropy.below(2) == 0 && broken == Broken::Nothing,
+        },
         joins_late: entropy.below(4) == 0 && broken == Broken::Nothing,
         length: Duration::from_secs(8 + entropy.below(12)),
         world,
@@ -139,12 +147,13 @@ async fn simulate(seed: u64, broken: Broken) -> Outcome {
     let level = if broken == Broken::Quorum { Level::One } else { Level::Quorum };
     let shared = Arc::new(Shared::new(Arc::clone(&world), level));
     let words = format!(
-        "{} nodes, {:?}, gossip {}, clocks off by {}, joins {} writes, {:?} of faults",
+        "{} nodes, {:?}, gossip {}, clocks off by {}, joins {} writes, ring {}, {:?} of faults",
         setting.world.nodes,
         setting.world.durability,
         if setting.world.gossip { "on" } else { "off" },
         if setting.faults.wild_clocks { "2.2 s" } else { "0.2 s" },
         if setting.joins_late { "among" } else { "before" },
+        if setting.faults.changes { "changes" } else { "stays" },
         setting.length,
     );
     let mut outcome = Outcome {
@@ -161,8 +170,16 @@ async fn simulate(seed: u64, broken: Broken) -> Outcome {
         if let Broken::Lies(lie) = broken {
             world.network.forge(Some(liar(lie, &world)));
         }
+        let renewing = Arc::clone(&world);
+        let renewer = tokio::spawn(async move {
+            loop {
+                sleep(Duration::from_millis(200)).await;
+                renewing.renew();
+            }
+        });
         trouble(&shared, &setting, &entropy, &mut outcome.faults).await;
         heal(&world).await?;
+        renewer.abort();
         Ok(judge(&shared).await)
     };
     let problems = result.await.unwrap_or_else(|problem: String| vec![problem]);

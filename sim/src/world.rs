@@ -14,12 +14,13 @@ use god_node::{
     quorum::{HintSettings, Settings as QuorumSettings},
     ring::{CurrentRing, Founding, Joiner},
     seam::{Entropy, Offload, Seams},
+    upkeep::UpkeepSettings,
 };
 use parking_lot::Mutex;
 use std::{
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -68,6 +69,8 @@ struct Machine {
     identity: Arc<SimulatedIdentity>,
     wall: Arc<SimulatedWall>,
     incarnation: u64,
+    /// Whether its node takes its part by itself when it joins.
+    takes_part: bool,
     running: Option<Running>,
 }
 
@@ -80,6 +83,8 @@ pub struct WorldSettings {
     pub durability: Durability,
     /// Whether they gossip.
     pub gossip: bool,
+    /// Whether they compare replicas: not where it is to be seen that checkers notice what that would mend.
+    pub compares: bool,
 }
 
 /// All machines and the network between them.
@@ -92,6 +97,9 @@ pub struct World {
     began: Instant,
     entropy: Entropy,
     machines: Mutex<Vec<Machine>>,
+    /// Whether a disk was lost that is not made up for yet, and how many were lost.
+    losing: AtomicBool,
+    losses: AtomicUsize,
 }
 
 impl World {
@@ -108,6 +116,7 @@ impl World {
                 identity: Arc::new(SimulatedIdentity::new(uuid)),
                 wall: SimulatedWall::new(began),
                 incarnation: 0,
+                takes_part: true,
                 running: None,
             }
         };
@@ -120,6 +129,8 @@ impl World {
             began,
             entropy,
             machines,
+            losing: AtomicBool::new(false),
+            losses: AtomicUsize::new(0),
         })
     }
 
@@ -158,7 +169,9 @@ impl World {
             },
             seen: Arc::new(|_, _| {}),
         };
-        let settings = self.settings_of(machine, if at == 0 { vec![] } else { seeds });
+        // The founder has nobody to look for; what starts on its machine when that has lost its disk has.
+        let founds = at == 0 && machine.incarnation == 1;
+        let settings = self.settings_of(machine, if founds { vec![] } else { seeds });
         let node = match Node::start(settings, ground) {
             Ok(node) => node,
             // A disk that fails right away: the process ends, and somebody starts it again later.
@@ -185,6 +198,7 @@ impl World {
                 zone: String::new(),
                 weight: 1.0,
                 version: "simulated".to_owned(),
+                takes_part: machine.takes_part,
             },
             seeds,
             cluster: None,
@@ -194,13 +208,21 @@ impl World {
                 ..CommitterSettings::default()
             },
             threaded: false,
-            quorum: QuorumSettings::default(),
+            // Tombstones are purged when the longest read has ended: often, here.
+            quorum: QuorumSettings { max_timeout: Duration::from_secs(5), ..QuorumSettings::default() },
             hints: HintSettings::default(),
             gossip: self.settings.gossip.then_some(GossipSettings {
                 interval: Duration::from_millis(100),
                 fan_out: 3,
                 probe: Duration::from_millis(500),
             }),
+            upkeep: UpkeepSettings {
+                compares: self.settings.compares,
+                sync_interval: Duration::from_secs(3),
+                tombstone_age: Duration::from_secs(3),
+                merge_interval: Duration::from_secs(2),
+                ..UpkeepSettings::default()
+            },
             ping_interval: Duration::from_millis(300),
             change_timeout: Duration::from_secs(5),
         }
@@ -228,6 +250,60 @@ impl World {
         // Its loops would go on over a dead disk and a closed door: nobody would notice, but they cost time.
         running.node.stop();
         true
+    }
+
+    /// A disk may be lost now: none is that is not made up for.
+    pub fn begin_loss(&self) -> bool {
+        let may = !self.losing.swap(true, Ordering::Relaxed);
+        self.losses.fetch_add(usize::from(may), Ordering::Relaxed);
+        may
+    }
+
+    /// A lost disk is made up for.
+    pub fn end_loss(&self) {
+        self.losing.store(false, Ordering::Relaxed);
+    }
+
+    /// How many disks were lost.
+    pub fn losses(&self) -> usize {
+        self.losses.load(Ordering::Relaxed)
+    }
+
+    /// Who the node on a machine is.
+    pub fn uuid(&self, at: usize) -> Option<Uuid> {
+        self.machines.lock().get(at).map(|machine| machine.uuid)
+    }
+
+    /// A machine's disk is lost with all that was on it: what starts there next is another node.
+    pub fn lose(&self, at: usize, takes_part: bool) {
+        self.crash(at, None);
+        let mut machines = self.machines.lock();
+        let Some(machine) = machines.get_mut(at) else { return };
+        machine.uuid = self.entropy.uuid();
+        machine.identity = Arc::new(SimulatedIdentity::new(machine.uuid));
+        machine.disk = SimulatedDisk::new();
+        machine.takes_part = takes_part;
+        self.trace.note(vec![], format!("{} loses its disk", machine.address));
+    }
+
+    /// Starts nodes anew, and empty, that were retired: their machines go on serving the cluster.
+    pub fn renew(&self) {
+        let rings: Vec<_> =
+            (0..self.size()).filter_map(|at| self.running(at)?.node.current_ring().get()).collect();
+        for at in 0..self.size() {
+            let retired = |uuid| rings.iter().any(|ring| ring.is_retired(uuid));
+            if self.uuid(at).is_some_and(retired) {
+                self.lose(at, true);
+                self.start(at);
+            }
+        }
+    }
+
+    /// The newest ring that a running node has.
+    pub fn ring(&self) -> Option<Arc<god_proto::ring::Ring>> {
+        (0..self.size())
+            .filter_map(|at| self.running(at)?.node.current_ring().get())
+            .max_by_key(|ring| ring.epoch())
     }
 
     /// Whether all nodes run, and would send nobody away.

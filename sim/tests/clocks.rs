@@ -2,16 +2,14 @@
 
 use god_node::{
     doors::Service,
-    engine::{Batch, Durability, Engine, Table},
+    engine::{Batch, Engine, Table},
 };
-use god_proto::v1::{InitRequest, Level};
 use god_sim::{
     checker::check_register,
     client::Shared,
     history::{Ask, Told},
-    world::{World, WorldSettings},
 };
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 const LIMIT: Duration = Duration::from_secs(2);
@@ -27,22 +25,7 @@ async fn wait(what: &str, mut is_so: impl FnMut() -> bool) {
 
 /// Three nodes that are one cluster.
 async fn cluster() -> Shared {
-    let settings = WorldSettings { nodes: 3, durability: Durability::Always, gossip: true };
-    let world = World::new(7, settings);
-    world.start(0);
-    let first = world.running(0).expect("the first node runs");
-    assert_eq!(first.client.init(InitRequest::default()).await.failed, None);
-    (1..3).for_each(|at| world.start(at));
-    let waited = Arc::clone(&world);
-    wait("three nodes that know each other", || {
-        waited.all_ready().is_ok()
-            && (0..3).all(|at| {
-                let ring = waited.running(at).and_then(|running| running.node.current_ring().get());
-                ring.is_some_and(|ring| ring.nodes().len() == 3)
-            })
-    })
-    .await;
-    Shared::new(world, Level::Quorum)
+    god_sim::calm::cluster(7, 3).await.expect("three nodes know each other")
 }
 
 #[tokio::test(start_paused = true)]

@@ -409,4 +409,30 @@ impl cluster_server::Cluster for Fake {
         let keyspaces = self.world.lock().unwrap().keyspaces.clone();
         Ok(Response::new(ListKeyspacesReply { keyspaces, failed: None }))
     }
+
+    async fn plan_operation(&self, _: Request<v1::PlanOperationRequest>) -> Reply<v1::PlanOperationReply> {
+        Ok(Response::new(v1::PlanOperationReply::default()))
+    }
+
+    async fn begin_operation(
+        &self,
+        request: Request<v1::BeginOperationRequest>,
+    ) -> Reply<v1::BeginOperationReply> {
+        Ok(Response::new(v1::BeginOperationReply { id: request.into_inner().id, failed: None }))
+    }
+
+    async fn cancel_operation(
+        &self,
+        _: Request<v1::CancelOperationRequest>,
+    ) -> Reply<v1::CancelOperationReply> {
+        Ok(Response::new(v1::CancelOperationReply::default()))
+    }
+
+    async fn list_operations(&self, _: Request<v1::ListOperationsRequest>) -> Reply<v1::ListOperationsReply> {
+        Ok(Response::new(v1::ListOperationsReply::default()))
+    }
+
+    async fn recover(&self, _: Request<v1::RecoverRequest>) -> Reply<v1::RecoverReply> {
+        Ok(Response::new(v1::RecoverReply::default()))
+    }
 }

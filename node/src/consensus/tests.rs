@@ -155,6 +155,7 @@ fn joiner(number: u32) -> Joiner {
         http_address: String::new(),
         zone: String::new(),
         weight: 1.0,
+        takes_part: false,
         version: String::new(),
     }
 }

@@ -2,8 +2,11 @@
 
 use super::{Service, meter::Method};
 use god_proto::v1::{
+    BeginOperationReply, BeginOperationRequest, CancelOperationReply, CancelOperationRequest,
     CreateKeyspaceReply, CreateKeyspaceRequest, InitReply, InitRequest, ListKeyspacesReply,
-    ListKeyspacesRequest, RingReply, RingRequest, StatusReply, StatusRequest, cluster_server::Cluster,
+    ListKeyspacesRequest, ListOperationsReply, ListOperationsRequest, PlanOperationReply,
+    PlanOperationRequest, RecoverReply, RecoverRequest, RingReply, RingRequest, StatusReply, StatusRequest,
+    cluster_server::Cluster,
 };
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -17,6 +20,11 @@ pub(super) struct ClusterDoor {
     status: Method,
     create_keyspace: Method,
     list_keyspaces: Method,
+    plan_operation: Method,
+    begin_operation: Method,
+    cancel_operation: Method,
+    list_operations: Method,
+    recover: Method,
 }
 
 impl ClusterDoor {
@@ -29,6 +37,11 @@ impl ClusterDoor {
             status: method("status"),
             create_keyspace: method("create_keyspace"),
             list_keyspaces: method("list_keyspaces"),
+            plan_operation: method("plan_operation"),
+            begin_operation: method("begin_operation"),
+            cancel_operation: method("cancel_operation"),
+            list_operations: method("list_operations"),
+            recover: method("recover"),
         }
     }
 }
@@ -71,5 +84,37 @@ impl Cluster for ClusterDoor {
         request: Request<ListKeyspacesRequest>,
     ) -> Result<Response<ListKeyspacesReply>, Status> {
         ask!(self, request, list_keyspaces)
+    }
+
+    async fn plan_operation(
+        &self,
+        request: Request<PlanOperationRequest>,
+    ) -> Result<Response<PlanOperationReply>, Status> {
+        ask!(self, request, plan_operation)
+    }
+
+    async fn begin_operation(
+        &self,
+        request: Request<BeginOperationRequest>,
+    ) -> Result<Response<BeginOperationReply>, Status> {
+        ask!(self, request, begin_operation)
+    }
+
+    async fn cancel_operation(
+        &self,
+        request: Request<CancelOperationRequest>,
+    ) -> Result<Response<CancelOperationReply>, Status> {
+        ask!(self, request, cancel_operation)
+    }
+
+    async fn list_operations(
+        &self,
+        request: Request<ListOperationsRequest>,
+    ) -> Result<Response<ListOperationsReply>, Status> {
+        ask!(self, request, list_operations)
+    }
+
+    async fn recover(&self, request: Request<RecoverRequest>) -> Result<Response<RecoverReply>, Status> {
+        ask!(self, request, recover)
     }
 }

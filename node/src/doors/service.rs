@@ -40,6 +40,24 @@ pub trait Service: Send + Sync + 'static {
     /// All keyspaces.
     fn list_keyspaces(&self, request: v1::ListKeyspacesRequest) -> BoxFuture<'_, v1::ListKeyspacesReply>;
 
+    /// What an operation would do.
+    fn plan_operation(&self, request: v1::PlanOperationRequest) -> BoxFuture<'_, v1::PlanOperationReply>;
+
+    /// Begins an operation.
+    fn begin_operation(&self, request: v1::BeginOperationRequest) -> BoxFuture<'_, v1::BeginOperationReply>;
+
+    /// Undoes an operation.
+    fn cancel_operation(
+        &self,
+        request: v1::CancelOperationRequest,
+    ) -> BoxFuture<'_, v1::CancelOperationReply>;
+
+    /// The operations under way, and the latest that have ended.
+    fn list_operations(&self, request: v1::ListOperationsRequest) -> BoxFuture<'_, v1::ListOperationsReply>;
+
+    /// Makes a ring decidable again whose voters are lost.
+    fn recover(&self, request: v1::RecoverRequest) -> BoxFuture<'_, v1::RecoverReply>;
+
     /// The ring's epoch; 0 without a ring. Cost: a few atomic loads.
     fn epoch(&self) -> u64;
 

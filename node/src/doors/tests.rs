@@ -8,11 +8,13 @@ use futures::{FutureExt, Stream, future::BoxFuture};
 use god_proto::{
     MAX_BATCH, MAX_KEY, MAX_MESSAGE, MAX_VALUE,
     v1::{
-        Answer, BatchRequest, Call, Committed, Consistency, CountReply, CountRequest, CreateKeyspaceReply,
+        Answer, BatchRequest, BeginOperationReply, BeginOperationRequest, Call, CancelOperationReply,
+        CancelOperationRequest, Committed, Consistency, CountReply, CountRequest, CreateKeyspaceReply,
         CreateKeyspaceRequest, DeleteRequest, Found, GetReply, GetRequest, InitReply, InitRequest, KeyRange,
-        Keyspace, ListKeyspacesReply, ListKeyspacesRequest, NumberedCall, PipelineRequest, PutRequest,
-        RankReply, RankRequest, Reason, Rejected, RingDocument, RingReply, RingRequest, ScanReply,
-        ScanRequest, SelectReply, SelectRequest, StatusReply, StatusRequest, WriteReply, answer, call,
+        Keyspace, ListKeyspacesReply, ListKeyspacesRequest, ListOperationsReply, ListOperationsRequest,
+        NumberedCall, PipelineRequest, PlanOperationReply, PlanOperationRequest, PutRequest, RankReply,
+        RankRequest, Reason, Rejected, RingDocument, RingReply, RingRequest, ScanReply, ScanRequest,
+        SelectReply, SelectRequest, StatusReply, StatusRequest, WriteReply, answer, call,
         cluster_client::ClusterClient, consistency, get_reply, key_range, store_client::StoreClient,
         write_reply,
     },
@@ -121,6 +123,26 @@ impl Service for Fake {
 
     fn list_keyspaces(&self, _: ListKeyspacesRequest) -> BoxFuture<'_, ListKeyspacesReply> {
         async { ListKeyspacesReply { keyspaces: vec![Keyspace::default()], failed: None } }.boxed()
+    }
+
+    fn plan_operation(&self, _: PlanOperationRequest) -> BoxFuture<'_, PlanOperationReply> {
+        async { PlanOperationReply { bytes: 9, ..PlanOperationReply::default() } }.boxed()
+    }
+
+    fn begin_operation(&self, request: BeginOperationRequest) -> BoxFuture<'_, BeginOperationReply> {
+        async { BeginOperationReply { id: request.id, failed: None } }.boxed()
+    }
+
+    fn cancel_operation(&self, _: CancelOperationRequest) -> BoxFuture<'_, CancelOperationReply> {
+        async { CancelOperationReply::default() }.boxed()
+    }
+
+    fn list_operations(&self, _: ListOperationsRequest) -> BoxFuture<'_, ListOperationsReply> {
+        async { ListOperationsReply { epoch: 8, ..ListOperationsReply::default() } }.boxed()
+    }
+
+    fn recover(&self, _: god_proto::v1::RecoverRequest) -> BoxFuture<'_, god_proto::v1::RecoverReply> {
+        async { god_proto::v1::RecoverReply { next_epoch: 9, ..Default::default() } }.boxed()
     }
 
     fn epoch(&self) -> u64 {

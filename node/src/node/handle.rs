@@ -37,7 +37,9 @@ impl Node {
             | request::Body::Scan(_)
             | request::Body::Summarize(_)
             | request::Body::Split(_)
-            | request::Body::Select(_) => {
+            | request::Body::Select(_)
+            | request::Body::Fence(_)
+            | request::Body::Floor(_) => {
                 let epoch = call.epoch;
                 let result = self.as_member()?.replica.handle(call).await;
                 if epoch > self.ring.epoch().0
@@ -67,6 +69,10 @@ impl Node {
             request::Body::Prepare(message) => self.register.prepare(message).await,
             request::Body::Accept(message) => self.register.accept(message).await,
             request::Body::Join(join) => self.take_in(join).await,
+            request::Body::Pull(_)
+            | request::Body::Moving(_)
+            | request::Body::Sizes(_)
+            | request::Body::Suspect(_) => self.as_member()?.upkeep.handle(call).await,
             request::Body::Report(_) => Ok(response::Body::Report(self.report())),
         }
     }
@@ -97,6 +103,7 @@ impl Node {
             zone: join.zone,
             weight: join.weight,
             version: join.version,
+            takes_part: join.takes_part,
         };
         match self.admit(&joiner).await {
             Ok(ring) => Ok(response::Body::Ring(RingDone { ring: Some(ring.document().clone()) })),

@@ -70,6 +70,7 @@ impl Node {
                     zone: own.zone.clone(),
                     weight: own.weight,
                     version: own.version.clone(),
+                    takes_part: own.takes_part,
                     cluster: self.wanted_cluster().map_or_else(Vec::new, |id| id.as_bytes().to_vec()).into(),
                 },
                 seeds: self.settings.seeds.clone(),

@@ -4,9 +4,10 @@ use super::{Node, limits};
 use crate::{
     engine::{EngineError, Identity},
     membership::{Gossip, GossipHandle, GossipIdentity, Pinger},
-    quorum::{Coordinator, Hints, Parts},
+    quorum::{Coordinator, Hints, Parts, RingSync},
     radix::{Store, StoreSettings},
-    replica::Replica,
+    replica::{Floors, Replica},
+    upkeep::{self, Upkeep},
 };
 use god_proto::ids::NodeId;
 use std::sync::Arc;
@@ -19,13 +20,15 @@ pub struct Member {
     /// What it holds.
     pub store: Arc<Store>,
     /// Answers other nodes' questions about data.
-    pub replica: Replica,
+    pub replica: Arc<Replica>,
     /// Coordinates clients' requests.
     pub coordinator: Coordinator,
     /// Writes for nodes that are away.
     pub hints: Arc<Hints>,
     /// Gossip, where it is on.
     pub gossip: Option<GossipHandle>,
+    /// Moves, compares and cleans.
+    pub upkeep: Arc<Upkeep>,
 }
 
 impl Node {
@@ -59,20 +62,23 @@ impl Node {
             self.seams.offload,
             self.settings.hints.clone(),
         )?);
-        let replica = Replica::new(
+        let floors = Arc::new(Floors::open(Arc::clone(&self.engine), self.seams.offload)?);
+        let replica = Arc::new(Replica::new(
             number,
             Arc::clone(&store),
             self.ring.clone(),
             Arc::clone(&self.clock),
+            floors,
             self.seams.offload,
-        );
+        ));
+        let keeper: Arc<dyn RingSync> = Arc::new(super::join::Keeper(Arc::downgrade(self)));
         let parts = Parts {
             ring: self.ring.clone(),
             transport: Arc::clone(&self.transport),
             clock: Arc::clone(&self.clock),
             liveness: Arc::clone(&self.liveness),
             hints: Arc::clone(&hints),
-            sync: Arc::new(super::join::Keeper(Arc::downgrade(self))),
+            sync: Arc::clone(&keeper),
             seams: self.seams.clone(),
         };
         let coordinator = Coordinator::new(number, parts, self.settings.quorum.clone());
@@ -108,7 +114,23 @@ impl Node {
             Arc::clone(&self.liveness),
             self.stop.clone(),
         ));
-        let member = Member { number, store, replica, coordinator, hints, gossip };
+        let parts = upkeep::Parts {
+            me: number,
+            ring: self.ring.clone(),
+            store: Arc::clone(&store),
+            replica: Arc::clone(&replica),
+            hints: Arc::clone(&hints),
+            transport: Arc::clone(&self.transport),
+            liveness: Arc::clone(&self.liveness),
+            register: Arc::clone(&self.register),
+            keeper,
+            seams: self.seams.clone(),
+            change_timeout: self.settings.change_timeout,
+            longest_read: self.settings.quorum.max_timeout,
+        };
+        let upkeep = Arc::new(Upkeep::new(parts, self.settings.upkeep.clone()));
+        tokio::spawn(Arc::clone(&upkeep).run(self.stop.clone()));
+        let member = Member { number, store, replica, coordinator, hints, gossip, upkeep };
         // Two callers cannot come here at once: founding and joining take turns.
         let _ = self.member.set(member);
         tracing::info!(%cluster, node = %number, "this node is a member");

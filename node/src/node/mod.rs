@@ -10,6 +10,7 @@
 mod handle;
 mod join;
 mod member;
+mod recover;
 mod serve;
 mod status;
 
@@ -27,6 +28,7 @@ use crate::{
     ring::{CurrentRing, Founding, Joiner},
     seam::Seams,
     stop::{Stop, Stopper, stop},
+    upkeep::UpkeepSettings,
     version::{Clock, Offsets},
 };
 use god_proto::ids::NodeId;
@@ -58,6 +60,8 @@ pub struct NodeSettings {
     pub hints: HintSettings,
     /// How liveness travels; `None`: by pings alone.
     pub gossip: Option<GossipSettings>,
+    /// How data is moved, compared and cleaned.
+    pub upkeep: UpkeepSettings,
     /// Between two pings of each other node.
     pub ping_interval: Duration,
     /// How long a change of the ring may take.

@@ -5,6 +5,7 @@ use crate::{
     consensus::RegisterError,
     doors::{Readiness, Service},
     ring::{ChangeError, Founding, create_keyspace, found},
+    upkeep::Driven,
 };
 use futures::future::BoxFuture;
 use god_proto::{
@@ -12,9 +13,12 @@ use god_proto::{
     ring::Ring,
     v1::{self, Answer, Call, Reason, Rejected, answer, call, get_reply, write_reply},
 };
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering::Relaxed},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 const NO_CLUSTER: &str =
@@ -28,7 +32,7 @@ fn rejected(reason: Reason, message: impl Into<String>) -> Rejected {
 }
 
 /// What clients are told when the ring did not change.
-fn refusal(error: &RegisterError) -> Rejected {
+pub(super) fn refusal(error: &RegisterError) -> Rejected {
     let reason = match error {
         RegisterError::Refused(error) => error.reason(),
         RegisterError::NoRing => Reason::NotInitialised,
@@ -40,7 +44,75 @@ fn refusal(error: &RegisterError) -> Rejected {
     rejected(reason, error.to_string())
 }
 
+/// What clients are told when an operation is not done as asked.
+fn not_done(error: &Driven) -> Rejected {
+    match error {
+        Driven::Ring(error) => refusal(error),
+        Driven::Refused(message) => rejected(Reason::Invalid, message.clone()),
+    }
+}
+
 impl ClientFace {
+    async fn planned(&self, wish: v1::Wish) -> Result<v1::PlanOperationReply, Rejected> {
+        let upkeep = &self.member()?.upkeep;
+        let (ring, plan, sizes) = upkeep.plan_operation(&wish).await.map_err(|error| not_done(&error))?;
+        let numbers = |nodes: &[NodeId]| nodes.iter().map(|node| node.0).collect::<Vec<u32>>();
+        let mut shares: BTreeMap<NodeId, v1::PlannedShare> = BTreeMap::new();
+        for node in ring.nodes() {
+            let share = v1::PlannedShare { node: node.number, ..v1::PlannedShare::default() };
+            shares.insert(NodeId(node.number), share);
+        }
+        let bytes_of = |arc| sizes.arcs.get(arc).map_or(0, |size| size.bytes);
+        for arc in ring.arcs() {
+            for node in &arc.replicas {
+                let share = shares.entry(*node).or_default();
+                share.before += bytes_of(&arc.id);
+                share.after += bytes_of(&arc.id);
+            }
+        }
+        for step in &plan.moves {
+            let gained = step.to.iter().filter(|node| !step.from.contains(node));
+            let copies = gained.clone().count().max(1) as u64;
+            for node in gained {
+                shares.entry(*node).or_default().after += step.bytes / copies;
+            }
+            for node in step.from.iter().filter(|node| !step.to.contains(node)) {
+                let share = shares.entry(*node).or_default();
+                share.after = share.after.saturating_sub(step.bytes / copies);
+            }
+        }
+        Ok(v1::PlanOperationReply {
+            splits: plan
+                .splits
+                .iter()
+                .map(|split| v1::PlannedSplit {
+                    arc: split.arc.0,
+                    at: split.at.clone().into_bytes(),
+                    new_arc: split.new.0,
+                    reason: split.reason.clone(),
+                })
+                .collect(),
+            moves: plan
+                .moves
+                .iter()
+                .map(|step| v1::PlannedMove {
+                    arc: step.arc.0,
+                    from: numbers(&step.from),
+                    to: numbers(&step.to),
+                    bytes: step.bytes,
+                    reason: step.reason.clone(),
+                })
+                .collect(),
+            bytes: plan.bytes,
+            ideal_bytes: plan.ideal_bytes,
+            shares: shares.into_values().collect(),
+            unevenness: plan.unevenness,
+            notes: plan.notes,
+            expected_ms: plan.bytes * 1_000 / upkeep.transfer_rate().max(1),
+            failed: None,
+        })
+    }
+
     fn member(&self) -> Result<&Member, Rejected> {
         self.0.member().ok_or_else(|| not_initialised(NO_CLUSTER))
     }
@@ -149,6 +221,67 @@ impl Service for ClientFace {
                     v1::ListKeyspacesReply { keyspaces: vec![], failed: Some(not_initialised(NO_CLUSTER)) }
                 }
             }
+        })
+    }
+
+    fn plan_operation(&self, request: v1::PlanOperationRequest) -> BoxFuture<'_, v1::PlanOperationReply> {
+        Box::pin(async move {
+            match self.planned(request.wish.unwrap_or_default()).await {
+                Ok(reply) => reply,
+                Err(why) => v1::PlanOperationReply { failed: Some(why), ..v1::PlanOperationReply::default() },
+            }
+        })
+    }
+
+    fn begin_operation(&self, request: v1::BeginOperationRequest) -> BoxFuture<'_, v1::BeginOperationReply> {
+        Box::pin(async move {
+            let id = match request.id.as_str() {
+                "" => format!("operation-{}", self.0.seams.entropy.uuid().simple()),
+                id => id.to_owned(),
+            };
+            let begun = match self.member() {
+                Ok(member) => {
+                    let begun = member.upkeep.begin_operation(&id, &request.wish.unwrap_or_default()).await;
+                    begun.map_err(|error| not_done(&error))
+                }
+                Err(why) => Err(why),
+            };
+            v1::BeginOperationReply { id, failed: begun.err() }
+        })
+    }
+
+    fn cancel_operation(
+        &self,
+        request: v1::CancelOperationRequest,
+    ) -> BoxFuture<'_, v1::CancelOperationReply> {
+        Box::pin(async move {
+            let failed = match self.member() {
+                Ok(member) => {
+                    member.upkeep.cancel_operation(&request.id).await.err().map(|error| not_done(&error))
+                }
+                Err(why) => Some(why),
+            };
+            v1::CancelOperationReply { failed }
+        })
+    }
+
+    fn list_operations(&self, _: v1::ListOperationsRequest) -> BoxFuture<'_, v1::ListOperationsReply> {
+        Box::pin(async move {
+            let listed = match self.member() {
+                Ok(member) => member.upkeep.list_operations().await.map_err(|error| not_done(&error)),
+                Err(why) => Err(why),
+            };
+            listed.unwrap_or_else(|why| v1::ListOperationsReply {
+                failed: Some(why),
+                ..v1::ListOperationsReply::default()
+            })
+        })
+    }
+
+    fn recover(&self, request: v1::RecoverRequest) -> BoxFuture<'_, v1::RecoverReply> {
+        Box::pin(async move {
+            let done = self.0.recover(request).await;
+            done.unwrap_or_else(|why| v1::RecoverReply { failed: Some(why), ..v1::RecoverReply::default() })
         })
     }
 

@@ -12,7 +12,7 @@ use god_proto::{
     ids::NodeId,
     peer::{Report, request, response},
     ring::Ring,
-    v1::{self, MemberState, NodeReport, NodeStatus, StatusReply},
+    v1::{self, DepartedNode, Departure, MemberState, NodeReport, NodeStatus, StatusReply},
 };
 use metrics::gauge;
 use parking_lot::Mutex;
@@ -63,6 +63,9 @@ impl Node {
                     .to_owned(),
             );
         }
+        if self.ring.get().is_some_and(|ring| ring.is_retired(self.settings.own.uuid)) {
+            troubles.push("this node has left its cluster for good; stop it, and delete its data".to_owned());
+        }
         troubles.extend(self.clock.trouble().map(|trouble| trouble.to_string()));
         troubles.extend(self.offsets.trouble());
         match self.engine.pressure() {
@@ -98,6 +101,7 @@ impl Node {
             hints_pending: member.map_or(0, |member| member.hints.pending()),
             hints_dropped: member.map_or(0, |member| member.hints.dropped()),
             suspect_arcs: member.map_or(0, |member| member.hints.suspect_arcs() as u32),
+            misplaced_entries: member.map_or(0, |member| member.upkeep.misplaced_entries()),
             memory_bytes: memory_bytes(),
             disk_free_bytes: figure("disk_free_bytes"),
             ready: troubles.is_empty(),
@@ -150,6 +154,7 @@ impl Node {
         let is_up = |number: NodeId| nodes.iter().any(|node| node.number == number.0 && node.state == "up");
         let lacking = under_replicated(&ring, is_up);
         let warnings = warnings(&ring, &nodes);
+        let departed = departed(&ring, &nodes);
         StatusReply {
             cluster: ring.cluster().as_bytes().to_vec().into(),
             epoch: ring.epoch().0,
@@ -157,6 +162,7 @@ impl Node {
             arcs: ring.arcs().len() as u32,
             nodes,
             warnings,
+            departed,
             failed: None,
         }
     }
@@ -198,6 +204,23 @@ pub(super) fn not_initialised(message: &str) -> v1::Rejected {
     }
 }
 
+/// Who left, and who knows of it.
+fn departed(ring: &Ring, nodes: &[NodeStatus]) -> Vec<DepartedNode> {
+    let knows = |node: &&NodeStatus, epoch| node.report.as_ref().is_some_and(|report| report.epoch >= epoch);
+    let of = |departure: &Departure| {
+        let by: Vec<&NodeStatus> = nodes.iter().filter(|node| knows(node, departure.epoch)).collect();
+        let voters = by.iter().filter(|node| node.voter).count();
+        DepartedNode {
+            uuid: departure.uuid.clone(),
+            epoch: departure.epoch,
+            handed_over: departure.handed_over,
+            acknowledged: 2 * by.len() > nodes.len() && 2 * voters > ring.voters().count(),
+            acknowledged_by: by.iter().map(|node| node.number).collect(),
+        }
+    };
+    ring.document().departures.iter().map(of).collect()
+}
+
 /// What an operator should know beyond the figures.
 fn warnings(ring: &Ring, nodes: &[NodeStatus]) -> Vec<String> {
     let mut warnings = Vec::new();
@@ -208,18 +231,6 @@ fn warnings(ring: &Ring, nodes: &[NodeStatus]) -> Vec<String> {
                 keyspace.name,
                 keyspace.replicas,
                 ring.nodes().len()
-            ));
-        } else if ring
-            .arcs_in(&god_proto::position::PositionRange::of_keyspace(god_proto::ids::KeyspaceId(
-                keyspace.id,
-            )))
-            .iter()
-            .any(|arc| arc.replicas.len() < keyspace.replicas as usize)
-        {
-            warnings.push(format!(
-                "keyspace {} was written to while there were fewer nodes than its {} copies; its arcs cannot be moved \
-                 to the later nodes in this version",
-                keyspace.name, keyspace.replicas
             ));
         }
     }

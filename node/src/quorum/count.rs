@@ -130,7 +130,7 @@ impl Shared {
     pub(super) async fn compare(&self, scope: &Scope, ranges: &[PositionRange]) -> Result<Vec<Sum>, Short> {
         let body = || {
             let ranges = ranges.iter().map(wire_range).collect();
-            request::Body::Summarize(peer::Summarize { ranges })
+            request::Body::Summarize(peer::Summarize { ranges, as_stored: false })
         };
         let said = self.gather(scope, &[], body, |reply| decode(reply, ranges.len())).await?;
         let compared = (0..ranges.len()).map(|at| {
@@ -163,7 +163,7 @@ impl Shared {
     ) -> Result<Option<(PositionRange, PositionRange)>, Short> {
         let prefer: Vec<NodeId> = scope.nodes(std::iter::once(member));
         let one = Scope { need: 1, ..scope.clone() };
-        let body = || request::Body::Split(peer::Split { range: Some(wire_range(range)) });
+        let body = || request::Body::Split(peer::Split { range: Some(wire_range(range)), as_stored: false });
         let decode = |reply| match reply {
             response::Body::Split(done) => Ok(Position::from_bytes(done.position)),
             _ => Err(strange("is not that to a split")),

@@ -196,7 +196,11 @@ impl Shared {
                 hedges.push((Instant::now() + self.patience(scope.sets.node(at)), at));
             }
             if hunt.is_done() {
-                return Ok(answers);
+                // READS-BEFORE-PURGE: what answered late, because this process stood still, may have purged since.
+                return match Instant::now() > scope.deadline {
+                    true => Err(Short::Failed(failures.refusal(hunt.shortfall(), true))),
+                    false => Ok(answers),
+                };
             }
             if !hunt.has_hope() {
                 return Err(Short::Failed(failures.refusal(hunt.shortfall(), false)));

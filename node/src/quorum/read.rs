@@ -15,6 +15,7 @@ use god_proto::{
     v1::{Found, Missing, Reason, Rejected, get_reply},
     version::Version,
 };
+use std::collections::BTreeMap;
 
 /// What a quorum says of one position.
 pub(super) type Got = Result<Option<Record>, Rejected>;
@@ -60,10 +61,13 @@ fn decode(body: response::Body, count: usize) -> Result<Vec<Option<Record>>, Cal
     }
 }
 
-/// Whether the answer to a write says that the replica holds each of `count` entries, or newer ones.
-fn took(body: response::Body, count: usize) -> Result<(), CallError> {
+/// Whether the replica now holds each of `count` entries, or newer ones. If not, some are too old to be written, and it
+/// must compare itself with one that has them.
+fn took(body: response::Body, count: usize) -> Result<bool, CallError> {
     match body {
-        response::Body::Write(done) if done.verdicts.len() == count => Ok(()),
+        response::Body::Write(done) if done.verdicts.len() == count => {
+            Ok(done.verdicts.iter().all(|verdict| !verdict.floored))
+        }
         _ => Err(strange("is not that to a write")),
     }
 }
@@ -185,11 +189,13 @@ impl Shared {
                 request::Body::Write(peer::Write { entries })
             };
             let mut waiting = who.count_ones();
+            let mut too_old: Vec<usize> = Vec::new();
             self.ask_each(scope, who, body, Ok, |member, reply| {
                 waiting -= 1;
                 let lacked = of(member);
                 match reply.and_then(|reply| took(reply, lacked.len())) {
-                    Ok(()) => {
+                    Ok(false) => too_old.push(member),
+                    Ok(true) => {
                         for at in lacked.iter().filter_map(|index| torn.get(*index)) {
                             if let Some(poll) = polls.get_mut(*at) {
                                 poll.holders |= 1 << member;
@@ -205,6 +211,20 @@ impl Shared {
                 waiting == 0 || settled(polls)
             })
             .await;
+            for member in too_old {
+                let lacked: Vec<usize> =
+                    of(member).iter().filter_map(|index| torn.get(*index).copied()).collect();
+                let compared = self.have_compared(scope, member, asked, said, polls, &lacked).await;
+                if let Err((node, error)) = compared {
+                    failures.note(node, error);
+                    continue;
+                }
+                for at in lacked {
+                    if let Some(poll) = polls.get_mut(at) {
+                        poll.holders |= 1 << member;
+                    }
+                }
+            }
         }
         if settled(polls) {
             return Ok(());
@@ -219,6 +239,43 @@ impl Shared {
         let message =
             format!("{is} of {needed} replicas needed hold the newest record, and repair failed{because}");
         Err(Short::Failed(later(Reason::Unavailable, message, 200)))
+    }
+
+    /// Has a member compare itself with those who hold what it lacks: the way in for records at or below a promised
+    /// floor (PURGE-FLOOR).
+    async fn have_compared(
+        &self,
+        scope: &Scope,
+        member: usize,
+        asked: &[(Position, Version)],
+        said: &[Said],
+        polls: &[Poll],
+        lacked: &[usize],
+    ) -> Result<(), (god_proto::ids::NodeId, CallError)> {
+        let mut ranges: BTreeMap<usize, (Position, Position)> = BTreeMap::new();
+        for at in lacked {
+            let Some((position, holder)) = asked
+                .get(*at)
+                .zip(polls.get(*at).and_then(|poll| said.get(poll.newest?)))
+                .map(|((position, _), (holder, _))| (position, *holder))
+            else {
+                continue;
+            };
+            let (low, high) = ranges.entry(holder).or_insert_with(|| (position.clone(), position.next()));
+            *low = position.clone().min(low.clone());
+            *high = position.next().max(high.clone());
+        }
+        for (holder, (start, end)) in ranges {
+            let (Some(from), Some(to)) = (scope.sets.node(holder), scope.sets.node(member)) else { continue };
+            let range = Some(peer::Range { start: start.into_bytes(), end: end.into_bytes() });
+            let body = request::Body::Pull(peer::Pull { range, from: from.0, as_stored: false });
+            let decode = |reply| match reply {
+                response::Body::Pull(_) => Ok(()),
+                _ => Err(strange("is not that to a pull")),
+            };
+            self.ask_one(scope, member, body, decode).await.map_err(|error| (to, error))?;
+        }
+        Ok(())
     }
 
     /// The newest records at positions of one arc, however many messages that takes.

@@ -131,7 +131,8 @@ impl Shared {
         let Wanted { reverse, keys_only, limit, max_bytes } = wanted;
         let body = || {
             let range = Some(wire_range(range));
-            request::Body::Scan(peer::Scan { range, reverse, limit, max_bytes: max_bytes as u32, keys_only })
+            let max_bytes = max_bytes as u32;
+            request::Body::Scan(peer::Scan { range, reverse, limit, max_bytes, keys_only, as_stored: false })
         };
         let pages = self.gather(scope, &[], body, |reply| decode(reply, range, reverse)).await?;
         let asked = scope.nodes(pages.iter().map(|(member, _)| *member));

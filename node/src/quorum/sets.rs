@@ -84,6 +84,7 @@ pub(super) mod tests {
             range: PositionRange::of_keyspace(KeyspaceId(1)),
             replicas: nodes(old),
             next: new.map(nodes),
+            since: god_proto::ids::Epoch(u64::from(new.is_some())),
         })
     }
 

@@ -20,11 +20,14 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 /// How often one replica is asked again under the same ring because its own was older.
 const MAX_PUSHES: u8 = 2;
+/// How long after its write was decided a replica may take to answer before its copy is suspect.
+const LATE: Duration = Duration::from_millis(300);
 
 /// A write on its way.
 #[derive(Debug)]
@@ -351,9 +354,14 @@ impl Flight {
                         Some(refusal) => format!("; {}", refusal.message),
                         None => self.failures.because(),
                     };
-                    let message = format!(
-                        "{acks} of {needed} replicas needed acknowledged; it may surface later{because}"
-                    );
+                    // While an arc changes hands each of both sets must.
+                    let count = match acks < needed {
+                        true => format!("{acks} of {needed} replicas needed acknowledged"),
+                        false => {
+                            format!("{acks} replicas acknowledged, and not enough of the old or new ones")
+                        }
+                    };
+                    let message = format!("{count}; it may surface later{because}");
                     write_reply::Outcome::Unknown(Unknown { version, acks, message })
                 }
                 Some(Outcome::Rejected) => {
@@ -372,8 +380,22 @@ impl Flight {
 
     /// Waits for the messages that are still under way.
     async fn finish(mut self) {
-        while let Some((writes, _, at, reply)) = self.calls.next().await {
-            self.ended(&writes, at, reply);
+        let late = tokio::time::sleep(LATE);
+        tokio::pin!(late);
+        loop {
+            tokio::select! {
+                biased;
+                call = self.calls.next() => match call {
+                    Some((writes, _, at, reply)) => drop(self.ended(&writes, at, reply)),
+                    None => return,
+                },
+                () = &mut late, if !late.is_elapsed() => {
+                    // The others can tell whether it has them, by other ways.
+                    for write in self.writes.iter().filter(|write| write.is_owed() && write.tally.pending() != 0) {
+                        self.shared.hints.late(&write.entry.position);
+                    }
+                }
+            }
         }
     }
 

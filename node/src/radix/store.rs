@@ -10,17 +10,20 @@ use super::{
     writer::{Job, Verdict, Writer},
 };
 use crate::{
-    engine::{Cached, CommitError, Committer, CommitterSettings, Engine, EngineError, Table},
+    engine::{Cached, CommitError, Committer, CommitterSettings, Direction, Engine, EngineError, Table},
     seam::Offload,
 };
 use bytes::Bytes;
 use god_proto::{
-    position::Position,
+    position::{Position, PositionRange},
     record::{Entry, Record},
     version::Version,
 };
 use parking_lot::Mutex;
 use std::sync::Arc;
+
+/// How many entries are removed at once.
+const DROP_STEP: usize = 4096;
 
 /// How a store works.
 #[derive(Clone, Debug)]
@@ -110,6 +113,29 @@ impl Store {
             return Ok(Vec::new());
         }
         self.committer.submit(Job::Forget(which)).await
+    }
+
+    /// Removes the first entries of a range, as if they had never been, and gives the rest of the range: for what this
+    /// node does not hold any more, never for a deletion. Cost: a scan of what is removed.
+    pub async fn drop_some(&self, range: &PositionRange) -> Result<PositionRange, CommitError> {
+        let (view, from) = (self.view(), range.clone());
+        let end = move || {
+            let last = view.scan(&from, Direction::Forward).nth(DROP_STEP - 1).transpose()?;
+            Ok::<_, EngineError>(last.map_or(from.end, |last| last.position.next()))
+        };
+        let end = self.offload.run(end).await?;
+        self.committer
+            .submit(Job::Drop(PositionRange { start: range.start.clone(), end: end.clone() }))
+            .await?;
+        Ok(PositionRange { start: end, end: range.end.clone() })
+    }
+
+    /// Gives back the room of a range of which all was removed. Cost: low; whole files go.
+    pub async fn reclaim(&self, range: &PositionRange) -> Result<(), EngineError> {
+        let (engine, range) = (Arc::clone(&self.engine), range.clone());
+        self.offload
+            .run(move || engine.reclaim(Table::Data, range.start.as_bytes(), range.end.as_bytes()))
+            .await
     }
 
     /// What stands at a position. Waits for the disk only where it must.

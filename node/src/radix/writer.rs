@@ -1,6 +1,7 @@
 //! Groups of writes become one batch of data and rows.
 
 use super::{
+    Summary,
     absorb::{Change, Row, absorb},
     heads::{Heads, Known, Tag},
     rows::{bad_record, push_rows, weighed},
@@ -10,7 +11,7 @@ use super::{
 use crate::engine::{Apply, Batch, Direction, Engine, EngineError, Table};
 use bytes::Bytes;
 use god_proto::{
-    position::Position,
+    position::{Position, PositionRange},
     record::{Entry, Head, Record},
     version::Version,
 };
@@ -36,6 +37,8 @@ pub enum Job {
     Write(Vec<Entry>),
     /// See [`super::Store::forget`].
     Forget(Vec<(Position, Version)>),
+    /// Removes what stands in a range, as if it had never been.
+    Drop(PositionRange),
     /// Writes all open rows as they are.
     Close,
 }
@@ -71,7 +74,43 @@ impl Apply for Writer {
     type Answer = Vec<Verdict>;
 
     fn apply(&mut self, jobs: Vec<Job>) -> Result<Vec<Vec<Verdict>>, EngineError> {
-        let items = items(&jobs);
+        let mut answers = Vec::with_capacity(jobs.len());
+        // What is dropped is dropped between what was written before and after.
+        for run in jobs.chunk_by(|a, b| !matches!(a, Job::Drop(_)) && !matches!(b, Job::Drop(_))) {
+            match run {
+                [Job::Drop(range)] => {
+                    self.drop_range(range)?;
+                    answers.push(Vec::new());
+                }
+                run => answers.extend(self.write(run)?),
+            }
+        }
+        Ok(answers)
+    }
+
+    fn weight(job: &Job) -> usize {
+        match job {
+            Job::Write(entries) => entries
+                .iter()
+                .map(|entry| entry.position.as_bytes().len() + entry.record.encoded_len() + ENTRY_OVERHEAD)
+                .sum(),
+            Job::Forget(which) => {
+                which.iter().map(|(position, _)| position.as_bytes().len() + ENTRY_OVERHEAD).sum()
+            }
+            Job::Drop(_) | Job::Close => 0,
+        }
+    }
+}
+
+/// Bytes that an entry costs besides its own: it stands in a few lists while its group is decided.
+const ENTRY_OVERHEAD: usize = 64;
+
+/// All rows are closed when so many times the open ones were written through.
+const CLOSE_AFTER: usize = 4;
+
+impl Writer {
+    fn write(&mut self, jobs: &[Job]) -> Result<Vec<Vec<Verdict>>, EngineError> {
+        let items = items(jobs);
         let mut order: Vec<u32> = (0..items.len() as u32).collect();
         // Stable: at one position, entries stay in the order in which they came.
         order.sort_by(|a, b| items[*a as usize].position.cmp(items[*b as usize].position));
@@ -156,27 +195,31 @@ impl Apply for Writer {
         Ok(jobs.iter().map(|job| verdicts.by_ref().take(job.len()).collect()).collect())
     }
 
-    fn weight(job: &Job) -> usize {
-        match job {
-            Job::Write(entries) => entries
-                .iter()
-                .map(|entry| entry.position.as_bytes().len() + entry.record.encoded_len() + ENTRY_OVERHEAD)
-                .sum(),
-            Job::Forget(which) => {
-                which.iter().map(|(position, _)| position.as_bytes().len() + ENTRY_OVERHEAD).sum()
-            }
-            Job::Close => 0,
+    /// Cost: a scan of the range; what is removed is one record of the engine.
+    fn drop_range(&mut self, range: &PositionRange) -> Result<(), EngineError> {
+        let (start, end) = (range.start.as_bytes(), range.end.as_bytes());
+        if range.is_empty() {
+            return Ok(());
         }
+        let changes = weighed(&*self.engine, &self.scale, start, end, Direction::Forward)
+            .map(|entry| {
+                entry.map(|(position, before)| Change { position, before, after: Summary::default() })
+            })
+            .collect::<Result<Vec<Change>, EngineError>>()?;
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let mut batch = Batch::default();
+        batch.delete_range(Table::Data, range.start.clone().into_bytes(), range.end.clone().into_bytes());
+        self.commit(batch, &changes, false).inspect_err(|_| self.heads.clear())?;
+        for change in &changes {
+            let tag = self.heads.tag(&change.position);
+            self.heads.set(tag, None);
+        }
+        counter!("god_radix_entries_dropped_total").increment(changes.len() as u64);
+        Ok(())
     }
-}
 
-/// Bytes that an entry costs besides its own: it stands in a few lists while its group is decided.
-const ENTRY_OVERHEAD: usize = 64;
-
-/// All rows are closed when so many times the open ones were written through.
-const CLOSE_AFTER: usize = 4;
-
-impl Writer {
     fn commit(&mut self, mut batch: Batch, changes: &[Change], close: bool) -> Result<(), EngineError> {
         if changes.is_empty() && !close {
             return Ok(());
@@ -214,7 +257,7 @@ impl Job {
         match self {
             Job::Write(entries) => entries.len(),
             Job::Forget(which) => which.len(),
-            Job::Close => 0,
+            Job::Drop(_) | Job::Close => 0,
         }
     }
 }
@@ -233,7 +276,7 @@ fn items(jobs: &[Job]) -> Vec<Item<'_>> {
                 version: *version,
                 record: None,
             })),
-            Job::Close => {}
+            Job::Drop(_) | Job::Close => {}
         }
     }
     items

@@ -3,7 +3,7 @@
 use crate::peer::failure;
 use god_proto::{
     MAX_KEY, MAX_VALUE,
-    ids::NodeId,
+    ids::{ArcId, NodeId},
     peer::{self, Cause, Failure},
     position::{Position, PositionRange},
     record::{Entry, Kind},
@@ -39,8 +39,27 @@ impl Touch {
         }
     }
 
-    /// Whether an entry may be written here.
-    pub(super) fn writable(&self, entry: &Entry) -> Result<(), Failure> {
+    /// Whether each arc that a write touches was this node's before, or is one for which it has a promise by now.
+    /// Until then it would take what all old replicas have promised to refuse. Cost: nothing while no arc moves.
+    pub(super) fn has_promises(
+        &self,
+        write: &peer::Write,
+        mut has_promise: impl FnMut(&RingArc) -> bool,
+    ) -> bool {
+        let arrives = |arc: &RingArc| arc.next.is_some() && !arc.replicas.contains(&self.me);
+        let arcs = self.ring.arcs();
+        if !arcs.iter().any(arrives) {
+            return true;
+        }
+        write.entries.iter().all(|entry| {
+            // What is nowhere is refused later.
+            let arc = self.ring.arc_at(&Position::from_bytes(entry.position.clone()));
+            arc.is_none_or(|arc| !arrives(arc) || has_promise(arc))
+        })
+    }
+
+    /// Whether an entry may be written here; gives its arc.
+    pub(super) fn writable(&self, entry: &Entry) -> Result<ArcId, Failure> {
         let arc = self.holds(&entry.position)?;
         let record = &entry.record;
         if record.value.len() > MAX_VALUE {
@@ -57,16 +76,23 @@ impl Touch {
         if !self.ring.keyspace_by_id(arc.keyspace).is_some_and(|keyspace| keyspace.live) {
             return Err(failure(Cause::Invalid, format!("keyspace {} is not open for writes", arc.keyspace)));
         }
-        Ok(())
+        Ok(arc.id)
     }
 
-    /// A range that this node holds all of.
-    pub(super) fn range(&self, range: Option<peer::Range>) -> Result<PositionRange, Failure> {
+    /// A range that this node holds all of; `as_stored`: any.
+    pub(super) fn range(
+        &self,
+        range: Option<peer::Range>,
+        as_stored: bool,
+    ) -> Result<PositionRange, Failure> {
         let range = range.ok_or_else(|| failure(Cause::Invalid, "there is no range"))?;
         let range =
             PositionRange { start: Position::from_bytes(range.start), end: Position::from_bytes(range.end) };
         if range.is_empty() {
             return Err(failure(Cause::Invalid, "the range is empty"));
+        }
+        if as_stored {
+            return Ok(range);
         }
         let arcs = self.ring.arcs_in(&range);
         let within = |range: &PositionRange| match (arcs.first(), arcs.last()) {

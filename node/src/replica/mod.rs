@@ -1,13 +1,22 @@
 //! A replica: answers what coordinators ask of this node's own copy.
 //!
 //! - [`Replica`]: checks that the question is for this node and under its ring, and asks the store.
+//! - [`Floors`]: what is too old to be taken, range by range.
+//! - [`Loads`]: how busy its copies are.
 //! - `pages`: what of a range fits in one answer.
 
 mod check;
+mod floors;
+mod load;
 mod pages;
 
 #[cfg(test)]
 mod tests;
+
+pub use self::{
+    floors::{Floor, Floors},
+    load::Loads,
+};
 
 use self::check::{Touch, stale};
 use crate::{
@@ -20,16 +29,26 @@ use crate::{
 };
 use god_proto::{
     MAX_MESSAGE,
-    ids::NodeId,
+    ids::{ArcId, NodeId},
     peer::{self, Cause, Failure, request, response},
     position::{Position, PositionRange},
     record::Entry,
+    ring::{Ring, RingArc},
     version::Version,
 };
-use std::sync::Arc;
+use parking_lot::Mutex;
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use tokio::{
+    sync::{Notify, RwLock},
+    time::{Instant, timeout_at},
+};
 
 /// The most entries in one write, positions in one read, or ranges in one comparison.
 const MAX_ENTRIES: usize = 10_000;
+/// How old a floor must be: older than any write that may still be under way.
+const MIN_FLOOR_AGE_MS: u64 = 1_000;
+/// How long a write may wait for a new replica to take over a promise.
+const MAX_PROMISE_WAIT: Duration = Duration::from_secs(1);
 /// The most bytes of records in one answer, but for a larger single one.
 const MAX_ANSWER: usize = MAX_MESSAGE - (2 << 20);
 
@@ -40,6 +59,15 @@ pub struct Replica {
     ring: CurrentRing,
     clock: Arc<Clock>,
     offload: Offload,
+    /// Held shared from the check of a write's epoch until the write is applied; whoever holds it alone knows that no
+    /// write of an older epoch is under way (invariant FENCED).
+    gate: RwLock<()>,
+    floors: Arc<Floors>,
+    loads: Loads,
+    /// The transitions of arcs to this node for which it has taken over a promise.
+    inherited: Mutex<BTreeSet<(ArcId, u64)>>,
+    /// Wakes writes that wait for one. Not a `watch`: that wakes in an order drawn from the machine's randomness.
+    inherits: Notify,
 }
 
 impl Replica {
@@ -49,33 +77,146 @@ impl Replica {
         store: Arc<Store>,
         ring: CurrentRing,
         clock: Arc<Clock>,
+        floors: Arc<Floors>,
         offload: Offload,
     ) -> Replica {
-        Replica { me, store, ring, clock, offload }
+        let (inherited, inherits) = (Mutex::default(), Notify::new());
+        let (gate, loads) = (RwLock::new(()), Loads::new());
+        Replica { me, store, ring, clock, offload, gate, floors, loads, inherited, inherits }
+    }
+
+    /// At or below this version nothing is taken at a position.
+    pub fn promised_at(&self, position: &Position) -> Version {
+        self.floors.at(position).promised
+    }
+
+    /// At or below this version all replicas hold the same at a position.
+    pub fn repaired_at(&self, position: &Position) -> Version {
+        self.floors.at(position).repaired
+    }
+
+    /// Its floors.
+    pub fn floors(&self) -> &Arc<Floors> {
+        &self.floors
+    }
+
+    /// How busy its copies are.
+    pub fn loads(&self) -> &Loads {
+        &self.loads
     }
 
     /// Answers one question about data. A refusal left nothing behind, but one with `CAUSE_STORAGE`.
     pub async fn handle(&self, call: Call) -> Result<response::Body, Failure> {
+        if let request::Body::Write(write) = call.body {
+            return self.admit_write(call.epoch, call.timeout, write).await;
+        }
         let touch = self.touch(call.epoch)?;
         match call.body {
-            request::Body::Write(write) => self.write(&touch, write).await,
+            request::Body::Fence(_) => {
+                self.settle().await;
+                // Under the ring that held when all before it was done.
+                self.touch(call.epoch)?;
+                Ok(response::Body::Fence(peer::FenceDone {}))
+            }
             request::Body::Read(read) => self.read(&touch, read).await,
             request::Body::Scan(scan) => self.scan(&touch, scan).await,
             request::Body::Summarize(ask) => self.summarize(&touch, ask).await,
             request::Body::Split(ask) => {
-                let range = touch.range(ask.range)?;
+                let range = touch.range(ask.range, ask.as_stored)?;
                 let at = self.look(move |store| store.view().split_point(&range)).await?;
                 let position = at.map(Position::into_bytes).unwrap_or_default();
                 Ok(response::Body::Split(peer::SplitDone { position }))
             }
             request::Body::Select(ask) => {
-                let (range, rank) = (touch.range(ask.range)?, ask.rank);
+                let (range, rank) = (touch.range(ask.range, false)?, ask.rank);
                 let at = self.look(move |store| store.view().select(&range, rank)).await?;
                 let position = at.map(Position::into_bytes).unwrap_or_default();
                 Ok(response::Body::Select(peer::SelectDone { position }))
             }
+            request::Body::Floor(ask) => {
+                let range = touch.range(ask.range, false)?;
+                let promised = ask.promise.map_or(Version::ZERO, Version::from);
+                let repaired = ask.repaired.map_or(Version::ZERO, Version::from);
+                if promised.max(repaired) > Version::ZERO {
+                    self.raise_floor(&range, promised, repaired).await?;
+                }
+                let floor = self.floors.lowest(&range);
+                let (promised, repaired) = (Some(floor.promised.into()), Some(floor.repaired.into()));
+                Ok(response::Body::Floor(peer::FloorDone { promised, repaired }))
+            }
             _ => Err(failure(Cause::Invalid, "this is no question about data")),
         }
+    }
+
+    /// Writes once this node has a promise for all arcs that the write touches (invariant PROMISE-INHERITED).
+    async fn admit_write(
+        &self,
+        epoch: u64,
+        timeout: Duration,
+        write: peer::Write,
+    ) -> Result<response::Body, Failure> {
+        let until = Instant::now() + timeout.min(MAX_PROMISE_WAIT);
+        loop {
+            let inherits = self.inherits.notified();
+            tokio::pin!(inherits);
+            inherits.as_mut().enable();
+            {
+                let _admitted = self.gate.read().await;
+                let touch = self.touch(epoch)?;
+                let held = |arc: &RingArc| self.inherited.lock().contains(&(arc.id, arc.since.0));
+                if touch.has_promises(&write, held) {
+                    return self.write(&touch, write).await;
+                }
+            }
+            if timeout_at(until, inherits).await.is_err() {
+                let message = format!("node {} has taken over no promise for an arc yet", self.me);
+                return Err(Failure { retry_after_ms: 50, ..failure(Cause::Busy, message) });
+            }
+        }
+    }
+
+    /// Notes that an old replica's promise holds here for the transition of an arc that began in the epoch `since`, and
+    /// forgets all transitions but those `under_way`.
+    pub fn inherit(&self, arc: ArcId, since: u64, under_way: &BTreeSet<(ArcId, u64)>) {
+        let mut inherited = self.inherited.lock();
+        inherited.retain(|transition| under_way.contains(transition));
+        inherited.insert((arc, since));
+        drop(inherited);
+        self.inherits.notify_waiters();
+    }
+
+    /// Writes go on while this is held, and whoever settles waits for it.
+    pub async fn admit(&self) -> tokio::sync::RwLockReadGuard<'_, ()> {
+        self.gate.read().await
+    }
+
+    /// Waits until every write that was admitted before is applied, and every removal that was begun is done.
+    pub async fn settle(&self) {
+        drop(self.gate.write().await);
+    }
+
+    /// Removes what is stored of a range, if by the ring `owners` hold all of it and this node nothing (invariant
+    /// OWNERS-FIRST: they have what was stored here). Says whether it was done. No write comes in meanwhile.
+    pub async fn drop_misplaced(
+        &self,
+        range: &PositionRange,
+        owners: &[NodeId],
+    ) -> Result<bool, CommitError> {
+        let mut rest = range.clone();
+        while !rest.is_empty() {
+            // A part at a time, so that writes to other ranges do not wait for long.
+            let _alone = self.gate.write().await;
+            let Some(ring) = self.ring.get() else { return Ok(false) };
+            let foreign =
+                |arc: &RingArc| arc.replicas == owners && !Ring::holds(arc, self.me) && arc.next.is_none();
+            match ring.arcs_in(&rest) {
+                [arc] if foreign(arc) && arc.range.intersect(&rest) == rest => {}
+                _ => return Ok(false),
+            }
+            rest = self.store.drop_some(&rest).await?;
+        }
+        self.store.reclaim(range).await?;
+        Ok(true)
     }
 
     /// The ring, if the caller's is the same one. Who holds what must not be in doubt (invariant ONE-EPOCH).
@@ -90,11 +231,25 @@ impl Replica {
         at_most("entries", write.entries.len())?;
         let mut entries = Vec::with_capacity(write.entries.len());
         let mut newest = Version::ZERO;
-        for entry in write.entries {
+        // Of entries that are too old (PURGE-FLOOR): which, and what their writer is told.
+        let mut floored: Vec<(usize, peer::Verdict)> = Vec::new();
+        for (at, entry) in write.entries.into_iter().enumerate() {
             let entry = Entry::try_from(entry).map_err(|error| failure(Cause::Invalid, error.to_string()))?;
-            touch.writable(&entry)?;
+            let arc = touch.writable(&entry)?;
+            self.loads.count(arc, 1);
             newest = newest.max(entry.record.version);
-            entries.push(entry);
+            let version = entry.record.version;
+            match self.floors.admits(&entry.position, version) {
+                Ok(()) => entries.push(entry),
+                // At or below what is repaired, this replica has all there is: a tombstone, perhaps, that has gone.
+                Err(floor) => floored.push((
+                    at,
+                    peer::Verdict {
+                        superseded_by: Some(floor.promised.into()),
+                        floored: version > floor.repaired,
+                    },
+                )),
+            }
         }
         // The newest is within the limit where any is beyond it.
         self.clock.observe(newest).map_err(|error| failure(Cause::Clock, error.to_string()))?;
@@ -104,15 +259,40 @@ impl Replica {
                 Verdict::Applied | Verdict::Equal => None,
                 Verdict::Superseded(version) => Some(version.into()),
             },
+            floored: false,
         };
-        Ok(response::Body::Write(peer::WriteDone { verdicts: verdicts.into_iter().map(said).collect() }))
+        let mut verdicts: Vec<peer::Verdict> = verdicts.into_iter().map(said).collect();
+        for (at, verdict) in floored {
+            verdicts.insert(at, verdict);
+        }
+        Ok(response::Body::Write(peer::WriteDone { verdicts }))
+    }
+
+    /// Promises to take nothing at or below a version any more, and notes up to where all replicas are equal.
+    async fn raise_floor(
+        &self,
+        range: &PositionRange,
+        promised: Version,
+        repaired: Version,
+    ) -> Result<(), Failure> {
+        // A floor above what writes are stamped with now would refuse them all.
+        let latest = self.clock.now_ms().saturating_sub(MIN_FLOOR_AGE_MS);
+        if promised.max(repaired).ms() > latest {
+            return Err(failure(Cause::Clock, "a floor must lie in the past by this node's clock"));
+        }
+        self.floors.raise(range, Floor { promised, repaired }).await.map_err(|error| broken(&error))?;
+        if promised > Version::ZERO {
+            // What was admitted before is applied before anybody compares.
+            self.settle().await;
+        }
+        Ok(())
     }
 
     async fn read(&self, touch: &Touch, read: peer::Read) -> Result<response::Body, Failure> {
         at_most("positions", read.positions.len())?;
         let mut positions: Vec<Position> = read.positions.into_iter().map(Position::from_bytes).collect();
         for position in &positions {
-            touch.holds(position)?;
+            self.loads.count(touch.holds(position)?.id, 1);
         }
         let mut entries = Vec::with_capacity(positions.len());
         if positions.len() == 1
@@ -137,7 +317,10 @@ impl Replica {
     }
 
     async fn scan(&self, touch: &Touch, scan: peer::Scan) -> Result<response::Body, Failure> {
-        let range = touch.range(scan.range.clone())?;
+        let range = touch.range(scan.range.clone(), scan.as_stored)?;
+        if let [arc] = touch.ring.arcs_in(&range) {
+            self.loads.count(arc.id, 1);
+        }
         let done = self.look(move |store| pages::page(&store.view(), &range, &scan)).await?;
         Ok(response::Body::Scan(done))
     }
@@ -147,7 +330,7 @@ impl Replica {
         let ranges = ask
             .ranges
             .into_iter()
-            .map(|range| touch.range(Some(range)))
+            .map(|range| touch.range(Some(range), ask.as_stored))
             .collect::<Result<Vec<PositionRange>, Failure>>()?;
         let sum = move |store: &Store| {
             // One view for all, so that they add up.

@@ -84,7 +84,8 @@ fn replica() -> (Replica, SimulatedDisk) {
     clock.set_node(NodeId(1));
     let current = CurrentRing::default();
     current.advance(Arc::new(ring()));
-    (Replica::new(NodeId(1), store, current, Arc::new(clock), Offload::Inline), disk)
+    let floors = Arc::new(Floors::open(Arc::clone(store.engine()), Offload::Inline).unwrap());
+    (Replica::new(NodeId(1), store, current, Arc::new(clock), floors, Offload::Inline), disk)
 }
 
 /// The place of a key of keyspace 1 that node 1 holds, or does not.
@@ -142,7 +143,7 @@ async fn what_the_node_does_not_hold_is_refused_and_nothing_of_it_is_written() {
     assert_eq!(done.entries, [peer::Entry::default()]);
     let whole = range(Position::keyspace_start(KeyspaceId(1)), Position::keyspace_start(KeyspaceId(2)));
     for over in [whole, range(Position::default(), place(true, 0)), range(place(true, 0), place(true, 0))] {
-        let split = request::Body::Split(peer::Split { range: Some(over) });
+        let split = request::Body::Split(peer::Split { range: Some(over), as_stored: false });
         assert!(ask(&replica, 4, split).await.is_err());
     }
 }
@@ -205,7 +206,8 @@ async fn pages_end_at_their_limits_and_say_whether_there_is_more() {
         (9, 1, false, 1),
     ] {
         for reverse in [false, true] {
-            let scan = peer::Scan { range: Some(mine()), reverse, limit, max_bytes, keys_only };
+            let scan =
+                peer::Scan { range: Some(mine()), reverse, limit, max_bytes, keys_only, as_stored: false };
             let response::Body::Scan(done) = ask(&replica, 4, request::Body::Scan(scan)).await.unwrap()
             else {
                 panic!()
@@ -222,12 +224,12 @@ async fn summaries_splits_and_selections_agree() {
     let (replica, _) = replica();
     let entries = (0..100).map(|at| entry(place(true, at), NOW_MS, b"v")).collect();
     write(&replica, entries).await.unwrap();
-    let split = request::Body::Split(peer::Split { range: Some(mine()) });
+    let split = request::Body::Split(peer::Split { range: Some(mine()), as_stored: false });
     let response::Body::Split(done) = ask(&replica, 4, split).await.unwrap() else { panic!() };
     let cut = Position::from_bytes(done.position);
     let (start, end) = (Position::from_bytes(mine().start), Position::from_bytes(mine().end));
     let ranges = vec![mine(), range(start, cut.clone()), range(cut.clone(), end)];
-    let ask_sums = request::Body::Summarize(peer::Summarize { ranges });
+    let ask_sums = request::Body::Summarize(peer::Summarize { ranges, as_stored: false });
     let response::Body::Summarize(done) = ask(&replica, 4, ask_sums).await.unwrap() else { panic!() };
     let entries: Vec<u64> = done.summaries.iter().map(|summary| summary.entries).collect();
     assert_eq!(entries, [100, 50, 50]);

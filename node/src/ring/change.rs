@@ -1,11 +1,14 @@
 //! How the ring changes: pure functions from a ring and a wish to the next ring.
 
-use super::allocate::{allocate, leads_of};
+use super::{
+    allocate::{allocate, leads_of},
+    transition::begin,
+};
 use god_proto::{
     ids::{ArcId, KeyspaceId, NodeId},
     position::Position,
     ring::{RING_FORMAT, Ring, RingError, check_keyspace, partitioner},
-    v1::{Arc, Keyspace, Member, MemberState, Mode, Partitioner, Reason, RingDocument},
+    v1::{Arc, JoinWish, Keyspace, Member, MemberState, Mode, Partitioner, Reason, RingDocument, Wish, wish},
 };
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
@@ -56,6 +59,8 @@ pub struct Joiner {
     pub weight: f64,
     /// Version of its program.
     pub version: String,
+    /// Whether it takes its part of the data when it is taken in.
+    pub takes_part: bool,
 }
 
 /// What a new cluster is founded with.
@@ -139,7 +144,25 @@ pub fn join(ring: &Ring, joiner: &Joiner) -> Result<Option<Ring>, ChangeError> {
         let splits = splits_of(ring, KeyspaceId(id));
         deal(&mut document, id, &splits);
     }
-    Ok(Some(Ring::new(document)?))
+    let ring = Ring::new(document)?;
+    if joiner.takes_part && ring.keyspaces().iter().any(|keyspace| keyspace.live) {
+        return Ok(Some(with_join(&ring, number)?));
+    }
+    Ok(Some(ring))
+}
+
+/// The same ring, with the operation by which a new member takes its part.
+fn with_join(ring: &Ring, number: u32) -> Result<Ring, ChangeError> {
+    let wish = Wish { wish: Some(wish::Wish::Join(JoinWish { node: number })) };
+    match begin(ring, &format!("join-{number}"), &wish) {
+        Ok(Some(begun)) => {
+            let mut document = begun.document().clone();
+            document.epoch = ring.epoch().0;
+            Ok(Ring::new(document)?)
+        }
+        // Too many wait: it is a member, and takes its part when it is asked to.
+        _ => Ok(ring.clone()),
+    }
 }
 
 /// The ring with one keyspace more. `splits` are the keys at which an ordered one is cut.
@@ -242,7 +265,7 @@ pub fn shares(ring: &Ring) -> BTreeMap<NodeId, (u32, f64)> {
     counts.into_iter().map(|(node, count)| (node, (count, f64::from(count) / all))).collect()
 }
 
-fn next(ring: &Ring) -> RingDocument {
+pub(super) fn next(ring: &Ring) -> RingDocument {
     let mut document = ring.document().clone();
     document.epoch += 1;
     document
@@ -278,7 +301,7 @@ fn member(number: u32, joiner: &Joiner) -> Result<Member, ChangeError> {
 }
 
 /// Where an ordered keyspace was cut by its maker; empty where it was cut evenly.
-fn splits_of(ring: &Ring, id: KeyspaceId) -> Vec<Position> {
+pub(super) fn splits_of(ring: &Ring, id: KeyspaceId) -> Vec<Position> {
     let Some(keyspace) = ring.keyspace_by_id(id) else { return Vec::new() };
     let starts: Vec<Position> =
         ring.arcs().iter().filter(|arc| arc.keyspace == id).map(|arc| arc.range.start.clone()).collect();
@@ -302,7 +325,7 @@ fn even_starts(keyspace: &Keyspace, arcs: usize) -> Vec<Position> {
 }
 
 /// Cuts a keyspace into arcs and deals them out to all active nodes, in place of those it has.
-fn deal(document: &mut RingDocument, id: u32, splits: &[Position]) {
+pub(super) fn deal(document: &mut RingDocument, id: u32, splits: &[Position]) {
     let Some(keyspace) = document.keyspaces.iter().find(|keyspace| keyspace.id == id) else { return };
     let members: Vec<Member> =
         document.nodes.iter().filter(|node| node.state() == MemberState::Active).cloned().collect();
@@ -342,6 +365,7 @@ mod tests {
             zone: zone.to_owned(),
             weight,
             version: "1".to_owned(),
+            takes_part: false,
         }
     }
 

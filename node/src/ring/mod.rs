@@ -5,6 +5,11 @@
 mod allocate;
 mod change;
 mod current;
+mod planner;
+mod recover;
+mod transition;
+#[cfg(test)]
+mod transition_tests;
 
 pub use allocate::allocate;
 pub use change::{
@@ -12,3 +17,11 @@ pub use change::{
     under_replicated,
 };
 pub use current::CurrentRing;
+pub use planner::{
+    ArcSize, Move, Plan, Refused, Share, Sizes, Split, Wish, plan, shares as planned_shares, small_arcs,
+};
+pub use recover::{Recovery, recover};
+pub use transition::{
+    Evidence, begin, cancel, current, lost, merge, nodes_of, rebalance, refuse, retires, sources_needed,
+    split, start, step,
+};

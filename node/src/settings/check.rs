@@ -1,8 +1,8 @@
 //! Refuses what cannot be meant, by name, with what can.
 
 use super::{
-    Door, Founding, Gossip, Settings, SettingsError,
-    given::{DurabilityChoice, Given, LogFormat},
+    Door, Founding, Gossip, Settings, SettingsError, Upkeep,
+    given::{DurabilityChoice, Given, JoinChoice, LogFormat},
     merge::Merged,
     units::{ByteSize, Span},
 };
@@ -85,6 +85,8 @@ pub(super) fn check(merged: &Merged, host_name: &str) -> Checked<Settings> {
         )?,
         hedge_delay: between("hedge-delay", given.hedge_delay, Duration::from_millis(1), MINUTE)?,
         hint_limit: at_least("hint-limit", given.hint_limit, ByteSize(1 << 20))?,
+        upkeep: upkeep(given)?,
+        takes_part: take("join", given.join.as_ref())? == JoinChoice::Auto,
         worker_threads: count("worker-threads", given.worker_threads.or(Some(1)), MAX_WORKERS)? as usize,
         log: take("log", given.log.as_ref())?,
         log_format: given.log_format.unwrap_or(LogFormat::Text),
@@ -160,6 +162,20 @@ fn founding(given: &Given) -> Checked<Founding> {
     let read_quorum = quorum("read-quorum", given.read_quorum, replicas - write_quorum + 1)?;
     let virtual_nodes = count("virtual-nodes", given.virtual_nodes, MAX_VIRTUAL_NODES)?;
     Ok(Founding { replicas, write_quorum, read_quorum, virtual_nodes })
+}
+
+fn upkeep(given: &Given) -> Checked<Upkeep> {
+    let second = Duration::from_secs(1);
+    let rate = take("transfer-rate", given.transfer_rate.as_ref())?;
+    if rate.0 > 0 && rate.0 < 64 << 10 {
+        return refuse(format!("transfer-rate {rate} is below the least, 64KiB; 0B is no bound"));
+    }
+    Ok(Upkeep {
+        transfer_rate: rate.0,
+        compare_interval: between("compare-interval", given.compare_interval, second / 10, 60 * MINUTE)?,
+        tombstone_age: between("tombstone-age", given.tombstone_age, 2 * second, 60 * 24 * 365 * MINUTE)?,
+        migrate: take("migrate", given.migrate.as_ref())?.0,
+    })
 }
 
 fn count(name: &str, value: Option<u32>, most: u32) -> Checked<u32> {

@@ -85,6 +85,9 @@ pub struct Given {
     /// How much of the data this node takes, beside nodes of weight 1 [default: 1]
     #[arg(long, env = "GOD_WEIGHT", value_name = "NUMBER", help_heading = "Cluster")]
     pub weight: Option<f64>,
+    /// Whether a node that joins a cluster with data takes its part by itself: auto or manual [default: auto]
+    #[arg(long, env = "GOD_JOIN", value_enum, value_name = "HOW", help_heading = "Cluster")]
+    pub join: Option<JoinChoice>,
 
     /// Memory for storage's caches and buffers [default: 256MiB]
     #[arg(long, env = "GOD_MEMORY", value_name = "SIZE", help_heading = "Storage")]
@@ -135,6 +138,19 @@ pub struct Given {
     #[arg(long, env = "GOD_HINT_LIMIT", value_name = "SIZE", help_heading = "Requests")]
     pub hint_limit: Option<ByteSize>,
 
+    /// Bytes a second that this node takes from others when data moves; 0B: no bound [default: 64MiB]
+    #[arg(long, env = "GOD_TRANSFER_RATE", value_name = "SIZE", help_heading = "Upkeep")]
+    pub transfer_rate: Option<ByteSize>,
+    /// Between two comparisons of all replicas; what is suspect is compared at once [default: 30s]
+    #[arg(long, env = "GOD_COMPARE_INTERVAL", value_name = "TIME", help_heading = "Upkeep")]
+    pub compare_interval: Option<Span>,
+    /// How old deletions must be before they are forgotten, once all replicas have them [default: 1h]
+    #[arg(long, env = "GOD_TOMBSTONE_AGE", value_name = "TIME", help_heading = "Upkeep")]
+    pub tombstone_age: Option<Span>,
+    /// Whether data moves by itself when nodes have grown uneven: on or off [default: on]
+    #[arg(long, env = "GOD_MIGRATE", value_name = "SWITCH", help_heading = "Upkeep")]
+    pub migrate: Option<Switch>,
+
     /// Threads that do the work [default: one a core]
     #[arg(long, env = "GOD_WORKER_THREADS", value_name = "N", help_heading = "Process")]
     pub worker_threads: Option<u32>,
@@ -156,6 +172,16 @@ pub enum DurabilityChoice {
     Interval,
     /// Before they are acknowledged
     Always,
+}
+
+/// What a node does when it joins a cluster that holds data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum JoinChoice {
+    /// It takes its part
+    Auto,
+    /// It holds nothing until somebody asks for an operation that gives it some
+    Manual,
 }
 
 /// How the log is written.

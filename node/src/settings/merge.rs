@@ -2,7 +2,7 @@
 
 use super::{
     SettingsError,
-    given::{Cli, DurabilityChoice, Given, LogFormat},
+    given::{Cli, DurabilityChoice, Given, JoinChoice, LogFormat},
     units::{ByteSize, Span, Switch},
 };
 use clap::{ArgMatches, FromArgMatches as _, parser::ValueSource};
@@ -104,6 +104,7 @@ fn defaults() -> Given {
         cluster: None,
         zone: Some(String::new()),
         weight: Some(1.0),
+        join: Some(JoinChoice::Auto),
         memory: Some(ByteSize(256 << 20)),
         durability: Some(DurabilityChoice::Interval),
         sync_interval: ms(100),
@@ -119,6 +120,10 @@ fn defaults() -> Given {
         request_timeout: ms(5_000),
         hedge_delay: ms(20),
         hint_limit: Some(ByteSize(64 << 20)),
+        transfer_rate: Some(ByteSize(64 << 20)),
+        compare_interval: ms(30_000),
+        tombstone_age: ms(3_600_000),
+        migrate: Some(Switch(true)),
         worker_threads: std::thread::available_parallelism().ok().map(|cores| cores.get() as u32),
         log: Some("info".to_owned()),
         log_format: Some(LogFormat::Text),

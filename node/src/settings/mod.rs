@@ -18,7 +18,7 @@ mod merge;
 mod tests;
 mod units;
 
-pub use given::{Cli, DurabilityChoice, Given, LogFormat};
+pub use given::{Cli, DurabilityChoice, Given, JoinChoice, LogFormat};
 pub use units::{ByteSize, Span, Switch};
 
 use crate::engine::Durability;
@@ -79,6 +79,10 @@ pub struct Settings {
     pub hedge_delay: Duration,
     /// Bytes of writes kept for one node that does not answer.
     pub hint_limit: u64,
+    /// How data is moved, compared and cleaned.
+    pub upkeep: Upkeep,
+    /// Whether this node takes its part when it joins a cluster that holds data.
+    pub takes_part: bool,
     /// Threads that do the work.
     pub worker_threads: usize,
     /// What is logged: `tracing-subscriber`'s filter.
@@ -108,6 +112,19 @@ pub struct Gossip {
     pub fan_out: usize,
     /// Between two probes of whether a node is there.
     pub ping_interval: Duration,
+}
+
+/// How data is moved, compared and cleaned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Upkeep {
+    /// Bytes a second taken from other nodes; 0: no bound.
+    pub transfer_rate: u64,
+    /// Between two comparisons of all replicas.
+    pub compare_interval: Duration,
+    /// How old deletions must be before they are forgotten.
+    pub tombstone_age: Duration,
+    /// Whether data moves by itself when nodes have grown uneven.
+    pub migrate: bool,
 }
 
 /// What `god init` takes where it is told nothing.

@@ -16,4 +16,6 @@ mod full_disk;
 mod hang;
 mod kill;
 mod load;
+mod phases;
+mod ring;
 mod settings;

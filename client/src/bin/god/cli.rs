@@ -2,7 +2,7 @@
 
 use crate::{
     bench, completion, context::parse_consistency, count, del, dev, export, failure::EXIT_CODES, get, init,
-    keyspace, load, put, rank, ring, scan, select, status, text::Encoding,
+    keyspace, load, put, rank, recover, ring, scan, select, status, text::Encoding,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use god_client::Consistency;
@@ -97,6 +97,7 @@ pub enum Command {
     Init(init::InitArgs),
     Status(status::StatusArgs),
     Ring(ring::RingArgs),
+    Recover(recover::RecoverArgs),
     Keyspace(keyspace::KeyspaceArgs),
     Put(put::PutArgs),
     Get(get::GetArgs),

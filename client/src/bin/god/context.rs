@@ -50,6 +50,11 @@ impl Context {
         &self.client
     }
 
+    /// The name of the keyspace.
+    pub fn name(&self) -> &str {
+        &self.global.keyspace
+    }
+
     /// How answers are printed.
     pub fn output(&self) -> Output {
         self.global.output

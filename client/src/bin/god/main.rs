@@ -13,17 +13,20 @@ mod dev;
 mod export;
 mod failure;
 mod figures;
+mod follow;
 mod get;
 mod init;
 mod input;
 mod keyspace;
 mod load;
+mod operation;
 mod output;
 mod progress;
 mod put;
 mod range;
 mod rank;
 mod records;
+mod recover;
 mod ring;
 mod scan;
 mod select;
@@ -65,6 +68,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Dev(args) => dev::run(&global, args).await,
         Command::Init(args) => init::run(&context.await?, &args).await,
         Command::Status(args) => status::run(&context.await?, &args).await,
+        Command::Recover(args) => recover::run(&context.await?, &args).await,
         Command::Ring(args) => ring::run(&context.await?, &args).await,
         Command::Keyspace(args) => keyspace::run(&context.await?, args).await,
         Command::Put(args) => put::run(&context.await?, &args).await,

@@ -4,11 +4,12 @@ use crate::{
     context::Context,
     failure::Failure,
     figures::counted,
+    operation::{self, ChangeArgs, WishArgs},
     output::{self, render},
     status::context_id,
     text::{escape, shown},
 };
-use clap::Args;
+use clap::{Args, Subcommand};
 use god_proto::{
     ring::partitioner,
     v1::{Arc, Keyspace, Mode, Partitioner, RingDocument},
@@ -19,18 +20,57 @@ use serde_json::{Value, json};
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  god ring
-  god ring --arcs                        every arc, where it starts, and its replicas (the first one leads)
-  god ring --arcs -o json | jq '.arcs[] | select(.next)'      arcs that change hands")]
+  god ring show
+  god ring show --arcs                   every arc, where it starts, and its replicas (the first one leads)
+  god ring show --arcs -o json | jq '.arcs[] | select(.next)'      arcs that change hands
+  god ring plan --leave 3                what would move if node 3 left; nothing does
+  god ring change --leave 3              node 3 gives its data to the others, and is retired
+  god ring watch                         operations and how far they are
+  god ring cancel ID                     undo one that has not ended")]
 pub struct RingArgs {
     /// List every arc
     #[arg(long)]
     arcs: bool,
+    #[command(subcommand)]
+    command: Option<RingCommand>,
+}
+
+/// What can be done with a ring.
+#[derive(Subcommand, Debug)]
+enum RingCommand {
+    /// Shows keyspaces, nodes and what changes (as `god ring` alone does)
+    Show {
+        /// List every arc
+        #[arg(long)]
+        arcs: bool,
+    },
+    /// Shows what an operation would move, and why; nothing moves
+    Plan(WishArgs),
+    /// Begins an operation: data moves in the background
+    Change(ChangeArgs),
+    /// Shows operations until the last one has ended
+    Watch,
+    /// Undoes an operation that has not ended
+    Cancel {
+        /// Its id, as `god ring watch` shows it
+        id: String,
+    },
 }
 
 pub async fn run(context: &Context, args: &RingArgs) -> Result<(), Failure> {
+    match &args.command {
+        Some(RingCommand::Plan(wish)) => operation::plan(context, wish).await,
+        Some(RingCommand::Change(change)) => operation::change(context, change).await,
+        Some(RingCommand::Watch) => operation::watch(context).await,
+        Some(RingCommand::Cancel { id }) => operation::cancel(context, id).await,
+        Some(RingCommand::Show { arcs }) => show(context, *arcs || args.arcs).await,
+        None => show(context, args.arcs).await,
+    }
+}
+
+async fn show(context: &Context, arcs: bool) -> Result<(), Failure> {
     let ring = context.client().ring().await?;
-    output::document(context.output(), &as_json(&ring, args.arcs), || as_text(&ring, args.arcs))
+    output::document(context.output(), &as_json(&ring, arcs), || as_text(&ring, arcs))
 }
 
 /// The arcs of a keyspace: those whose start has its number.
@@ -84,6 +124,9 @@ fn as_text(ring: &RingDocument, arcs: bool) -> String {
         ]);
     }
     out += &render(table);
+    for operation in &ring.operations {
+        out += &format!("\n\noperation {}: {}", operation.id, operation::words(operation));
+    }
     if arcs {
         let mut table = output::table(&["arc", "keyspace", "from", "replicas", "next"], &["arc"]);
         for keyspace in &ring.keyspaces {
@@ -191,6 +234,7 @@ fn as_json(ring: &RingDocument, arcs: bool) -> Value {
         "virtual_nodes": ring.virtual_nodes,
         "keyspaces": keyspaces,
         "nodes": nodes,
+        "operations": ring.operations.iter().map(operation::as_json).collect::<Vec<Value>>(),
     });
     if arcs && let Some(object) = json.as_object_mut() {
         let arcs = ring.keyspaces.iter().flat_map(|keyspace| {

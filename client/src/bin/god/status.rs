@@ -7,7 +7,7 @@ use crate::{
     output::{self, Judgement, judged, render},
 };
 use clap::Args;
-use god_proto::v1::{NodeStatus, StatusReply};
+use god_proto::v1::{DepartedNode, NodeStatus, StatusReply};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -54,6 +54,11 @@ fn as_text(reply: &StatusReply) -> String {
     {
         out += if said { "\n" } else { "\n\n" };
         out += &format!("node {} is {}: {reason}", node.number, node.state);
+        said = true;
+    }
+    for node in &reply.departed {
+        out += if said { "\n" } else { "\n\n" };
+        out += &departed(node);
         said = true;
     }
     for warning in &reply.warnings {
@@ -122,6 +127,18 @@ fn reasons(node: &NodeStatus) -> Vec<String> {
     all
 }
 
+/// What is left to be seen of a node that was retired.
+fn departed(node: &DepartedNode) -> String {
+    let known = counted(node.acknowledged_by.len() as u64, "node");
+    let by = if node.acknowledged {
+        format!("a quorum knows it ({known})")
+    } else {
+        format!("not yet known to a quorum ({known}): keep its volume")
+    };
+    let data = if node.handed_over { "all it held was handed over" } else { "it handed nothing over" };
+    format!("left: node {} in epoch {}; {by}; {data}", context_id(&node.uuid), node.epoch)
+}
+
 fn of_state(state: &str) -> Judgement {
     match state {
         "up" => Judgement::Good,
@@ -165,6 +182,13 @@ fn as_json(reply: &StatusReply) -> Value {
         "under_replicated_arcs": reply.under_replicated_arcs,
         "warnings": reply.warnings,
         "nodes": nodes,
+        "departed": reply.departed.iter().map(|it| json!({
+            "uuid": context_id(&it.uuid),
+            "epoch": it.epoch,
+            "handed_over": it.handed_over,
+            "acknowledged_by": it.acknowledged_by,
+            "acknowledged": it.acknowledged,
+        })).collect::<Vec<_>>(),
     })
 }
 
@@ -182,6 +206,7 @@ fn node_json(node: &NodeStatus) -> Value {
             "suspect_arcs": report.suspect_arcs,
             "memory_bytes": report.memory_bytes,
             "disk_free_bytes": report.disk_free_bytes,
+            "misplaced_entries": report.misplaced_entries,
             "ready": report.ready,
             "reasons": report.reasons,
             "version": report.version,
@@ -255,6 +280,29 @@ mod tests {
         assert!(text.contains("1 of 2 nodes up, 4 of 30 arcs UNDER-REPLICATED"), "{text}");
         assert!(text.contains("node 2 is unready: its clock is 612 ms ahead"), "{text}");
         assert!(text.contains("warning: fewer zones than replicas"), "{text}");
+    }
+
+    #[test]
+    fn who_left_is_told_of_until_it_is_forgotten() {
+        let mut reply = StatusReply { nodes: vec![node(1, "up")], ..StatusReply::default() };
+        let gone = DepartedNode {
+            uuid: vec![7; 16].into(),
+            epoch: 12,
+            acknowledged_by: vec![1],
+            ..DepartedNode::default()
+        };
+        reply.departed = vec![gone.clone(), DepartedNode { handed_over: true, acknowledged: true, ..gone }];
+        let text = as_text(&reply);
+        assert!(
+            text.contains(
+                "in epoch 12; not yet known to a quorum (1 node): keep its volume; it handed nothing"
+            ),
+            "{text}"
+        );
+        assert!(
+            text.contains("in epoch 12; a quorum knows it (1 node); all it held was handed over"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -22,8 +22,9 @@ use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 /// How hints are kept.
 #[derive(Clone, Debug)]
@@ -72,6 +73,12 @@ struct State {
     suspects: BTreeSet<Bytes>,
     /// Those of them that are not on the disk yet.
     unsaved: Vec<Bytes>,
+    /// Those that were compared since, and are still on the disk.
+    forgiven: Vec<Bytes>,
+    /// First positions of arcs that got hints lately, and when the first one came.
+    recent: BTreeMap<Bytes, Instant>,
+    /// First positions of arcs of which a replica has not answered a write for long.
+    late: BTreeSet<Bytes>,
     dropped: u64,
     replayed: u64,
 }
@@ -117,6 +124,13 @@ impl Hints {
             return;
         }
         let mut state = self.state.lock();
+        if let Some(ring) = self.ring.get() {
+            let now = Instant::now();
+            let arcs = entries.iter().filter_map(|entry| ring.arc_at(&entry.position));
+            for arc in arcs {
+                state.recent.entry(arc.range.start.clone().into_bytes()).or_insert(now);
+            }
+        }
         for entry in entries {
             let bytes = Row::bytes_of(entry);
             let load = state.loads.get(&target).copied().unwrap_or_default();
@@ -158,6 +172,46 @@ impl Hints {
         self.state.lock().suspects.len()
     }
 
+    /// First positions of the arcs that lost hints.
+    pub fn suspects(&self) -> Vec<Bytes> {
+        self.state.lock().suspects.iter().cloned().collect()
+    }
+
+    /// An arc that lost hints was compared, and its replicas are equal.
+    pub fn forgive(&self, start: &Bytes) {
+        let mut state = self.state.lock();
+        if state.suspects.remove(start) {
+            state.unsaved.retain(|unsaved| unsaved != start);
+            state.forgiven.push(start.clone());
+            state.show();
+            drop(state);
+            self.work.notify_one();
+        }
+    }
+
+    /// A replica of the arc at a position has not answered a write for long. Whether it has it is not known, and may
+    /// not be for as long as the call lasts.
+    pub fn late(&self, position: &Position) {
+        if let Some(ring) = self.ring.get()
+            && let Some(arc) = ring.arc_at(position)
+        {
+            self.state.lock().late.insert(arc.range.start.clone().into_bytes());
+        }
+    }
+
+    /// First positions of arcs that got hints which still wait after so long, or whose replicas are late. Each is told
+    /// once for each time.
+    pub fn stuck(&self, after: Duration) -> Vec<Bytes> {
+        let now = Instant::now();
+        let mut state = self.state.lock();
+        if state.rows == 0 {
+            state.recent.clear();
+        }
+        let late = std::mem::take(&mut state.late);
+        let stuck = state.recent.extract_if(.., |_, since| now.duration_since(*since) >= after);
+        stuck.map(|(start, _)| start).chain(late).collect()
+    }
+
     /// Writes what is added to the disk, and sends it to targets that are there again, until it is told to stop. Run
     /// it once.
     pub async fn run(self: Arc<Self>, transport: Arc<dyn Transport>, liveness: Arc<Liveness>, stop: Stop) {
@@ -179,15 +233,19 @@ impl Hints {
 
     /// Writes what is queued.
     async fn flush(&self) {
-        let (rows, suspects) = {
+        let (rows, suspects, forgiven) = {
             let mut state = self.state.lock();
             state.queued_bytes = 0;
-            (std::mem::take(&mut state.queue), std::mem::take(&mut state.unsaved))
+            let forgiven = std::mem::take(&mut state.forgiven);
+            (std::mem::take(&mut state.queue), std::mem::take(&mut state.unsaved), forgiven)
         };
-        if rows.is_empty() && suspects.is_empty() {
+        if rows.is_empty() && suspects.is_empty() && forgiven.is_empty() {
             return;
         }
         let mut batch = Batch::default();
+        for arc in &forgiven {
+            batch.delete(Table::System, suspect_key(arc));
+        }
         for row in &rows {
             batch.put(Table::Hints, row.key.clone(), row.value.clone());
         }
@@ -206,6 +264,7 @@ impl Hints {
             }
             // Marked in memory, and tried again with the next ones.
             state.unsaved.extend(suspects);
+            state.forgiven.extend(forgiven);
             state.show();
         }
     }

@@ -6,7 +6,7 @@ use crate::{
     peer::{Call, CallError, Target, Transport, failure},
     quorum::{Coordinator, HintSettings, Hints, Parts, RingSync, Settings},
     radix::{Limits, Store, StoreSettings},
-    replica::Replica,
+    replica::{Floors, Replica},
     ring::CurrentRing,
     seam::{Entropy, Offload, Seams, Wall},
     version::Clock,
@@ -157,7 +157,7 @@ pub fn ring(document: RingDocument) -> Arc<Ring> {
 /// A ring in which the arc of `default` goes from nodes 1, 2, 3 to nodes 3, 4, 5.
 pub fn joint(epoch: u64) -> Arc<Ring> {
     let mut document = document(5, epoch);
-    document.arcs[0].transition = Some(Transition { next: vec![3, 4, 5], phase: 0, since: epoch });
+    document.arcs[0].transition = Some(Transition { next: vec![3, 4, 5], since: epoch });
     ring(document)
 }
 
@@ -194,7 +194,14 @@ impl Cluster {
         for member in ring.nodes() {
             let id = NodeId(member.number);
             let (store, ring) = (store(&SimulatedDisk::new()), current(ring));
-            let replica = Replica::new(id, Arc::clone(&store), ring.clone(), clock(id), Offload::Inline);
+            let floors = Arc::new(Floors::open(Arc::clone(store.engine()), Offload::Inline).unwrap());
+            let replica =
+                Replica::new(id, Arc::clone(&store), ring.clone(), clock(id), floors, Offload::Inline);
+            let transitions = ring.get().unwrap();
+            let transitions = transitions.arcs().iter().map(|arc| (arc.id, arc.since.0));
+            for (arc, since) in transitions.clone() {
+                replica.inherit(arc, since, &transitions.clone().collect());
+            }
             nodes.insert(id, Node { store, ring, replica, manner: Mutex::default() });
         }
         let (mine, disk) = (current(ring), SimulatedDisk::new());

@@ -13,7 +13,7 @@ use machine::Machine;
 use process::{Nodes, Process};
 use report::{Cluster, Load, Memory, Report, Settings};
 use std::{path::PathBuf, time::Duration};
-use work::{Data, Workload};
+use work::{Course, Data, Workload};
 
 /// Measures throughput, latency, processor time and memory
 #[derive(Args, Debug)]
@@ -62,6 +62,12 @@ pub struct BenchArgs {
     /// Connections to each node
     #[arg(long, value_name = "N", default_value_t = 1)]
     connections: usize,
+    /// Calls a second of all clients together (default: as many as are answered)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rate: Option<u32>,
+    /// Tells parts of the time apart, in JSON: their throughput and latency
+    #[arg(long, value_name = "TIME", value_parser = crate::cli::parse_duration)]
+    window: Option<Duration>,
     /// The keys are there already: do not load them
     #[arg(long)]
     no_load: bool,
@@ -120,9 +126,15 @@ pub async fn run(global: &Global, args: &BenchArgs) -> Result<(), Failure> {
             if !quiet {
                 eprintln!("measuring {}, {clients} at a time …", workload.name());
             }
-            let run =
-                work::run(&keyspace, &data, *workload, *clients, args.warm_up, args.duration, &nodes).await?;
-            runs.push(run);
+            let course = Course {
+                workload: *workload,
+                clients: *clients,
+                warm_up: args.warm_up,
+                duration: args.duration,
+                rate: args.rate,
+                window: args.window,
+            };
+            runs.push(work::run(&keyspace, &data, course, &nodes).await?);
         }
     }
     memory_seen.ended = memory();

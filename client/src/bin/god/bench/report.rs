@@ -227,6 +227,7 @@ mod tests {
             client_cpu_us_per_op: Some(1_000.0),
             errors: 1_000,
             first_error: None,
+            windows: Vec::new(),
         }
     }
 

@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use futures::{StreamExt as _, stream};
 use god_client::{Error, Keyspace};
 use hdrhistogram::Histogram;
+use parking_lot::Mutex;
 use serde::Serialize;
 use std::{
     sync::{
@@ -22,6 +23,10 @@ const LOADING: usize = 256;
 const LOAD_TRIES: u32 = 20;
 /// Bytes from which values are cut: noise, so that no disk format makes them smaller than they are.
 const NOISE: usize = 1 << 20;
+/// The most windows that are told apart.
+const MAX_WINDOWS: usize = 7_200;
+/// How far behind its rate a client may be.
+const MAX_BEHIND: Duration = Duration::from_secs(10);
 /// The longest latency that is told apart, in microseconds.
 const LONGEST_US: u64 = 60_000_000;
 
@@ -136,21 +141,48 @@ pub struct Run {
     /// Refused, unknown or unreachable, and reads that missed a key which is there.
     pub errors: u64,
     pub first_error: Option<String>,
+    /// One after the other, where they were asked for.
+    pub windows: Vec<Window>,
 }
 
+/// A part of the time that is measured.
+#[derive(Debug, Serialize)]
+pub struct Window {
+    pub ops_per_second: f64,
+    pub p99_us: u64,
+}
+
+/// How a workload is run and looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Course {
+    pub workload: Workload,
+    pub clients: u32,
+    pub warm_up: Duration,
+    pub duration: Duration,
+    /// Calls a second of all clients together; none: as many as are answered.
+    pub rate: Option<u32>,
+    /// The length of windows that are told apart.
+    pub window: Option<Duration>,
+}
+
+/// Latencies of each window.
+type Windows = Arc<Mutex<Vec<Histogram<u64>>>>;
+
 /// Runs a workload: warms up, then measures.
-pub async fn run(
-    keyspace: &Keyspace,
-    data: &Data,
-    workload: Workload,
-    clients: u32,
-    warm_up: Duration,
-    duration: Duration,
-    nodes: &Nodes,
-) -> Result<Run, Failure> {
+pub async fn run(keyspace: &Keyspace, data: &Data, course: Course, nodes: &Nodes) -> Result<Run, Failure> {
+    let Course { workload, clients, warm_up, duration, window, .. } = course;
+    let windows = Windows::default();
     let phase = Arc::new(AtomicU8::new(WARMING));
     let tasks: Vec<_> = (0..clients)
-        .map(|_| tokio::spawn(client(keyspace.clone(), data.clone(), workload, Arc::clone(&phase))))
+        .map(|_| {
+            tokio::spawn(client(
+                keyspace.clone(),
+                data.clone(),
+                course,
+                Arc::clone(&phase),
+                Arc::clone(&windows),
+            ))
+        })
         .collect();
     tokio::time::sleep(warm_up).await;
     let me = Process::this();
@@ -192,16 +224,49 @@ pub async fn run(
         client_cpu_us_per_op: per_op(own, own_after),
         errors,
         first_error,
+        windows: window.map_or_else(Vec::new, |window| told_apart(&windows.lock(), window, duration)),
     })
+}
+
+/// What each whole window came to. One in which nothing was answered counts as well.
+fn told_apart(windows: &[Histogram<u64>], window: Duration, duration: Duration) -> Vec<Window> {
+    let whole = (duration.as_millis() / window.as_millis().max(1)) as usize;
+    let told = |at: usize| {
+        let seen = windows.get(at);
+        Window {
+            ops_per_second: seen.map_or(0, Histogram::len) as f64 / window.as_secs_f64(),
+            p99_us: seen.map_or(window.as_micros() as u64, |seen| seen.value_at_quantile(0.99)),
+        }
+    };
+    (0..whole).map(told).collect()
+}
+
+/// Sorts a call into its window, by when it was answered.
+fn note(windows: &Windows, began: Instant, window: Duration, took: Duration) -> Result<(), Failure> {
+    let at = (began.elapsed().as_millis() / window.as_millis().max(1)) as usize;
+    let mut windows = windows.lock();
+    while windows.len() <= at.min(MAX_WINDOWS) {
+        windows.push(fresh()?);
+    }
+    if let Some(seen) = windows.get_mut(at) {
+        seen.saturating_record(took.as_micros() as u64);
+    }
+    Ok(())
 }
 
 /// Counts what is answered while it is measured; only that which did what was asked has a latency.
 async fn client(
     keyspace: Keyspace,
     data: Data,
-    workload: Workload,
+    course: Course,
     phase: Arc<AtomicU8>,
+    windows: Windows,
 ) -> Result<Seen, Failure> {
+    let Course { workload, clients, rate, window, .. } = course;
+    // With a rate, calls are due at set times, and those that come late because others took long are late from then.
+    let pause = rate.map(|rate| Duration::from_secs_f64(f64::from(clients) / f64::from(rate)));
+    let mut due = Instant::now() + pause.unwrap_or_default().mul_f64(rand::random());
+    let mut measuring: Option<Instant> = None;
     let mut seen = Seen { latencies: fresh()?, failed: 0, missing: 0, first_error: None };
     loop {
         let writes = match workload {
@@ -209,7 +274,16 @@ async fn client(
             Workload::Read => false,
             Workload::Mixed => rand::random(),
         };
-        let began = Instant::now();
+        let began = match pause {
+            Some(pause) => {
+                tokio::time::sleep_until(due.into()).await;
+                // What is more than a while behind is given up.
+                let began = due.max(Instant::now().checked_sub(MAX_BEHIND).unwrap_or(due));
+                due = began + pause;
+                began
+            }
+            None => Instant::now(),
+        };
         let outcome = if writes {
             keyspace.put(data.any_key(), data.value()).await.map(|_| true)
         } else {
@@ -219,7 +293,12 @@ async fn client(
         match phase.load(Ordering::Relaxed) {
             WARMING => {}
             MEASURING => match outcome {
-                Ok(true) => seen.latencies.saturating_record(took.as_micros() as u64),
+                Ok(true) => {
+                    seen.latencies.saturating_record(took.as_micros() as u64);
+                    if let Some(window) = window {
+                        note(&windows, *measuring.get_or_insert_with(Instant::now), window, took)?;
+                    }
+                }
                 Ok(false) => seen.missing += 1,
                 Err(error) => {
                     seen.failed += 1;

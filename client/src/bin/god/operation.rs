@@ -1,0 +1,295 @@
+//! `god ring plan`, `change`, `watch`, `cancel`: operations on the ring.
+
+use crate::{
+    context::Context,
+    failure::Failure,
+    figures::counted,
+    follow::follow,
+    output::{self, render},
+};
+use clap::{ArgGroup, Args};
+use god_proto::v1::{
+    EndedOperation, JoinWish, LeaveWish, ListOperationsReply, Operation, OperationPhase, PlanOperationReply,
+    RebalanceWish, ReplaceWish, ReplicasWish, ReweightWish, RezoneWish, Wish, wish,
+};
+use serde_json::{Value, json};
+
+/// What is asked of the ring: one of these.
+#[derive(Args, Clone, Debug)]
+#[group(skip)]
+#[command(group(ArgGroup::new("wish").required(true)))]
+pub struct WishArgs {
+    /// A member takes its part of what the others hold
+    #[arg(long, value_name = "NODE", group = "wish")]
+    join: Option<u32>,
+    /// A member gives all that it holds to the others, and is retired
+    #[arg(long, value_name = "NODE", group = "wish")]
+    leave: Option<u32>,
+    /// A member takes all that another one holds, which is retired
+    #[arg(long, value_name = "OLD:NEW", value_parser = pair, group = "wish")]
+    replace: Option<(u32, u32)>,
+    /// A member takes another weight, and as much data as goes with it
+    #[arg(long, value_name = "NODE:WEIGHT", value_parser = weight, group = "wish")]
+    weight: Option<(u32, f64)>,
+    /// A member is in another zone
+    #[arg(long, value_name = "NODE:ZONE", value_parser = zone, group = "wish")]
+    zone: Option<(u32, String)>,
+    /// The keyspace (see --keyspace) has so many copies of each key, with quorums of more than half
+    #[arg(long, value_name = "N", group = "wish")]
+    replicas: Option<u32>,
+    /// What has grown uneven is made even
+    #[arg(long, group = "wish")]
+    rebalance: bool,
+    /// With --leave or --replace: the node's data are gone; what only it had is given up
+    #[arg(long)]
+    lost: bool,
+}
+
+/// An operation to begin.
+#[derive(Args, Clone, Debug)]
+pub struct ChangeArgs {
+    #[command(flatten)]
+    wish: WishArgs,
+    /// A name for it; asking twice under one name is asking once
+    #[arg(long, value_name = "ID", default_value = "")]
+    id: String,
+    /// Wait until it has ended
+    #[arg(long)]
+    wait: bool,
+}
+
+fn two(text: &str) -> Result<(u32, &str), String> {
+    let (node, rest) = text.split_once(':').ok_or("write two parts with a colon between them")?;
+    let node = node.parse().map_err(|_| format!("{node:?} is no node number; `god status` lists them"))?;
+    Ok((node, rest))
+}
+
+fn pair(text: &str) -> Result<(u32, u32), String> {
+    let (old, new) = two(text)?;
+    Ok((old, new.parse().map_err(|_| format!("{new:?} is no node number; `god status` lists them"))?))
+}
+
+fn weight(text: &str) -> Result<(u32, f64), String> {
+    let (node, weight) = two(text)?;
+    Ok((node, weight.parse().map_err(|_| format!("{weight:?} is no number"))?))
+}
+
+fn zone(text: &str) -> Result<(u32, String), String> {
+    two(text).map(|(node, zone)| (node, zone.to_owned()))
+}
+
+impl WishArgs {
+    async fn wish(&self, context: &Context) -> Result<Wish, Failure> {
+        let lost = self.lost;
+        let wish = match self {
+            WishArgs { join: Some(node), .. } => wish::Wish::Join(JoinWish { node: *node }),
+            WishArgs { leave: Some(node), .. } => wish::Wish::Leave(LeaveWish { node: *node, lost }),
+            WishArgs { replace: Some((old, new)), .. } => {
+                wish::Wish::Replace(ReplaceWish { old: *old, new: *new, lost })
+            }
+            WishArgs { weight: Some((node, weight)), .. } => {
+                wish::Wish::Reweight(ReweightWish { node: *node, weight: *weight })
+            }
+            WishArgs { zone: Some((node, zone)), .. } => {
+                wish::Wish::Rezone(RezoneWish { node: *node, zone: zone.clone() })
+            }
+            WishArgs { replicas: Some(replicas), .. } => {
+                let ring = context.client().ring().await?;
+                let found = ring.keyspaces.iter().find(|keyspace| keyspace.name == context.name());
+                let Some(keyspace) = found else {
+                    return Err(Failure::Usage(format!("there is no keyspace {}", context.name())));
+                };
+                let quorum = replicas / 2 + 1;
+                wish::Wish::Replicas(ReplicasWish {
+                    keyspace: keyspace.id,
+                    replicas: *replicas,
+                    write_quorum: quorum,
+                    read_quorum: replicas + 1 - quorum,
+                })
+            }
+            _ => wish::Wish::Rebalance(RebalanceWish {}),
+        };
+        Ok(Wish { wish: Some(wish) })
+    }
+}
+
+pub async fn plan(context: &Context, args: &WishArgs) -> Result<(), Failure> {
+    let wish = args.wish(context).await?;
+    let plan = context.client().plan_operation(wish).await?;
+    output::document(context.output(), &plan_json(&plan), || plan_text(&plan))
+}
+
+pub async fn change(context: &Context, args: &ChangeArgs) -> Result<(), Failure> {
+    let wish = args.wish.wish(context).await?;
+    let id = context.client().begin_operation(&args.id, wish).await?;
+    if args.wait {
+        follow(context, Some(&id)).await?;
+    }
+    output::document(context.output(), &json!({ "id": id }), || match args.wait {
+        true => format!("operation {id} has ended"),
+        false => format!("operation {id} has begun; `god ring watch` shows how far it is"),
+    })
+}
+
+pub async fn cancel(context: &Context, id: &str) -> Result<(), Failure> {
+    context.client().cancel_operation(id).await?;
+    output::document(context.output(), &json!({ "id": id }), || {
+        format!("operation {id} is being undone; `god ring watch` shows how far it is")
+    })
+}
+
+pub async fn watch(context: &Context) -> Result<(), Failure> {
+    let last = follow(context, None).await?;
+    output::document(context.output(), &list_json(&last), || {
+        let ended: Vec<String> = last.ended.iter().rev().take(5).map(ended_words).collect();
+        match ended.is_empty() {
+            true => "nothing is under way, and nothing was".to_owned(),
+            false => format!("nothing is under way; the latest that ended:\n  {}", ended.join("\n  ")),
+        }
+    })
+}
+
+/// An operation in words.
+pub fn words(operation: &Operation) -> String {
+    let phase = match operation.phase() {
+        OperationPhase::Waiting => "waits",
+        OperationPhase::Moving => "moves data",
+        OperationPhase::Cleaning => "hands over what is left",
+        OperationPhase::Cancelling => "is being undone",
+    };
+    format!("{}; it {phase}", wish_words(operation.wish.as_ref()))
+}
+
+fn wish_words(wish: Option<&Wish>) -> String {
+    match wish.and_then(|wish| wish.wish.as_ref()) {
+        Some(wish::Wish::Join(it)) => format!("node {} joins", it.node),
+        Some(wish::Wish::Leave(it)) => format!("node {} leaves", it.node),
+        Some(wish::Wish::Replace(it)) => format!("node {} replaces node {}", it.new, it.old),
+        Some(wish::Wish::Reweight(it)) => format!("node {} takes weight {}", it.node, it.weight),
+        Some(wish::Wish::Rezone(it)) => format!("node {} is in zone {:?}", it.node, it.zone),
+        Some(wish::Wish::Replicas(it)) => {
+            format!("keyspace {} has {} copies of each key", it.keyspace, it.replicas)
+        }
+        Some(wish::Wish::Rebalance(_)) => "what is uneven is made even".to_owned(),
+        None => "an operation that this version does not know".to_owned(),
+    }
+}
+
+fn ended_words(ended: &EndedOperation) -> String {
+    let how = match (ended.cancelled, ended.refused.as_str()) {
+        (true, _) => "undone".to_owned(),
+        (false, "") => "done".to_owned(),
+        (false, why) => format!("refused: {why}"),
+    };
+    format!("{} ({}): {how}, epoch {}", ended.id, wish_words(ended.wish.as_ref()), ended.epoch)
+}
+
+fn nodes(numbers: &[u32]) -> String {
+    numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
+fn plan_text(plan: &PlanOperationReply) -> String {
+    let mut out = format!(
+        "{}, {} cut in two; {:.1} MB to be copied ({:.1} MB at the least), about {:.0} s\n",
+        counted(plan.moves.len() as u64, "move"),
+        counted(plan.splits.len() as u64, "arc"),
+        plan.bytes as f64 / 1e6,
+        plan.ideal_bytes as f64 / 1e6,
+        plan.expected_ms as f64 / 1e3
+    );
+    let mut table = output::table(&["arc", "from", "to", "bytes", "why"], &["arc", "bytes"]);
+    for step in &plan.moves {
+        let (from, to) = (nodes(&step.from), nodes(&step.to));
+        table.add_row([step.arc.to_string(), from, to, step.bytes.to_string(), step.reason.clone()]);
+    }
+    if !plan.moves.is_empty() {
+        out += &format!("\n{}\n", render(table));
+    }
+    let mut table = output::table(&["node", "bytes now", "bytes then"], &["node", "bytes now", "bytes then"]);
+    for share in &plan.shares {
+        table.add_row([share.node.to_string(), share.before.to_string(), share.after.to_string()]);
+    }
+    out += &format!(
+        "\n{}\nthe fullest node holds {:.2} of its share afterwards",
+        render(table),
+        plan.unevenness
+    );
+    for note in &plan.notes {
+        out += &format!("\nnote: {note}");
+    }
+    out
+}
+
+fn plan_json(plan: &PlanOperationReply) -> Value {
+    json!({
+        "splits": plan.splits.iter().map(|it| json!({
+            "arc": it.arc, "at": hex::encode(&it.at), "new_arc": it.new_arc, "reason": it.reason,
+        })).collect::<Vec<_>>(),
+        "moves": plan.moves.iter().map(|it| json!({
+            "arc": it.arc, "from": it.from, "to": it.to, "bytes": it.bytes, "reason": it.reason,
+        })).collect::<Vec<_>>(),
+        "bytes": plan.bytes,
+        "ideal_bytes": plan.ideal_bytes,
+        "shares": plan.shares.iter().map(|it| json!({
+            "node": it.node, "before": it.before, "after": it.after,
+        })).collect::<Vec<_>>(),
+        "unevenness": plan.unevenness,
+        "notes": plan.notes,
+        "expected_ms": plan.expected_ms,
+    })
+}
+
+/// An operation as JSON.
+pub fn as_json(operation: &Operation) -> Value {
+    json!({
+        "id": operation.id,
+        "what": wish_words(operation.wish.as_ref()),
+        "phase": operation.phase().as_str_name().trim_start_matches("OPERATION_PHASE_").to_lowercase(),
+        "arcs": operation.moves.len(),
+    })
+}
+
+fn list_json(list: &ListOperationsReply) -> Value {
+    json!({
+        "epoch": list.epoch,
+        "operations": list.operations.iter().filter_map(|it| it.operation.as_ref()).map(as_json).collect::<Vec<_>>(),
+        "ended": list.ended.iter().map(|it| json!({
+            "id": it.id,
+            "what": wish_words(it.wish.as_ref()),
+            "cancelled": it.cancelled,
+            "refused": it.refused,
+            "epoch": it.epoch,
+        })).collect::<Vec<_>>(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        change: ChangeArgs,
+    }
+
+    fn parse(line: &str) -> Result<ChangeArgs, clap::Error> {
+        Command::try_parse_from(line.split(' ')).map(|command| command.change)
+    }
+
+    #[test]
+    fn that_data_are_lost_is_said_beside_a_wish() {
+        let change = parse("change --replace 4:6 --lost --id disk").unwrap();
+        assert_eq!((change.wish.replace, change.wish.lost, &*change.id), (Some((4, 6)), true, "disk"));
+        assert!(parse("change --leave 4 --lost").unwrap().wish.lost);
+    }
+
+    #[test]
+    fn there_is_one_wish_at_a_time() {
+        assert!(parse("change --leave 4 --rebalance").is_err());
+        assert!(parse("change --lost").is_err());
+        assert!(parse("change").is_err());
+    }
+}

@@ -1,0 +1,143 @@
+//! Who leads: the first in an arc's list. Leads follow weight, by as few changed lists as possible; it copies nothing.
+
+use super::{share::fill, table::Table};
+
+/// Puts every list in order: who stays keeps its place, who is new takes the place of who goes. Then makes leads even.
+pub(super) fn even_out(table: &mut Table<'_>) {
+    for arc in &mut table.arcs {
+        arc.now = in_place(&arc.was, &arc.now);
+    }
+    let mut leads = Leads::new(table);
+    let nodes = table.nodes.len();
+    // First to those that lead too few, then from those that lead too many. Each path is one lead less to go, so
+    // there are never more of them than arcs.
+    for _ in 0..table.arcs.len() {
+        let lacking = |node: &usize| leads.count(*node) < leads.least[*node];
+        let Some(node) = (0..nodes).filter(|node| !leads.stuck[*node]).find(lacking) else { break };
+        let above = |most: &[usize], at: usize| leads.count(at) > most[at];
+        let path = leads.path(table, node, false, |at| above(&leads.most, at));
+        let path = path.or_else(|| leads.path(table, node, false, |at| above(&leads.least, at)));
+        leads.follow(table, node, path);
+    }
+    leads.stuck.fill(false);
+    for _ in 0..table.arcs.len() {
+        let beyond = |node: &usize| leads.count(*node) > leads.most[*node];
+        let Some(node) = (0..nodes).filter(|node| !leads.stuck[*node]).find(beyond) else { break };
+        let path = leads.path(table, node, true, |at| leads.count(at) < leads.most[at]);
+        leads.follow(table, node, path);
+    }
+}
+
+/// The nodes of `now`, each as near to its place in `was` as can be.
+fn in_place(was: &[usize], now: &[usize]) -> Vec<usize> {
+    let mut new = now.iter().copied().filter(|node| !was.contains(node));
+    let kept = |node: &usize| if now.contains(node) { Some(*node) } else { None };
+    let mut list: Vec<usize> = was.iter().filter_map(|node| kept(node).or_else(|| new.next())).collect();
+    list.extend(new);
+    list
+}
+
+/// Who leads what, while it changes.
+struct Leads {
+    /// The arcs that each node leads.
+    led: Vec<Vec<usize>>,
+    /// How many each node should lead: between these two.
+    least: Vec<usize>,
+    most: Vec<usize>,
+    /// Nodes that nothing can be done for.
+    stuck: Vec<bool>,
+}
+
+/// An arc's lead passes to a node.
+type Step = (usize, usize);
+
+impl Leads {
+    fn new(table: &Table<'_>) -> Leads {
+        let mut led = vec![Vec::new(); table.nodes.len()];
+        for (at, arc) in table.arcs.iter().enumerate() {
+            if let Some(leader) = arc.now.first() {
+                led[*leader].push(at);
+            }
+        }
+        // Nobody leads what it does not hold.
+        let held = |node: usize| if table.nodes[node].takes { table.on[node].len() as f64 } else { 0.0 };
+        let bounds: Vec<(f64, f64)> =
+            table.nodes.iter().enumerate().map(|(at, node)| (node.weight, held(at))).collect();
+        let shares = fill(table.arcs.len() as f64, &bounds);
+        let whole = |share: f64| (share - 1e-6).ceil().max(0.0) as usize;
+        let least = shares.iter().map(|share| (share + 1e-6).floor() as usize).collect();
+        Leads {
+            led,
+            least,
+            most: shares.into_iter().map(whole).collect(),
+            stuck: vec![false; table.nodes.len()],
+        }
+    }
+
+    fn count(&self, node: usize) -> usize {
+        self.led[node].len()
+    }
+
+    /// The shortest way to pass leads on, arc by arc, from a node (or, not `giving`, to it) until one that will do at
+    /// the other end. Cost: O(copies of all arcs).
+    fn path(
+        &self,
+        table: &Table<'_>,
+        node: usize,
+        giving: bool,
+        ends: impl Fn(usize) -> bool,
+    ) -> Option<Vec<Step>> {
+        let mut came: Vec<Option<(usize, Step)>> = vec![None; self.led.len()];
+        let mut queue = std::collections::VecDeque::from([node]);
+        while let Some(at) = queue.pop_front() {
+            for (arc, next) in self.neighbours(table, at, giving) {
+                if next == node || came[next].is_some() {
+                    continue;
+                }
+                came[next] = Some((at, (arc, if giving { next } else { at })));
+                if ends(next) {
+                    let back = std::iter::successors(came[next], |(from, _)| came[*from]);
+                    return Some(back.map(|(_, step)| step).collect());
+                }
+                queue.push_back(next);
+            }
+        }
+        None
+    }
+
+    /// Whom a node can pass a lead to (or take one from), and that of which arc; arcs that change anyway come first.
+    fn neighbours(&self, table: &Table<'_>, node: usize, giving: bool) -> Vec<Step> {
+        let arcs = if giving { &self.led[node] } else { &table.on[node] };
+        let mut steps = Vec::new();
+        for changed in [true, false] {
+            for &arc in arcs {
+                let planned = &table.arcs[arc];
+                let leader = planned.now.first().copied().unwrap_or(node);
+                if planned.fixed || (planned.now != planned.was) != changed || (leader == node) != giving {
+                    continue;
+                }
+                let others = planned.now.iter().filter(|other| **other != node);
+                match giving {
+                    true => {
+                        steps.extend(others.filter(|it| table.nodes[**it].takes).map(|other| (arc, *other)))
+                    }
+                    false => steps.push((arc, leader)),
+                }
+            }
+        }
+        steps
+    }
+
+    /// Passes leads on along a path; without one, nothing can be done for the node.
+    fn follow(&mut self, table: &mut Table<'_>, node: usize, path: Option<Vec<Step>>) {
+        self.stuck[node] = path.is_none();
+        for (arc, leader) in path.unwrap_or_default() {
+            let list = &mut table.arcs[arc].now;
+            let Some(slot) = list.iter().position(|node| *node == leader) else { continue };
+            list.swap(0, slot);
+            let before = list.get(slot).copied().unwrap_or(leader);
+            self.led[before].retain(|led| *led != arc);
+            self.led[leader].push(arc);
+        }
+    }
+}

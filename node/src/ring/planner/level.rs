@@ -1,0 +1,273 @@
+//! What moves so that nodes are even: copies pass from nodes that hold too much to nodes that hold too little.
+//!
+//! A copy passes only where that lowers Σ (held − share)² / share over all nodes. That sum falls with each pass, so no
+//! copy can go round in circles. Where no pass lowers it, whole arcs are as even as passing them one by one can make
+//! them, and then an arc is cut.
+
+use super::{
+    EVEN, NEAR, chain,
+    pass::{Aim, Fit, Pass},
+    table::Table,
+};
+
+/// The most times that all nodes are looked through.
+const MOST_ROUNDS: usize = 64;
+
+/// Whether arcs may be cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cutting {
+    Forbidden,
+    Allowed,
+}
+
+/// Makes nodes even, as far as arcs allow it.
+pub(super) fn even_out(table: &mut Table<'_>, aim: Aim) {
+    if aim.thrifty && aim.node.is_none() && is_even(table) {
+        return;
+    }
+    let cutting = if table.may_cut { Cutting::Allowed } else { Cutting::Forbidden };
+    // Straight from who held too much to who held too little, no byte is copied twice. Only where that does not do,
+    // copies also pass through others.
+    if aim.thrifty {
+        let over: Vec<bool> =
+            (0..table.nodes.len()).map(|node| table.held[node] > table.share(node)).collect();
+        level(table, aim, Some(over), cutting);
+        if is_even(table) {
+            return;
+        }
+    }
+    level(table, aim, None, cutting);
+    for _ in 0..MOST_ROUNDS {
+        if is_even(table) {
+            return;
+        }
+        let mut helped = Search::new(table, aim, None, Fit::Poor).run(Cutting::Forbidden);
+        helped |= chain::even_out(table, aim.cause, cutting);
+        if !helped {
+            return;
+        }
+        level(table, aim, None, cutting);
+    }
+}
+
+/// Makes nodes about even by what costs nothing: who is given copies that must be made anyway.
+pub(super) fn even_roughly(table: &mut Table<'_>, aim: Aim) {
+    level(table, aim, None, Cutting::Forbidden);
+    if !is_even(table) && chain::even_out(table, aim.cause, Cutting::Forbidden) {
+        level(table, aim, None, Cutting::Forbidden);
+    }
+}
+
+/// Passes whole arcs, and then, where that does not do, cuts them. For who joins they are cut at once, as it must not
+/// be filled up by those who have lighter arcs instead of those who hold the most.
+fn level(table: &mut Table<'_>, aim: Aim, over: Option<Vec<bool>>, cutting: Cutting) {
+    let at_once = table.taker.is_some() && cutting == Cutting::Allowed;
+    if !at_once {
+        Search::new(table, aim, over.clone(), Fit::Tolerable).run(Cutting::Forbidden);
+    }
+    if cutting == Cutting::Allowed && (at_once || !is_even(table)) {
+        Search::new(table, aim, over, Fit::Tolerable).run(cutting);
+    }
+}
+
+/// Whether every node holds what it should, give or take what is even enough.
+fn is_even(table: &Table<'_>) -> bool {
+    table.takers().all(|node| !is_uneven(table, node))
+}
+
+pub(super) fn is_uneven(table: &Table<'_>, node: usize) -> bool {
+    (table.ratio(node) - 1.0).abs() > EVEN
+}
+
+struct Search<'s, 'a> {
+    table: &'s mut Table<'a>,
+    aim: Aim,
+    /// Who held too much at first, where only those may give and only the others take.
+    over: Option<Vec<bool>>,
+    /// What a pass must come to.
+    least: Fit,
+    /// Nodes that were uneven, and are not near to their shares yet.
+    active: Vec<bool>,
+    /// Nodes that nothing can be done for, as long as nothing else changes.
+    stuck: Vec<bool>,
+}
+
+impl<'s, 'a> Search<'s, 'a> {
+    fn new(table: &'s mut Table<'a>, aim: Aim, over: Option<Vec<bool>>, least: Fit) -> Self {
+        let none = vec![false; table.nodes.len()];
+        Search { table, aim, over, least, active: none.clone(), stuck: none }
+    }
+
+    /// Passes what can be passed; says whether anything could.
+    fn run(&mut self, cutting: Cutting) -> bool {
+        let mut any = false;
+        let copies: usize = self.table.arcs.iter().map(|arc| arc.now.len()).sum();
+        let mut steps = 64 * (copies + self.table.nodes.len());
+        for _ in 0..MOST_ROUNDS {
+            let mut moved = false;
+            self.stuck.fill(false);
+            while let Some(node) = self.worst() {
+                let helped = self.relieve(node, cutting)
+                    || cutting == Cutting::Allowed && is_uneven(self.table, node) && self.cut_for(node);
+                moved |= helped;
+                self.stuck[node] = !helped;
+                steps -= 1;
+                if steps == 0 {
+                    return true;
+                }
+            }
+            any |= moved;
+            if !moved {
+                break;
+            }
+        }
+        any
+    }
+
+    /// The node that is furthest from its share; the one that is aimed at before all others.
+    fn worst(&mut self) -> Option<usize> {
+        if let Some(node) = self.aim.node.filter(|node| !self.stuck[*node]) {
+            return Some(node);
+        }
+        let mut worst = None;
+        for node in self.table.takers() {
+            let off = (self.table.ratio(node) - 1.0).abs();
+            self.active[node] = off > EVEN || off > NEAR && (self.active[node] || !self.aim.thrifty);
+            if self.active[node] && !self.stuck[node] && worst.is_none_or(|(most, _)| off > most) {
+                worst = Some((off, node));
+            }
+        }
+        worst.map(|(_, node)| node)
+    }
+
+    /// Passes one copy from a node that holds too much, or to one that holds too little.
+    fn relieve(&mut self, node: usize, cutting: Cutting) -> bool {
+        let found = if self.table.ratio(node) > 1.0 { self.giving(node) } else { self.taking(node, cutting) };
+        let Some(Pass { arc, from, to, .. }) = found else { return false };
+        self.table.pass(arc, Some(from), to, self.aim.cause);
+        true
+    }
+
+    /// The best pass from a node: each arc to the emptiest node that may take it.
+    fn giving(&self, from: usize) -> Option<Pass> {
+        let all = self.sinks(from);
+        let (nodes, zones) = (self.table.nodes, 0..self.table.zones.len());
+        let mut best: Option<Pass> = None;
+        for &arc in &self.table.on[from] {
+            let sinks = self.table.choices(arc, from);
+            let sinks = sinks.as_ref().map_or(&all, |choices| choices);
+            let open: Vec<bool> = zones.clone().map(|zone| self.table.may_enter(arc, from, zone)).collect();
+            let sinks = sinks.iter().filter(|to| open[nodes[**to].zone]);
+            let passes = sinks.filter_map(|to| Pass::new(self.table, self.aim, arc, from, *to));
+            // Whoever is fuller will not do better; but a node of little weight may be empty and yet too small.
+            let pass = first_good(passes, |pass| pass.fit > Fit::Poor);
+            best = best.max(pass);
+        }
+        best.filter(|pass| pass.fit >= self.least)
+    }
+
+    /// The best pass to a node: from the fullest node that can give it an arc. Who joins takes only so much: first of
+    /// all what others hold above their shares, and if only the heaviness of arcs hinders that, they are cut.
+    fn taking(&mut self, to: usize, cutting: Cutting) -> Option<Pass> {
+        let joins = self.table.taker == Some(to);
+        if self.table.taker.is_some() && !joins {
+            return self.taking_back(to);
+        }
+        // What will do, and how full is a node whose arcs are cut for it.
+        let never = f64::INFINITY;
+        let lacks = cutting == Cutting::Allowed && self.table.ratio(to) < 1.0 - NEAR;
+        let tiers: &[(Fit, f64)] = match (joins, lacks) {
+            (true, true) => &[
+                (Fit::Exact, never),
+                (Fit::Good, 1.0 + EVEN),
+                (Fit::Tolerable, never),
+                (Fit::Tolerable, 1.0),
+            ],
+            (true, false) => &[(Fit::Exact, never), (Fit::Tolerable, never)],
+            (false, _) => &[(Fit::Tolerable, never)],
+        };
+        let mut best: Option<Pass> = None;
+        for (least, full) in tiers {
+            for from in self.sources(to) {
+                loop {
+                    let arcs = self.table.on[from].iter();
+                    let pass = arcs.filter_map(|arc| Pass::new(self.table, self.aim, *arc, from, to)).max();
+                    if pass.is_some_and(|pass| pass.fit >= *least) {
+                        return pass;
+                    }
+                    best = best.or(pass);
+                    if self.table.ratio(from) <= *full || !self.cut_between(from, to) {
+                        break;
+                    }
+                }
+            }
+        }
+        best.filter(|pass| pass.fit >= self.least)
+    }
+
+    /// The best pass to a node that takes nothing but what it had.
+    fn taking_back(&self, to: usize) -> Option<Pass> {
+        let givers =
+            |arc: &usize| self.table.arcs[*arc].now.iter().map(|from| (*arc, *from)).collect::<Vec<_>>();
+        let pairs = self.table.was_on[to].iter().flat_map(givers);
+        pairs.filter_map(|(arc, from)| Pass::new(self.table, self.aim, arc, from, to)).max()
+    }
+
+    fn sinks(&self, from: usize) -> Vec<usize> {
+        let side = |to: usize| self.over.as_ref().is_none_or(|over| over[from] && !over[to]);
+        let least = self.table.ratio(from);
+        let emptier = self.table.emptiest().take_while(|to| self.table.ratio(*to) < least);
+        emptier.filter(|to| side(*to)).collect()
+    }
+
+    fn sources(&self, to: usize) -> Vec<usize> {
+        let side = |from: usize| self.over.as_ref().is_none_or(|over| over[from] && !over[to]);
+        let most = self.table.ratio(to);
+        let fuller = self.table.emptiest().rev().take_while(|from| self.table.ratio(*from) > most);
+        fuller.filter(|from| side(*from)).collect()
+    }
+
+    /// Cuts an arc that is too heavy to pass: the lightest such, as it takes the fewest cuts until a part can pass.
+    fn cut_for(&mut self, node: usize) -> bool {
+        let gives = self.table.ratio(node) > 1.0;
+        let pairs: Vec<(usize, usize)> = match gives {
+            true => self.sinks(node).into_iter().map(|to| (node, to)).collect(),
+            false => self.sources(node).into_iter().map(|from| (from, node)).collect(),
+        };
+        for (from, to) in pairs {
+            if self.table.ratio(from) - self.table.ratio(to) <= EVEN {
+                return false;
+            }
+            if self.cut_between(from, to) {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn cut_between(&mut self, from: usize, to: usize) -> bool {
+        let grain = grain(self.table, from, to);
+        let heavy = self.table.on[from].iter().map(|arc| (self.table.arcs[*arc].weight, *arc));
+        let mut heavy: Vec<(f64, usize)> = heavy.filter(|(weight, _)| *weight > grain).collect();
+        heavy.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        for (_, arc) in heavy {
+            if self.table.may_pass(arc, from, to) && self.table.cut_for_evenness(arc) {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// The first that will do, or else the first of all.
+fn first_good<T>(mut items: impl Iterator<Item = T>, will_do: impl Fn(&T) -> bool) -> Option<T> {
+    let first = items.next()?;
+    if will_do(&first) { Some(first) } else { items.find(will_do).or(Some(first)) }
+}
+
+/// An arc up to this weight is light enough to make two nodes even: a twentieth of the lesser share. Cutting ends
+/// where a node has a quarter of the mean share, so that one of next to no weight does not cut everything to dust.
+fn grain(table: &Table<'_>, from: usize, to: usize) -> f64 {
+    let least = table.share(from).min(table.share(to));
+    EVEN * least.max(table.mean() / 4.0)
+}

@@ -1,0 +1,272 @@
+//! Operations step by step, without a cluster.
+
+use super::{
+    change::{Founding, Joiner, found, join, mark_live},
+    planner::{Plan, Sizes, Wish as Planned, plan},
+    transition::*,
+};
+use god_proto::{
+    ids::{ArcId, KeyspaceId, NodeId},
+    ring::Ring,
+    v1::{JoinWish, LeaveWish, MemberState, OperationPhase, ReplaceWish, ReplicasWish, Wish, wish},
+};
+use std::collections::BTreeSet;
+use uuid::Uuid;
+
+fn joiner(number: u128) -> Joiner {
+    Joiner {
+        uuid: Uuid::from_u128(number),
+        peer_address: format!("node-{number}:7100"),
+        grpc_address: String::new(),
+        http_address: String::new(),
+        zone: String::new(),
+        weight: 1.0,
+        version: "1".to_owned(),
+        takes_part: true,
+    }
+}
+
+/// A ring of so many nodes whose one keyspace holds data.
+fn live(nodes: u128) -> Ring {
+    let founding = Founding { replicas: 3, write_quorum: 2, read_quorum: 2, virtual_nodes: 4 };
+    let mut ring = found(Uuid::from_u128(9), &joiner(1), founding).unwrap();
+    for number in 2..=nodes {
+        ring = join(&ring, &joiner(number)).unwrap().unwrap();
+    }
+    mark_live(&ring, KeyspaceId(1)).unwrap().unwrap()
+}
+
+fn wish(wish: wish::Wish) -> Wish {
+    Wish { wish: Some(wish) }
+}
+
+fn leave(node: u32) -> Wish {
+    wish(wish::Wish::Leave(LeaveWish { node, lost: false }))
+}
+
+fn planned(ring: &Ring, wish: &Planned) -> Plan {
+    let mut document = ring.document().clone();
+    document.operations.clear();
+    plan(&Ring::new(document).unwrap(), wish, &Sizes::default()).unwrap()
+}
+
+/// Takes steps as if every copy were made at once, until there is nothing left to do; gives all rings on the way.
+fn drive(ring: Ring) -> Vec<Ring> {
+    let mut rings = vec![ring];
+    for _ in 0..1_000 {
+        let ring = rings.last().unwrap();
+        let ready: BTreeSet<ArcId> =
+            ring.arcs().iter().filter(|arc| arc.next.is_some()).map(|arc| arc.id).collect();
+        match step(
+            ring,
+            Evidence { ready: &ready, clean: true, seen_clean: true, budget: 3, unclean: &BTreeSet::new() },
+        )
+        .unwrap()
+        {
+            Some(next) => rings.push(next),
+            None => return rings,
+        }
+    }
+    panic!("it does not end");
+}
+
+fn holds(ring: &Ring, node: u32) -> usize {
+    ring.arcs().iter().filter(|arc| arc.replicas.contains(&NodeId(node))).count()
+}
+
+#[test]
+fn a_node_that_joins_a_live_ring_takes_its_part_and_no_arc_skips_being_joint() {
+    let ring = join(&live(3), &joiner(4)).unwrap().unwrap();
+    assert_eq!(holds(&ring, 4), 0, "it holds nothing before it has copied anything");
+    let plan = planned(&ring, &Planned::Join(NodeId(4)));
+    let rings = drive(start(&ring, "join-4", &plan).unwrap().unwrap());
+    for [before, after] in rings.array_windows() {
+        for arc in after.arcs() {
+            let was = before.arc(arc.id).unwrap();
+            let new = arc.replicas.iter().any(|node| !was.replicas.contains(node));
+            assert!(!new || was.next.as_ref() == Some(&arc.replicas), "{arc} changed hands at once");
+        }
+        let moving = after.arcs().iter().filter(|arc| arc.next.is_some()).count();
+        assert!(moving <= 3, "{moving} arcs change hands at the same time");
+    }
+    let last = rings.last().unwrap();
+    assert!(last.operations().is_empty() && holds(last, 4) >= last.arcs().len() / 2);
+    assert_eq!(last.document().ended[0].id, "join-4");
+}
+
+#[test]
+fn no_arc_begins_to_move_to_a_node_that_holds_what_it_should_not() {
+    let ring = join(&live(3), &joiner(4)).unwrap().unwrap();
+    let plan = planned(&ring, &Planned::Join(NodeId(4)));
+    let ring = start(&ring, "join-4", &plan).unwrap().unwrap();
+    let (ready, unclean) = (BTreeSet::new(), BTreeSet::from([NodeId(4)]));
+    let waits = Evidence { ready: &ready, clean: false, seen_clean: false, budget: 3, unclean: &unclean };
+    assert_eq!(step(&ring, waits), Ok(None));
+}
+
+#[test]
+fn a_node_that_leaves_is_retired_when_it_has_handed_over_and_not_before() {
+    let ring = begin(&live(4), "away", &leave(2)).unwrap().unwrap();
+    let plan = planned(&ring, &Planned::Leave(NodeId(2)));
+    let mut ring = start(&ring, "away", &plan).unwrap().unwrap();
+    assert_eq!(ring.node(NodeId(2)).unwrap().state(), MemberState::Leaving);
+    assert!(!ring.voters().any(|voter| voter == NodeId(2)));
+    loop {
+        let ready: BTreeSet<ArcId> = ring.arcs().iter().map(|arc| arc.id).collect();
+        match step(
+            &ring,
+            Evidence { ready: &ready, clean: false, seen_clean: false, budget: 8, unclean: &BTreeSet::new() },
+        )
+        .unwrap()
+        {
+            Some(next) => ring = next,
+            None => break,
+        }
+    }
+    assert_eq!(holds(&ring, 2), 0);
+    assert_eq!(ring.operations()[0].phase(), OperationPhase::Cleaning);
+    assert!(ring.node(NodeId(2)).is_some(), "it still has what it did not hand over");
+    let ring = drive(ring).pop().unwrap();
+    assert!(ring.node(NodeId(2)).is_none() && ring.is_retired(Uuid::from_u128(2)));
+    let departure = &ring.document().departures[0];
+    assert_eq!(departure.uuid[..], Uuid::from_u128(2).as_bytes()[..]);
+    assert!(departure.handed_over && departure.epoch == ring.epoch().0);
+    assert!(join(&ring, &joiner(2)).is_err(), "a retired node is refused for ever");
+}
+
+#[test]
+fn an_operation_that_is_cancelled_at_any_step_leaves_the_ring_as_it_was() {
+    let before = live(4);
+    let ring = begin(&before, "away", &leave(2)).unwrap().unwrap();
+    let plan = planned(&ring, &Planned::Leave(NodeId(2)));
+    let ring = start(&ring, "away", &plan).unwrap().unwrap();
+    for at in drive(ring).iter().take_while(|ring| !ring.operations().is_empty()) {
+        let cancelled = cancel(at, "away").unwrap().unwrap();
+        assert_eq!(cancel(&cancelled, "away"), Ok(None), "twice is once");
+        let after = drive(cancelled).pop().unwrap();
+        let replicas = |ring: &Ring| ring.arcs().iter().map(|arc| arc.replicas.clone()).collect::<Vec<_>>();
+        assert_eq!(replicas(&after), replicas(&before));
+        assert_eq!(after.node(NodeId(2)).unwrap().state(), MemberState::Active);
+        assert!(after.document().ended[0].cancelled);
+    }
+}
+
+#[test]
+fn the_same_id_twice_is_once_and_another_wish_under_it_is_refused() {
+    let ring = begin(&live(4), "away", &leave(2)).unwrap().unwrap();
+    assert_eq!(begin(&ring, "away", &leave(2)), Ok(None));
+    assert!(begin(&ring, "away", &leave(3)).unwrap_err().to_string().contains("another end"));
+    assert!(begin(&ring, "other", &leave(2)).unwrap_err().to_string().contains("god ring cancel away"));
+    assert!(begin(&ring, "no way", &leave(3)).unwrap_err().to_string().contains("operation id"));
+    assert!(begin(&ring, "nobody", &leave(9)).unwrap_err().to_string().contains("no node 9"));
+}
+
+#[test]
+fn a_lost_disk_comes_before_what_is_under_way() {
+    let ring = begin(&live(5), "away", &leave(2)).unwrap().unwrap();
+    let plan = planned(&ring, &Planned::Leave(NodeId(2)));
+    let ring = start(&ring, "away", &plan).unwrap().unwrap();
+    let ready = BTreeSet::new();
+    let ring = step(
+        &ring,
+        Evidence { ready: &ready, clean: false, seen_clean: false, budget: 4, unclean: &BTreeSet::new() },
+    )
+    .unwrap()
+    .unwrap();
+    assert!(ring.arcs().iter().any(|arc| arc.next.is_some()));
+    let lost_disk = wish(wish::Wish::Replace(ReplaceWish { old: 3, new: 5, lost: true }));
+    let ring = begin(&ring, "lost", &lost_disk).unwrap().unwrap();
+    assert_eq!(current(&ring).unwrap().id, "lost");
+    assert!(ring.arcs().iter().all(|arc| arc.next.is_none()));
+    assert_eq!(lost(&ring), BTreeSet::from([NodeId(3)]));
+    assert!(cancel(&ring, "lost").is_ok(), "it has not begun");
+}
+
+#[test]
+fn a_new_replica_copies_from_one_more_than_a_write_may_have_missed() {
+    let ring = live(5);
+    let old = [1, 2, 3].map(NodeId);
+    assert_eq!(sources_needed(&ring, KeyspaceId(1), &old), 2, "N 3, W 2");
+    let wider = ReplicasWish { keyspace: 1, replicas: 5, write_quorum: 3, read_quorum: 3 };
+    let wish = wish(wish::Wish::Replicas(wider));
+    let ring = begin(&ring, "wider", &wish).unwrap().unwrap();
+    let asked = Planned::Replicas { keyspace: KeyspaceId(1), replicas: 5, write_quorum: 3, read_quorum: 3 };
+    let ring = start(&ring, "wider", &planned(&ring, &asked)).unwrap().unwrap();
+    assert_eq!(ring.keyspaces()[0].write_quorum, 3);
+    assert_eq!(sources_needed(&ring, KeyspaceId(1), &old), 2, "what was written at W 2 counts on");
+    let last = drive(ring).pop().unwrap();
+    assert!(last.arcs().iter().all(|arc| arc.replicas.len() == 5));
+}
+
+#[test]
+fn parts_of_an_arc_are_one_again_when_they_are_merged() {
+    let ring = live(4);
+    let arc = ring.arcs()[1].clone();
+    let inner = god_proto::position::Position::of_hash(KeyspaceId(1), (3 << 60) + 7);
+    let ring_with = ring.arc_at(&inner).unwrap().id;
+    let cut = split(&ring, ring_with, &inner).unwrap().unwrap();
+    assert_eq!(cut.arcs().len(), ring.arcs().len() + 1);
+    let upper = cut.arc_at(&inner).unwrap();
+    assert_eq!(upper.replicas, cut.arc(ring_with).unwrap().replicas);
+    let merged = merge(&cut, &BTreeSet::from([upper.id])).unwrap().unwrap();
+    assert_eq!(merged.arcs(), ring.arcs());
+    assert_eq!(split(&ring, arc.id, &arc.range.start), Ok(None), "there is nothing before its start");
+}
+
+#[test]
+fn a_join_that_was_asked_for_is_an_operation_of_its_own() {
+    let ring = join(&live(3), &joiner(4)).unwrap().unwrap();
+    let operation = current(&ring).unwrap();
+    assert_eq!(operation.wish, Some(wish(wish::Wish::Join(JoinWish { node: 4 }))));
+    let manual = Joiner { takes_part: false, ..joiner(5) };
+    assert_eq!(join(&ring, &manual).unwrap().unwrap().operations().len(), 1);
+}
+
+#[test]
+fn a_leave_ends_only_when_no_arc_is_left_on_its_node() {
+    let ring = live(4);
+    let mut plan = planned(&ring, &Planned::Leave(NodeId(1)));
+    let forgotten = plan.moves.pop().unwrap();
+    let ring = begin(&ring, "leave-1", &leave(1)).unwrap().unwrap();
+    let ring = start(&ring, "leave-1", &plan).unwrap().unwrap();
+    let rings = drive(ring);
+    let waits = rings.last().unwrap();
+    assert_eq!(current(waits).unwrap().phase(), OperationPhase::Waiting, "it is planned anew");
+    assert!(waits.arc(forgotten.arc).unwrap().replicas.contains(&NodeId(1)));
+    let plan = planned(waits, &Planned::Leave(NodeId(1)));
+    let rings = drive(start(waits, "leave-1", &plan).unwrap().unwrap());
+    assert!(rings.last().unwrap().node(NodeId(1)).is_none());
+}
+
+#[test]
+fn a_leave_that_cannot_go_on_after_it_made_way_is_refused_and_its_node_stays() {
+    let ring = live(5);
+    let plan = planned(&ring, &Planned::Leave(NodeId(1)));
+    let ring = begin(&ring, "leave-1", &leave(1)).unwrap().unwrap();
+    let ring = start(&ring, "leave-1", &plan).unwrap().unwrap();
+    let lost = wish(wish::Wish::Leave(LeaveWish { node: 2, lost: true }));
+    let ring = begin(&ring, "lost-2", &lost).unwrap().unwrap();
+    let plan = planned(&ring, &Planned::Leave(NodeId(2)));
+    let ring = drive(start(&ring, "lost-2", &plan).unwrap().unwrap()).pop().unwrap();
+    assert_eq!(ring.node(NodeId(1)).unwrap().state(), MemberState::Leaving);
+    let ring = refuse(&ring, "leave-1", "too few nodes would be left").unwrap().unwrap();
+    assert_eq!(ring.node(NodeId(1)).unwrap().state(), MemberState::Active);
+    assert_eq!(ring.document().ended.last().unwrap().refused, "too few nodes would be left");
+}
+
+#[test]
+fn reads_after_a_change_of_quorums_meet_writes_of_before_it() {
+    let ring = live(5);
+    let replicas = |replicas, write_quorum, read_quorum| {
+        wish(wish::Wish::Replicas(ReplicasWish { keyspace: 1, replicas, write_quorum, read_quorum }))
+    };
+    // Writes of before are on 2 of 3.
+    for (replicas, allowed) in [
+        (replicas(3, 3, 1), false),
+        (replicas(3, 2, 2), true),
+        (replicas(5, 5, 1), false),
+        (replicas(5, 4, 2), true),
+    ] {
+        assert_eq!(begin(&ring, "replicas", &replicas).is_ok(), allowed, "{replicas:?}");
+    }
+}

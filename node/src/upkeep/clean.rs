@@ -1,0 +1,117 @@
+//! What this node holds and should not goes to its owners, and is then forgotten.
+//!
+//! Each owner compares what is here with its copy and takes what is newer. Only when a write quorum of them, and every
+//! one that can be reached, has done so, is the range removed (invariant OWNERS-FIRST): a write that reached fewer
+//! replicas than it was asked for may be nowhere else.
+
+use super::{Upkeep, pull::wire, sizes::foreign};
+use crate::{engine::EngineError, peer::CallError, ring::lost};
+use god_proto::{
+    ids::NodeId,
+    peer::{Pull, request, response},
+    position::PositionRange,
+    ring::{Ring, RingArc},
+};
+use metrics::counter;
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+use tokio::time::sleep;
+
+/// How often it is looked for what is misplaced.
+const LOOK: Duration = Duration::from_millis(250);
+/// How long an owner may take to compare one range.
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+impl Upkeep {
+    pub(super) async fn clean(&self) {
+        loop {
+            sleep(LOOK).await;
+            let Some(ring) = self.ring.get() else { continue };
+            let misplaced = match self.misplaced(&ring).await {
+                Ok(misplaced) => misplaced,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot look for misplaced data");
+                    continue;
+                }
+            };
+            for range in misplaced {
+                // The ring may have changed since; what is misplaced now is found at the next look.
+                if self.ring.epoch() != ring.epoch() {
+                    break;
+                }
+                self.hand_over(&ring, &range).await;
+            }
+        }
+    }
+
+    /// Arcs that this node holds no copy of, and stores something of. Cost: O(arcs × depth).
+    async fn misplaced(&self, ring: &Arc<Ring>) -> Result<Vec<PositionRange>, EngineError> {
+        let (view, ring, me) = (self.store.view(), Arc::clone(ring), self.me);
+        let find = move || {
+            let (mut found, mut entries) = (Vec::new(), 0);
+            for range in foreign(&ring, me) {
+                let here = view.summary(&range)?.entries;
+                if here > 0 {
+                    found.push(range);
+                    entries += here;
+                }
+            }
+            Ok::<_, EngineError>((found, entries))
+        };
+        let (found, entries) = self.offload.run(find).await?;
+        self.misplaced.store(entries, Relaxed);
+        Ok(found)
+    }
+
+    /// Hands one arc's range over to its owners, and removes it.
+    async fn hand_over(&self, ring: &Ring, range: &PositionRange) {
+        let [arc] = ring.arcs_in(range) else { return };
+        // While it changes hands it is not settled who its owners are.
+        if arc.next.is_some() {
+            return;
+        }
+        let quorum = ring.keyspace_by_id(arc.keyspace).map_or(1, |keyspace| keyspace.write_quorum as usize);
+        // One whose data are gone is waited for by nobody.
+        let gone = lost(ring);
+        let owners: Vec<NodeId> =
+            arc.replicas.iter().copied().filter(|owner| !gone.contains(owner)).collect();
+        let mut took = 0;
+        for owner in &owners {
+            match self.offer(ring, arc, *owner).await {
+                Ok(()) => took += 1,
+                Err(error) if self.is_down(*owner) => {
+                    tracing::debug!(%owner, %error, "an owner is away; the others must do");
+                }
+                Err(error) => {
+                    tracing::debug!(%owner, %error, "misplaced data is kept for now");
+                    return;
+                }
+            }
+        }
+        if took < quorum.clamp(1, owners.len().max(1)) {
+            return;
+        }
+        match self.replica.drop_misplaced(range, &arc.replicas).await {
+            Ok(true) => {
+                counter!("god_upkeep_cleaned_ranges_total").increment(1);
+                tracing::info!(%arc, "misplaced data was handed over and removed");
+            }
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "misplaced data could not be removed"),
+        }
+    }
+
+    /// Has an owner take what is newer here.
+    async fn offer(&self, ring: &Ring, arc: &RingArc, owner: NodeId) -> Result<(), CallError> {
+        let pull = Pull { range: Some(wire(&arc.range)), from: self.me.0, as_stored: true };
+        match self.ask_node(owner, ring.epoch().0, TIMEOUT, request::Body::Pull(pull)).await? {
+            response::Body::Pull(done) => {
+                counter!("god_upkeep_handed_over_entries_total").increment(done.entries);
+                Ok(())
+            }
+            _ => Err(CallError::Lost("its answer is not that to a pull".to_owned())),
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! What keeps a cluster right without being asked: arcs change hands, copies are made equal, what is misplaced goes
+//! where it belongs.
+//!
+//! - [`Upkeep`]: the loops, and the answers that other nodes need from them.
+//! - `pull`: brings this node's copy of a range up to another node's. Everything else is made of it.
+//! - `receive`: this node becomes a replica of arcs.
+//! - `drive`: takes the steps of operations; one node does so at a time, any one can.
+//! - `clean`: hands over what this node holds and should not, and forgets it.
+//! - `sync`: compares replicas, makes them equal, raises floors and purges tombstones.
+//! - `migrate`: cuts and joins arcs as they grow and shrink, and asks for a rebalance when nodes grow uneven.
+//! - `sizes`: what this node holds of each arc.
+
+mod clean;
+mod drive;
+mod migrate;
+mod pace;
+mod pull;
+mod receive;
+mod sizes;
+mod sync;
+
+pub use drive::{Driven, wish_from_wire};
+pub use sizes::gather_sizes;
+
+use crate::{
+    consensus::Register,
+    membership::{Liveness, PeerState},
+    peer::{Call, CallError, Target, Transport, failure},
+    quorum::{Hints, RingSync},
+    radix::Store,
+    replica::Replica,
+    ring::CurrentRing,
+    seam::{Offload, Seams},
+    stop::Stop,
+};
+use god_proto::{
+    ids::NodeId,
+    peer::{Cause, Failure, request, response},
+    position::{Position, PositionRange},
+    ring::Ring,
+    version::Version,
+};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+/// How upkeep goes about it.
+#[derive(Clone, Debug)]
+pub struct UpkeepSettings {
+    /// Bytes a second that this node takes from others, all together; 0: as many as there are.
+    pub transfer_bytes_per_second: u64,
+    /// Arcs that change hands at the same time, in the whole cluster.
+    pub moving_arcs: usize,
+    /// Of those, the ones that this node receives at the same time.
+    pub receiving_arcs: usize,
+    /// Between two comparisons of all arcs with other replicas, when nothing is suspect.
+    pub sync_interval: Duration,
+    /// Whether replicas are compared at all. Off only where it is to be seen what that is for.
+    pub compares: bool,
+    /// How old tombstones must be before they are purged. Floors lie so far in the past.
+    pub tombstone_age: Duration,
+    /// Between two looks at how evenly data lies.
+    pub migrate_interval: Duration,
+    /// Whether data moves by itself when nodes have grown uneven.
+    pub migrates: bool,
+    /// Between two looks at which arcs have become too small.
+    pub merge_interval: Duration,
+    /// For how long nodes must be uneven before data moves.
+    pub cool_off: Duration,
+    /// By how much the fullest node must be above its share before data moves.
+    pub uneven: f64,
+}
+
+impl Default for UpkeepSettings {
+    fn default() -> UpkeepSettings {
+        UpkeepSettings {
+            transfer_bytes_per_second: 0,
+            moving_arcs: 8,
+            receiving_arcs: 4,
+            sync_interval: Duration::from_secs(30),
+            compares: true,
+            tombstone_age: Duration::from_secs(3_600),
+            migrate_interval: Duration::from_secs(2),
+            migrates: true,
+            merge_interval: Duration::from_secs(60),
+            cool_off: Duration::from_secs(3),
+            uneven: 1.2,
+        }
+    }
+}
+
+/// What upkeep works on.
+pub struct Parts {
+    /// This node.
+    pub me: NodeId,
+    /// The ring it knows.
+    pub ring: CurrentRing,
+    /// Its data.
+    pub store: Arc<Store>,
+    /// What admits writes to them.
+    pub replica: Arc<Replica>,
+    /// Writes for others.
+    pub hints: Arc<Hints>,
+    /// The way to others.
+    pub transport: Arc<dyn Transport>,
+    /// What it believes about them.
+    pub liveness: Arc<Liveness>,
+    /// Decides rings.
+    pub register: Arc<Register>,
+    /// Exchanges rings.
+    pub keeper: Arc<dyn RingSync>,
+    /// Time and chance.
+    pub seams: Seams,
+    /// How long a change of the ring may take.
+    pub change_timeout: Duration,
+    /// How long a read may take, whoever coordinates it.
+    pub longest_read: Duration,
+}
+
+/// The loops. Share it behind an `Arc`; one task does [`Upkeep::run`].
+pub struct Upkeep {
+    me: NodeId,
+    ring: CurrentRing,
+    store: Arc<Store>,
+    replica: Arc<Replica>,
+    hints: Arc<Hints>,
+    transport: Arc<dyn Transport>,
+    liveness: Arc<Liveness>,
+    register: Arc<Register>,
+    keeper: Arc<dyn RingSync>,
+    seams: Seams,
+    offload: Offload,
+    change_timeout: Duration,
+    longest_read: Duration,
+    settings: UpkeepSettings,
+    pace: pace::Pace,
+    receiving: receive::Receiving,
+    suspects: sync::Suspects,
+    misplaced: AtomicU64,
+}
+
+impl Upkeep {
+    /// Nothing runs until [`Upkeep::run`].
+    pub fn new(parts: Parts, settings: UpkeepSettings) -> Upkeep {
+        let Parts { me, ring, store, replica, hints, transport, liveness, register, keeper, .. } = parts;
+        Upkeep {
+            me,
+            ring,
+            store,
+            replica,
+            hints,
+            transport,
+            liveness,
+            register,
+            keeper,
+            offload: parts.seams.offload,
+            seams: parts.seams,
+            change_timeout: parts.change_timeout,
+            longest_read: parts.longest_read,
+            pace: pace::Pace::new(settings.transfer_bytes_per_second),
+            settings,
+            receiving: receive::Receiving::default(),
+            suspects: sync::Suspects::default(),
+            misplaced: AtomicU64::new(0),
+        }
+    }
+
+    /// Runs all loops until it is told to stop.
+    pub async fn run(self: Arc<Self>, stop: Stop) {
+        let loops = async {
+            tokio::join!(self.receive(), self.drive(), self.clean(), self.sync(), self.migrate());
+        };
+        tokio::select! {
+            biased;
+            () = stop.stopped() => {}
+            () = loops => {}
+        }
+    }
+
+    /// Entries that this node stores and should not, as of the last look.
+    pub fn misplaced_entries(&self) -> u64 {
+        self.misplaced.load(Relaxed)
+    }
+
+    /// Bytes a second at which a node takes data over; a guess where that has no bound.
+    pub fn transfer_rate(&self) -> u64 {
+        match self.settings.transfer_bytes_per_second {
+            0 => 64 << 20,
+            bound => bound,
+        }
+    }
+
+    /// Answers what other nodes ask of upkeep.
+    pub async fn handle(&self, call: Call) -> Result<response::Body, Failure> {
+        match call.body {
+            request::Body::Pull(ask) => self.pull_for(ask, call.timeout).await,
+            request::Body::Suspect(told) => {
+                let range = told.range.unwrap_or_default();
+                self.suspect(&PositionRange {
+                    start: Position::from_bytes(range.start),
+                    end: Position::from_bytes(range.end),
+                });
+                // Nobody waits for this.
+                Err(failure(Cause::Invalid, "a suspicion is told, not asked"))
+            }
+            request::Body::Moving(_) => Ok(response::Body::Moving(self.receiving.report())),
+            request::Body::Sizes(ask) => self.sizes(ask.middles).await.map(response::Body::Sizes),
+            _ => Err(failure(Cause::Invalid, "this is no question about upkeep")),
+        }
+    }
+
+    /// Somebody else compares a range and finds this node behind.
+    async fn pull_for(
+        &self,
+        ask: god_proto::peer::Pull,
+        timeout: Duration,
+    ) -> Result<response::Body, Failure> {
+        let range = ask.range.unwrap_or_default();
+        let range =
+            PositionRange { start: Position::from_bytes(range.start), end: Position::from_bytes(range.end) };
+        let from = NodeId(ask.from);
+        let Some(ring) = self.ring.get() else {
+            return Err(failure(Cause::NotMember, "this node is in no cluster yet"));
+        };
+        let mine = |ring: &Ring| {
+            let arcs = ring.arcs_in(&range);
+            !range.is_empty() && !arcs.is_empty() && arcs.iter().all(|arc| Ring::holds(arc, self.me))
+        };
+        if !mine(&ring) {
+            return Err(failure(
+                Cause::NotReplica,
+                format!("node {} does not hold all of the range", self.me),
+            ));
+        }
+        let arcs = ring.arcs_in(&range).to_vec();
+        let still = || self.ring.get().is_some_and(|ring| ring.arcs_in(&range) == arcs);
+        // What is being removed here, because it was somebody else's, is gone before it is compared.
+        self.replica.settle().await;
+        let wanted = pull::Wanted {
+            range: range.clone(),
+            from,
+            as_stored: ask.as_stored,
+            exact_to: Version::ZERO,
+            still: &still,
+            done: &|_, _| {},
+        };
+        match tokio::time::timeout(timeout, self.pull(&wanted)).await {
+            Ok(Ok(pulled)) => Ok(response::Body::Pull(god_proto::peer::PullDone {
+                entries: pulled.entries,
+                bytes: pulled.bytes,
+            })),
+            Ok(Err(error)) => Err(failure(Cause::Busy, error.to_string())),
+            Err(_) => {
+                Err(failure(Cause::Deadline, "the pull did not end in time; it goes on when asked again"))
+            }
+        }
+    }
+
+    /// Asks another node, under this node's ring where the answer depends on it.
+    async fn ask_node(
+        &self,
+        node: NodeId,
+        epoch: u64,
+        timeout: Duration,
+        body: request::Body,
+    ) -> Result<response::Body, CallError> {
+        self.transport.call(Target::Node(node), Call { epoch, timeout, body }).await
+    }
+
+    fn is_down(&self, node: NodeId) -> bool {
+        node != self.me && self.liveness.state(node) == PeerState::Down
+    }
+
+    /// Waits until so many more bytes may be taken.
+    async fn pace(&self, bytes: u64) {
+        self.pace.take(bytes).await;
+    }
+}

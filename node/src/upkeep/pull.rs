@@ -1,0 +1,360 @@
+//! Brings this node's copy of a range up to another node's: what is newer there is taken.
+//!
+//! Both sides' digests are compared, and where they differ the range is cut, down to lists. A range of which this
+//! node has little is streamed instead. So a pull that was cut short goes on where it was, by itself; and one that
+//! ends without an error has shown that this node lacks nothing that the other had when it began (invariant
+//! PULL-COVERS): each part was equal, or listed and merged.
+
+use super::Upkeep;
+use crate::{
+    engine::{CommitError, Direction, EngineError},
+    peer::{Call, CallError, Target},
+    radix::{Summary, Verdict, View},
+};
+use god_proto::{
+    ids::NodeId,
+    peer::{self, Cause, request, response},
+    position::{Position, PositionRange},
+    record::{Entry, Kind},
+    version::Version,
+};
+use std::{sync::Arc, time::Duration};
+
+/// Ranges with up to so many entries are listed, not cut further.
+const LIST_BELOW: u64 = 64;
+/// Into how many parts a range is cut.
+const PARTS: usize = 8;
+/// The most ranges in one comparison.
+const RANGES_AT_ONCE: usize = 256;
+/// The most entries, and about the most bytes, in one page.
+const PAGE: u32 = 4_096;
+const PAGE_BYTES: u32 = 1 << 20;
+/// How long one question may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// The most ranges that wait to be compared; what waits beyond is compared as one.
+const MAX_WAITING: usize = 65_536;
+
+/// Why a pull ended early. It may be begun again.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum PullError {
+    /// What it was for is no more so.
+    #[error("it is not wanted any more")]
+    Over,
+    /// The other node did not answer, or refused.
+    #[error("node {0}: {1}")]
+    Source(NodeId, String),
+    /// This node's storage failed, or is busy.
+    #[error("{0}")]
+    Own(String),
+}
+
+/// What is pulled, and how.
+pub struct Wanted<'a> {
+    /// What of.
+    pub range: PositionRange,
+    /// Whom from.
+    pub from: NodeId,
+    /// The other one may hold no copy by the ring, and hands over what it has.
+    pub as_stored: bool,
+    /// Up to this version the other one's copy is the truth: what only this node has goes. For new replicas.
+    pub exact_to: Version,
+    /// Whether to go on; asked before each page.
+    pub still: &'a (dyn Fn() -> bool + Send + Sync),
+    /// Told of what was done: entries and bytes compared or taken.
+    pub done: &'a (dyn Fn(u64, u64) + Send + Sync),
+}
+
+/// What a pull took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pulled {
+    /// Entries that were newer there.
+    pub entries: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The oldest of them; [`Version::ZERO`] where there are none.
+    pub oldest: Version,
+    /// Bytes that went over the network for comparing and listing.
+    pub compared: u64,
+}
+
+impl Pulled {
+    fn took(&mut self, entry: &Entry) {
+        let version = entry.record.version;
+        self.entries += 1;
+        self.bytes += (entry.position.as_bytes().len() + entry.record.encoded_len()) as u64;
+        self.oldest = if self.entries == 1 { version } else { self.oldest.min(version) };
+    }
+}
+
+impl Upkeep {
+    /// See the module. Cost: O(differences × depth) messages' worth, or one scan where this node has little.
+    pub(super) async fn pull(&self, wanted: &Wanted<'_>) -> Result<Pulled, PullError> {
+        let mut pulled = Pulled::default();
+        let mut waiting = vec![wanted.range.clone()];
+        while !waiting.is_empty() {
+            let batch: Vec<PositionRange> =
+                waiting.drain(waiting.len().saturating_sub(RANGES_AT_ONCE)..).collect();
+            let theirs = self.their_sums(wanted, &batch).await?;
+            let view = self.store.view();
+            let (mine, ranges) = (view.clone(), batch.clone());
+            let sums = move || ranges.iter().map(|range| mine.summary(range)).collect::<Result<Vec<_>, _>>();
+            let mine: Vec<Summary> = self.offload.run(sums).await.map_err(own)?;
+            pulled.compared += batch.len() as u64 * 2 * Summary::SIZE as u64;
+            for ((range, mine), theirs) in batch.into_iter().zip(mine).zip(theirs) {
+                let equal = mine.digest == theirs.digest && mine.entries == theirs.entries;
+                if equal || (theirs.entries == 0 && wanted.exact_to == Version::ZERO) {
+                    (wanted.done)(theirs.entries, theirs.bytes);
+                    continue;
+                }
+                let few = mine.entries < theirs.entries / 4 || theirs.entries.max(mine.entries) <= LIST_BELOW;
+                if few || waiting.len() > MAX_WAITING {
+                    self.take(wanted, range, &mut pulled).await?;
+                    continue;
+                }
+                match self.cut(&view, &range).await? {
+                    parts if parts.len() > 1 => waiting.extend(parts.into_iter().rev()),
+                    _ => self.take(wanted, range, &mut pulled).await?,
+                }
+            }
+        }
+        Ok(pulled)
+    }
+
+    async fn their_sums(
+        &self,
+        wanted: &Wanted<'_>,
+        ranges: &[PositionRange],
+    ) -> Result<Vec<Summary>, PullError> {
+        let asked = ranges.iter().map(wire).collect();
+        let body = request::Body::Summarize(peer::Summarize { ranges: asked, as_stored: wanted.as_stored });
+        match self.ask(wanted, body).await? {
+            response::Body::Summarize(done) if done.summaries.len() == ranges.len() => done
+                .summaries
+                .into_iter()
+                .map(|sum| Summary::try_from(sum).map_err(|problem| odd(wanted.from, problem)))
+                .collect(),
+            _ => Err(odd(wanted.from, "its answer is not that to a comparison")),
+        }
+    }
+
+    /// Cuts a range where this node has equal parts of its entries.
+    async fn cut(&self, view: &View, range: &PositionRange) -> Result<Vec<PositionRange>, PullError> {
+        let (view, whole) = (view.clone(), range.clone());
+        let cut = move || -> Result<Vec<PositionRange>, EngineError> {
+            let mut parts = vec![whole];
+            while parts.len() < PARTS {
+                let mut finer = Vec::with_capacity(2 * parts.len());
+                for part in &parts {
+                    match view.split_point(part)? {
+                        Some(at) if part.start < at && at < part.end => finer.extend([
+                            PositionRange { start: part.start.clone(), end: at.clone() },
+                            PositionRange { start: at, end: part.end.clone() },
+                        ]),
+                        _ => finer.push(part.clone()),
+                    }
+                }
+                if finer.len() == parts.len() {
+                    break;
+                }
+                parts = finer;
+            }
+            Ok(parts)
+        };
+        self.offload.run(cut).await.map_err(own)
+    }
+
+    /// Lists what the other one has of a range, page by page, and takes what is newer.
+    async fn take(
+        &self,
+        wanted: &Wanted<'_>,
+        range: PositionRange,
+        pulled: &mut Pulled,
+    ) -> Result<(), PullError> {
+        let mut rest = range;
+        let mut stale = 0;
+        while !rest.is_empty() {
+            let epoch = self.ring.epoch();
+            let scan = peer::Scan {
+                range: Some(wire(&rest)),
+                limit: PAGE,
+                max_bytes: PAGE_BYTES,
+                as_stored: wanted.as_stored,
+                ..peer::Scan::default()
+            };
+            let page = match self.ask(wanted, request::Body::Scan(scan)).await? {
+                response::Body::Scan(page) => page,
+                _ => return Err(odd(wanted.from, "its answer is not that to a scan")),
+            };
+            let entries = page
+                .entries
+                .into_iter()
+                .map(Entry::try_from)
+                .collect::<Result<Vec<Entry>, _>>()
+                .map_err(|error| odd(wanted.from, &error.to_string()))?;
+            let sorted = entries.array_windows().all(|[a, b]| a.position < b.position);
+            if !sorted || !entries.iter().all(|entry| rest.contains(&entry.position)) {
+                return Err(odd(wanted.from, "its page holds what was not asked for"));
+            }
+            let end = match entries.last() {
+                Some(last) if page.more => last.position.next(),
+                None if page.more => return Err(odd(wanted.from, "its page is empty and not the last")),
+                _ => rest.end.clone(),
+            };
+            let part = PositionRange { start: rest.start.clone(), end: end.clone() };
+            let bytes: u64 = entries.iter().map(weight).sum();
+            pulled.compared += bytes;
+            self.pace(bytes).await;
+            // Under one ring: what this node is found to hold under the next one holds all of this or nothing.
+            let admitted = self.replica.admit().await;
+            if !(wanted.still)() {
+                return Err(PullError::Over);
+            }
+            // PAGE-EPOCH: floors may have risen since the other one was asked, and what they let go would come back.
+            if self.ring.epoch() != epoch {
+                drop(admitted);
+                stale += 1;
+                if stale > MAX_TRIES {
+                    return Err(PullError::Own("the ring changes faster than a page arrives".to_owned()));
+                }
+                continue;
+            }
+            stale = 0;
+            (wanted.done)(entries.len() as u64, bytes);
+            self.admit(wanted, &part, entries, pulled).await?;
+            rest.start = end;
+        }
+        Ok(())
+    }
+
+    /// Writes what is newer than what is here.
+    async fn admit(
+        &self,
+        wanted: &Wanted<'_>,
+        part: &PositionRange,
+        mut entries: Vec<Entry>,
+        pulled: &mut Pulled,
+    ) -> Result<(), PullError> {
+        // A tombstone that may go is as good as gone: it is not spread any more.
+        let may_go =
+            |entry: &Entry| entry.record.kind == Kind::Tombstone && entry.record.version <= wanted.exact_to;
+        entries.retain(|entry| !may_go(entry));
+        if wanted.exact_to != Version::ZERO {
+            self.forget_others(part, &entries, wanted.exact_to).await?;
+        }
+        // A handed-over entry at or below a promised floor is on all replicas, or was never acknowledged. One that
+        // comes by sync at or below a repaired floor was purged here.
+        entries.retain(|entry| {
+            let version = entry.record.version;
+            wanted.exact_to != Version::ZERO
+                || if wanted.as_stored {
+                    version > self.replica.promised_at(&entry.position)
+                } else {
+                    version > self.replica.repaired_at(&entry.position)
+                }
+        });
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let verdicts = self.write(entries.clone()).await?;
+        for (entry, verdict) in entries.iter().zip(verdicts) {
+            if verdict == Verdict::Applied {
+                pulled.took(entry);
+            }
+        }
+        Ok(())
+    }
+
+    async fn write(&self, entries: Vec<Entry>) -> Result<Vec<Verdict>, PullError> {
+        for _ in 0..MAX_TRIES {
+            match self.store.write(entries.clone()).await {
+                Err(CommitError::Busy { retry_after }) => tokio::time::sleep(retry_after).await,
+                done => return done.map_err(|error| PullError::Own(error.to_string())),
+            }
+        }
+        Err(PullError::Own("this node's storage stays busy".to_owned()))
+    }
+
+    /// Removes what is here, up to a version, and not among `theirs`.
+    async fn forget_others(
+        &self,
+        part: &PositionRange,
+        theirs: &[Entry],
+        up_to: Version,
+    ) -> Result<(), PullError> {
+        let (view, range) = (self.store.view(), part.clone());
+        let mine = move || {
+            let found = view.scan(&range, Direction::Forward).filter_map(|entry| match entry {
+                Ok(entry) if entry.record.version > up_to => None,
+                entry => Some(entry.map(|entry| (entry.position, entry.record.version))),
+            });
+            found.collect::<Result<Vec<(Position, Version)>, EngineError>>()
+        };
+        let mut mine = self.offload.run(mine).await.map_err(own)?;
+        mine.retain(|(position, _)| theirs.binary_search_by(|entry| entry.position.cmp(position)).is_err());
+        self.store.forget(mine).await.map_err(|error| PullError::Own(error.to_string()))?;
+        Ok(())
+    }
+
+    /// Asks the other node under this node's ring; where that changes meanwhile, under the new one.
+    async fn ask(&self, wanted: &Wanted<'_>, body: request::Body) -> Result<response::Body, PullError> {
+        let mut problem = String::new();
+        for attempt in 0..MAX_TRIES {
+            if !(wanted.still)() {
+                return Err(PullError::Over);
+            }
+            let Some(ring) = self.ring.get() else { return Err(PullError::Over) };
+            let call = Call { epoch: ring.epoch().0, timeout: TIMEOUT, body: body.clone() };
+            match self.transport.call(Target::Node(wanted.from), call).await {
+                Ok(answer) => return Ok(answer),
+                Err(CallError::Refused(failure)) if failure.cause() == Cause::StaleEpoch => {
+                    problem = failure.message;
+                    if failure.epoch > ring.epoch().0 {
+                        self.keeper.fetch(Target::Node(wanted.from)).await;
+                    } else {
+                        self.keeper.push(wanted.from, Arc::clone(&ring)).await;
+                    }
+                }
+                Err(CallError::Refused(failure)) if failure.cause() == Cause::Busy => {
+                    problem = failure.message;
+                    tokio::time::sleep(Duration::from_millis(20 << attempt.min(5))).await;
+                }
+                Err(error) => return Err(PullError::Source(wanted.from, error.to_string())),
+            }
+        }
+        Err(PullError::Source(wanted.from, problem))
+    }
+
+    /// Waits until writes that another node admitted under an older ring are applied there.
+    pub(super) async fn fence(
+        &self,
+        from: NodeId,
+        still: &(dyn Fn() -> bool + Send + Sync),
+    ) -> Result<(), PullError> {
+        let range = PositionRange { start: Position::from_bytes(vec![]), end: Position::from_bytes(vec![]) };
+        let wanted =
+            Wanted { range, from, as_stored: false, exact_to: Version::ZERO, still, done: &|_, _| {} };
+        match self.ask(&wanted, request::Body::Fence(peer::Fence {})).await? {
+            response::Body::Fence(_) => Ok(()),
+            _ => Err(odd(from, "its answer is not that to a fence")),
+        }
+    }
+}
+
+/// How often one question is asked before the pull ends.
+const MAX_TRIES: u32 = 12;
+
+pub(super) fn wire(range: &PositionRange) -> peer::Range {
+    peer::Range { start: range.start.clone().into_bytes(), end: range.end.clone().into_bytes() }
+}
+
+fn weight(entry: &Entry) -> u64 {
+    (entry.position.as_bytes().len() + entry.record.encoded_len()) as u64
+}
+
+fn own(error: EngineError) -> PullError {
+    PullError::Own(error.to_string())
+}
+
+fn odd(from: NodeId, problem: &str) -> PullError {
+    PullError::Source(from, problem.to_owned())
+}

@@ -1,0 +1,104 @@
+//! What nodes hold of each arc.
+
+use super::Upkeep;
+use crate::{engine::EngineError, peer::failure, radix::View, ring};
+use futures::future::join_all;
+use god_proto::{
+    ids::{ArcId, NodeId},
+    peer::{ArcSize, ArcSizes, ArcSizesDone, Cause, Failure, request, response},
+    position::{Position, PositionRange},
+    ring::Ring,
+};
+use std::{collections::BTreeMap, time::Duration};
+
+/// How long a node may take to measure its arcs.
+const TIMEOUT: Duration = Duration::from_secs(3);
+/// The load of an arc that was not watched for long enough.
+const UNKNOWN: f64 = -1.0;
+
+impl Upkeep {
+    /// What this node holds of each of its arcs. Cost: O(arcs × depth), and a scan of two buckets for each.
+    pub(super) async fn sizes(&self, middles: bool) -> Result<ArcSizesDone, Failure> {
+        let Some(ring) = self.ring.get() else {
+            return Err(failure(Cause::NotMember, "this node is in no cluster yet"));
+        };
+        // What was begun under an older ring is written by then, or never is.
+        self.replica.settle().await;
+        let epoch = ring.epoch().0;
+        let (view, me) = (self.store.view(), self.me);
+        let measured = self.offload.run(move || measure(&view, &ring, me, middles)).await;
+        let mut done = measured.map_err(|error| failure(Cause::Storage, error.to_string()))?;
+        for arc in &mut done.arcs {
+            arc.load = self.replica.loads().of(ArcId(arc.arc)).unwrap_or(UNKNOWN);
+        }
+        let figures = self.store.engine().figures();
+        let free = figures.into_iter().find(|(name, _)| *name == "disk_free_bytes");
+        done.epoch = epoch;
+        done.disk_free_bytes = free.map_or(0, |(_, bytes)| bytes as u64);
+        Ok(done)
+    }
+}
+
+fn measure(view: &View, ring: &Ring, me: NodeId, middles: bool) -> Result<ArcSizesDone, EngineError> {
+    let mut done = ArcSizesDone::default();
+    for arc in ring.arcs().iter().filter(|arc| Ring::holds(arc, me)) {
+        let sum = view.summary(&arc.range)?;
+        let middle = if middles && sum.entries > 1 { view.split_point(&arc.range)? } else { None };
+        done.arcs.push(ArcSize {
+            arc: arc.id.0,
+            entries: sum.entries,
+            bytes: sum.bytes,
+            load: UNKNOWN,
+            middle: middle.map(Position::into_bytes).unwrap_or_default(),
+        });
+    }
+    for range in foreign(ring, me) {
+        let sum = view.summary(&range)?;
+        done.misplaced_entries += sum.entries;
+        done.misplaced_bytes += sum.bytes;
+    }
+    Ok(done)
+}
+
+/// The arcs that a node holds no copy of.
+pub(super) fn foreign(ring: &Ring, me: NodeId) -> impl Iterator<Item = PositionRange> + '_ {
+    ring.arcs().iter().filter(move |arc| !Ring::holds(arc, me)).map(|arc| arc.range.clone())
+}
+
+/// What is known of all arcs, as far as nodes answer: of each arc what its largest copy says.
+pub async fn gather_sizes(upkeep: &Upkeep, ring: &Ring) -> ring::Sizes {
+    let asked = ring.nodes().iter().map(|node| async move {
+        let node = NodeId(node.number);
+        let ask = request::Body::Sizes(ArcSizes { middles: true });
+        match upkeep.ask_node(node, ring.epoch().0, TIMEOUT, ask).await {
+            Ok(response::Body::Sizes(said)) => Some((node, said)),
+            _ => None,
+        }
+    });
+    let mut sizes = ring::Sizes::default();
+    let mut loads: BTreeMap<ArcId, f64> = BTreeMap::new();
+    for (node, said) in join_all(asked).await.into_iter().flatten() {
+        // 0: it does not know.
+        if said.disk_free_bytes > 0 {
+            sizes.free.insert(node, said.disk_free_bytes);
+        }
+        for arc in said.arcs {
+            let load = loads.entry(ArcId(arc.arc)).or_insert(UNKNOWN);
+            *load = load.max(arc.load);
+            let known = sizes.arcs.entry(ArcId(arc.arc)).or_default();
+            if arc.entries >= known.entries {
+                *known = ring::ArcSize {
+                    bytes: arc.bytes,
+                    entries: arc.entries,
+                    load: 0.0,
+                    middle: (!arc.middle.is_empty()).then(|| Position::from_bytes(arc.middle)),
+                };
+            }
+        }
+    }
+    sizes.unsettled = loads.values().any(|load| *load == UNKNOWN) && loads.values().any(|load| *load > 0.0);
+    for (arc, load) in loads {
+        sizes.arcs.entry(arc).or_default().load = load.max(0.0);
+    }
+    sizes
+}

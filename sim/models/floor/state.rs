@@ -1,0 +1,129 @@
+//! What there is: replicas, writes, a read, and a floor.
+
+use crate::{Mask, nodes, swap};
+
+pub const NODES: usize = 4;
+/// The fourth node, which takes the third one's place.
+pub const NEW: usize = 3;
+pub const BEFORE: Mask = 0b0111;
+pub const AFTER: Mask = 0b1011;
+pub const QUORUM: u32 = 2;
+/// N - W + 1.
+pub const SOURCES: u32 = 2;
+pub const VERSIONS: usize = 3;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    NotBegun,
+    Value,
+    Tombstone,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Stage {
+    Before,
+    Joint,
+    After,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Replica {
+    /// The version that it stores; 0: nothing.
+    pub stored: usize,
+    pub promised: usize,
+    pub floor: usize,
+}
+
+/// A read that has been answered by some, and not by enough yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Read {
+    /// The newest version that was acknowledged when it began.
+    pub after: usize,
+    pub answered: Mask,
+    pub newest: usize,
+    /// Who set a floor since it began.
+    pub floored: Mask,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct State {
+    pub stage: Stage,
+    pub replicas: [Replica; NODES],
+    pub kinds: [Kind; VERSIONS + 1],
+    /// By version: who has applied it in this stage.
+    pub acks: [Mask; VERSIONS + 1],
+    /// The newest version that was acknowledged.
+    pub acknowledged: usize,
+    /// Versions that some replica sent another one to make them equal.
+    pub pulled: Mask,
+    /// The highest floor that was decided, and by whom.
+    pub decided: usize,
+    pub deciders: Mask,
+    /// Of the new replica, in this stage.
+    pub inherited: bool,
+    pub copied: Mask,
+    pub read: Option<Read>,
+    pub came_back: bool,
+    pub lost: bool,
+}
+
+impl State {
+    pub fn members(&self) -> Mask {
+        match self.stage {
+            Stage::Before => BEFORE,
+            Stage::Joint => BEFORE | AFTER,
+            Stage::After => AFTER,
+        }
+    }
+
+    pub fn enough(&self, who: Mask) -> bool {
+        let quorum = |set: Mask| (who & set).count_ones() >= QUORUM;
+        (self.stage == Stage::After || quorum(BEFORE)) && (self.stage == Stage::Before || quorum(AFTER))
+    }
+
+    pub fn of(&self, who: Mask) -> impl Iterator<Item = &Replica> {
+        nodes(who).map(|node| &self.replicas[node])
+    }
+
+    /// What a read that has been answered by enough tells its reader.
+    pub fn check(&mut self, read: Read) {
+        let Read { after, newest, .. } = read;
+        if newest >= after {
+            return;
+        }
+        let deleted_later = self.kinds[after..].contains(&Kind::Tombstone);
+        match (self.kinds[newest], self.kinds[after]) {
+            (Kind::Value, Kind::Tombstone) => self.came_back = true,
+            (Kind::Value, _) => self.lost = true,
+            _ => self.lost |= !deleted_later,
+        }
+    }
+}
+/// Makes one of all states that differ in nothing that matters.
+pub fn tidy(state: &mut State) {
+    for version in 1..=state.acknowledged {
+        state.acks[version] = 0;
+    }
+    for version in 1..=VERSIONS {
+        let members = state.members();
+        let is_held = state.of(members).any(|replica| replica.stored == version);
+        if is_held && state.stage != Stage::Joint && state.of(members).all(|it| it.promised >= version) {
+            state.pulled |= 1 << version;
+        }
+    }
+}
+
+/// The state with two nodes renamed.
+pub fn renamed(state: &State, a: usize, b: usize) -> State {
+    let mut other = *state;
+    let swap = |mask: &mut Mask| swap(mask, a, b);
+    other.replicas.swap(a, b);
+    other.acks.iter_mut().for_each(swap);
+    swap(&mut other.deciders);
+    swap(&mut other.copied);
+    if let Some(read) = &mut other.read {
+        swap(&mut read.answered);
+        swap(&mut read.floored);
+    }
+    other
+}
