@@ -1,0 +1,130 @@
+//! Each object is what the API's types say, and goldens show a person what a cluster is made of.
+
+use super::{Blueprint, Kind, Object, build, spare};
+use crate::{
+    controller::{
+        plan::model::World,
+        world::{Desired, RingView},
+    },
+    crd::GodCluster,
+};
+use k8s_openapi::api::{
+    apps::v1::StatefulSet,
+    core::v1::{ConfigMap, Service, ServiceAccount},
+    networking::v1::NetworkPolicy,
+    policy::v1::PodDisruptionBudget,
+};
+use serde_json::{Value, json};
+use std::{collections::BTreeMap, fs, path::Path};
+use uuid::Uuid;
+
+fn cluster() -> GodCluster {
+    serde_json::from_value(json!({
+        "apiVersion": "god-db.io/v1alpha1",
+        "kind": "GodCluster",
+        "metadata": {
+            "name": "store", "namespace": "shop", "uid": "0d5a4a2e-9f3c-4a4e-8f55-9d2f0f4a9b11",
+            "annotations": { "god-db.io/restart": "once" }
+        },
+        "spec": {
+            "image": "god:1",
+            "nodePools": [{
+                "name": "a", "replicas": 3, "zone": "z1", "storage": { "size": "10Gi", "class": "fast" },
+                "resources": { "requests": { "cpu": "500m", "memory": "1Gi" }, "limits": { "memory": "3Gi" } },
+                "pod": { "labels": { "team": "x" }, "priorityClassName": "high" }
+            }],
+            "settings": { "durability": "always", "more": { "hint-limit": "128MiB" } }
+        }
+    }))
+    .unwrap()
+}
+
+fn built(object: &GodCluster) -> Vec<Object> {
+    let desired = Desired::of(object);
+    let replicas = BTreeMap::from([("a".to_owned(), 3)]);
+    build(&Blueprint {
+        object,
+        desired: &desired,
+        cluster: Uuid::from_u128(7),
+        image: "god:default",
+        replicas: &replicas,
+        spare: 1,
+        monitored: true,
+    })
+}
+
+fn through<T: serde::Serialize + serde::de::DeserializeOwned>(body: &Value) -> Value {
+    serde_json::to_value(serde_json::from_value::<T>(body.clone()).unwrap()).unwrap()
+}
+
+#[test]
+fn every_object_is_what_the_types_of_the_api_say() {
+    for Object { kind, name, body } in built(&cluster()) {
+        let typed = match kind {
+            Kind::ServiceAccount => through::<ServiceAccount>(&body),
+            Kind::ConfigMap => through::<ConfigMap>(&body),
+            Kind::Service => through::<Service>(&body),
+            Kind::StatefulSet => through::<StatefulSet>(&body),
+            Kind::PodDisruptionBudget => through::<PodDisruptionBudget>(&body),
+            Kind::NetworkPolicy => through::<NetworkPolicy>(&body),
+            // Their types are not among Kubernetes' own.
+            Kind::ServiceMonitor | Kind::PrometheusRule => continue,
+        };
+        assert_eq!(typed, body, "{kind:?} {name} has a field that the API does not know");
+    }
+}
+
+/// `UPDATE_GOLDEN=1 cargo test` writes the file anew.
+#[test]
+fn a_cluster_is_made_of_what_the_golden_file_shows() {
+    let objects: Vec<String> =
+        built(&cluster()).into_iter().map(|object| serde_yaml::to_string(&object.body).unwrap()).collect();
+    let made = objects.join("---\n");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/controller/build/testdata/cluster.yaml");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, &made).unwrap();
+    }
+    assert_eq!(
+        fs::read_to_string(&path).unwrap_or_default(),
+        made,
+        "run the test with UPDATE_GOLDEN=1 to take it over"
+    );
+}
+
+fn fingerprint_of(change: impl Fn(&mut GodCluster)) -> Value {
+    let mut object = cluster();
+    change(&mut object);
+    let set = built(&object).into_iter().find(|object| object.kind == Kind::StatefulSet).unwrap();
+    set.body["spec"]["template"].clone()
+}
+
+#[test]
+fn nodes_are_restarted_for_settings_and_not_for_weight() {
+    let before = fingerprint_of(|_| {});
+    assert_eq!(before, fingerprint_of(|object| object.spec.node_pools[0].weight = 3.0));
+    assert_ne!(before, fingerprint_of(|object| object.spec.gossip.interval = "1s".to_owned()));
+    assert_ne!(before, fingerprint_of(|object| object.spec.image = Some("god:2".to_owned())));
+}
+
+#[test]
+fn no_pod_runs_as_root_or_writes_outside_its_volumes() {
+    let template = fingerprint_of(|_| {});
+    let container = &template["spec"]["containers"][0]["securityContext"];
+    assert_eq!(template["spec"]["securityContext"]["runAsNonRoot"], json!(true));
+    assert_eq!(container["readOnlyRootFilesystem"], json!(true));
+    assert_eq!(container["capabilities"]["drop"], json!(["ALL"]));
+    assert_eq!(template["spec"]["securityContext"]["seccompProfile"]["type"], json!("RuntimeDefault"));
+}
+
+#[test]
+fn drains_may_take_what_every_arc_can_spare_and_nothing_while_copies_are_missing() {
+    let RingView::Known(mut ring) = World::running(3).view() else { panic!("the ring is known") };
+    let mut object = cluster();
+    assert_eq!(spare(Some(&ring), &object, None), 1, "one of two copies is enough");
+    ring.keyspaces[0].copies.write_quorum = 2;
+    assert_eq!(spare(Some(&ring), &object, Some(1)), 0, "both are needed");
+    assert_eq!((spare(None, &object, Some(1)), spare(None, &object, None)), (1, 0), "nobody knows better");
+    object.spec.disruption.allow_downtime = true;
+    assert_eq!(spare(Some(&ring), &object, None), 1);
+}

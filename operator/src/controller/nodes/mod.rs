@@ -1,0 +1,267 @@
+//! The way to the nodes: who they are, what their ring is like, what it is asked for.
+//!
+//! Every call has a deadline, and every fan-out a bound. What was not answered is not guessed.
+
+mod wire;
+
+use super::world::{KeyspaceWish, RingView, Said, ring::Wish};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
+use god_proto::{
+    MAX_MESSAGE,
+    peer::{Frame, Hello, peer_client::PeerClient},
+    v1::{self, Rejected, cluster_client::ClusterClient},
+};
+use std::{net::IpAddr, time::Duration};
+use tonic::transport::{Channel, Endpoint};
+use uuid::Uuid;
+
+/// The node-to-node protocol that is spoken to hear who a node is.
+const PROTOCOL: u32 = 1;
+/// How long a node may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a change of the ring may take: nodes themselves give up after ten seconds.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Nodes asked at the same time.
+const AT_ONCE: usize = 16;
+/// Members asked for the ring, of which the newest counts.
+const RING_FROM: usize = 5;
+/// How often the ring is asked for anew when it changed while it was looked at.
+const LOOKS: usize = 3;
+
+/// Why the nodes did not do what they were asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// It says why.
+    #[error("the ring refuses: {0}")]
+    Refused(String),
+    /// It may be asked again.
+    #[error("no node could be asked: {0}")]
+    Unavailable(String),
+}
+
+impl NodeError {
+    fn of(rejected: &Rejected) -> NodeError {
+        match rejected.reason() {
+            v1::Reason::Invalid | v1::Reason::Exists => NodeError::Refused(rejected.message.clone()),
+            _ => NodeError::Unavailable(rejected.message.clone()),
+        }
+    }
+}
+
+/// A pod and where it is.
+#[derive(Clone, Debug)]
+pub struct Address {
+    /// Its address.
+    pub ip: IpAddr,
+    /// Port of the door for clients.
+    pub grpc: u16,
+    /// Port of the door for nodes.
+    pub peer: u16,
+}
+
+async fn connect(ip: IpAddr, port: u16) -> Result<Channel, tonic::transport::Error> {
+    let host = match ip {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    };
+    Endpoint::from_shared(format!("http://{host}:{port}"))?
+        .connect_timeout(TIMEOUT)
+        .timeout(CHANGE_TIMEOUT)
+        .connect()
+        .await
+}
+
+/// Who runs at each address, in their order.
+pub async fn introduce(addresses: &[Option<Address>]) -> Vec<Said> {
+    let asked = stream::iter(addresses.iter().cloned()).map(|address| async move {
+        match address {
+            Some(address) => hello(&address).await.unwrap_or_default(),
+            None => Said::Nothing,
+        }
+    });
+    asked.buffered(AT_ONCE).collect().await
+}
+
+/// A node says who it is before anything else is said to it. `None`: it did not.
+async fn hello(address: &Address) -> Option<Said> {
+    let asked = async {
+        let channel = connect(address.ip, address.peer).await.ok()?;
+        let mine =
+            Hello { protocol: PROTOCOL, uuid: Uuid::nil().as_bytes().to_vec().into(), ..Hello::default() };
+        let first = Frame { hello: Some(mine), ..Frame::default() };
+        // The stream stays open until the answer is there.
+        let frames = stream::iter([first]).chain(stream::pending());
+        let mut answers = PeerClient::new(channel).exchange(frames).await.ok()?.into_inner();
+        answers.message().await.ok()??.hello
+    };
+    let hello = tokio::time::timeout(TIMEOUT, asked).await.ok()??;
+    let node = Uuid::from_slice(&hello.uuid).ok().filter(|node| !node.is_nil())?;
+    Some(match Uuid::from_slice(&hello.cluster) {
+        Ok(cluster) => Said::Member { node, cluster },
+        Err(_) => Said::Fresh(node),
+    })
+}
+
+/// The ring, as the members at these addresses tell of it.
+pub async fn look(members: &[Address]) -> RingView {
+    if members.is_empty() {
+        return RingView::Unknown("no pod says that it is a member yet".to_owned());
+    }
+    let mut why = String::new();
+    for _ in 0..LOOKS {
+        match look_once(members).await {
+            Ok(ring)
+                if ring
+                    .members
+                    .values()
+                    .all(|member| member.report.as_ref().is_none_or(|report| report.epoch <= ring.epoch)) =>
+            {
+                return RingView::Known(Box::new(ring));
+            }
+            // It changes: what is known of it is good enough to wait for it.
+            Ok(ring) => {
+                if !ring.operations.is_empty() {
+                    return RingView::Known(Box::new(ring));
+                }
+                "the ring changes".clone_into(&mut why);
+            }
+            Err(error) => why = error,
+        }
+    }
+    RingView::Unknown(why)
+}
+
+async fn look_once(members: &[Address]) -> Result<super::world::Ring, String> {
+    let members: Vec<Address> = members.iter().take(RING_FROM).cloned().collect();
+    let asked = stream::iter(members).map(|address| async move {
+        let work = async {
+            let mut client = cluster_at(&address).await?;
+            let reply =
+                client.ring(v1::RingRequest {}).await.map_err(|status| status.to_string())?.into_inner();
+            let ring = reply.ring.ok_or_else(|| reply.failed.unwrap_or_default().message)?;
+            Ok::<_, String>((ring, client))
+        };
+        tokio::time::timeout(TIMEOUT, work).await.unwrap_or_else(|_| Err("a node took too long".to_owned()))
+    });
+    let answers: Vec<_> = asked.buffer_unordered(AT_ONCE).collect().await;
+    let mut why = "no node answered".to_owned();
+    let mut newest: Option<(v1::RingDocument, ClusterClient<Channel>)> = None;
+    for answer in answers {
+        match answer {
+            Ok(answer) if newest.as_ref().is_none_or(|(ring, _)| ring.epoch < answer.0.epoch) => {
+                newest = Some(answer);
+            }
+            Ok(_) => {}
+            Err(error) => why = error,
+        }
+    }
+    let Some((ring, mut client)) = newest else { return Err(why) };
+    // Reports are asked for after the ring: one of its epoch says that the ring was known then.
+    let status = client.status(v1::StatusRequest {}).await.map_err(|status| status.to_string())?.into_inner();
+    if let Some(failed) = status.failed {
+        return Err(failed.message);
+    }
+    let operations = if ring.operations.is_empty() {
+        Vec::new()
+    } else {
+        let listed = client.list_operations(v1::ListOperationsRequest {}).await;
+        listed.map_err(|status| status.to_string())?.into_inner().operations
+    };
+    wire::ring(&ring, &status, &operations)
+}
+
+async fn cluster_at(address: &Address) -> Result<ClusterClient<Channel>, String> {
+    let channel = connect(address.ip, address.grpc).await.map_err(|error| error.to_string())?;
+    Ok(ClusterClient::new(channel).max_decoding_message_size(MAX_MESSAGE))
+}
+
+/// Asks one member after the other, until one can be asked. The same operation id twice is once, so an unanswered call
+/// may be repeated.
+async fn ask<T>(
+    members: &[Address],
+    call: impl Fn(ClusterClient<Channel>) -> BoxFuture<'static, Result<T, tonic::Status>>,
+    failed: impl Fn(&T) -> Option<&Rejected>,
+) -> Result<T, NodeError> {
+    let mut why = "there is none".to_owned();
+    for address in members.iter().take(RING_FROM) {
+        let client = match cluster_at(address).await {
+            Ok(client) => client,
+            Err(error) => {
+                why = error;
+                continue;
+            }
+        };
+        match call(client).await {
+            Ok(reply) => {
+                return match failed(&reply).map(NodeError::of) {
+                    Some(NodeError::Unavailable(message)) => {
+                        why = message;
+                        continue;
+                    }
+                    Some(refused) => Err(refused),
+                    None => Ok(reply),
+                };
+            }
+            Err(status) => status.message().clone_into(&mut why),
+        }
+    }
+    Err(NodeError::Unavailable(why))
+}
+
+/// Tells one node to found the cluster that it was configured for.
+pub async fn init(node: &Address, wish: &KeyspaceWish, virtual_nodes: u32) -> Result<(), NodeError> {
+    let request = v1::InitRequest {
+        replicas: wish.copies.replicas,
+        write_quorum: wish.copies.write_quorum,
+        read_quorum: wish.copies.read_quorum,
+        virtual_nodes,
+    };
+    let call = |mut client: ClusterClient<Channel>| {
+        async move { Ok(client.init(request).await?.into_inner()) }.boxed()
+    };
+    ask(std::slice::from_ref(node), call, |reply: &v1::InitReply| reply.failed.as_ref()).await?;
+    Ok(())
+}
+
+/// Asks for an operation.
+pub async fn begin(members: &[Address], id: &str, wish: &Wish) -> Result<(), NodeError> {
+    let request = v1::BeginOperationRequest { id: id.to_owned(), wish: Some(wire::wish(wish)) };
+    let call = |mut client: ClusterClient<Channel>| {
+        let request = request.clone();
+        async move { Ok(client.begin_operation(request).await?.into_inner()) }.boxed()
+    };
+    ask(members, call, |reply: &v1::BeginOperationReply| reply.failed.as_ref()).await?;
+    Ok(())
+}
+
+/// Undoes an operation.
+pub async fn cancel(members: &[Address], id: &str) -> Result<(), NodeError> {
+    let request = v1::CancelOperationRequest { id: id.to_owned() };
+    let call = |mut client: ClusterClient<Channel>| {
+        let request = request.clone();
+        async move { Ok(client.cancel_operation(request).await?.into_inner()) }.boxed()
+    };
+    ask(members, call, |reply: &v1::CancelOperationReply| reply.failed.as_ref()).await?;
+    Ok(())
+}
+
+/// Makes a keyspace.
+pub async fn create_keyspace(members: &[Address], wish: &KeyspaceWish) -> Result<(), NodeError> {
+    let partitioner = if wish.ordered { v1::Partitioner::Ordered } else { v1::Partitioner::Hashed };
+    let request = v1::CreateKeyspaceRequest {
+        name: wish.name.clone(),
+        partitioner: partitioner.into(),
+        replicas: wish.copies.replicas,
+        write_quorum: wish.copies.write_quorum,
+        read_quorum: wish.copies.read_quorum,
+        mode: v1::Mode::Lww.into(),
+        default_ttl_ms: wish.ttl_ms,
+        splits: vec![],
+    };
+    let call = |mut client: ClusterClient<Channel>| {
+        let request = request.clone();
+        async move { Ok(client.create_keyspace(request).await?.into_inner()) }.boxed()
+    };
+    ask(members, call, |reply: &v1::CreateKeyspaceReply| reply.failed.as_ref()).await?;
+    Ok(())
+}

@@ -1,0 +1,142 @@
+//! Looks at the world: the API server first, the nodes afterwards. That order matters: what a plan concludes from the
+//! ring is then never older than what it concludes from pods and volumes.
+
+mod cache;
+pub mod convert;
+
+pub use cache::{Cache, Scope, resource};
+
+use super::{
+    build::{CLUSTER_LABEL, GRPC_PORT, PEER_PORT},
+    nodes::{self, Address},
+    world::{Observed, RingView, Said},
+};
+use crate::crd::GodCluster;
+use k8s_openapi::api::{
+    apps::v1::StatefulSet,
+    core::v1::{PersistentVolumeClaim, Pod},
+};
+use kube::{Api, Client, ResourceExt, api::ListParams};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+use uuid::Uuid;
+
+/// Objects of one cluster, as they were read at one time.
+#[derive(Clone, Debug)]
+pub struct Objects {
+    /// The cluster's own object.
+    pub cluster: Arc<GodCluster>,
+    /// Its sets.
+    pub sets: Vec<Arc<StatefulSet>>,
+    /// Its pods.
+    pub pods: Vec<Arc<Pod>>,
+    /// Its volume claims.
+    pub volumes: Vec<Arc<PersistentVolumeClaim>>,
+}
+
+/// What was seen, and where the nodes are.
+#[derive(Clone, Debug)]
+pub struct Look {
+    /// Plain values, for plans.
+    pub observed: Observed,
+    /// The objects that they were read from.
+    pub objects: Objects,
+    /// Where each node that answered is.
+    pub addresses: BTreeMap<Uuid, Address>,
+}
+
+impl Look {
+    /// Members that answered, those first that are in the ring.
+    pub fn members(&self) -> Vec<Address> {
+        let ring = self.observed.ring();
+        let mut members: Vec<(bool, &Address)> = self
+            .observed
+            .pods
+            .iter()
+            .filter_map(|pod| match pod.said {
+                Said::Member { node, .. } => {
+                    let is_out = ring.is_some_and(|ring| !ring.members.contains_key(&node));
+                    Some((is_out, self.addresses.get(&node)?))
+                }
+                _ => None,
+            })
+            .collect();
+        members.sort_by_key(|(is_out, _)| *is_out);
+        members.into_iter().map(|(_, address)| address.clone()).collect()
+    }
+}
+
+/// Seconds since 1970.
+pub fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// Reads a cluster's objects from the API server itself. `None`: the cluster's own object is gone.
+pub async fn read(client: &Client, cluster: &GodCluster) -> Result<Option<Objects>, kube::Error> {
+    let (name, namespace) = (cluster.name_any(), cluster.namespace().unwrap_or_default());
+    let Some(object) = Api::<GodCluster>::namespaced(client.clone(), &namespace).get_opt(&name).await? else {
+        return Ok(None);
+    };
+    if object.metadata.uid != cluster.metadata.uid {
+        return Ok(None);
+    }
+    let chosen = ListParams::default().labels(&format!("{CLUSTER_LABEL}={name}"));
+    let sets = Api::<StatefulSet>::namespaced(client.clone(), &namespace);
+    let pods = Api::<Pod>::namespaced(client.clone(), &namespace);
+    let volumes = Api::<PersistentVolumeClaim>::namespaced(client.clone(), &namespace);
+    let (sets, pods, volumes) =
+        tokio::try_join!(sets.list(&chosen), pods.list(&chosen), volumes.list(&chosen))?;
+    Ok(Some(Objects {
+        cluster: Arc::new(object),
+        sets: sets.items.into_iter().map(Arc::new).collect(),
+        pods: pods.items.into_iter().map(Arc::new).collect(),
+        volumes: volumes.items.into_iter().map(Arc::new).collect(),
+    }))
+}
+
+/// Asks the nodes, and puts all together.
+pub async fn look(objects: Objects) -> Look {
+    let mut pods = Vec::new();
+    let mut addresses = Vec::new();
+    for object in &objects.pods {
+        let Some(pod) = convert::pod(object) else { continue };
+        let ip = object.status.as_ref().and_then(|status| status.pod_ip.as_deref()?.parse().ok());
+        let address = ip.filter(|_| !pod.pending).map(|ip| Address { ip, grpc: GRPC_PORT, peer: PEER_PORT });
+        pods.push(pod);
+        addresses.push(address);
+    }
+    let said = nodes::introduce(&addresses).await;
+    let mut found = BTreeMap::new();
+    let mut members = Vec::new();
+    for ((pod, said), address) in pods.iter_mut().zip(said).zip(addresses) {
+        pod.said = said;
+        if let (Some(node), Some(address)) = (said.node(), address) {
+            found.insert(node, address.clone());
+            if matches!(said, Said::Member { .. }) && !pod.terminating {
+                members.push((!pod.ready, address));
+            }
+        }
+    }
+    members.sort_by_key(|(is_unready, _)| *is_unready);
+    let members: Vec<Address> = members.into_iter().map(|(_, address)| address).collect();
+    let ring = match members.as_slice() {
+        [] => RingView::Unknown("no pod says that it is a member yet".to_owned()),
+        members => nodes::look(members).await,
+    };
+    pods.sort_by(|a, b| a.place.cmp(&b.place));
+    let mut volumes: Vec<_> = objects.volumes.iter().filter_map(|object| convert::volume(object)).collect();
+    volumes.sort_by(|a, b| a.place.cmp(&b.place));
+    let observed = Observed {
+        now: now(),
+        recorded: convert::recorded(&objects.cluster),
+        sets: objects.sets.iter().filter_map(|object| convert::set(object)).collect(),
+        pods,
+        volumes,
+        ring,
+    };
+    Look { observed, objects, addresses: found }
+}

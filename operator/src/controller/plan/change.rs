@@ -1,0 +1,279 @@
+//! Operations on the ring. One at a time; each is named by the number of its node, which is never given twice.
+
+use super::{Step, Verdict, blocked, size::wanted};
+use crate::controller::world::{
+    Desired, Observed,
+    ring::{Member, Phase, Ring, State, Wish},
+};
+use uuid::Uuid;
+
+/// How often what the ring refused is asked again before somebody should look.
+const ATTEMPTS: usize = 3;
+
+/// A leave is undone when the node is wanted again, a join when it is not.
+pub(super) fn cancel(observed: &Observed, desired: &Desired) -> Verdict {
+    let Some(ring) = observed.ring() else { return Verdict::Pass };
+    for operation in ring.operations.iter().filter(|operation| operation.phase != Phase::Cancelling) {
+        let ours = ["leave-", "join-", "replace-"].iter().any(|base| operation.id.starts_with(base));
+        let turned = match operation.wish {
+            _ if !ours => false,
+            Wish::Leave { node, lost: false } => is_wanted(observed, desired, ring, node) == Some(true),
+            Wish::Join(node) => is_wanted(observed, desired, ring, node) == Some(false),
+            Wish::Replace { old, lost: false, .. } => {
+                ring.numbered(old).is_some_and(|(uuid, _)| !desired.replace.contains(&uuid))
+            }
+            _ => false,
+        };
+        if turned {
+            return Verdict::Do(Step::Cancel { id: operation.id.clone() });
+        }
+    }
+    Verdict::Pass
+}
+
+/// Whether the place of a node's volume is one that the spec asks for. `None`: where it is, is not known.
+fn is_wanted(observed: &Observed, desired: &Desired, ring: &Ring, number: u32) -> Option<bool> {
+    let (uuid, _) = ring.numbered(number)?;
+    let place = &observed.volume_of(uuid)?.place;
+    Some(place.ordinal < wanted(observed, desired, &place.pool))
+}
+
+/// Nothing else is asked of the ring while it is busy.
+pub(super) fn under_way(observed: &Observed, _: &Desired) -> Verdict {
+    let Some(ring) = observed.ring() else { return Verdict::Wait("the ring is not known".to_owned()) };
+    let Some(first) = ring.operations.first() else { return Verdict::Pass };
+    if !first.blocked.is_empty() {
+        return Verdict::Stop(blocked(
+            "OperationBlocked",
+            format!("operation {} ({}) does not go on: {}", first.id, first.wish.describe(), first.blocked),
+            "bring the nodes back that it waits for, or undo what was asked: see status.nodes",
+        ));
+    }
+    Verdict::Wait(format!("operation {} ends: {}", first.id, first.wish.describe()))
+}
+
+/// A member that has no arcs though there are data, and was never given its part.
+fn is_unused(ring: &Ring, member: &Member) -> bool {
+    let joined =
+        |ended: &&crate::controller::world::ring::Ended| !ended.cancelled && ended.refused.is_empty();
+    !member.leaving
+        && ring.has_data()
+        && ring.arcs_of(member.number) == 0
+        && ring.ended(&format!("join-{}", member.number)).find(joined).is_none()
+}
+
+/// Unused members that are up, on volumes that are known and wanted.
+fn unused<'a>(
+    observed: &'a Observed,
+    desired: &'a Desired,
+    ring: &'a Ring,
+) -> impl Iterator<Item = (Uuid, &'a Member)> {
+    ring.members.iter().map(|(uuid, member)| (*uuid, member)).filter(move |(_, member)| {
+        is_unused(ring, member)
+            && member.state == State::Up
+            && is_wanted(observed, desired, ring, member.number) == Some(true)
+    })
+}
+
+/// Who is to take a node's place: of its zone if there is one.
+fn successor(observed: &Observed, desired: &Desired, ring: &Ring, old: &Member) -> Option<u32> {
+    unused(observed, desired, ring)
+        .map(|(_, member)| (member.zone != old.zone, member.number))
+        .filter(|(_, number)| *number != old.number)
+        .min()
+        .map(|(_, number)| number)
+}
+
+/// A member whose volume is gone is made up for: by a new node on a new volume in its place, or by the others where the
+/// spec asks for fewer nodes. That it is gone is written down first; what is seen afterwards must still say so.
+pub(super) fn make_up(observed: &Observed, desired: &Desired) -> Verdict {
+    let Some(ring) = observed.agreed_ring() else {
+        // A new pod takes nothing away, and may be what is lacking.
+        return match super::size::grow(observed, desired) {
+            Verdict::Pass => {
+                Verdict::Wait("a majority of the nodes does not know the newest ring yet".to_owned())
+            }
+            verdict => verdict,
+        };
+    };
+    let gone = ring.members.iter().find(|(uuid, _)| observed.is_homeless(**uuid));
+    let Some((uuid, member)) = gone else { return Verdict::Pass };
+    let number = member.number;
+    if matches!(member.state, State::Up | State::Unready) {
+        return Verdict::Wait(format!("node {number} answers, though its volume claim is gone"));
+    }
+    if member.state != State::Down {
+        return Verdict::Wait(format!("it is not sure yet that node {number} is down"));
+    }
+    let asked = desired.replace.contains(uuid);
+    let recorded = observed.recorded.replaced.iter().any(|(node, _)| node == uuid);
+    let how = "annotate this GodCluster with god-db.io/replace=";
+    if !asked && !desired.replace_automatically {
+        return Verdict::Blocked(blocked(
+            "VolumeLost",
+            format!("the volume of node {number} ({uuid}) is gone, and spec.replacement.automatic is off"),
+            format!("{how}{uuid}"),
+        ));
+    }
+    let since = observed.now.saturating_sub(desired.replace_window);
+    let lately = observed.recorded.replaced.iter().filter(|(_, at)| *at > since).count() as u32;
+    if !asked && !recorded && lately >= desired.replace_max {
+        return Verdict::Blocked(blocked(
+            "ReplacementBudget",
+            format!("the volume of node {number} ({uuid}) is gone, and {lately} others were lately"),
+            format!("see why volumes are lost; to replace it nevertheless, {how}{uuid}"),
+        ));
+    }
+    let is_up = |other: u32| ring.numbered(other).is_some_and(|(_, member)| member.state == State::Up);
+    let without = ring.arcs_without_quorum(is_up);
+    if !asked && without > 0 {
+        return Verdict::Blocked(blocked(
+            "DataAtRisk",
+            format!(
+                "the volume of node {number} ({uuid}) is gone, and {without} arcs have no quorum without it"
+            ),
+            format!("bring the other nodes back; to give up what only it had, {how}{uuid}"),
+        ));
+    }
+    let wish = match successor(observed, desired, ring, member) {
+        Some(new) => Wish::Replace { old: number, new, lost: true },
+        None if !ring.has_data() || ring.members.len() as u32 > desired.nodes().max(ring.most_copies()) => {
+            // Everybody who is wanted is there and has its part.
+            let settled = ring.members.iter().all(|(other, it)| {
+                observed.is_homeless(*other)
+                    || is_wanted(observed, desired, ring, it.number) == Some(false)
+                    || (it.state == State::Up && !is_unused(ring, it))
+            });
+            if !settled {
+                return Verdict::Wait(format!("a new node takes the place of node {number}"));
+            }
+            Wish::Leave { node: number, lost: true }
+        }
+        None => {
+            // The place is made again by its set, or by growing.
+            return match super::size::grow(observed, desired) {
+                Verdict::Pass => Verdict::Wait(format!("a new node takes the place of node {number}")),
+                verdict => verdict,
+            };
+        }
+    };
+    if !recorded {
+        return Verdict::Do(Step::RecordReplaced { node: *uuid, at: observed.now });
+    }
+    begin(ring, &base_of(&wish), wish)
+}
+
+/// A node that somebody asked to be replaced while its volume is there: its successor is one more node, and takes over
+/// from it, or from the others where it is down.
+pub(super) fn replace(observed: &Observed, desired: &Desired) -> Verdict {
+    let Some(ring) = observed.ring() else { return Verdict::Pass };
+    for uuid in &desired.replace {
+        let Some(member) = ring.members.get(uuid).filter(|_| observed.volume_of(*uuid).is_some()) else {
+            continue;
+        };
+        let others = |other: u32| {
+            other != member.number && ring.numbered(other).is_some_and(|(_, it)| it.state == State::Up)
+        };
+        let lost = member.state == State::Down;
+        if lost && ring.arcs_without_quorum(others) > 0 {
+            return Verdict::Blocked(blocked(
+                "DataAtRisk",
+                format!("node {} is down, and some arcs have no quorum without it", member.number),
+                "bring it or the other nodes back; or delete its volume claim to give up what only it had",
+            ));
+        }
+        let Some(new) = successor(observed, desired, ring, member) else { continue };
+        let wish = Wish::Replace { old: member.number, new, lost };
+        return begin(ring, &base_of(&wish), wish);
+    }
+    Verdict::Pass
+}
+
+/// Weights and zones are as the pools say.
+pub(super) fn weigh(observed: &Observed, desired: &Desired) -> Verdict {
+    let Some(ring) = observed.ring() else { return Verdict::Pass };
+    for (uuid, member) in ring.members.iter().filter(|(_, member)| !member.leaving) {
+        let Some(pool) = observed.volume_of(*uuid).and_then(|volume| desired.pool(&volume.place.pool)) else {
+            continue;
+        };
+        let wish = if member.weight != pool.weight {
+            Wish::Reweight(member.number, pool.weight)
+        } else if member.zone != pool.zone {
+            Wish::Rezone(member.number, pool.zone.clone())
+        } else {
+            continue;
+        };
+        return begin(ring, &base_of(&wish), wish);
+    }
+    Verdict::Pass
+}
+
+/// New members take their part, one after the other.
+pub(super) fn join(observed: &Observed, desired: &Desired) -> Verdict {
+    let Some(ring) = observed.ring() else { return Verdict::Pass };
+    // A node that is to take somebody's place does not take a part of its own.
+    let kept = ring.members.iter().any(|(uuid, _)| {
+        observed.is_homeless(*uuid) || (desired.replace.contains(uuid) && observed.volume_of(*uuid).is_some())
+    });
+    let next = unused(observed, desired, ring).map(|(_, member)| member.number).min();
+    match next {
+        Some(number) if !kept => begin(ring, &format!("join-{number}"), Wish::Join(number)),
+        _ => Verdict::Pass,
+    }
+}
+
+/// Keyspaces are there, with as many copies as they should have.
+pub(super) fn keyspaces(observed: &Observed, desired: &Desired) -> Verdict {
+    let Some(ring) = observed.ring() else { return Verdict::Pass };
+    for wish in &desired.keyspaces {
+        let Some(found) = ring.keyspaces.iter().find(|found| found.name == wish.name) else {
+            return Verdict::Do(Step::CreateKeyspace(wish.clone()));
+        };
+        if found.ordered != wish.ordered {
+            return Verdict::Blocked(blocked(
+                "KeyspaceDiffers",
+                format!("keyspace {} was made with another partitioner", wish.name),
+                "put its partitioner into the spec as it is, or choose another name",
+            ));
+        }
+        let nodes = ring.members.values().filter(|member| !member.leaving).count() as u32;
+        if found.copies != wish.copies {
+            if nodes < wish.copies.replicas {
+                return Verdict::Wait(format!("{} nodes for keyspace {}", wish.copies.replicas, wish.name));
+            }
+            let asked = Wish::Replicas(found.id, wish.copies);
+            return begin(ring, &base_of(&asked), asked);
+        }
+    }
+    Verdict::Pass
+}
+
+fn base_of(wish: &Wish) -> String {
+    match wish {
+        Wish::Join(node) => format!("join-{node}"),
+        Wish::Leave { node, lost: false } => format!("leave-{node}"),
+        Wish::Leave { node, lost: true } => format!("lost-{node}"),
+        Wish::Replace { old, new, lost: false } => format!("replace-{old}-{new}"),
+        Wish::Replace { old, new, lost: true } => format!("replace-lost-{old}-{new}"),
+        Wish::Reweight(node, weight) => format!("weight-{node}-{weight}"),
+        Wish::Rezone(node, _) => format!("zone-{node}"),
+        Wish::Replicas(keyspace, copies) => {
+            format!("copies-{keyspace}-{}-{}-{}", copies.replicas, copies.write_quorum, copies.read_quorum)
+        }
+        Wish::Rebalance => "rebalance".to_owned(),
+    }
+}
+
+/// Asks for an operation; not again for what the ring has refused several times.
+fn begin(ring: &Ring, base: &str, wish: Wish) -> Verdict {
+    let refused: Vec<_> = ring.ended(base).filter(|ended| !ended.refused.is_empty()).collect();
+    if refused.len() >= ATTEMPTS {
+        let why = refused.last().map(|ended| ended.refused.clone()).unwrap_or_default();
+        return Verdict::Blocked(blocked(
+            "OperationRefused",
+            format!("{}: refused, as {why}", wish.describe()),
+            "change what stands in the way, or the spec",
+        ));
+    }
+    Verdict::Do(Step::Begin { id: ring.operation_id(base), wish })
+}

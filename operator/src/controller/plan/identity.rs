@@ -1,0 +1,77 @@
+//! Which cluster this is, and whose data are on which volume.
+
+use super::{Step, Verdict, VolumeRef, blocked};
+use crate::controller::world::{Desired, Observed, RingView, Said};
+
+/// Nothing goes on where the ring, the volumes and the record are of different clusters.
+pub(super) fn conflict(observed: &Observed, _: &Desired) -> Verdict {
+    let Some(cluster) = observed.cluster() else {
+        let of_several = observed.volumes.iter().any(|volume| volume.cluster.is_some());
+        if of_several && observed.recorded.cluster.is_none() {
+            return Verdict::Stop(blocked(
+                "SeveralClusters",
+                "there are volumes of more than one cluster under this name",
+                "set spec.clusterId to the one that is meant, and delete the volume claims of the others",
+            ));
+        }
+        return Verdict::Pass;
+    };
+    if let RingView::Known(ring) = &observed.ring
+        && ring.cluster != cluster
+    {
+        return Verdict::Stop(blocked(
+            "WrongCluster",
+            format!("the pods are of cluster {}, and this object is of cluster {cluster}", ring.cluster),
+            "set spec.clusterId of a new GodCluster to the cluster that the volumes belong to",
+        ));
+    }
+    if let Some(volume) =
+        observed.volumes.iter().find(|volume| volume.cluster.is_some_and(|it| it != cluster))
+    {
+        return Verdict::Stop(blocked(
+            "ForeignVolume",
+            format!(
+                "the volume of {}-{} is of another cluster than {cluster}",
+                volume.place.pool, volume.place.ordinal
+            ),
+            "rename that volume claim's cluster away, or delete it if its data are not needed",
+        ));
+    }
+    Verdict::Pass
+}
+
+/// Which cluster this is, is written down before anything else is: what is found, what the spec names, or a new one.
+pub(super) fn record(observed: &Observed, desired: &Desired) -> Verdict {
+    match observed.recorded.cluster {
+        Some(_) => Verdict::Pass,
+        None => Verdict::Do(Step::RecordCluster(observed.cluster().unwrap_or(desired.cluster))),
+    }
+}
+
+/// Whose data are on a volume is written on the volume, in the node's own words.
+pub(super) fn mark(observed: &Observed, _: &Desired) -> Verdict {
+    for volume in observed.volumes.iter().filter(|volume| !volume.terminating) {
+        let Some(pod) = observed.pod_at(&volume.place).filter(|pod| !pod.terminating) else { continue };
+        let (node, cluster) = match pod.said {
+            Said::Nothing => continue,
+            Said::Fresh(node) => (node, None),
+            Said::Member { node, cluster } => (node, Some(cluster)),
+        };
+        if volume.node.is_some_and(|known| known != node) {
+            return Verdict::Stop(blocked(
+                "VolumeChanged",
+                format!(
+                    "on the volume of {}-{} was node {}, and now there is node {node}: its data were removed by hand",
+                    volume.place.pool,
+                    volume.place.ordinal,
+                    volume.node.unwrap_or_default()
+                ),
+                "delete that pod's volume claim, then the pod: the node is replaced by a new one",
+            ));
+        }
+        if volume.node.is_none() || (volume.cluster.is_none() && cluster.is_some()) {
+            return Verdict::Do(Step::Mark { volume: VolumeRef::to(volume), node, cluster });
+        }
+    }
+    Verdict::Pass
+}

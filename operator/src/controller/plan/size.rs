@@ -1,0 +1,142 @@
+//! Growing, and the way out: leave, a committed ring without the node, one pod fewer.
+
+use super::{Step, Verdict, blocked};
+use crate::{
+    controller::world::{
+        Desired, Observed, Place,
+        ring::{State, Wish},
+    },
+    crd::bytes,
+};
+
+/// Pods that a pool should have: as the spec says, and one more for each member that is to be replaced while its volume
+/// is there.
+pub(super) fn wanted(observed: &Observed, desired: &Desired, pool: &str) -> u32 {
+    let nodes = desired.pool(pool).map_or(0, |pool| pool.nodes);
+    let Some(ring) = observed.ring() else { return nodes };
+    let replaced = desired.replace.iter().filter(|node| {
+        ring.members.contains_key(node)
+            && observed.volume_of(**node).is_some_and(|volume| volume.place.pool == pool)
+    });
+    nodes + replaced.count() as u32
+}
+
+/// More pods, where their places are free.
+pub(super) fn grow(observed: &Observed, desired: &Desired) -> Verdict {
+    for pool in &desired.pools {
+        let Some(set) = observed.sets.get(&pool.name) else { continue };
+        let wanted = wanted(observed, desired, &pool.name);
+        for ordinal in set.replicas..wanted {
+            let place = Place { pool: pool.name.clone(), ordinal };
+            let Some(volume) = observed.volume_at(&place) else { continue };
+            if volume.terminating {
+                return Verdict::Wait(format!("volume {} goes", desired.volume_name(&place)));
+            }
+            if !observed.is_retired(volume) {
+                continue;
+            }
+            let name = desired.volume_name(&place);
+            return Verdict::Blocked(blocked(
+                "VolumeInQuarantine",
+                format!(
+                    "pool {} cannot grow: volume claim {name} of a node that left is kept for a while",
+                    pool.name
+                ),
+                format!(
+                    "wait until its quarantine ends, or annotate this GodCluster with god-db.io/release={name}"
+                ),
+            ));
+        }
+        if set.replicas < wanted {
+            return Verdict::Do(Step::Scale {
+                pool: pool.name.clone(),
+                version: set.version.clone(),
+                from: set.replicas,
+                to: wanted,
+            });
+        }
+    }
+    Verdict::Pass
+}
+
+/// The last pod of each pool that has more than it should.
+fn surplus<'a>(observed: &'a Observed, desired: &'a Desired) -> impl Iterator<Item = Place> + 'a {
+    observed.sets.iter().filter_map(|(pool, set)| {
+        let wanted = wanted(observed, desired, pool);
+        (set.replicas > wanted).then(|| Place { pool: pool.clone(), ordinal: set.replicas - 1 })
+    })
+}
+
+/// One pod fewer, once nobody needs the last one: its node left for good, or never became a member.
+pub(super) fn drop_last(observed: &Observed, desired: &Desired) -> Verdict {
+    if observed.agreed_ring().is_none() {
+        return Verdict::Pass;
+    }
+    for place in surplus(observed, desired) {
+        let Some(set) = observed.sets.get(&place.pool) else { continue };
+        if observed.volume_at(&place).is_none_or(|volume| !observed.is_held(volume)) {
+            return Verdict::Do(Step::Scale {
+                pool: place.pool,
+                version: set.version.clone(),
+                from: set.replicas,
+                to: place.ordinal,
+            });
+        }
+    }
+    Verdict::Pass
+}
+
+/// The node of the last pod leaves, where the others can bear it.
+pub(super) fn leave(observed: &Observed, desired: &Desired) -> Verdict {
+    let Some(place) = surplus(observed, desired).next() else { return Verdict::Pass };
+    let Some(ring) = observed.agreed_ring() else {
+        return Verdict::Wait("a majority of the nodes does not know the newest ring yet".to_owned());
+    };
+    let pod = desired.pod_name(&place);
+    let leaver = observed.volume_at(&place).and_then(|volume| volume.node);
+    let Some((uuid, member)) = leaver.and_then(|uuid| Some((uuid, ring.members.get(&uuid)?))) else {
+        return Verdict::Blocked(blocked(
+            "NodeUnknown",
+            format!("pod {pod} is to go, and which node runs on it is not known"),
+            format!("see why pod {pod} does not answer: kubectl describe pod {pod}"),
+        ));
+    };
+    if member.leaving {
+        return Verdict::Wait(format!("node {} leaves", member.number));
+    }
+    let left = ring.members.values().filter(|other| !other.leaving).count() as u32 - 1;
+    if left < ring.most_copies() {
+        return Verdict::Blocked(blocked(
+            "TooFewNodes",
+            format!("{left} nodes would be left for {} copies of each key", ring.most_copies()),
+            "ask for more nodes, or lower the replicas of the keyspaces first",
+        ));
+    }
+    let away = ring.members.values().find(|other| other.state != State::Up);
+    if let Some(away) = away {
+        return Verdict::Blocked(blocked(
+            "NodeNotUp",
+            format!("node {} is not up, and no node leaves meanwhile", away.number),
+            "bring it back, or replace it: see status.nodes",
+        ));
+    }
+    let free: u64 = ring
+        .members
+        .iter()
+        .filter(|(other, _)| **other != uuid)
+        .filter_map(|(_, other)| other.report.as_ref())
+        .map(|report| report.disk_free)
+        .sum();
+    let held = member.report.as_ref().map_or(0, |report| report.bytes);
+    if free < held {
+        return Verdict::Blocked(blocked(
+            "NoRoom",
+            format!("node {} holds {}, and the others have {} free", member.number, bytes(held), bytes(free)),
+            "give the pools larger volumes, or keep the node",
+        ));
+    }
+    Verdict::Do(Step::Begin {
+        id: ring.operation_id(&format!("leave-{}", member.number)),
+        wish: Wish::Leave { node: member.number, lost: false },
+    })
+}

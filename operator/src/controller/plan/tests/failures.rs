@@ -1,0 +1,118 @@
+//! How others lost data or stuck for ever; each has an issue in their trackers.
+
+use super::model::{Event, World, desired, place};
+use crate::controller::{
+    plan::{Next, Step, plan},
+    world::{
+        RingView,
+        ring::{Phase, Wish},
+    },
+};
+
+/// A label that said "decommissioned" was left from an earlier time; the node's 21 TB were orphaned.
+#[test]
+fn a_stale_mark_never_stands_in_for_a_leave() {
+    let mut world = World::running(3);
+    for volume in &mut world.volumes {
+        volume.quarantined_until = Some(0);
+    }
+    for _ in 0..3 {
+        let (plan, step) = world.planned(&world.view(), &desired(2), plan);
+        assert!(matches!(plan.next, Next::Do(Step::Unquarantine { .. })), "{plan:?}");
+        world.act(&step.unwrap()).unwrap();
+    }
+    let next = plan(&world.observe(), &desired(2)).next;
+    assert!(matches!(next, Next::Do(Step::Begin { wish: Wish::Leave { lost: false, .. }, .. })), "{next:?}");
+}
+
+/// Down and then up while a node left: it stuck for ever.
+#[test]
+fn a_shrink_that_is_turned_round_midway_is_undone() {
+    for phase in [Phase::Waiting, Phase::Moving, Phase::Cleaning] {
+        let mut world = World::running(3);
+        let (_, step) = world.planned(&world.view(), &desired(2), plan);
+        world.act(&step.unwrap()).unwrap();
+        let leaver = world.node_at(2);
+        while world.ring.as_ref().unwrap().operations[0].phase != phase {
+            world.happen(&Event::RingStep).unwrap();
+        }
+        let next = plan(&world.observe(), &desired(3)).next;
+        assert!(matches!(next, Next::Do(Step::Cancel { .. })), "{phase:?}: {next:?}");
+        world.settle(&desired(3), plan).unwrap();
+        assert_eq!(world.unlike(&desired(3)), None, "{phase:?}");
+        assert_eq!(world.node_at(2), leaver, "{phase:?}: the leaver was rescued");
+    }
+}
+
+/// An error gave an empty list, "absent from the ring" was read as done, and the volume was deleted.
+#[test]
+fn an_error_an_empty_ring_or_a_minority_is_not_evidence() {
+    let world = World::running(3);
+    let silent = RingView::Unknown("it timed out".to_owned());
+    let RingView::Known(whole) = world.view() else { panic!("the ring is known") };
+    let mut empty = whole.clone();
+    empty.members.clear();
+    let mut alone = whole.clone();
+    let leaver = world.node_at(2);
+    alone.members.remove(&leaver);
+    alone.retired.insert(leaver);
+    alone.epoch += 1;
+    let mut of_others = whole.clone();
+    of_others.cluster = uuid::Uuid::from_u128(7);
+    of_others.retired.insert(leaver);
+    for ring in [silent, RingView::Known(empty), RingView::Known(alone), RingView::Known(of_others)] {
+        let next = plan(&world.observe_with(&ring), &desired(2)).next;
+        assert!(matches!(next, Next::Wait(_)), "{ring:?}: {next:?}");
+    }
+}
+
+/// A recreated pod was taken for the node that had its name, or its address.
+#[test]
+fn a_pod_of_the_same_name_is_another_node() {
+    let mut world = World::running(3);
+    let old = world.node_at(2);
+    world.happen(&Event::LoseVolume(place("a", 2))).unwrap();
+    for event in
+        [Event::CreatePod(place("a", 2)), Event::StartPod(place("a", 2)), Event::Admit(place("a", 2))]
+    {
+        world.happen(&event).unwrap();
+    }
+    let new = world.node_at(2);
+    assert_ne!(old, new);
+    world.settle(&desired(3), plan).unwrap();
+    let ring = world.ring.as_ref().unwrap();
+    assert!(ring.retired.contains(&old) && ring.members.contains_key(&new));
+    let replaced = ring.ended.iter().any(|ended| ended.id.starts_with("replace-lost-"));
+    assert!(replaced, "the new node took the old one's arcs: {:?}", ring.ended);
+    assert_eq!(world.unlike(&desired(3)), None);
+}
+
+/// The wanted size was derived from the pods that were seen, after one was lost.
+#[test]
+fn the_wanted_size_follows_the_spec_and_not_what_is_seen() {
+    let mut world = World::running(3);
+    world.happen(&Event::EndPod(place("a", 2))).unwrap();
+    world.happen(&Event::EndPod(place("a", 1))).unwrap();
+    let next = plan(&world.observe(), &desired(3)).next;
+    assert!(!matches!(next, Next::Do(_)), "{next:?}");
+    // Somebody scales the set down by hand: its volumes are needed.
+    world.sets.get_mut("a").unwrap().replicas = 1;
+    let next = plan(&world.observe(), &desired(2)).next;
+    assert!(matches!(next, Next::Do(Step::Scale { from: 1, to: 3, .. })), "{next:?}");
+}
+
+/// A pod that waits for a volume that was being deleted when it was made waits for ever.
+#[test]
+fn a_pod_that_waits_for_a_volume_that_goes_is_made_again() {
+    let mut world = World::running(3);
+    world.happen(&Event::CrashPod(place("a", 1))).unwrap();
+    world.volumes[1].terminating = true;
+    let next = plan(&world.observe(), &desired(3)).next;
+    assert!(matches!(next, Next::Do(Step::Restart { .. })), "{next:?}");
+    let gone = world.volumes.remove(1);
+    world.disks.remove(&gone.uid);
+    let next = plan(&world.observe(), &desired(3)).next;
+    assert!(matches!(next, Next::Do(Step::Restart { .. })), "{next:?}");
+    world.settle(&desired(3), plan).unwrap();
+    assert_eq!(world.unlike(&desired(3)), None);
+}

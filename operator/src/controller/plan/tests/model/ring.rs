@@ -1,0 +1,209 @@
+//! How the ring behaves, and what it is asked for.
+
+use super::World;
+use crate::controller::world::{
+    Place,
+    ring::{Arc, Copies, Ended, Keyspace, Member, Operation, Phase, Progress, Ring, Wish},
+};
+use std::collections::{BTreeMap, BTreeSet};
+use uuid::Uuid;
+
+impl World {
+    pub(super) fn admit(&mut self, place: &Place) {
+        let Some(node) = self.disk_at(place).map(|disk| disk.node) else { return };
+        let Some(ring) = &mut self.ring else { return };
+        let number = ring
+            .members
+            .values()
+            .map(|member| member.number)
+            .max()
+            .unwrap_or(0)
+            .max(ring.retired.len() as u32)
+            + 1
+            + ring.retired.len() as u32;
+        let member = Member { number, weight: 1_000, ..Member::default() };
+        ring.members.insert(node, member);
+        ring.epoch += 1;
+        for disk in self.disks.values_mut().filter(|disk| disk.node == node) {
+            disk.joined = true;
+        }
+        deal(ring);
+    }
+
+    /// The operation whose turn it is takes a step.
+    pub(super) fn ring_step(&mut self) {
+        let Some(ring) = &mut self.ring else { return };
+        let Some(operation) = ring.operations.first().cloned() else { return };
+        ring.epoch += 1;
+        let end = |ring: &mut Ring, cancelled| {
+            ring.operations.remove(0);
+            ring.ended.push(Ended { id: operation.id.clone(), cancelled, refused: String::new() });
+        };
+        let retiring = match operation.wish {
+            Wish::Leave { node, .. } => Some(node),
+            Wish::Replace { old, .. } => Some(old),
+            _ => None,
+        };
+        match operation.phase {
+            Phase::Waiting => {
+                self.undo.insert(operation.id.clone(), ring.arcs.clone());
+                ring.operations[0].phase = Phase::Moving;
+                for member in ring.members.values_mut().filter(|member| Some(member.number) == retiring) {
+                    member.leaving = true;
+                }
+                deal(ring);
+            }
+            Phase::Moving => {
+                match operation.wish {
+                    Wish::Join(node) => take_part(ring, node),
+                    Wish::Leave { node, .. } => give_all(ring, node, None),
+                    Wish::Replace { old, new, .. } => give_all(ring, old, Some(new)),
+                    _ => {}
+                }
+                match retiring {
+                    Some(_) => ring.operations[0].phase = Phase::Cleaning,
+                    None => end(ring, false),
+                }
+            }
+            Phase::Cleaning => {
+                let gone = retiring.and_then(|number| ring.numbered(number)).map(|(uuid, _)| uuid);
+                if let Some(uuid) = gone {
+                    ring.members.remove(&uuid);
+                    ring.retired.insert(uuid);
+                }
+                end(ring, false);
+            }
+            Phase::Cancelling => {
+                if let Some(arcs) = self.undo.get(&operation.id) {
+                    ring.arcs.clone_from(arcs);
+                }
+                for member in ring.members.values_mut().filter(|member| Some(member.number) == retiring) {
+                    member.leaving = false;
+                }
+                end(ring, true);
+            }
+        }
+    }
+
+    pub(super) fn init(&mut self, node: Uuid) -> Result<(), String> {
+        if !self.runs(node) {
+            return Ok(());
+        }
+        let joined = self.disks.values().any(|disk| disk.node == node && disk.joined);
+        if joined {
+            return Ok(());
+        }
+        if self.ring.is_some() {
+            return Err(format!("node {node} founds a second cluster"));
+        }
+        let member = Member { number: 1, weight: 1_000, ..Member::default() };
+        let copies = Copies { replicas: 2, write_quorum: 1, read_quorum: 1 };
+        let mut ring = Ring {
+            cluster: Uuid::from_u128(0xc1),
+            epoch: 1,
+            members: BTreeMap::from([(node, member)]),
+            retired: BTreeSet::new(),
+            voters: BTreeSet::from([1]),
+            keyspaces: vec![Keyspace {
+                id: 1,
+                name: "default".to_owned(),
+                copies,
+                live: false,
+                ordered: false,
+            }],
+            arcs: vec![Arc { keyspace: 1, replicas: vec![1], next: None }; 2],
+            operations: vec![],
+            ended: vec![],
+        };
+        deal(&mut ring);
+        self.ring = Some(ring);
+        for disk in self.disks.values_mut().filter(|disk| disk.node == node) {
+            disk.joined = true;
+        }
+        Ok(())
+    }
+
+    pub(super) fn begin(&mut self, id: &str, wish: &Wish) -> Result<(), String> {
+        let lost = match wish {
+            Wish::Leave { node, lost: true } | Wish::Replace { old: node, lost: true, .. } => Some(*node),
+            _ => None,
+        };
+        let anybody = self.ring.iter().flat_map(|ring| ring.members.keys()).any(|node| self.runs(*node));
+        let Some(ring) = self.ring.as_mut().filter(|_| anybody) else { return Ok(()) };
+        let is_known =
+            ring.operations.iter().any(|it| it.id == id) || ring.ended.iter().any(|it| it.id == id);
+        let of_nodes = |wish: &Wish| match wish {
+            Wish::Join(node) | Wish::Leave { node, .. } | Wish::Reweight(node, _) | Wish::Rezone(node, _) => {
+                vec![*node]
+            }
+            Wish::Replace { old, new, .. } => vec![*old, *new],
+            _ => vec![],
+        };
+        let nodes = of_nodes(wish);
+        let unknown = nodes.iter().any(|node| ring.numbered(*node).is_none());
+        let busy =
+            ring.operations.iter().any(|it| of_nodes(&it.wish).iter().any(|node| nodes.contains(node)));
+        let active = ring.members.values().filter(|member| !member.leaving).count();
+        let too_few = matches!(wish, Wish::Leave { .. }) && ring.has_data() && active <= 2;
+        if is_known || unknown || busy || too_few {
+            return Ok(());
+        }
+        if let Some(uuid) = lost.and_then(|number| ring.numbered(number)).map(|(uuid, _)| uuid)
+            && self.disks.values().any(|disk| disk.node == uuid)
+        {
+            return Err(format!("the data of node {uuid} are given up, and they are there"));
+        }
+        ring.epoch += 1;
+        ring.operations.push(Operation {
+            id: id.to_owned(),
+            wish: wish.clone(),
+            phase: Phase::Waiting,
+            progress: Progress::default(),
+            blocked: String::new(),
+        });
+        Ok(())
+    }
+
+    pub(super) fn cancel(&mut self, id: &str) {
+        let Some(ring) = &mut self.ring else { return };
+        let Some(at) = ring.operations.iter().position(|operation| operation.id == id) else { return };
+        ring.epoch += 1;
+        match ring.operations[at].phase {
+            Phase::Waiting => {
+                let operation = ring.operations.remove(at);
+                ring.ended.push(Ended { id: operation.id, cancelled: true, refused: String::new() });
+            }
+            _ => ring.operations[at].phase = Phase::Cancelling,
+        }
+    }
+}
+
+/// Arcs of keyspaces without data go to whoever is there.
+fn deal(ring: &mut Ring) {
+    if ring.has_data() {
+        return;
+    }
+    let active: Vec<u32> = ring.members.values().filter(|it| !it.leaving).map(|it| it.number).collect();
+    for (at, arc) in ring.arcs.iter_mut().enumerate() {
+        arc.replicas = (0..2.min(active.len())).map(|step| active[(at + step) % active.len()]).collect();
+    }
+}
+
+/// A new member takes a copy of an arc from whoever has the most.
+fn take_part(ring: &mut Ring, node: u32) {
+    if let Some(arc) = ring.arcs.iter_mut().find(|arc| !arc.replicas.contains(&node)) {
+        match arc.replicas.len() {
+            0 | 1 => arc.replicas.push(node),
+            _ => arc.replicas[0] = node,
+        }
+    }
+}
+
+fn give_all(ring: &mut Ring, old: u32, new: Option<u32>) {
+    let active: Vec<u32> = ring.members.values().filter(|it| !it.leaving).map(|it| it.number).collect();
+    for arc in ring.arcs.iter_mut().filter(|arc| arc.replicas.contains(&old)) {
+        arc.replicas.retain(|it| *it != old);
+        let taker = new.or_else(|| active.iter().copied().find(|it| !arc.replicas.contains(it)));
+        arc.replicas.extend(taker.filter(|it| !arc.replicas.contains(it)));
+    }
+}

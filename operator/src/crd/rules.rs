@@ -1,0 +1,70 @@
+//! The rules that the API server checks. Each has a message that says what to do, and a twin in `validate`.
+
+/// All nodes that are asked for.
+macro_rules! total {
+    () => {
+        "((has(self.replicas) ? self.replicas : 0) + \
+          self.nodePools.map(p, has(p.replicas) ? p.replicas : 0).sum())"
+    };
+}
+
+pub(super) const NAME: &str = "size(self.metadata.name) <= 30";
+pub(super) const NAME_SAYS: &str = "the name of a GodCluster has up to 30 characters, as its pods' names are made of it: choose a shorter one";
+
+pub(super) const ENOUGH_NODES: &str = concat!(total!(), " >= self.consistency.replicas");
+pub(super) const ENOUGH_NODES_SAYS: &str = "there are fewer nodes than copies of each key: ask for more nodes, or lower spec.consistency.replicas first";
+
+pub(super) const ENOUGH_FOR_KEYSPACES: &str = concat!(
+    "!has(self.keyspaces) || self.keyspaces.all(k, !has(k.replicas) || ",
+    total!(),
+    " >= k.replicas)"
+);
+pub(super) const ENOUGH_FOR_KEYSPACES_SAYS: &str = "there are fewer nodes than copies of a keyspace: ask for more nodes, or lower that keyspace's replicas first";
+
+pub(super) const SHARED: &str = "has(self.replicas) == self.nodePools.exists(p, !has(p.replicas))";
+pub(super) const SHARED_SAYS: &str = "spec.replicas is divided among the pools that have no replicas of their own: give \
+     spec.replicas, or replicas to every pool, and not both";
+
+pub(super) const NO_TLS: &str = "!has(self.tls) || !self.tls.enabled";
+pub(super) const NO_TLS_SAYS: &str = "TLS is not there yet: nodes of this version talk in plain text; leave spec.tls out, and keep the \
+     cluster within a network you trust";
+
+pub(super) const POOLS_STAY: &str = "oldSelf.nodePools.all(o, (has(o.replicas) && o.replicas == 0) || \
+     self.nodePools.exists(p, p.name == o.name))";
+pub(super) const POOLS_STAY_SAYS: &str = "a pool that still has nodes cannot be removed: set its replicas to 0, wait until its nodes have left, then remove it";
+
+pub(super) const KEYSPACES_STAY: &str = "!has(oldSelf.keyspaces) || oldSelf.keyspaces.all(o, has(self.keyspaces) && \
+     self.keyspaces.exists(k, k.name == o.name))";
+pub(super) const KEYSPACES_STAY_SAYS: &str =
+    "a keyspace cannot be removed from the spec, as its data would stay: put it back";
+
+pub(super) const CLUSTER_STAYS: &str =
+    "!has(oldSelf.clusterId) || (has(self.clusterId) && self.clusterId == oldSelf.clusterId)";
+pub(super) const CLUSTER_STAYS_SAYS: &str = "spec.clusterId cannot be changed, as the volumes belong to that cluster: make another GodCluster instead";
+
+pub(super) const FIXED: &str = "self == oldSelf";
+pub(super) const VIRTUAL_NODES_SAYS: &str =
+    "spec.virtualNodes is fixed when the cluster is founded: put the old value back";
+pub(super) const PARTITIONER_SAYS: &str =
+    "a keyspace's partitioner is fixed when it is made: put the old value back, or make another keyspace";
+pub(super) const CLASS_STAYS: &str =
+    "has(self.class) == has(oldSelf.class) && (!has(self.class) || self.class == oldSelf.class)";
+pub(super) const CLASS_STAYS_SAYS: &str =
+    "the storage class of a pool cannot be changed: add a pool with the new class, then shrink this one to 0";
+
+pub(super) const SIZE_GOOD: &str = "isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))";
+pub(super) const SIZE_GOOD_SAYS: &str = "a storage size is a quantity above 0, such as 100Gi";
+pub(super) const SIZE_GROWS: &str =
+    "!isQuantity(self) || !isQuantity(oldSelf) || quantity(self).compareTo(quantity(oldSelf)) >= 0";
+pub(super) const SIZE_GROWS_SAYS: &str =
+    "a volume cannot shrink: keep its size, or add a pool with smaller volumes and shrink this one to 0";
+
+pub(super) const QUORUMS: &str = "self.writeQuorum <= self.replicas && self.readQuorum <= self.replicas";
+pub(super) const QUORUMS_SAYS: &str =
+    "writeQuorum and readQuorum cannot exceed replicas: lower them, or ask for more replicas";
+pub(super) const KEYSPACE_QUORUMS: &str = "(!has(self.writeQuorum) || (has(self.replicas) && self.writeQuorum <= self.replicas)) && \
+     (!has(self.readQuorum) || (has(self.replicas) && self.readQuorum <= self.replicas))";
+pub(super) const KEYSPACE_QUORUMS_SAYS: &str = "writeQuorum and readQuorum of a keyspace need its replicas, and cannot exceed them: give replicas, or lower the quorums";
+
+pub(super) const LWW: &str = "self == 'lww'";
+pub(super) const LWW_SAYS: &str = "linearizable keyspaces are not there yet: use mode lww";

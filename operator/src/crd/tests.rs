@@ -1,0 +1,153 @@
+//! The schema's rules and their twins say the same.
+
+use super::{
+    GodCluster,
+    validate::{change_problems, problems},
+};
+use kube::core::cel;
+use serde_json::{Value, json};
+
+fn sound() -> Value {
+    json!({
+        "apiVersion": "god-db.io/v1alpha1",
+        "kind": "GodCluster",
+        "metadata": { "name": "store", "namespace": "a" },
+        "spec": {
+            "virtualNodes": 10,
+            "consistency": { "replicas": 3, "writeQuorum": 2, "readQuorum": 2 },
+            "nodePools": [
+                { "name": "a", "replicas": 3, "weight": 1.0, "storage": { "size": "10Gi", "class": "fast" } },
+                { "name": "b", "replicas": 2, "weight": 2.0, "storage": { "size": "1Ti" } },
+                { "name": "c", "replicas": 0, "weight": 2.0, "storage": { "size": "1Ti" } }
+            ],
+            "keyspaces": [{ "name": "k", "partitioner": "ordered", "mode": "lww", "replicas": 5, "writeQuorum": 3 }]
+        }
+    })
+}
+
+/// The sound one with the value at a path replaced; null removes it.
+fn with(path: &str, value: Value) -> Value {
+    let mut object = sound();
+    let (parent, last) = path.rsplit_once('/').unwrap();
+    let parent = object.pointer_mut(parent).unwrap();
+    match parent {
+        Value::Array(list) if value.is_null() => {
+            list.remove(last.parse().unwrap());
+        }
+        Value::Array(list) => list[last.parse::<usize>().unwrap()] = value,
+        Value::Object(map) if value.is_null() => {
+            map.remove(last);
+        }
+        other => other[last] = value,
+    }
+    object
+}
+
+fn read(object: &Value) -> GodCluster {
+    serde_json::from_value(object.clone()).unwrap()
+}
+
+fn by_schema(new: &Value, old: Option<&Value>) -> Vec<String> {
+    let (new, old) = (read(new), old.map(read));
+    let checked = match &old {
+        Some(old) => cel::validate_cel_update(&new, old),
+        None => cel::validate_cel(&new),
+    };
+    checked.err().map_or_else(Vec::new, |errors| errors.into_iter().map(|error| error.message).collect())
+}
+
+fn sorted(mut sentences: Vec<String>) -> Vec<String> {
+    sentences.sort();
+    sentences.dedup();
+    sentences
+}
+
+#[test]
+fn a_sound_object_passes() {
+    assert_eq!(by_schema(&sound(), None), Vec::<String>::new());
+    assert_eq!(problems(&read(&sound())), Vec::<String>::new());
+}
+
+#[test]
+fn an_object_that_breaks_a_rule_is_refused_with_a_way_out_by_schema_and_by_code() {
+    let cases = [
+        ("/metadata/name", json!("a-name-that-has-more-than-thirty-letters"), "choose a shorter one"),
+        ("/spec/nodePools/1", Value::Null, "spec: lower that keyspace's replicas first"),
+        ("/spec/nodePools/0/replicas", json!(0), "lower spec.consistency.replicas first"),
+        ("/spec/nodePools/0/replicas", Value::Null, "give spec.replicas, or replicas to every pool"),
+        ("/spec/replicas", json!(3), "give spec.replicas, or replicas to every pool"),
+        ("/spec/tls", json!({ "enabled": true }), "leave spec.tls out"),
+        ("/spec/consistency/writeQuorum", json!(4), "lower them, or ask for more replicas"),
+        ("/spec/keyspaces/0/writeQuorum", json!(6), "give replicas, or lower the quorums"),
+        ("/spec/keyspaces/0/mode", json!("linearizable"), "use mode lww"),
+        ("/spec/nodePools/0/storage/size", json!("ten"), "such as 100Gi"),
+        ("/spec/nodePools/0/storage/size", json!("0"), "such as 100Gi"),
+    ];
+    for (path, value, says) in cases {
+        let object = with(path, value);
+        let says = says.trim_start_matches("spec: ");
+        let (schema, code) = (sorted(by_schema(&object, None)), sorted(problems(&read(&object))));
+        assert!(schema.iter().any(|said| said.contains(says)), "{path}: the schema says {schema:?}");
+        assert_eq!(schema, code, "{path}");
+    }
+}
+
+#[test]
+fn a_change_that_breaks_a_rule_is_refused_with_a_way_out_by_schema_and_by_code() {
+    let cases = [
+        ("/spec/virtualNodes", json!(20), "put the old value back"),
+        ("/spec/nodePools/0/storage/class", json!("slow"), "add a pool with the new class"),
+        ("/spec/nodePools/0/storage/class", Value::Null, "add a pool with the new class"),
+        ("/spec/nodePools/0/storage/size", json!("9Gi"), "a volume cannot shrink"),
+        ("/spec/keyspaces/0/partitioner", json!("hashed"), "make another keyspace"),
+        ("/spec/keyspaces/0", Value::Null, "put it back"),
+        (
+            "/spec/nodePools/0",
+            json!({ "name": "z", "replicas": 3, "weight": 1.0, "storage": { "size": "10Gi", "class": "fast" } }),
+            "then remove it",
+        ),
+    ];
+    for (path, value, says) in cases {
+        let object = with(path, value);
+        let schema = sorted(by_schema(&object, Some(&sound())));
+        let code = sorted(change_problems(&read(&sound()).spec, &read(&object).spec));
+        assert!(schema.iter().any(|said| said.contains(says)), "{path}: the schema says {schema:?}");
+        assert_eq!(schema, code, "{path}");
+    }
+    let mut adopted = sound();
+    adopted["spec"]["clusterId"] = json!("0d5a4a2e-9f3c-4a4e-8f55-9d2f0f4a9b11");
+    let schema = by_schema(&sound(), Some(&adopted));
+    assert_eq!(schema, change_problems(&read(&adopted).spec, &read(&sound()).spec));
+    assert!(schema.iter().any(|said| said.contains("make another GodCluster")), "{schema:?}");
+}
+
+#[test]
+fn what_may_change_may_change() {
+    for (path, value) in [
+        ("/spec/nodePools/2", Value::Null),
+        ("/spec/nodePools/0/storage/size", json!("10737418240")),
+        ("/spec/nodePools/0/storage/size", json!("20Gi")),
+        ("/spec/nodePools/0/replicas", json!(5)),
+        ("/spec/clusterId", json!("0d5a4a2e-9f3c-4a4e-8f55-9d2f0f4a9b11")),
+    ] {
+        let object = with(path, value);
+        assert_eq!(by_schema(&object, Some(&sound())), Vec::<String>::new(), "{path}");
+        assert_eq!(
+            change_problems(&read(&sound()).spec, &read(&object).spec),
+            Vec::<String>::new(),
+            "{path}"
+        );
+    }
+}
+
+#[test]
+fn what_is_left_out_is_filled_in_as_the_documents_say() {
+    let least = json!({
+        "apiVersion": "god-db.io/v1alpha1", "kind": "GodCluster", "metadata": { "name": "store" },
+        "spec": { "nodePools": [{ "name": "a", "replicas": 3, "storage": { "size": "1Gi" } }] }
+    });
+    let spec = read(&least).spec;
+    let numbers = (spec.consistency.replicas, spec.consistency.write_quorum, spec.virtual_nodes);
+    assert_eq!((numbers, spec.node_pools[0].weight.to_string()), ((3, 2, 10), "1".to_owned()));
+    assert_eq!((spec.volumes.quarantine.as_str(), spec.replacement.max), ("1h", 2));
+}

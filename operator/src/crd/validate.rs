@@ -1,0 +1,105 @@
+//! The rules of a `GodCluster` once more: for objects that were admitted by an older schema, and for those who have no
+//! API server at hand. Each sentence is the one that the API server would say.
+
+use super::{GodCluster, GodClusterSpec, Mode, bytes_of, rules, seconds};
+use std::collections::BTreeSet;
+
+/// What is wrong with an object, if anything: sentences that say what to do.
+pub fn problems(cluster: &GodCluster) -> Vec<String> {
+    let spec = &cluster.spec;
+    let name = cluster.metadata.name.as_deref().unwrap_or_default();
+    let total = total(spec);
+    let keyspaces = spec.keyspaces.iter();
+    let mut found: Vec<(bool, &str)> = vec![
+        (name.len() > 30, rules::NAME_SAYS),
+        (
+            spec.replicas.is_some() != spec.node_pools.iter().any(|pool| pool.replicas.is_none()),
+            rules::SHARED_SAYS,
+        ),
+        (total < u64::from(spec.consistency.replicas), rules::ENOUGH_NODES_SAYS),
+        (
+            keyspaces
+                .clone()
+                .any(|keyspace| keyspace.replicas.is_some_and(|copies| total < u64::from(copies))),
+            rules::ENOUGH_FOR_KEYSPACES_SAYS,
+        ),
+        (spec.tls.as_ref().is_some_and(|tls| tls.enabled), rules::NO_TLS_SAYS),
+        (
+            spec.consistency.write_quorum > spec.consistency.replicas
+                || spec.consistency.read_quorum > spec.consistency.replicas,
+            rules::QUORUMS_SAYS,
+        ),
+        (
+            keyspaces.clone().any(|keyspace| {
+                [keyspace.write_quorum, keyspace.read_quorum]
+                    .into_iter()
+                    .flatten()
+                    .any(|quorum| quorum > keyspace.replicas.unwrap_or(0))
+            }),
+            rules::KEYSPACE_QUORUMS_SAYS,
+        ),
+        (keyspaces.clone().any(|keyspace| keyspace.mode != Mode::Lww), rules::LWW_SAYS),
+        (
+            spec.node_pools.iter().any(|pool| bytes_of(&pool.storage.size).is_none_or(|size| size == 0)),
+            rules::SIZE_GOOD_SAYS,
+        ),
+        (spec.node_pools.is_empty(), "there is no node pool: name one in spec.nodePools"),
+        (
+            spec.node_pools.iter().map(|pool| &pool.name).collect::<BTreeSet<_>>().len()
+                < spec.node_pools.len(),
+            "two pools have the same name: rename one",
+        ),
+        (
+            keyspaces.clone().map(|keyspace| &keyspace.name).collect::<BTreeSet<_>>().len()
+                < spec.keyspaces.len(),
+            "two keyspaces have the same name: rename one",
+        ),
+        (
+            keyspaces.clone().any(|keyspace| keyspace.name == god_proto::DEFAULT_KEYSPACE),
+            "the keyspace default is there by itself: spec.consistency is about it",
+        ),
+        (
+            [&spec.volumes.quarantine, &spec.replacement.window]
+                .into_iter()
+                .any(|text| seconds(text).is_none()),
+            "a duration is a number and a unit, such as 1h",
+        ),
+    ];
+    found.retain(|(is_wrong, _)| *is_wrong);
+    found.into_iter().map(|(_, says)| says.to_owned()).collect()
+}
+
+/// What is wrong with a change, if anything.
+pub fn change_problems(old: &GodClusterSpec, new: &GodClusterSpec) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut note = |is_wrong: bool, says: &str| {
+        if is_wrong && !found.iter().any(|known| known == says) {
+            found.push(says.to_owned());
+        }
+    };
+    note(old.virtual_nodes != new.virtual_nodes, rules::VIRTUAL_NODES_SAYS);
+    note(old.cluster_id.is_some() && old.cluster_id != new.cluster_id, rules::CLUSTER_STAYS_SAYS);
+    for pool in &old.node_pools {
+        let Some(now) = new.node_pools.iter().find(|other| other.name == pool.name) else {
+            note(pool.replicas != Some(0), rules::POOLS_STAY_SAYS);
+            continue;
+        };
+        note(now.storage.class != pool.storage.class, rules::CLASS_STAYS_SAYS);
+        let sizes = bytes_of(&pool.storage.size).zip(bytes_of(&now.storage.size));
+        note(sizes.is_some_and(|(old, new)| new < old), rules::SIZE_GROWS_SAYS);
+    }
+    for keyspace in &old.keyspaces {
+        let Some(now) = new.keyspaces.iter().find(|other| other.name == keyspace.name) else {
+            note(true, rules::KEYSPACES_STAY_SAYS);
+            continue;
+        };
+        note(now.partitioner != keyspace.partitioner, rules::PARTITIONER_SAYS);
+    }
+    found
+}
+
+/// All nodes that are asked for.
+pub fn total(spec: &GodClusterSpec) -> u64 {
+    let own = spec.node_pools.iter().filter_map(|pool| pool.replicas).map(u64::from).sum::<u64>();
+    own + u64::from(spec.replicas.unwrap_or(0))
+}
