@@ -6,7 +6,7 @@
 use crate::{
     ids::{ArcId, Epoch, KeyspaceId, NodeId},
     position::{Position, PositionRange},
-    v1::{Arc as ArcMessage, Keyspace, Member, Mode, Operation, Partitioner, RingDocument},
+    v1::{Arc as ArcMessage, Keyspace, Member, Mode, Operation, Partitioner, RingDocument, Terms},
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -27,6 +27,8 @@ pub const MAX_REPLICAS: u32 = 16;
 
 /// The most operations that wait or are under way.
 pub const MAX_OPERATIONS: usize = 64;
+/// The most numbers of copies that the arcs of a keyspace have at the same time.
+pub const MAX_FORMER: usize = 4;
 /// How many operations that have ended are remembered.
 pub const MAX_ENDED: usize = 64;
 
@@ -66,6 +68,7 @@ pub struct Ring {
     names: HashMap<String, usize>,
     ids: BTreeMap<KeyspaceId, usize>,
     nodes: BTreeMap<NodeId, usize>,
+    moving: bool,
 }
 
 impl Ring {
@@ -158,6 +161,11 @@ impl Ring {
         &self.document.operations
     }
 
+    /// Whether any arc changes hands.
+    pub fn is_moving(&self) -> bool {
+        self.moving
+    }
+
     /// Whether a node holds a copy of an arc, or will.
     pub fn holds(arc: &RingArc, node: NodeId) -> bool {
         arc.replicas.contains(&node) || arc.next.as_ref().is_some_and(|next| next.contains(&node))
@@ -170,12 +178,47 @@ impl RingArc {
         let next = self.next.iter().flatten().copied().filter(|node| !self.replicas.contains(node));
         self.replicas.iter().copied().chain(next)
     }
+
+    /// Who must have copied before the next set takes over: those that are new. Where the sets differ in size all of the
+    /// next one must: a write may be on fewer of those that stay than the quorums of that size count on.
+    pub fn copiers(&self) -> impl Iterator<Item = NodeId> + '_ {
+        let other_size = self.next.as_ref().is_some_and(|next| next.len() != self.replicas.len());
+        let next = self.next.iter().flatten().copied();
+        next.filter(move |node| other_size || !self.replicas.contains(node))
+    }
 }
 
 impl fmt::Display for RingArc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "arc {} of keyspace {}", self.id, self.keyspace)
     }
+}
+
+/// The quorums of a set of replicas of a keyspace, by how many they are. Each set of a joint arc has its own (invariant
+/// OVERLAP): while the number of copies changes, arcs that have the old one keep the old quorums.
+pub fn quorums(keyspace: &Keyspace, replicas: usize) -> Terms {
+    let own = Terms {
+        replicas: keyspace.replicas,
+        write_quorum: keyspace.write_quorum,
+        read_quorum: keyspace.read_quorum,
+        least_write_quorum: match keyspace.least_write_quorum {
+            0 => keyspace.write_quorum,
+            least => least.min(keyspace.write_quorum),
+        },
+    };
+    if own.replicas as usize == replicas {
+        return own;
+    }
+    if let Some(former) = keyspace.former.iter().find(|former| former.replicas as usize == replicas) {
+        return *former;
+    }
+    // There were too few nodes for either number. What holds for both is safe beside each.
+    keyspace.former.iter().fold(own, |all, former| Terms {
+        replicas: all.replicas.max(former.replicas),
+        write_quorum: all.write_quorum.max(former.write_quorum),
+        read_quorum: all.read_quorum.max(former.read_quorum),
+        least_write_quorum: all.least_write_quorum.min(former.least_write_quorum),
+    })
 }
 
 /// How a keyspace cuts its keys.
@@ -185,7 +228,7 @@ pub fn partitioner(keyspace: &Keyspace) -> Partitioner {
 
 /// Rules for a keyspace, as sentences for who asked for it.
 pub fn check_keyspace(keyspace: &Keyspace) -> Result<(), String> {
-    let Keyspace { name, replicas, write_quorum, read_quorum, .. } = keyspace;
+    let Keyspace { name, replicas, write_quorum, read_quorum, least_write_quorum, former, .. } = keyspace;
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
         return Err(format!("keyspace name {name:?} is not 1 to 64 letters, digits, '-', '_' or '.'"));
@@ -200,6 +243,24 @@ pub fn check_keyspace(keyspace: &Keyspace) -> Result<(), String> {
         if quorum > replicas {
             return Err(format!("{what} {quorum} exceeds replicas {replicas} in keyspace {name}"));
         }
+    }
+    let mut widths = BTreeSet::from([*replicas]);
+    let sound = |terms: &Terms| {
+        [terms.write_quorum, terms.read_quorum, terms.least_write_quorum]
+            .iter()
+            .all(|quorum| (1..=terms.replicas).contains(quorum))
+            && terms.replicas <= MAX_REPLICAS
+    };
+    if former.len() > MAX_FORMER || !former.iter().all(|terms| sound(terms) && widths.insert(terms.replicas))
+    {
+        return Err(format!(
+            "the former quorums of keyspace {name} are not {MAX_FORMER} or fewer sound ones"
+        ));
+    }
+    if least_write_quorum > write_quorum {
+        return Err(format!(
+            "the least write-quorum {least_write_quorum} of keyspace {name} exceeds its write-quorum {write_quorum}"
+        ));
     }
     if Partitioner::try_from(keyspace.partitioner).is_err() {
         return Err(format!(
@@ -278,7 +339,8 @@ fn check(document: RingDocument) -> Result<Ring, String> {
 
     let arcs = check_arcs(&document, &nodes, &ids)?;
     check_operations(&document, &nodes)?;
-    Ok(Ring { document, cluster, arcs, names, ids, nodes })
+    let moving = arcs.iter().any(|arc| arc.next.is_some());
+    Ok(Ring { document, cluster, arcs, names, ids, nodes, moving })
 }
 
 fn check_arcs(

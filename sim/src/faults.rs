@@ -9,8 +9,8 @@ use god_node::{
 use god_proto::{
     ring::Ring,
     v1::{
-        BeginOperationRequest, CancelOperationRequest, LeaveWish, RebalanceWish, ReplaceWish, ReweightWish,
-        Wish, wish,
+        BeginOperationRequest, CancelOperationRequest, LeaveWish, RebalanceWish, ReplaceWish, ReplicasWish,
+        ReweightWish, Wish, wish,
     },
 };
 use std::{fmt, sync::Arc, time::Duration};
@@ -47,6 +47,8 @@ pub enum Fault {
     Reweight { node: usize, tenths: u64 },
     /// What is uneven is made even.
     Rebalance,
+    /// A keyspace is to have another number of copies, and quorums that meet.
+    Replicas { keyspace: u32, replicas: u32 },
     /// The operation under way is undone.
     Cancel,
 }
@@ -89,6 +91,9 @@ impl fmt::Display for Fault {
                 write!(f, "node {} is to have weight {}", node + 1, *tenths as f64 / 10.0)
             }
             Fault::Rebalance => write!(f, "the cluster is to be made even"),
+            Fault::Replicas { keyspace, replicas } => {
+                write!(f, "keyspace {keyspace} is to have {replicas} copies")
+            }
             Fault::Cancel => write!(f, "what is under way is to be undone"),
         }
     }
@@ -112,6 +117,7 @@ impl Fault {
             Fault::Lost { .. } => "lost disks",
             Fault::Reweight { .. } => "re-weights",
             Fault::Rebalance => "rebalances",
+            Fault::Replicas { .. } => "numbers of copies",
             Fault::Cancel => "cancels",
         }
     }
@@ -133,11 +139,15 @@ pub fn draw(entropy: &Entropy, nodes: usize, settings: FaultSettings) -> Fault {
     let node = entropy.below(nodes as u64) as usize;
     let ms = 100 + entropy.below(3_000);
     if settings.changes && entropy.below(3) == 0 {
-        return match entropy.below(8) {
+        return match entropy.below(10) {
             0..3 => Fault::Leave { node },
             3 | 4 => Fault::Lost { node },
             5 => Fault::Reweight { node, tenths: 5 + entropy.below(16) },
             6 => Fault::Rebalance,
+            7 | 8 => Fault::Replicas {
+                keyspace: 1 + entropy.below(3) as u32,
+                replicas: 2 + entropy.below(nodes as u64 - 1) as u32,
+            },
             _ => Fault::Cancel,
         };
     }
@@ -247,6 +257,9 @@ pub async fn happen(world: Arc<World>, fault: Fault) {
             })
             .await;
         }
+        Fault::Replicas { keyspace, replicas } => {
+            change(&world, |ring| Some(copies(ring, keyspace, replicas))).await;
+        }
         Fault::Rebalance => change(&world, |_| Some(wish::Wish::Rebalance(RebalanceWish {}))).await,
         Fault::Cancel => {
             let Some(id) = world.ring().and_then(|ring| Some(ring.operations().first()?.id.clone())) else {
@@ -278,6 +291,16 @@ fn leave(world: &World, ring: &Ring, at: usize) -> Option<wish::Wish> {
     let node = number(world, ring, at)?;
     let most = ring.keyspaces().iter().map(|keyspace| keyspace.replicas as usize).max()?;
     (ring.nodes().len() > most).then_some(wish::Wish::Leave(LeaveWish { node, lost: false }))
+}
+
+/// The wish for another number of copies. Who read one of all goes on to do so, the others a majority.
+fn copies(ring: &Ring, keyspace: u32, replicas: u32) -> wish::Wish {
+    let found = ring.keyspaces().iter().find(|found| found.id == keyspace);
+    let one_of_all =
+        found.is_some_and(|found| found.write_quorum == found.replicas && found.read_quorum == 1);
+    let majority = replicas / 2 + 1;
+    let (write_quorum, read_quorum) = if one_of_all { (replicas, 1) } else { (majority, majority) };
+    wish::Wish::Replicas(ReplicasWish { keyspace, replicas, write_quorum, read_quorum })
 }
 
 /// Asks some node for an operation.

@@ -79,7 +79,8 @@ async fn recover(world: &World, is_so: impl Fn(&World) -> Result<(), String>) ->
         match is_so(world) {
             Ok(()) => return Ok(()),
             Err(problem) if Instant::now() >= deadline => {
-                return Err(format!("RECOVERY: {RECOVERY:?} after all was healed, {problem}"));
+                let events = world.trace.last(&[], SHOWN).join("\n");
+                return Err(format!("RECOVERY: {RECOVERY:?} after all was healed, {problem}\n{events}"));
             }
             Err(_) => sleep(Duration::from_millis(50)).await,
         }

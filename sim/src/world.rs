@@ -221,6 +221,7 @@ impl World {
                 sync_interval: Duration::from_secs(3),
                 tombstone_age: Duration::from_secs(3),
                 merge_interval: Duration::from_secs(2),
+                vote_after: Duration::from_secs(2),
                 ..UpkeepSettings::default()
             },
             ping_interval: Duration::from_millis(300),

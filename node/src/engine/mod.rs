@@ -177,11 +177,6 @@ pub trait Engine: Reader + Send + Sync {
     /// A consistent copy in a new directory, by hard links where that is possible.
     fn checkpoint(&self, to: PathBuf) -> Result<(), EngineError>;
 
-    /// Gives back the room of keys that were all removed, as far as that is cheap: whole files.
-    fn reclaim(&self, _: Table, _start: &[u8], _end: &[u8]) -> Result<(), EngineError> {
-        Ok(())
-    }
-
     /// Adds pairs, sorted by key and not there yet, faster than batches would.
     fn ingest(&self, table: Table, pairs: Vec<(Bytes, Bytes)>) -> Result<(), EngineError>;
 

@@ -303,7 +303,9 @@ fn or(asked: u32, default: u32) -> u32 {
 /// Whether the ring has the keyspace that is wished for.
 fn is_as_wished(ring: &Ring, wish: &v1::Keyspace) -> bool {
     ring.keyspace(&wish.name).is_some_and(|found| {
-        let as_found = v1::Keyspace { id: found.id, live: found.live, ..wish.clone() };
+        let (least_write_quorum, former) = (found.least_write_quorum, found.former.clone());
+        let as_found =
+            v1::Keyspace { id: found.id, live: found.live, least_write_quorum, former, ..wish.clone() };
         let quorum = |asked| or(asked, wish.replicas / 2 + 1);
         let (write_quorum, read_quorum) = (quorum(wish.write_quorum), quorum(wish.read_quorum));
         *found == v1::Keyspace { write_quorum, read_quorum, ..as_found }

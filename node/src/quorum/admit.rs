@@ -7,7 +7,7 @@ use god_proto::{
     position::{Position, PositionError},
     record::{Kind, Record},
     ring::{Ring, partitioner},
-    v1::{Call, Consistency, Keyspace, Level, Reason, Rejected, call, consistency},
+    v1::{Call, Consistency, Keyspace, Level, Reason, Rejected, Terms, call, consistency},
     version::Version,
 };
 
@@ -22,7 +22,7 @@ pub(super) struct Admitted {
     pub live: bool,
     pub position: Position,
     /// Replicas that must answer.
-    pub need: u32,
+    pub need: Need,
     pub timeout_ms: u32,
     pub what: What,
 }
@@ -79,7 +79,7 @@ pub(super) fn admit(ring: &Ring, call: Call, now_ms: u64) -> Result<Admitted, Re
 fn admitted(
     keyspace: &Keyspace,
     key: &[u8],
-    need: u32,
+    need: Need,
     timeout_ms: u32,
     what: What,
 ) -> Result<Admitted, Rejected> {
@@ -99,33 +99,56 @@ pub(super) fn find<'a>(ring: &'a Ring, name: &str) -> Result<&'a Keyspace, Rejec
 }
 
 /// Which default holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Use {
     Write,
     Read,
 }
 
+/// How many replicas of a set a call wants to hear from. What that comes to is decided anew under each ring that the call
+/// meets: while the number of copies changes, it is not the same for all arcs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Need {
+    Default(Use),
+    Count(u32),
+    Majority,
+    All,
+}
+
+impl Need {
+    /// Of a set with these quorums.
+    pub(super) fn of(self, terms: Terms) -> u32 {
+        match self {
+            Need::Default(Use::Write) => terms.write_quorum,
+            Need::Default(Use::Read) => terms.read_quorum,
+            Need::Count(count) => count,
+            Need::Majority => terms.replicas / 2 + 1,
+            Need::All => terms.replicas,
+        }
+    }
+}
+
 /// How many replicas must answer.
-pub(super) fn need(keyspace: &Keyspace, asked: Option<&Consistency>, of: Use) -> Result<u32, Rejected> {
+pub(super) fn need(keyspace: &Keyspace, asked: Option<&Consistency>, of: Use) -> Result<Need, Rejected> {
     let n = keyspace.replicas;
-    let (what, default) = match of {
-        Use::Write => ("write-quorum", keyspace.write_quorum),
-        Use::Read => ("read-quorum", keyspace.read_quorum),
+    let what = match of {
+        Use::Write => "write-quorum",
+        Use::Read => "read-quorum",
     };
     match asked.and_then(|asked| asked.level) {
-        None => Ok(default),
+        None => Ok(Need::Default(of)),
         Some(consistency::Level::Count(0)) => {
             Err(refuse(Reason::Invalid, format!("{what} is 0; at least one replica must answer")))
         }
         Some(consistency::Level::Count(count)) if count > n => {
             Err(refuse(Reason::Invalid, format!("{what} {count} exceeds replicas {n}")))
         }
-        Some(consistency::Level::Count(count)) => Ok(count),
+        Some(consistency::Level::Count(count)) => Ok(Need::Count(count)),
         Some(consistency::Level::Named(level)) => match Level::try_from(level) {
-            Ok(Level::Default) => Ok(default),
-            Ok(Level::One) => Ok(1),
-            Ok(Level::Quorum) => Ok(n / 2 + 1),
-            Ok(Level::All) => Ok(n),
+            Ok(Level::Default) => Ok(Need::Default(of)),
+            Ok(Level::One) => Ok(Need::Count(1)),
+            Ok(Level::Quorum) => Ok(Need::Majority),
+            Ok(Level::All) => Ok(Need::All),
             Err(_) => Err(refuse(
                 Reason::Invalid,
                 format!("consistency level {level} is not known to this version"),

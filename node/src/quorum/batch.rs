@@ -2,7 +2,7 @@
 
 use super::{
     Coordinator, Shared,
-    admit::{Admitted, What, admit, is_read},
+    admit::{Admitted, Need, What, admit, is_read},
     fan::{Scope, Short},
     read::{seen, too_large},
     refusal::{get_answer, later, not_initialised, refuse, ring_moves, write_answer},
@@ -34,7 +34,7 @@ const MESSAGE_BYTES: usize = 8 << 20;
 struct Job {
     slot: usize,
     position: Position,
-    need: u32,
+    need: Need,
     deadline: Instant,
     /// Calls for the same position go one after the other, as the batch has them.
     wave: u32,
@@ -47,7 +47,7 @@ enum Doing {
 }
 
 /// What jobs must share to travel in one message.
-type Group<'a> = (&'a [NodeId], Option<&'a [NodeId]>, bool, u32, Instant);
+type Group<'a> = (&'a [NodeId], Option<&'a [NodeId]>, KeyspaceId, bool, Need, Instant);
 
 type Answers = Vec<(usize, Answer)>;
 
@@ -152,14 +152,15 @@ impl Shared {
                 continue;
             };
             let write = matches!(job.what, Doing::Write { .. });
-            let group = (&arc.replicas[..], arc.next.as_deref(), write, job.need, job.deadline);
+            let (replicas, next) = (&arc.replicas[..], arc.next.as_deref());
+            let group = (replicas, next, arc.keyspace, write, job.need, job.deadline);
             groups.entry(group).or_insert_with(|| (arc, Vec::new())).1.push(job);
         }
         let mut messages = Vec::with_capacity(groups.len());
-        for ((_, _, write, need, deadline), (arc, jobs)) in groups {
-            let scope = Scope { ring: Arc::clone(ring), sets: Sets::of(arc), need, deadline };
+        for ((.., write, need, deadline), (arc, jobs)) in groups {
+            let scope = Scope { ring: Arc::clone(ring), sets: Sets::of(ring, arc, need), deadline };
             for jobs in chunks(jobs) {
-                messages.push(self.message(scope.clone(), write, jobs));
+                messages.push(self.message(scope.clone(), write, need, jobs));
             }
         }
         if messages.len() == 1
@@ -177,12 +178,18 @@ impl Shared {
     }
 
     /// Carries one message's jobs; gives answers, and what must go on under a newer ring.
-    async fn message(self: &Arc<Self>, scope: Scope, write: bool, jobs: Vec<Job>) -> (Answers, Vec<Job>) {
-        if write { self.write_jobs(scope, jobs).await } else { self.read_jobs(scope, jobs).await }
+    async fn message(
+        self: &Arc<Self>,
+        scope: Scope,
+        write: bool,
+        need: Need,
+        jobs: Vec<Job>,
+    ) -> (Answers, Vec<Job>) {
+        if write { self.write_jobs(scope, need, jobs).await } else { self.read_jobs(scope, jobs).await }
     }
 
-    async fn write_jobs(self: &Arc<Self>, scope: Scope, jobs: Vec<Job>) -> (Answers, Vec<Job>) {
-        let (need, deadline) = (scope.need, scope.deadline);
+    async fn write_jobs(self: &Arc<Self>, scope: Scope, need: Need, jobs: Vec<Job>) -> (Answers, Vec<Job>) {
+        let deadline = scope.deadline;
         let items = jobs
             .into_iter()
             .filter_map(|job| match job.what {

@@ -4,6 +4,7 @@
 
 use super::{
     Shared,
+    admit::Need,
     fan::{Scope, Short, strange},
     refusal::{later, not_initialised, ring_moves},
     scan::{Wanted, wire_range},
@@ -51,17 +52,17 @@ impl Shared {
     pub(super) async fn count_range(
         &self,
         range: PositionRange,
-        need: u32,
+        need: Need,
         deadline: Instant,
     ) -> Result<u64, Rejected> {
         let (mut total, mut left) = (0, vec![range]);
         for _ in 0..super::batch::MAX_RINGS {
             let ring = self.ring.get().ok_or_else(not_initialised)?;
             let parts = left.iter().flat_map(|range| {
-                ring.arcs_in(range).iter().map(|arc| (arc.range.intersect(range), Sets::of(arc)))
+                ring.arcs_in(range).iter().map(|arc| (arc.range.intersect(range), Sets::of(&ring, arc, need)))
             });
             let counts = parts.map(|(part, sets)| {
-                let scope = Scope { ring: Arc::clone(&ring), sets, need, deadline };
+                let scope = Scope { ring: Arc::clone(&ring), sets, deadline };
                 async move { (self.count_arc(&scope, part.clone()).await, part) }
             });
             let counts: Vec<_> = counts.collect();
@@ -134,7 +135,9 @@ impl Shared {
         };
         let said = self.gather(scope, &[], body, |reply| decode(reply, ranges.len())).await?;
         let compared = (0..ranges.len()).map(|at| {
-            let mut sums = said.iter().filter_map(|(member, sums)| Some((*member, sums.get(at)?)));
+            // Those who only come to be replicas confirm the ring by answering. What they have is not all yet.
+            let full = || said.iter().filter(|(member, _)| scope.sets.replicas() & 1 << *member != 0);
+            let mut sums = full().filter_map(|(member, sums)| Some((*member, sums.get(at)?)));
             let Some((first, reference)) = sums.next() else { return Sum::Torn { member: 0, entries: 0 } };
             let (mut alike, mut most) = (true, (first, reference.entries));
             for (member, sum) in sums {
@@ -144,7 +147,7 @@ impl Shared {
                 }
             }
             if alike {
-                let members = said.iter().map(|(member, _)| *member).collect();
+                let members = full().map(|(member, _)| *member).collect();
                 Sum::Alike { members, live_keys: reference.live_keys }
             } else {
                 metrics::counter!("god_quorum_torn_ranges_total").increment(1);
@@ -162,7 +165,7 @@ impl Shared {
         member: usize,
     ) -> Result<Option<(PositionRange, PositionRange)>, Short> {
         let prefer: Vec<NodeId> = scope.nodes(std::iter::once(member));
-        let one = Scope { need: 1, ..scope.clone() };
+        let one = Scope { sets: scope.sets.any_one(), ..scope.clone() };
         let body = || request::Body::Split(peer::Split { range: Some(wire_range(range)), as_stored: false });
         let decode = |reply| match reply {
             response::Body::Split(done) => Ok(Position::from_bytes(done.position)),

@@ -32,9 +32,8 @@ pub(super) type Reply = Result<response::Body, CallError>;
 #[derive(Clone)]
 pub(super) struct Scope {
     pub ring: Arc<Ring>,
+    /// Whom, and how many of each set must answer.
     pub sets: Sets,
-    /// Replicas of each set that must answer.
-    pub need: u32,
     pub deadline: Instant,
 }
 
@@ -177,7 +176,7 @@ impl Shared {
         body: impl Fn() -> request::Body,
         decode: impl Fn(response::Body) -> Result<T, CallError>,
     ) -> Result<Vec<(usize, T)>, Short> {
-        let mut hunt = Hunt::new(&scope.sets, scope.need, self.order(&scope.sets, prefer));
+        let mut hunt = Hunt::new(&scope.sets, self.order(&scope.sets, prefer));
         let (reachable, shortfall) = hunt.reachable();
         if !reachable {
             return Err(Short::Failed(unreachable(shortfall)));
@@ -185,7 +184,7 @@ impl Shared {
         let left = || scope.deadline.saturating_duration_since(Instant::now());
         let mut calls = FuturesUnordered::new();
         let mut hedges: Vec<(Instant, usize)> = Vec::new();
-        let mut answers = Vec::with_capacity(scope.need as usize);
+        let mut answers = Vec::new();
         let mut failures = Failures::default();
         let mut pushed: Mask = 0;
         let timer = sleep_until(scope.deadline);

@@ -7,7 +7,6 @@ use super::sets::{Mask, Sets, bits};
 #[derive(Debug)]
 pub(super) struct Hunt<'a> {
     sets: &'a Sets,
-    need: u32,
     /// Members that may be asked, best first.
     order: Vec<usize>,
     asked: Mask,
@@ -16,8 +15,8 @@ pub(super) struct Hunt<'a> {
 }
 
 impl<'a> Hunt<'a> {
-    pub(super) fn new(sets: &'a Sets, need: u32, order: Vec<usize>) -> Hunt<'a> {
-        Hunt { sets, need, order, asked: 0, pending: 0, answered: 0 }
+    pub(super) fn new(sets: &'a Sets, order: Vec<usize>) -> Hunt<'a> {
+        Hunt { sets, order, asked: 0, pending: 0, answered: 0 }
     }
 
     /// Whom to ask now, so that the answers under way could make a quorum; none where they could already.
@@ -25,7 +24,7 @@ impl<'a> Hunt<'a> {
         let mut out = Vec::new();
         for &at in &self.order {
             let hoped = self.answered | self.pending;
-            if self.asked & 1 << at == 0 && self.sets.helps(hoped, 1 << at, self.need) {
+            if self.asked & 1 << at == 0 && self.sets.helps(hoped, 1 << at) {
                 self.asked |= 1 << at;
                 self.pending |= 1 << at;
                 out.push(at);
@@ -37,7 +36,7 @@ impl<'a> Hunt<'a> {
     /// Whom to ask in place of a slow one, while it goes on.
     pub(super) fn hedge(&mut self, slow: usize) -> Option<usize> {
         let hoped = (self.answered | self.pending) & !(1 << slow);
-        let fresh = |at: &&usize| self.asked & 1 << **at == 0 && self.sets.helps(hoped, 1 << **at, self.need);
+        let fresh = |at: &&usize| self.asked & 1 << **at == 0 && self.sets.helps(hoped, 1 << **at);
         let at = *self.order.iter().find(fresh)?;
         self.asked |= 1 << at;
         self.pending |= 1 << at;
@@ -55,23 +54,23 @@ impl<'a> Hunt<'a> {
 
     /// Whether the answers make a quorum.
     pub(super) fn is_done(&self) -> bool {
-        self.sets.enough(self.answered, self.need)
+        self.sets.enough(self.answered)
     }
 
     /// Whether they can still come to. Ask [`Hunt::ask`] first.
     pub(super) fn has_hope(&self) -> bool {
-        self.sets.enough(self.answered | self.pending, self.need)
+        self.sets.enough(self.answered | self.pending)
     }
 
     /// Answers there are, and are needed.
     pub(super) fn shortfall(&self) -> (u32, u32) {
-        self.sets.shortfall(self.answered, self.need)
+        self.sets.shortfall(self.answered)
     }
 
     /// Whether enough may be asked at all.
     pub(super) fn reachable(&self) -> (bool, (u32, u32)) {
         let all = self.order.iter().map(|at| 1 << at).sum();
-        (self.sets.enough(all, self.need), self.sets.shortfall(all, self.need))
+        (self.sets.enough(all), self.sets.shortfall(all))
     }
 
     /// Who is under way.
@@ -86,8 +85,8 @@ mod tests {
 
     #[test]
     fn no_more_replicas_are_asked_than_are_needed() {
-        let sets = sets(&[1, 2, 3], None);
-        let mut hunt = Hunt::new(&sets, 2, vec![2, 0, 1]);
+        let sets = sets(&[1, 2, 3], None, 2);
+        let mut hunt = Hunt::new(&sets, vec![2, 0, 1]);
         assert_eq!(hunt.ask(), [2, 0]);
         assert!(hunt.ask().is_empty());
         hunt.answered(0);
@@ -97,8 +96,8 @@ mod tests {
 
     #[test]
     fn one_that_fails_is_replaced_until_none_is_left() {
-        let sets = sets(&[1, 2, 3], None);
-        let mut hunt = Hunt::new(&sets, 2, vec![0, 1, 2]);
+        let sets = sets(&[1, 2, 3], None, 2);
+        let mut hunt = Hunt::new(&sets, vec![0, 1, 2]);
         hunt.ask();
         hunt.failed(0);
         assert_eq!(hunt.ask(), [2]);
@@ -112,8 +111,8 @@ mod tests {
 
     #[test]
     fn a_slow_one_is_hedged_and_may_still_win() {
-        let sets = sets(&[1, 2, 3], None);
-        let mut hunt = Hunt::new(&sets, 2, vec![0, 1, 2]);
+        let sets = sets(&[1, 2, 3], None, 2);
+        let mut hunt = Hunt::new(&sets, vec![0, 1, 2]);
         hunt.ask();
         hunt.answered(0);
         assert_eq!(hunt.hedge(1), Some(2));
@@ -125,9 +124,9 @@ mod tests {
 
     #[test]
     fn both_sets_of_an_arc_that_changes_hands_are_asked() {
-        let sets = sets(&[1, 2, 3], Some(&[3, 4, 5]));
-        let mut hunt = Hunt::new(&sets, 2, vec![0, 1, 2, 3, 4]);
+        let sets = sets(&[1, 2, 3], Some(&[3, 4, 5]), 2);
+        let mut hunt = Hunt::new(&sets, vec![0, 1, 2, 3, 4]);
         let asked: Mask = hunt.ask().iter().map(|at| 1 << at).sum();
-        assert!(sets.enough(asked, 2));
+        assert!(sets.enough(asked));
     }
 }

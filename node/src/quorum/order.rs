@@ -2,7 +2,7 @@
 
 use super::{
     Coordinator, Shared,
-    admit::{Use, find, invalid, need},
+    admit::{Need, Use, find, invalid, need},
     count::{LIST_BELOW, MAX_CUTS, Sum},
     fan::{Scope, Short, strange},
     refusal::{later, not_initialised, ring_moves},
@@ -34,7 +34,7 @@ const MAX_TRIES: u64 = 16;
 struct Asked {
     keyspace: KeyspaceId,
     partitioner: Partitioner,
-    need: u32,
+    need: Need,
     deadline: Instant,
 }
 
@@ -131,8 +131,7 @@ impl Shared {
             let ring = self.ring.get().ok_or_else(not_initialised)?;
             let Some(arc) = ring.arc_at(position) else { return Ok(None) };
             let scope = Scope {
-                sets: Sets::of(arc),
-                need: asked.need,
+                sets: Sets::of(&ring, arc, asked.need),
                 deadline: asked.deadline,
                 ring: Arc::clone(&ring),
             };
@@ -163,8 +162,8 @@ impl Shared {
         let counts: Vec<_> = arcs
             .iter()
             .map(|arc| {
-                let (need, deadline) = (asked.need, asked.deadline);
-                let scope = Scope { ring: Arc::clone(&ring), sets: Sets::of(arc), need, deadline };
+                let (sets, deadline) = (Sets::of(&ring, arc, asked.need), asked.deadline);
+                let scope = Scope { ring: Arc::clone(&ring), sets, deadline };
                 async move {
                     let count = self.count_arc(&scope, arc.range.clone()).await;
                     count.map(|count| (count, scope, arc.range.clone()))

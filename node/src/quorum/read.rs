@@ -111,7 +111,7 @@ impl Shared {
         // A position that only some had room for goes with the rest.
         while let Some(last) = polls.last()
             && polls.len() > 1
-            && !scope.sets.enough(last.asked, scope.need)
+            && !scope.sets.enough(last.asked)
         {
             polls.pop();
         }
@@ -160,8 +160,7 @@ impl Shared {
             (0..torn.len()).filter(|index| torn.get(*index).is_some_and(|at| !held(*at))).collect()
         };
         let settled = |polls: &[Poll]| {
-            torn.iter()
-                .all(|at| polls.get(*at).is_some_and(|poll| scope.sets.enough(poll.holders, scope.need)))
+            torn.iter().all(|at| polls.get(*at).is_some_and(|poll| scope.sets.enough(poll.holders)))
         };
 
         let contacted: Mask = said.iter().map(|(member, _)| 1 << *member).sum();
@@ -234,7 +233,7 @@ impl Shared {
         }
         let held = torn.iter().filter_map(|at| polls.get(*at)).map(|poll| poll.holders);
         let worst = held.min_by_key(|holders| holders.count_ones()).unwrap_or(0);
-        let (is, needed) = scope.sets.shortfall(worst, scope.need);
+        let (is, needed) = scope.sets.shortfall(worst);
         let because = failures.because();
         let message =
             format!("{is} of {needed} replicas needed hold the newest record, and repair failed{because}");

@@ -2,7 +2,7 @@
 
 use super::{
     Coordinator, Shared,
-    admit::{Use, find, invalid, need},
+    admit::{Need, Use, find, invalid, need},
     fan::{Scope, Short, strange},
     merge::{Merged, Page, check, merge},
     refusal::{not_initialised, refuse, ring_moves},
@@ -40,7 +40,7 @@ struct Scan {
     reverse: bool,
     keys_only: bool,
     limit: u32,
-    need: u32,
+    need: Need,
     deadline: Instant,
     /// What is left to scan.
     range: PositionRange,
@@ -88,8 +88,7 @@ impl Shared {
             let part = arc.range.intersect(&scan.range);
             let scope = Scope {
                 ring: Arc::clone(&ring),
-                sets: Sets::of(arc),
-                need: scan.need,
+                sets: Sets::of(&ring, arc, scan.need),
                 deadline: scan.deadline,
             };
             let wanted = Wanted {

@@ -89,11 +89,11 @@ impl Tally {
     }
 
     /// The outcome, as soon as nothing can change it.
-    pub(super) fn decide(&self, sets: &Sets, need: u32) -> Option<Outcome> {
-        if sets.enough(self.acks, need) {
+    pub(super) fn decide(&self, sets: &Sets) -> Option<Outcome> {
+        if sets.enough(self.acks) {
             return Some(Outcome::Committed { acks: self.acks.count_ones() });
         }
-        if sets.enough(self.acks | self.pending, need) {
+        if sets.enough(self.acks | self.pending) {
             return None;
         }
         // The quorum is out of reach.
@@ -119,16 +119,16 @@ mod tests {
     fn three() -> (Sets, Tally) {
         let mut tally = Tally::default();
         tally.begin(0b111, 0);
-        (sets(&[1, 2, 3], None), tally)
+        (sets(&[1, 2, 3], None, 2), tally)
     }
 
     #[test]
     fn a_write_is_committed_when_the_quorum_is_reached_and_not_before() {
         let (sets, mut tally) = three();
         tally.acked(0b001);
-        assert_eq!(tally.decide(&sets, 2), None);
+        assert_eq!(tally.decide(&sets), None);
         tally.acked(0b100);
-        assert_eq!(tally.decide(&sets, 2), Some(Outcome::Committed { acks: 2 }));
+        assert_eq!(tally.decide(&sets), Some(Outcome::Committed { acks: 2 }));
     }
 
     #[test]
@@ -136,12 +136,12 @@ mod tests {
         let (sets, mut tally) = three();
         tally.failed(0b001, false);
         tally.failed(0b010, false);
-        assert_eq!(tally.decide(&sets, 2), None, "the third may have written");
+        assert_eq!(tally.decide(&sets), None, "the third may have written");
         let mut refused = tally.clone();
         refused.failed(0b100, false);
-        assert_eq!(refused.decide(&sets, 2), Some(Outcome::Rejected));
+        assert_eq!(refused.decide(&sets), Some(Outcome::Rejected));
         tally.failed(0b100, true);
-        assert_eq!(tally.decide(&sets, 2), Some(Outcome::Unknown { acks: 0 }));
+        assert_eq!(tally.decide(&sets), Some(Outcome::Unknown { acks: 0 }));
     }
 
     #[test]
@@ -149,22 +149,23 @@ mod tests {
         let (sets, mut tally) = three();
         tally.acked(0b001);
         tally.failed(0b010, false);
-        assert_eq!(tally.decide(&sets, 2), None);
+        assert_eq!(tally.decide(&sets), None);
         tally.failed(0b100, false);
-        assert_eq!(tally.decide(&sets, 2), Some(Outcome::Unknown { acks: 1 }));
+        assert_eq!(tally.decide(&sets), Some(Outcome::Unknown { acks: 1 }));
     }
 
     #[test]
     fn acknowledgements_of_an_older_round_do_not_count_but_leave_the_write_open() {
-        let (sets, mut tally) = three();
+        let (_, mut tally) = three();
+        let sets = sets(&[1, 2, 3], None, 1);
         tally.acked(0b001);
         tally.superseded(0b010);
         tally.begin(0b111, 0);
-        assert_eq!(tally.decide(&sets, 1), None);
+        assert_eq!(tally.decide(&sets), None);
         for who in [0b001, 0b010, 0b100] {
             tally.failed(who, false);
         }
-        assert_eq!(tally.decide(&sets, 1), Some(Outcome::Unknown { acks: 0 }));
+        assert_eq!(tally.decide(&sets), Some(Outcome::Unknown { acks: 0 }));
     }
 
     #[test]
@@ -183,6 +184,6 @@ mod tests {
         for who in [0b001, 0b010, 0b100] {
             tally.superseded(who);
         }
-        assert_eq!(tally.decide(&sets, 2), Some(Outcome::Rejected));
+        assert_eq!(tally.decide(&sets), Some(Outcome::Rejected));
     }
 }

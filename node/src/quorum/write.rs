@@ -166,9 +166,9 @@ impl Flight {
     async fn begin(&mut self, which: Vec<u32>) {
         let reachable = self.shared.reachable(&self.scope.sets);
         let missed = self.scope.sets.all() & !reachable;
-        let enough = self.scope.sets.enough(reachable, self.scope.need);
+        let enough = self.scope.sets.enough(reachable);
         if !enough {
-            let refusal = unreachable(self.scope.sets.shortfall(reachable, self.scope.need));
+            let refusal = unreachable(self.scope.sets.shortfall(reachable));
             for at in which {
                 self.give_up(at as usize, &refusal);
             }
@@ -251,7 +251,7 @@ impl Flight {
             let at = *write as usize;
             if let Some(write) = self.writes.get(at)
                 && write.outcome.is_none()
-                && let Some(outcome) = write.tally.decide(&self.scope.sets, self.scope.need)
+                && let Some(outcome) = write.tally.decide(&self.scope.sets)
                 // One that is stamped again has another chance.
                 && (matches!(outcome, Outcome::Committed { .. }) || !newer.contains(&(at as u32)))
             {
@@ -330,7 +330,7 @@ impl Flight {
                 }
             }
         } else if write.refusal.is_none() {
-            let shortfall = self.scope.sets.shortfall(0, self.scope.need);
+            let shortfall = self.scope.sets.shortfall(0);
             let refusal = if write.tally.round() >= MAX_ROUNDS {
                 later(Reason::Busy, "it met a newer write each time it was stamped", 0)
             } else {
@@ -349,7 +349,7 @@ impl Flight {
                     write_reply::Outcome::Committed(Committed { version, acks })
                 }
                 Some(Outcome::Unknown { acks }) => {
-                    let (_, needed) = self.scope.sets.shortfall(0, self.scope.need);
+                    let (_, needed) = self.scope.sets.shortfall(0);
                     let because = match &write.refusal {
                         Some(refusal) => format!("; {}", refusal.message),
                         None => self.failures.because(),

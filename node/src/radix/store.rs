@@ -130,12 +130,10 @@ impl Store {
         Ok(PositionRange { start: end, end: range.end.clone() })
     }
 
-    /// Gives back the room of a range of which all was removed. Cost: low; whole files go.
-    pub async fn reclaim(&self, range: &PositionRange) -> Result<(), EngineError> {
-        let (engine, range) = (Arc::clone(&self.engine), range.clone());
-        self.offload
-            .run(move || engine.reclaim(Table::Data, range.start.as_bytes(), range.end.as_bytes()))
-            .await
+    /// Everything that was written before is synced when this returns, whatever the durability.
+    pub async fn sync(&self) -> Result<(), EngineError> {
+        let engine = Arc::clone(&self.engine);
+        self.offload.run(move || engine.sync()).await
     }
 
     /// What stands at a position. Waits for the disk only where it must.

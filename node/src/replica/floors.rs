@@ -159,8 +159,8 @@ pub struct Floors {
     engine: Arc<dyn Engine>,
     offload: Offload,
     spans: RwLock<Spans>,
-    /// One raise at a time: memory and disk change alike.
-    raising: tokio::sync::Mutex<()>,
+    /// What is surely on the disk. One raise at a time: memory and disk change alike.
+    synced: tokio::sync::Mutex<BTreeMap<Bytes, (Bytes, Floor)>>,
 }
 
 impl Floors {
@@ -176,7 +176,8 @@ impl Floors {
             spans.highest = spans.highest.max(floor.promised);
             spans.spans.insert(start, (end, floor));
         }
-        Ok(Floors { engine, offload, spans: RwLock::new(spans), raising: tokio::sync::Mutex::new(()) })
+        let synced = tokio::sync::Mutex::new(spans.spans.clone());
+        Ok(Floors { engine, offload, spans: RwLock::new(spans), synced })
     }
 
     /// What holds at a position.
@@ -202,18 +203,22 @@ impl Floors {
 
     /// Raises a range. When it returns, that is synced to the disk.
     pub async fn raise(&self, range: &PositionRange, to: Floor) -> Result<(), EngineError> {
-        let _turn = self.raising.lock().await;
+        let mut synced = self.synced.lock().await;
         let (start, end) = (range.start.clone().into_bytes(), range.end.clone().into_bytes());
         let mut next = self.spans.read().clone();
         next.raise(&start, &end, to);
-        let batch = difference(&self.spans.read().spans, &next.spans);
+        // Beside the disk and not beside memory: a raise that failed, or was cancelled, is owed still.
+        let batch = difference(&synced, &next.spans);
         if batch.is_empty() {
             return Ok(());
         }
+        let spans = next.spans.clone();
         // Taken in first: what is refused too early is stamped again, what is taken too late would be lost.
         *self.spans.write() = next;
         let engine = Arc::clone(&self.engine);
-        self.offload.run(move || engine.commit(batch).and_then(|()| engine.sync())).await
+        self.offload.run(move || engine.commit(batch).and_then(|()| engine.sync())).await?;
+        *synced = spans;
+        Ok(())
     }
 }
 

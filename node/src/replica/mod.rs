@@ -215,7 +215,6 @@ impl Replica {
             }
             rest = self.store.drop_some(&rest).await?;
         }
-        self.store.reclaim(range).await?;
         Ok(true)
     }
 

@@ -136,7 +136,9 @@ pub fn join(ring: &Ring, joiner: &Joiner) -> Result<Option<Ring>, ChangeError> {
     }
     let number = document.next_node;
     document.next_node += 1;
-    document.nodes.push(member(number, joiner)?);
+    let live = document.keyspaces.iter().any(|keyspace| keyspace.live);
+    let waits = live && !joiner.takes_part;
+    document.nodes.push(Member { waits, ..member(number, joiner)? });
     document.voters = choose_voters(&document.nodes, &document.voters);
     let empty: Vec<u32> =
         document.keyspaces.iter().filter(|keyspace| !keyspace.live).map(|it| it.id).collect();
@@ -145,7 +147,7 @@ pub fn join(ring: &Ring, joiner: &Joiner) -> Result<Option<Ring>, ChangeError> {
         deal(&mut document, id, &splits);
     }
     let ring = Ring::new(document)?;
-    if joiner.takes_part && ring.keyspaces().iter().any(|keyspace| keyspace.live) {
+    if joiner.takes_part && live {
         return Ok(Some(with_join(&ring, number)?));
     }
     Ok(Some(ring))
@@ -243,6 +245,36 @@ pub fn choose_voters(nodes: &[Member], present: &[u32]) -> Vec<u32> {
     voters
 }
 
+/// The ring in which another node decides in place of a voter that is gone, from a zone with the fewest of them. `None`:
+/// it is none, or nobody can take its place. One at a time: more are up in the new set than were in the old one, which
+/// must decide this.
+pub fn replace_voter(
+    ring: &Ring,
+    gone: NodeId,
+    is_up: impl Fn(NodeId) -> bool,
+) -> Result<Option<Ring>, ChangeError> {
+    if !ring.voters().any(|voter| voter == gone) {
+        return Ok(None);
+    }
+    let mut document = next(ring);
+    document.voters.retain(|voter| *voter != gone.0);
+    let is_voter = |node: &Member| document.voters.contains(&node.number);
+    let in_zone = |zone: &str| ring.nodes().iter().filter(|node| is_voter(node) && node.zone == zone).count();
+    let may = |node: &&Member| {
+        node.state() == MemberState::Active
+            && !is_voter(node)
+            && node.number != gone.0
+            && is_up(NodeId(node.number))
+    };
+    let Some(best) = ring.nodes().iter().filter(may).min_by_key(|node| (in_zone(&node.zone), node.number))
+    else {
+        return Ok(None);
+    };
+    document.voters.push(best.number);
+    document.voters.sort_unstable();
+    Ok(Some(Ring::new(document)?))
+}
+
 /// Arcs with fewer copies than their keyspace asks for, or with a copy on a node that is not up: which, how many are
 /// up, and how many there should be.
 pub fn under_replicated(ring: &Ring, is_up: impl Fn(NodeId) -> bool) -> Vec<(ArcId, usize, usize)> {
@@ -296,6 +328,7 @@ fn member(number: u32, joiner: &Joiner) -> Result<Member, ChangeError> {
         zone: joiner.zone.clone(),
         weight: *weight,
         state: MemberState::Active.into(),
+        waits: false,
         version: joiner.version.clone(),
     })
 }
@@ -419,6 +452,27 @@ mod tests {
                 .unwrap();
         }
         golden("growing", &shown);
+    }
+
+    #[test]
+    fn a_voter_that_is_gone_gives_its_vote_to_a_node_that_is_up() {
+        let mut ring = founded();
+        for (number, zone) in [(2, "a"), (3, "b"), (4, "b"), (5, "a")] {
+            ring = joined(&ring, &joiner(number, zone, 1.0));
+        }
+        // Of five all decide. With four, one does not.
+        assert_eq!(replace_voter(&ring, NodeId(2), |_| true), Ok(None), "nobody is left who could");
+        let mut document = next(&ring);
+        document.voters = vec![1, 2, 3];
+        let ring = Ring::new(document).unwrap();
+        let voters = |gone, is_up: &dyn Fn(NodeId) -> bool| {
+            replace_voter(&ring, NodeId(gone), is_up).unwrap().map(|ring| ring.document().voters.clone())
+        };
+        assert_eq!(voters(3, &|_| true), Some(vec![1, 2, 4]), "its zone has no other one");
+        assert_eq!(voters(1, &|_| true), Some(vec![2, 3, 4]));
+        assert_eq!(voters(1, &|node| node.0 != 4), Some(vec![2, 3, 5]));
+        assert_eq!(voters(1, &|_| false), None);
+        assert_eq!(voters(4, &|_| true), None, "it is no voter");
     }
 
     #[test]

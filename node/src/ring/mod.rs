@@ -13,8 +13,8 @@ mod transition_tests;
 
 pub use allocate::allocate;
 pub use change::{
-    ChangeError, Founding, Joiner, choose_voters, create_keyspace, found, join, mark_live, shares,
-    under_replicated,
+    ChangeError, Founding, Joiner, choose_voters, create_keyspace, found, join, mark_live, replace_voter,
+    shares, under_replicated,
 };
 pub use current::CurrentRing;
 pub use planner::{

@@ -8,7 +8,7 @@
 use super::change::{ChangeError, choose_voters};
 use god_proto::{
     ids::NodeId,
-    ring::Ring,
+    ring::{Ring, quorums},
     v1::{MemberState, RecoveryRisk},
 };
 use std::collections::BTreeSet;
@@ -83,7 +83,7 @@ fn risks(ring: &Ring, lost: &BTreeSet<NodeId>) -> Vec<RecoveryRisk> {
             risk.arcs += 1;
             if gone == arc.replicas.len() {
                 risk.arcs_gone += 1;
-            } else if gone >= keyspace.write_quorum as usize {
+            } else if gone >= quorums(keyspace, arc.replicas.len()).least_write_quorum as usize {
                 risk.arcs_at_risk += 1;
             }
         }

@@ -12,11 +12,11 @@ use super::{
 use god_proto::{
     ids::{ArcId, KeyspaceId, NodeId},
     position::Position,
-    ring::{MAX_ENDED, MAX_OPERATIONS, Ring, check_keyspace, check_operation_id},
+    ring::{MAX_ENDED, MAX_OPERATIONS, Ring, check_keyspace, check_operation_id, quorums},
     v1::{
-        Arc, Departure, EndedOperation, JoinWish, Keyspace, LeaveWish, MemberState, Move, Operation,
-        OperationPhase, RebalanceWish, ReplaceWish, ReplicasWish, ReweightWish, RezoneWish, RingDocument,
-        Transition, Wish, wish,
+        Arc, Departure, EndedOperation, JoinWish, LeaveWish, MemberState, Move, Operation, OperationPhase,
+        RebalanceWish, ReplaceWish, ReplicasWish, ReweightWish, RezoneWish, RingDocument, Terms, Transition,
+        Wish, wish,
     },
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -72,7 +72,9 @@ pub fn begin(ring: &Ring, id: &str, wish: &Wish) -> Result<Option<Ring>, ChangeE
             .operations()
             .iter()
             .find(|other| other.wish.as_ref().is_some_and(|wish| nodes_of(wish).contains(&node)));
-        if let Some(other) = other.filter(|_| gone != Some(node)) {
+        // What goes back ends where it is when data are gone: perhaps it waits for the very node that is gone.
+        let ends = |other: &Operation| gone.is_some() && other.phase() == OperationPhase::Cancelling;
+        if let Some(other) = other.filter(|other| gone != Some(node) && !ends(other)) {
             return Err(ChangeError::Exists(format!(
                 "operation {} on node {node} is under way; wait for it, or run `god ring cancel {}`",
                 other.id, other.id
@@ -82,7 +84,7 @@ pub fn begin(ring: &Ring, id: &str, wish: &Wish) -> Result<Option<Ring>, ChangeE
     let mut document = next(ring);
     let at = match gone {
         Some(node) => {
-            make_way(&mut document, node);
+            make_way(ring, &mut document, node)?;
             0
         }
         None => document.operations.len(),
@@ -97,34 +99,101 @@ pub fn begin(ring: &Ring, id: &str, wish: &Wish) -> Result<Option<Ring>, ChangeE
     Ok(Some(Ring::new(document)?))
 }
 
-/// OVERLAP: reads after the change meet writes of before it. Such a write is on W of the N old copies, and on every one
-/// that is added, as that copies from all but W - 1 of them; of those that go, all may have had it.
+/// OVERLAP, where the number of copies stays: reads after the change meet writes of before it, which are on as few as the
+/// least write quorum of the copies. (Where that number changes, every member of the new set copies before it takes
+/// over.)
 fn overlaps(ring: &Ring, wish: &ReplicasWish) -> Result<(), ChangeError> {
     let Some(old) = ring.keyspace_by_id(KeyspaceId(wish.keyspace)) else {
         return Err(ChangeError::Invalid(format!("there is no keyspace {}", wish.keyspace)));
     };
-    if old.live && wish.read_quorum + old.write_quorum <= old.replicas {
+    let same = (old.replicas, old.write_quorum, old.read_quorum);
+    if same == (wish.replicas, wish.write_quorum, wish.read_quorum) {
+        return Ok(());
+    }
+    let is_there = |terms: &Terms| terms.replicas == wish.replicas;
+    let terms = match old.former.iter().find(|terms| is_there(terms)) {
+        Some(terms) => *terms,
+        None if old.replicas == wish.replicas => quorums(old, old.replicas as usize),
+        None => return Ok(()),
+    };
+    if old.live && wish.read_quorum + terms.least_write_quorum <= terms.replicas {
         return Err(ChangeError::Invalid(format!(
             "writes of before are on as few as {} of {} copies, and {} may miss all of these: ask for a read quorum of \
              {} or more",
-            old.write_quorum,
-            old.replicas,
+            terms.least_write_quorum,
+            terms.replicas,
             wish.read_quorum,
-            old.replicas + 1 - old.write_quorum
+            terms.replicas + 1 - terms.least_write_quorum
         )));
     }
     Ok(())
 }
 
-/// Copies that are gone are made up for first. What is under way stops where it is, and is planned anew afterwards;
-/// what was asked of the node itself has no sense any more.
-fn make_way(document: &mut RingDocument, gone: NodeId) {
-    let about =
-        |operation: &&Operation| operation.wish.as_ref().is_some_and(|wish| nodes_of(wish).contains(&gone));
-    let senseless: Vec<String> =
-        document.operations.iter().filter(about).map(|operation| operation.id.clone()).collect();
-    for id in senseless {
-        end(document, &id, false, &format!("the data of node {gone} are gone"));
+/// Gives a keyspace other quorums. Arcs that have the number of copies of before keep those of before.
+fn take_terms(document: &mut RingDocument, wish: ReplicasWish) -> Result<(), ChangeError> {
+    let widths: BTreeSet<usize> = widths(document, wish.keyspace);
+    let Some(keyspace) = document.keyspaces.iter_mut().find(|keyspace| keyspace.id == wish.keyspace) else {
+        return Err(ChangeError::Invalid(format!("there is no keyspace {}", wish.keyspace)));
+    };
+    let was = quorums(keyspace, keyspace.replicas as usize);
+    let mut known = std::mem::take(&mut keyspace.former);
+    known.push(was);
+    // Where arcs have that number of copies already, what is on them counts.
+    let there = known.extract_if(.., |terms| terms.replicas == wish.replicas).last();
+    let least = there.map_or(wish.write_quorum, |there| there.least_write_quorum.min(wish.write_quorum));
+    // Arcs of no known number of copies keep what holds for all.
+    let is_known = |width: &usize| {
+        let width = *width as u32;
+        width == wish.replicas || known.iter().any(|terms| terms.replicas == width)
+    };
+    if widths.iter().all(is_known) {
+        known.retain(|terms| widths.contains(&(terms.replicas as usize)));
+    }
+    keyspace.former = known;
+    keyspace.replicas = wish.replicas;
+    keyspace.write_quorum = wish.write_quorum;
+    keyspace.read_quorum = wish.read_quorum;
+    keyspace.least_write_quorum = if least == wish.write_quorum { 0 } else { least };
+    check_keyspace(keyspace).map_err(ChangeError::Invalid)
+}
+
+/// How many copies arcs of a keyspace have, or are about to have.
+fn widths(document: &RingDocument, keyspace: u32) -> BTreeSet<usize> {
+    let of = |arc: &&Arc| Position::from_bytes(arc.start.clone()).keyspace() == Some(KeyspaceId(keyspace));
+    let sizes = |arc: &Arc| {
+        let next = arc.transition.as_ref().map(|transition| transition.next.len());
+        std::iter::once(arc.replicas.len()).chain(next)
+    };
+    document.arcs.iter().filter(of).flat_map(sizes).collect()
+}
+
+/// Forgets the quorums of numbers of copies that no arc has any more.
+fn forget_terms(document: &mut RingDocument, keyspace: u32) {
+    let widths = widths(document, keyspace);
+    if let Some(keyspace) = document.keyspaces.iter_mut().find(|it| it.id == keyspace)
+        && widths.iter().all(|width| *width as u32 == keyspace.replicas)
+    {
+        keyspace.former.clear();
+    }
+}
+
+/// Copies that are gone are made up for first. What is under way stops where it is, and is planned anew afterwards; what
+/// goes back ends there; what was asked of the node itself has no sense any more.
+fn make_way(ring: &Ring, document: &mut RingDocument, gone: NodeId) -> Result<(), ChangeError> {
+    for operation in ring.operations() {
+        let wish = operation.wish.clone().unwrap_or_default();
+        if !nodes_of(&wish).contains(&gone) {
+            if operation.phase() == OperationPhase::Cancelling {
+                bring_back(ring, document, &operation.id)?;
+                end(document, &operation.id, true, "");
+            }
+            continue;
+        }
+        // One that was to be replaced by the node that is gone stays. The node itself gets nothing back.
+        if retires(&wish).is_some_and(|old| old != gone) {
+            bring_back(ring, document, &operation.id)?;
+        }
+        end(document, &operation.id, false, &format!("the data of node {gone} are gone"));
     }
     for operation in &mut document.operations {
         if operation.phase() == OperationPhase::Moving {
@@ -135,6 +204,7 @@ fn make_way(document: &mut RingDocument, gone: NodeId) {
     for arc in &mut document.arcs {
         arc.transition = None;
     }
+    Ok(())
 }
 
 /// The node whose data an operation takes for gone.
@@ -190,6 +260,12 @@ pub fn start(ring: &Ring, id: &str, plan: &Plan) -> Result<Option<Ring>, ChangeE
         return Ok(None);
     }
     let wish = operation.wish.clone().unwrap_or_default();
+    // What was asked for before it may have changed what it was checked against.
+    if let Some(wish::Wish::Replicas(wish)) = &wish.wish
+        && let Err(ChangeError::Invalid(why)) = overlaps(ring, wish)
+    {
+        return refuse(ring, id, &why);
+    }
     operation.phase = OperationPhase::Moving.into();
     operation.moves = plan
         .moves
@@ -201,6 +277,12 @@ pub fn start(ring: &Ring, id: &str, plan: &Plan) -> Result<Option<Ring>, ChangeE
         })
         .collect();
     let undo = carry_out(&mut document, &wish)?;
+    if let Some(wish::Wish::Join(JoinWish { node }) | wish::Wish::Replace(ReplaceWish { new: node, .. })) =
+        wish.wish
+        && let Some(member) = member(&mut document, node)
+    {
+        member.waits = false;
+    }
     // One that was begun before and made way keeps what it was to go back to then.
     if let Some(operation) = document.operations.first_mut() {
         operation.undo.get_or_insert(undo);
@@ -249,10 +331,7 @@ fn carry_out(document: &mut RingDocument, wish: &Wish) -> Result<Wish, ChangeErr
                 write_quorum: keyspace.write_quorum,
                 read_quorum: keyspace.read_quorum,
             };
-            // OVERLAP: until every arc is as wide as it will be, quorums must overlap in the wider and the narrower.
-            keyspace.replicas = was.replicas.max(wish.replicas);
-            keyspace.write_quorum = was.write_quorum.max(wish.write_quorum);
-            keyspace.read_quorum = was.read_quorum.max(wish.read_quorum);
+            take_terms(document, wish)?;
             Some(wish::Wish::Replicas(was))
         }
         Some(wish @ (wish::Wish::Join(_) | wish::Wish::Rebalance(_))) => Some(wish),
@@ -365,7 +444,7 @@ fn end_moves(
     back: bool,
 ) -> Result<(), ChangeError> {
     if back {
-        bring_back(ring, document)?;
+        bring_back(ring, document, id)?;
         end(document, id, true, "");
         return Ok(());
     }
@@ -379,7 +458,7 @@ fn end_moves(
         return Ok(());
     }
     if let Some(wish::Wish::Replicas(wish)) = wish.wish {
-        set_quorums(document, wish)?;
+        forget_terms(document, wish.keyspace);
     }
     if retires(wish).is_some() {
         if let Some(operation) = document.operations.first_mut() {
@@ -391,9 +470,10 @@ fn end_moves(
     Ok(())
 }
 
-/// Brings back what the operation whose turn it is changed of nodes and keyspaces.
-fn bring_back(ring: &Ring, document: &mut RingDocument) -> Result<(), ChangeError> {
-    let Some(undo) = current(ring).and_then(|operation| operation.undo.clone()) else { return Ok(()) };
+/// Brings back what an operation changed of nodes and keyspaces when it was started. Arcs that moved stay where they are.
+fn bring_back(ring: &Ring, document: &mut RingDocument, id: &str) -> Result<(), ChangeError> {
+    let operation = ring.operations().iter().find(|operation| operation.id == id);
+    let Some(undo) = operation.and_then(|operation| operation.undo.clone()) else { return Ok(()) };
     match undo.wish {
         Some(
             wish::Wish::Leave(LeaveWish { node: old, .. }) | wish::Wish::Replace(ReplaceWish { old, .. }),
@@ -403,7 +483,10 @@ fn bring_back(ring: &Ring, document: &mut RingDocument) -> Result<(), ChangeErro
             }
             document.voters = choose_voters(&document.nodes, &document.voters);
         }
-        Some(wish::Wish::Replicas(was)) => set_quorums(document, was)?,
+        Some(wish::Wish::Replicas(was)) => {
+            take_terms(document, was)?;
+            forget_terms(document, was.keyspace);
+        }
         Some(wish::Wish::Reweight(_) | wish::Wish::Rezone(_)) => {
             carry_out(document, &undo)?;
         }
@@ -411,16 +494,6 @@ fn bring_back(ring: &Ring, document: &mut RingDocument) -> Result<(), ChangeErro
     }
     deal_empty(ring, document);
     Ok(())
-}
-
-fn set_quorums(document: &mut RingDocument, wish: ReplicasWish) -> Result<(), ChangeError> {
-    let Some(keyspace) = document.keyspaces.iter_mut().find(|keyspace| keyspace.id == wish.keyspace) else {
-        return Ok(());
-    };
-    keyspace.replicas = wish.replicas;
-    keyspace.write_quorum = wish.write_quorum;
-    keyspace.read_quorum = wish.read_quorum;
-    check_keyspace(keyspace).map_err(ChangeError::Invalid)
 }
 
 /// Takes a node out for good: it holds nothing by the ring any more.
@@ -461,11 +534,7 @@ pub fn refuse(ring: &Ring, id: &str, why: &str) -> Result<Option<Ring>, ChangeEr
         return Ok(None);
     }
     let mut document = next(ring);
-    let begun = current(ring).filter(|operation| operation.id == id).and_then(|it| it.undo.as_ref());
-    // OVERLAP: with arcs of either width the wider quorums stay.
-    if begun.is_some_and(|undo| !matches!(undo.wish, Some(wish::Wish::Replicas(_)))) {
-        bring_back(ring, &mut document)?;
-    }
+    bring_back(ring, &mut document, id)?;
     end(&mut document, id, false, why);
     Ok(Some(Ring::new(document)?))
 }
@@ -485,7 +554,10 @@ pub fn cancel(ring: &Ring, id: &str) -> Result<Option<Ring>, ChangeError> {
         };
     };
     match operation.phase() {
-        OperationPhase::Waiting => end(&mut document, id, true, ""),
+        OperationPhase::Waiting => {
+            bring_back(ring, &mut document, id)?;
+            end(&mut document, id, true, "");
+        }
         OperationPhase::Cancelling => return Ok(None),
         _ if operation.wish.as_ref().is_some_and(|wish| lost_by(wish).is_some()) => {
             return Err(ChangeError::Invalid(format!(
@@ -501,22 +573,18 @@ pub fn cancel(ring: &Ring, id: &str) -> Result<Option<Ring>, ChangeError> {
     Ok(Some(Ring::new(document)?))
 }
 
-/// How many old replicas of an arc a new one must have copied from: one more than a write may have missed. Counts
-/// with the lowest write quorum under which its keyspace may hold data (invariant BARRIER). A node whose data are gone
-/// is waited for by nobody: what only it had is given up.
+/// How many old replicas of an arc a member of its next set must have copied from, itself among them if it is one: one
+/// more than a write may have missed. Counts with the lowest write quorum under which they may hold data, and with a
+/// majority where that is less, as calls may ask for that (invariant BARRIER). A node whose data are gone is waited for by
+/// nobody: what only it had is given up. Where all are gone that is everything, and none is needed.
 pub fn sources_needed(ring: &Ring, keyspace: KeyspaceId, old: &[NodeId]) -> usize {
     let replicas = old.len();
     let lost = lost(ring).iter().filter(|node| old.contains(node)).count();
-    let quorum = |keyspace: &Keyspace| {
-        let changing = current(ring).into_iter().flat_map(|operation| [&operation.wish, &operation.undo]);
-        let other = changing.flatten().filter_map(|wish| match wish.wish {
-            Some(wish::Wish::Replicas(wish)) if wish.keyspace == keyspace.id => Some(wish.write_quorum),
-            _ => None,
-        });
-        other.chain(std::iter::once(keyspace.write_quorum)).min().unwrap_or(1) as usize
-    };
-    let quorum = ring.keyspace_by_id(keyspace).map_or(1, quorum).clamp(1, replicas.max(1));
-    (replicas + 1 - quorum).min(replicas.saturating_sub(lost)).max(1)
+    let least = ring.keyspace_by_id(keyspace).map_or(1, |keyspace| {
+        let terms = quorums(keyspace, replicas);
+        terms.least_write_quorum.min(terms.replicas / 2 + 1) as usize
+    });
+    (replicas + 1 - least.clamp(1, replicas.max(1))).min(replicas.saturating_sub(lost))
 }
 
 /// The ring with an arc cut in two at a position within it: both parts keep its replicas. `None`: it cannot be cut

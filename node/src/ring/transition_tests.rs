@@ -7,7 +7,7 @@ use super::{
 };
 use god_proto::{
     ids::{ArcId, KeyspaceId, NodeId},
-    ring::Ring,
+    ring::{Ring, quorums},
     v1::{JoinWish, LeaveWish, MemberState, OperationPhase, ReplaceWish, ReplicasWish, Wish, wish},
 };
 use std::collections::BTreeSet;
@@ -254,19 +254,163 @@ fn a_leave_that_cannot_go_on_after_it_made_way_is_refused_and_its_node_stays() {
     assert_eq!(ring.document().ended.last().unwrap().refused, "too few nodes would be left");
 }
 
+fn replicas(replicas: u32, write_quorum: u32, read_quorum: u32) -> Wish {
+    wish(wish::Wish::Replicas(ReplicasWish { keyspace: 1, replicas, write_quorum, read_quorum }))
+}
+
+/// The ring in which such a change was asked for, started and carried out.
+fn changed(ring: &Ring, id: &str, to: (u32, u32, u32)) -> Ring {
+    let asked =
+        Planned::Replicas { keyspace: KeyspaceId(1), replicas: to.0, write_quorum: to.1, read_quorum: to.2 };
+    let begun = begin(ring, id, &replicas(to.0, to.1, to.2)).unwrap().unwrap();
+    drive(start(&begun, id, &planned(ring, &asked)).unwrap().unwrap()).pop().unwrap()
+}
+
 #[test]
 fn reads_after_a_change_of_quorums_meet_writes_of_before_it() {
     let ring = live(5);
-    let replicas = |replicas, write_quorum, read_quorum| {
-        wish(wish::Wish::Replicas(ReplicasWish { keyspace: 1, replicas, write_quorum, read_quorum }))
-    };
-    // Writes of before are on 2 of 3.
-    for (replicas, allowed) in [
+    // Writes of before are on 2 of 3. Where the number of copies changes, all of the new set copy.
+    for (wish, allowed) in [
         (replicas(3, 3, 1), false),
         (replicas(3, 2, 2), true),
-        (replicas(5, 5, 1), false),
-        (replicas(5, 4, 2), true),
+        (replicas(3, 1, 3), true),
+        (replicas(5, 5, 1), true),
+        (replicas(5, 3, 3), true),
     ] {
-        assert_eq!(begin(&ring, "replicas", &replicas).is_ok(), allowed, "{replicas:?}");
+        assert_eq!(begin(&ring, "replicas", &wish).is_ok(), allowed, "{wish:?}");
     }
+}
+
+#[test]
+fn a_write_quorum_that_was_raised_says_nothing_of_writes_of_before() {
+    let ring = changed(&live(5), "one", (3, 1, 3));
+    let ring = changed(&ring, "two", (3, 2, 3));
+    assert_eq!(ring.keyspaces()[0].least_write_quorum, 1);
+    assert_eq!(sources_needed(&ring, KeyspaceId(1), &[1, 2, 3].map(NodeId)), 3);
+    assert!(begin(&ring, "three", &replicas(3, 2, 2)).unwrap_err().to_string().contains("as few as 1 of 3"));
+    // With another number of copies every one of them has all that was acknowledged.
+    let ring = changed(&ring, "four", (5, 3, 3));
+    assert_eq!(sources_needed(&ring, KeyspaceId(1), &[1, 2, 3, 4, 5].map(NodeId)), 3);
+}
+
+#[test]
+fn quorums_that_were_asked_for_one_after_the_other_are_checked_when_their_turn_comes() {
+    let ring = begin(&live(5), "a", &replicas(3, 1, 3)).unwrap().unwrap();
+    let ring = begin(&ring, "b", &replicas(3, 3, 2)).unwrap().unwrap();
+    let asked = |write_quorum, read_quorum| Planned::Replicas {
+        keyspace: KeyspaceId(1),
+        replicas: 3,
+        write_quorum,
+        read_quorum,
+    };
+    let ring = drive(start(&ring, "a", &planned(&ring, &asked(1, 3))).unwrap().unwrap()).pop().unwrap();
+    assert_eq!(current(&ring).unwrap().id, "b");
+    let ring = start(&ring, "b", &planned(&ring, &asked(3, 2))).unwrap().unwrap();
+    assert!(ring.document().ended.last().unwrap().refused.contains("as few as 1 of 3"));
+    assert_eq!(ring.keyspaces()[0].read_quorum, 3);
+}
+
+#[test]
+fn arcs_keep_the_quorums_of_their_number_of_copies_however_a_change_of_it_ends() {
+    let asked = Planned::Replicas { keyspace: KeyspaceId(1), replicas: 5, write_quorum: 3, read_quorum: 3 };
+    let ring = begin(&live(6), "wider", &replicas(5, 3, 3)).unwrap().unwrap();
+    let rings = drive(start(&ring, "wider", &planned(&ring, &asked)).unwrap().unwrap());
+    let sound = |ring: &Ring| {
+        for arc in ring.arcs() {
+            for set in std::iter::once(&arc.replicas).chain(&arc.next) {
+                let terms = quorums(&ring.keyspaces()[0], set.len());
+                let size = set.len() as u32;
+                let [write, read] = [terms.write_quorum, terms.read_quorum].map(|quorum| quorum.min(size));
+                assert!(write + read > size, "{arc}: {terms:?}");
+            }
+        }
+    };
+    let mut mixed = 0;
+    for ring in rings.iter().filter(|ring| !ring.operations().is_empty()) {
+        sound(ring);
+        let back = drive(cancel(ring, "wider").unwrap().unwrap());
+        back.iter().for_each(sound);
+        let after = &back.last().unwrap().keyspaces()[0];
+        assert_eq!((after.replicas, after.write_quorum, after.former.len()), (3, 2, 0));
+        // A disk is lost on the way back, and the moves that name its node are forgotten.
+        let ring = cancel(ring, "wider").unwrap().unwrap();
+        let lost = wish(wish::Wish::Leave(LeaveWish { node: 6, lost: true }));
+        let Ok(Some(ring)) = begin(&ring, "lost", &lost) else { continue };
+        let ring = match start(&ring, "lost", &planned(&ring, &Planned::Leave(NodeId(6)))) {
+            Ok(Some(ring)) => drive(ring).pop().unwrap(),
+            _ => continue,
+        };
+        sound(&ring);
+        mixed += usize::from(!ring.keyspaces()[0].former.is_empty());
+    }
+    assert!(mixed > 0, "arcs of either number of copies were left in none of them");
+}
+
+#[test]
+fn all_of_a_set_of_another_size_copy_and_else_only_who_is_new() {
+    let ring = live(5);
+    let mut arc = ring.arcs()[0].clone();
+    arc.replicas = [1, 2, 3].map(NodeId).to_vec();
+    for (next, copies) in
+        [(vec![1, 2, 4], vec![4]), (vec![1, 2], vec![1, 2]), (vec![1, 2, 3, 4], vec![1, 2, 3, 4])]
+    {
+        arc.next = Some(next.into_iter().map(NodeId).collect());
+        assert_eq!(arc.copiers().map(|node| node.0).collect::<Vec<_>>(), copies);
+    }
+    arc.next = None;
+    assert_eq!(arc.copiers().count(), 0);
+}
+
+#[test]
+fn a_leave_that_made_way_and_is_cancelled_gives_its_node_back() {
+    let ring = live(5);
+    let plan = planned(&ring, &Planned::Leave(NodeId(1)));
+    let ring = begin(&ring, "leave-1", &leave(1)).unwrap().unwrap();
+    let ring = start(&ring, "leave-1", &plan).unwrap().unwrap();
+    let lost = wish(wish::Wish::Leave(LeaveWish { node: 2, lost: true }));
+    let ring = begin(&ring, "lost-2", &lost).unwrap().unwrap();
+    let ring = cancel(&ring, "leave-1").unwrap().unwrap();
+    assert_eq!(ring.node(NodeId(1)).unwrap().state(), MemberState::Active);
+    assert!(ring.document().ended.iter().any(|ended| ended.id == "leave-1" && ended.cancelled));
+}
+
+#[test]
+fn a_node_stays_whose_replacement_is_lost_before_it_took_over() {
+    let ring = live(5);
+    let replace = wish(wish::Wish::Replace(ReplaceWish { old: 1, new: 5, lost: false }));
+    let plan = planned(&ring, &Planned::Leave(NodeId(1)));
+    let ring = begin(&ring, "replace-1", &replace).unwrap().unwrap();
+    let ring = start(&ring, "replace-1", &plan).unwrap().unwrap();
+    assert_eq!(ring.node(NodeId(1)).unwrap().state(), MemberState::Leaving);
+    let lost = wish(wish::Wish::Leave(LeaveWish { node: 5, lost: true }));
+    let ring = begin(&ring, "lost-5", &lost).unwrap().unwrap();
+    assert_eq!(ring.node(NodeId(1)).unwrap().state(), MemberState::Active);
+    let ended = ring.document().ended.iter().find(|ended| ended.id == "replace-1").unwrap();
+    assert!(ended.refused.contains("node 5 are gone"));
+}
+
+#[test]
+fn an_arc_all_of_whose_replicas_are_gone_is_waited_for_by_nobody() {
+    let mut ring = live(5);
+    for node in [1, 2] {
+        let lost = wish(wish::Wish::Leave(LeaveWish { node, lost: true }));
+        ring = begin(&ring, &format!("lost-{node}"), &lost).unwrap().unwrap();
+    }
+    assert_eq!(sources_needed(&ring, KeyspaceId(1), &[1, 2].map(NodeId)), 0);
+    assert_eq!(sources_needed(&ring, KeyspaceId(1), &[1, 2, 3].map(NodeId)), 1, "the one that is left");
+}
+
+#[test]
+fn what_goes_back_ends_where_it_is_when_a_disk_is_lost() {
+    let ring = begin(&live(5), "away", &leave(2)).unwrap().unwrap();
+    let plan = planned(&ring, &Planned::Leave(NodeId(2)));
+    let rings = drive(start(&ring, "away", &plan).unwrap().unwrap());
+    let back = cancel(&rings[rings.len() / 2], "away").unwrap().unwrap();
+    assert_eq!(current(&back).unwrap().phase(), OperationPhase::Cancelling);
+    // Node 2 is wanted for what makes up for node 3, which what goes back may be waiting for.
+    let replace = wish(wish::Wish::Replace(ReplaceWish { old: 3, new: 2, lost: true }));
+    let ring = begin(&back, "lost", &replace).unwrap().unwrap();
+    assert_eq!(ring.operations().iter().map(|it| it.id.as_str()).collect::<Vec<_>>(), ["lost"]);
+    assert_eq!(ring.node(NodeId(2)).unwrap().state(), MemberState::Active);
+    assert!(ring.document().ended.last().unwrap().cancelled);
 }

@@ -10,7 +10,7 @@ use god_proto::{
     ids::NodeId,
     peer::{Pull, request, response},
     position::PositionRange,
-    ring::{Ring, RingArc},
+    ring::{Ring, RingArc, quorums},
 };
 use metrics::counter;
 use std::{
@@ -72,7 +72,9 @@ impl Upkeep {
         if arc.next.is_some() {
             return;
         }
-        let quorum = ring.keyspace_by_id(arc.keyspace).map_or(1, |keyspace| keyspace.write_quorum as usize);
+        let quorum = ring
+            .keyspace_by_id(arc.keyspace)
+            .map_or(1, |keyspace| quorums(keyspace, arc.replicas.len()).write_quorum as usize);
         // One whose data are gone is waited for by nobody.
         let gone = lost(ring);
         let owners: Vec<NodeId> =

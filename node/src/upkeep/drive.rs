@@ -6,14 +6,18 @@
 use super::{Upkeep, sizes::gather_sizes};
 use crate::{
     consensus::RegisterError,
-    ring::{ChangeError, Evidence, begin, cancel, current, lost, plan, refuse, retires, start, step},
+    membership::PeerState,
+    ring::{
+        ChangeError, Evidence, Wish, begin, cancel, current, lost, plan, refuse, replace_voter, retires,
+        start, step,
+    },
 };
 use futures::future::join_all;
 use god_proto::{
-    ids::{ArcId, KeyspaceId, NodeId},
+    ids::{ArcId, NodeId},
     peer::{ArcProgress, ArcSizes, Moving, MovingDone, request, response},
     ring::{Ring, RingArc},
-    v1::{self, ListOperationsReply, OperationPhase, OperationStatus, wish},
+    v1::{self, ListOperationsReply, OperationPhase, OperationStatus},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -40,6 +44,9 @@ pub enum Driven {
     Ring(#[from] RegisterError),
 }
 
+/// The node that leaves and is silent, and since when.
+type Silent = Option<(NodeId, Instant)>;
+
 /// What is known of a node that leaves, once all its arcs are elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Leaver {
@@ -54,18 +61,45 @@ enum Leaver {
 impl Upkeep {
     /// Drives, while it is this node's turn.
     pub(super) async fn drive(&self) {
-        let mut silent_since: Option<Instant> = None;
+        let mut silent: Silent = None;
+        let mut gone: BTreeMap<NodeId, Instant> = BTreeMap::new();
         loop {
             sleep(LOOK).await;
             let Some(ring) = self.ring.get() else { continue };
+            self.mind_voters(&ring, &mut gone).await;
             if ring.operations().is_empty() || self.driver(&ring) != Some(self.me) {
-                silent_since = None;
+                silent = None;
                 continue;
             }
-            if let Err(error) = self.advance(&ring, &mut silent_since).await {
+            if let Err(error) = self.advance(&ring, &mut silent).await {
                 tracing::debug!(%error, "a step of an operation is tried again");
                 sleep(LOOK).await;
             }
+        }
+    }
+
+    /// Has another node decide in place of a voter that has been away for long. Otherwise one more that goes could leave
+    /// too few to decide anything, and with them the way to make up for either.
+    async fn mind_voters(&self, ring: &Arc<Ring>, gone: &mut BTreeMap<NodeId, Instant>) {
+        let now = Instant::now();
+        let away: BTreeSet<NodeId> = ring.voters().filter(|voter| self.is_down(*voter)).collect();
+        gone.retain(|voter, _| away.contains(voter));
+        for voter in away {
+            gone.entry(voter).or_insert(now);
+        }
+        let long = gone.iter().find(|(_, since)| now.duration_since(**since) >= self.settings.vote_after);
+        let Some(voter) = long.map(|(voter, _)| *voter) else { return };
+        if self.driver(ring) != Some(self.me) {
+            return;
+        }
+        let up = |node: NodeId| node == self.me || self.liveness.state(node) == PeerState::Up;
+        // Tried again after as long, whatever comes of it.
+        gone.insert(voter, now);
+        match self.register.change(self.change_timeout, |ring| replace_voter(ring, voter, up)).await {
+            Ok(_) => {
+                tracing::info!(%voter, "a voter is away: another node decides in its place, if there is one")
+            }
+            Err(error) => tracing::debug!(%voter, %error, "a voter that is away could not be replaced"),
         }
     }
 
@@ -73,27 +107,22 @@ impl Upkeep {
     pub(super) fn driver(&self, ring: &Ring) -> Option<NodeId> {
         let mut voters: Vec<NodeId> = ring.voters().collect();
         voters.sort_unstable();
-        voters.into_iter().find(|node| !self.is_down(*node))
+        // One whose disk is full answers, and decides nothing: another one takes over.
+        let ready = |node: &NodeId| *node == self.me || self.liveness.peer(*node).ready;
+        let there = || voters.iter().copied().filter(|node| !self.is_down(*node));
+        there().find(ready).or_else(|| there().next())
     }
 
-    async fn advance(
-        &self,
-        ring: &Arc<Ring>,
-        silent_since: &mut Option<Instant>,
-    ) -> Result<(), RegisterError> {
+    async fn advance(&self, ring: &Arc<Ring>, silent: &mut Silent) -> Result<(), RegisterError> {
         let Some(operation) = current(ring) else { return Ok(()) };
         let wish = operation.wish.clone().unwrap_or_default();
         if operation.phase() == OperationPhase::Waiting {
             return self.plan_and_start(ring, &operation.id, &wish).await;
         }
-        let ready = if ring.arcs().iter().any(|arc| arc.next.is_some()) {
-            self.ready_arcs(ring).await
-        } else {
-            BTreeSet::new()
-        };
+        let ready = if ring.is_moving() { self.ready_arcs(ring).await } else { BTreeSet::new() };
         let leaver = match operation.phase() {
             OperationPhase::Cleaning => match retires(&wish).filter(|node| !lost(ring).contains(node)) {
-                Some(node) => self.has_handed_over(node, ring, silent_since).await,
+                Some(node) => self.has_handed_over(node, ring, silent).await,
                 None => Leaver::Gone,
             },
             _ => Leaver::Holds,
@@ -116,7 +145,7 @@ impl Upkeep {
 
     async fn plan_and_start(&self, ring: &Arc<Ring>, id: &str, wish: &v1::Wish) -> Result<(), RegisterError> {
         let sizes = gather_sizes(self, ring).await;
-        let planned = match wish_from_wire(wish) {
+        let planned = match Wish::of(wish) {
             // Who waits must not be refused because of its own operation.
             Some(wish) => plan(&to_plan(ring), &wish, &sizes).map_err(|refused| refused.to_string()),
             None => Err("this version does not know such an operation".to_owned()),
@@ -140,7 +169,7 @@ impl Upkeep {
     async fn ready_arcs(&self, ring: &Ring) -> BTreeSet<ArcId> {
         let progress = self.progress(ring).await;
         let ready = |arc: &&RingArc| {
-            let mut new = newcomers(arc).peekable();
+            let mut new = arc.copiers().peekable();
             arc.next.is_some()
                 && (new.peek().is_none()
                     || new.all(|node| {
@@ -178,7 +207,7 @@ impl Upkeep {
 
     /// What those who receive arcs say of them.
     async fn progress(&self, ring: &Ring) -> BTreeMap<NodeId, MovingDone> {
-        let receivers: BTreeSet<NodeId> = ring.arcs().iter().flat_map(newcomers).collect();
+        let receivers: BTreeSet<NodeId> = ring.arcs().iter().flat_map(RingArc::copiers).collect();
         let asked = receivers.into_iter().map(|node| async move {
             match self.ask_node(node, 0, TIMEOUT, request::Body::Moving(Moving {})).await {
                 Ok(response::Body::Moving(said)) => Some((node, said)),
@@ -190,22 +219,28 @@ impl Upkeep {
 
     /// Whether a node that leaves has nothing left that the others should have. One that has been silent for long is
     /// gone: what was acknowledged at a quorum is on the new replicas.
-    async fn has_handed_over(&self, node: NodeId, ring: &Ring, silent_since: &mut Option<Instant>) -> Leaver {
+    async fn has_handed_over(&self, node: NodeId, ring: &Ring, silent: &mut Silent) -> Leaver {
         let ask = request::Body::Sizes(ArcSizes { middles: false });
         match self.ask_node(node, ring.epoch().0, TIMEOUT, ask).await {
             Ok(response::Body::Sizes(said)) => {
-                *silent_since = None;
+                *silent = None;
                 match said.misplaced_entries == 0 && said.arcs.is_empty() {
                     true => Leaver::Clean,
                     false => Leaver::Holds,
                 }
             }
-            _ if self.is_down(node)
-                && silent_since.get_or_insert_with(Instant::now).elapsed() >= GONE_AFTER =>
-            {
-                Leaver::Gone
+            _ if self.is_down(node) => {
+                // Since when this one is, not one that left before it.
+                let since = match silent.filter(|(of, _)| *of == node) {
+                    Some((_, since)) => since,
+                    None => silent.insert((node, Instant::now())).1,
+                };
+                if since.elapsed() >= GONE_AFTER { Leaver::Gone } else { Leaver::Holds }
             }
-            _ => Leaver::Holds,
+            _ => {
+                *silent = None;
+                Leaver::Holds
+            }
         }
     }
 
@@ -215,7 +250,7 @@ impl Upkeep {
         wish: &v1::Wish,
     ) -> Result<(Arc<Ring>, crate::ring::Plan, crate::ring::Sizes), Driven> {
         let ring = self.ring.get().ok_or(RegisterError::NoRing)?;
-        let asked = wish_from_wire(wish).ok_or_else(|| Driven::Refused("there is no wish".to_owned()))?;
+        let asked = Wish::of(wish).ok_or_else(|| Driven::Refused("there is no wish".to_owned()))?;
         let sizes = gather_sizes(self, &ring).await;
         let plan =
             plan(&to_plan(&ring), &asked, &sizes).map_err(|refused| Driven::Refused(refused.to_string()))?;
@@ -231,7 +266,7 @@ impl Upkeep {
             // Refused at once rather than when its turn comes, where that is known already.
             let begun = begin(&ring, id, wish).map_err(RegisterError::from)?;
             let begun = begun.unwrap_or_else(|| Ring::clone(&ring));
-            let asked = wish_from_wire(wish).ok_or_else(|| Driven::Refused("there is no wish".to_owned()))?;
+            let asked = Wish::of(wish).ok_or_else(|| Driven::Refused("there is no wish".to_owned()))?;
             let sizes = gather_sizes(self, &ring).await;
             plan(&to_plan(&begun), &asked, &sizes).map_err(|refused| Driven::Refused(refused.to_string()))?;
         }
@@ -283,7 +318,7 @@ impl Upkeep {
         let moving: Vec<&RingArc> = mine().filter(|arc| arc.next.is_some()).collect();
         let said: Vec<(NodeId, &ArcProgress)> = moving
             .iter()
-            .flat_map(|arc| newcomers(arc).map(move |node| (*arc, node)))
+            .flat_map(|arc| arc.copiers().map(move |node| (*arc, node)))
             .filter_map(|(arc, node)| {
                 let said = progress.get(&node)?.arcs.iter();
                 Some((node, said.clone().find(|it| it.arc == arc.id.0 && it.since == arc.since.0)?))
@@ -339,17 +374,12 @@ fn blocked(
     progress: &BTreeMap<NodeId, MovingDone>,
 ) -> String {
     let silent: BTreeSet<NodeId> =
-        moving.iter().flat_map(|arc| newcomers(arc)).filter(|node| !progress.contains_key(node)).collect();
+        moving.iter().flat_map(|arc| arc.copiers()).filter(|node| !progress.contains_key(node)).collect();
     if let Some(node) = silent.first() {
         return format!("node {node}, which is to hold the arcs, does not answer");
     }
     let reason = said.iter().find(|(_, it)| !it.blocked.is_empty());
     reason.map_or_else(String::new, |(node, it)| format!("node {node}: {}", it.blocked))
-}
-
-/// Those who are to hold an arc and do not yet.
-fn newcomers(arc: &RingArc) -> impl Iterator<Item = NodeId> + '_ {
-    arc.next.iter().flatten().copied().filter(|node| !arc.replicas.contains(node))
 }
 
 /// What of a ring is planned: what holds data, as if nobody had asked for anything. (EMPTY-MOVES-FREE: the rest is
@@ -367,25 +397,6 @@ pub(super) fn to_plan(ring: &Ring) -> Ring {
     document.arcs.retain(|arc| live.contains(&arc.id));
     // A document with fewer keyspaces and operations breaks no rule that it kept with them.
     Ring::new(document).unwrap_or_else(|_| ring.clone())
-}
-
-/// A wish as the planner takes it.
-pub fn wish_from_wire(wish: &v1::Wish) -> Option<crate::ring::Wish> {
-    use crate::ring::Wish;
-    Some(match wish.wish.clone()? {
-        wish::Wish::Join(join) => Wish::Join(NodeId(join.node)),
-        wish::Wish::Leave(leave) => Wish::Leave(NodeId(leave.node)),
-        wish::Wish::Replace(it) => Wish::Replace { old: NodeId(it.old), new: NodeId(it.new) },
-        wish::Wish::Reweight(it) => Wish::Reweight { node: NodeId(it.node), weight: it.weight },
-        wish::Wish::Rezone(it) => Wish::Rezone { node: NodeId(it.node), zone: it.zone },
-        wish::Wish::Replicas(it) => Wish::Replicas {
-            keyspace: KeyspaceId(it.keyspace),
-            replicas: it.replicas,
-            write_quorum: it.write_quorum,
-            read_quorum: it.read_quorum,
-        },
-        wish::Wish::Rebalance(_) => Wish::Rebalance,
-    })
 }
 
 /// The error of an operation's change, for clients.

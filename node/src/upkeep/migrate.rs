@@ -5,7 +5,11 @@
 
 use super::{Upkeep, drive::to_plan, sizes::gather_sizes};
 use crate::ring::{Share, Sizes, Wish, begin, merge, plan, planned_shares, rebalance, small_arcs};
-use god_proto::ring::Ring;
+use god_proto::{
+    ids::NodeId,
+    ring::Ring,
+    v1::{Member, MemberState},
+};
 use metrics::{counter, gauge};
 use std::sync::Arc;
 use tokio::time::{Instant, sleep};
@@ -21,8 +25,8 @@ impl Upkeep {
             sleep(self.settings.migrate_interval).await;
             let Some(ring) = self.ring.get() else { continue };
             self.replica.loads().look(&ring, self.me);
-            if !self.settings.migrates || !ring.operations().is_empty() || self.driver(&ring) != Some(self.me)
-            {
+            let at_rest = ring.operations().is_empty() && self.all_are_up(&ring);
+            if !self.settings.migrates || !at_rest || self.driver(&ring) != Some(self.me) {
                 uneven_since = None;
                 continue;
             }
@@ -57,6 +61,12 @@ impl Upkeep {
         }
     }
 
+    /// Whether every member is there. What is uneven can wait until it is: a rebalance that waits for a node that is away
+    /// would hold up whatever makes up for that node.
+    fn all_are_up(&self, ring: &Ring) -> bool {
+        ring.nodes().iter().all(|node| !self.is_down(NodeId(node.number)))
+    }
+
     /// Whether some node holds so much more than its share that it is worth moving, and could be.
     fn is_uneven(&self, ring: &Arc<Ring>, sizes: &Sizes) -> bool {
         let shares = planned_shares(&to_plan(ring), sizes);
@@ -68,6 +78,8 @@ impl Upkeep {
         if sizes.unsettled {
             return false;
         }
+        // As soon as there are nodes for copies that a lost node left missing, they are made.
+        let worth = worth || is_thin(ring);
         // What cannot be made better is left alone.
         worth && plan(&to_plan(ring), &Wish::Rebalance, sizes).is_ok_and(|plan| !plan.moves.is_empty())
     }
@@ -88,4 +100,15 @@ impl Upkeep {
             Err(error) => tracing::debug!(%error, "small arcs could not be merged"),
         }
     }
+}
+
+/// Whether arcs that hold data have fewer copies than they should, and there are nodes for more.
+fn is_thin(ring: &Ring) -> bool {
+    let takes = |node: &&Member| node.state() == MemberState::Active && !node.waits;
+    let nodes = ring.nodes().iter().filter(takes).count();
+    ring.arcs().iter().any(|arc| {
+        ring.keyspace_by_id(arc.keyspace).is_some_and(|keyspace| {
+            keyspace.live && arc.replicas.len() < nodes.min(keyspace.replicas as usize)
+        })
+    })
 }

@@ -19,7 +19,7 @@ mod receive;
 mod sizes;
 mod sync;
 
-pub use drive::{Driven, wish_from_wire};
+pub use drive::Driven;
 pub use sizes::gather_sizes;
 
 use crate::{
@@ -69,6 +69,8 @@ pub struct UpkeepSettings {
     pub migrates: bool,
     /// Between two looks at which arcs have become too small.
     pub merge_interval: Duration,
+    /// How long a voter may be away before another node decides in its place.
+    pub vote_after: Duration,
     /// For how long nodes must be uneven before data moves.
     pub cool_off: Duration,
     /// By how much the fullest node must be above its share before data moves.
@@ -87,6 +89,7 @@ impl Default for UpkeepSettings {
             migrate_interval: Duration::from_secs(2),
             migrates: true,
             merge_interval: Duration::from_secs(60),
+            vote_after: Duration::from_secs(10),
             cool_off: Duration::from_secs(3),
             uneven: 1.2,
         }
@@ -200,12 +203,16 @@ impl Upkeep {
             request::Body::Pull(ask) => self.pull_for(ask, call.timeout).await,
             request::Body::Suspect(told) => {
                 let range = told.range.unwrap_or_default();
-                self.suspect(&PositionRange {
+                let range = PositionRange {
                     start: Position::from_bytes(range.start),
                     end: Position::from_bytes(range.end),
-                });
+                };
+                if told.answer {
+                    return self.level_for(&range, call.timeout).await.map(response::Body::Suspect);
+                }
+                self.suspect(&range);
                 // Nobody waits for this.
-                Err(failure(Cause::Invalid, "a suspicion is told, not asked"))
+                Err(failure(Cause::Invalid, "a suspicion that is told is not answered"))
             }
             request::Body::Moving(_) => Ok(response::Body::Moving(self.receiving.report())),
             request::Body::Sizes(ask) => self.sizes(ask.middles).await.map(response::Body::Sizes),
@@ -248,7 +255,15 @@ impl Upkeep {
             still: &still,
             done: &|_, _| {},
         };
-        match tokio::time::timeout(timeout, self.pull(&wanted)).await {
+        let pull = async {
+            let pulled = self.pull(&wanted).await?;
+            // Whoever hands over forgets what it had.
+            if ask.as_stored {
+                self.store.sync().await.map_err(|error| pull::PullError::Own(error.to_string()))?;
+            }
+            Ok::<_, pull::PullError>(pulled)
+        };
+        match tokio::time::timeout(timeout, pull).await {
             Ok(Ok(pulled)) => Ok(response::Body::Pull(god_proto::peer::PullDone {
                 entries: pulled.entries,
                 bytes: pulled.bytes,
@@ -273,10 +288,5 @@ impl Upkeep {
 
     fn is_down(&self, node: NodeId) -> bool {
         node != self.me && self.liveness.state(node) == PeerState::Down
-    }
-
-    /// Waits until so many more bytes may be taken.
-    async fn pace(&self, bytes: u64) {
-        self.pace.take(bytes).await;
     }
 }

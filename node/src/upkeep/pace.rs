@@ -29,21 +29,22 @@ impl Pace {
         Pace { per_second, state: Mutex::new(State { free: now, rate: 0.0, as_of: now }) }
     }
 
-    /// Takes bytes; waits until they may go.
-    pub(super) async fn take(&self, bytes: u64) {
-        let until = {
-            let mut state = self.state.lock();
-            let now = Instant::now();
-            let since = now.duration_since(state.as_of).as_secs_f64();
-            state.rate = state.rate * (-since / MEMORY).exp() + bytes as f64 / MEMORY;
-            state.as_of = now;
-            if self.per_second == 0 {
-                return;
-            }
-            state.free = state.free.max(now) + Duration::from_secs_f64(bytes as f64 / self.per_second as f64);
-            state.free
-        };
+    /// Waits until what was taken so far is paid for. Paying afterwards, nothing that was fetched lies about meanwhile.
+    pub(super) async fn settled(&self) {
+        let until = self.state.lock().free;
         sleep_until(until).await;
+    }
+
+    /// Notes that bytes were taken.
+    pub(super) fn took(&self, bytes: u64) {
+        let mut state = self.state.lock();
+        let now = Instant::now();
+        let since = now.duration_since(state.as_of).as_secs_f64();
+        state.rate = state.rate * (-since / MEMORY).exp() + bytes as f64 / MEMORY;
+        state.as_of = now;
+        if self.per_second > 0 {
+            state.free = state.free.max(now) + Duration::from_secs_f64(bytes as f64 / self.per_second as f64);
+        }
     }
 
     /// Bytes a second, lately.

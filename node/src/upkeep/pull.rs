@@ -43,9 +43,12 @@ pub enum PullError {
     /// The other node did not answer, or refused.
     #[error("node {0}: {1}")]
     Source(NodeId, String),
-    /// This node's storage failed, or is busy.
+    /// This node's storage failed.
     #[error("{0}")]
     Own(String),
+    /// This node's storage takes no more, for about so long.
+    #[error("this node's storage is busy")]
+    Busy(Duration),
 }
 
 /// What is pulled, and how.
@@ -127,7 +130,7 @@ impl Upkeep {
     ) -> Result<Vec<Summary>, PullError> {
         let asked = ranges.iter().map(wire).collect();
         let body = request::Body::Summarize(peer::Summarize { ranges: asked, as_stored: wanted.as_stored });
-        match self.ask(wanted, body).await? {
+        match self.ask(wanted.from, wanted.still, body).await? {
             response::Body::Summarize(done) if done.summaries.len() == ranges.len() => done
                 .summaries
                 .into_iter()
@@ -171,8 +174,9 @@ impl Upkeep {
         pulled: &mut Pulled,
     ) -> Result<(), PullError> {
         let mut rest = range;
-        let mut stale = 0;
+        let (mut stale, mut busy) = (0, 0);
         while !rest.is_empty() {
+            self.pace.settled().await;
             let epoch = self.ring.epoch();
             let scan = peer::Scan {
                 range: Some(wire(&rest)),
@@ -181,7 +185,7 @@ impl Upkeep {
                 as_stored: wanted.as_stored,
                 ..peer::Scan::default()
             };
-            let page = match self.ask(wanted, request::Body::Scan(scan)).await? {
+            let page = match self.ask(wanted.from, wanted.still, request::Body::Scan(scan)).await? {
                 response::Body::Scan(page) => page,
                 _ => return Err(odd(wanted.from, "its answer is not that to a scan")),
             };
@@ -203,7 +207,7 @@ impl Upkeep {
             let part = PositionRange { start: rest.start.clone(), end: end.clone() };
             let bytes: u64 = entries.iter().map(weight).sum();
             pulled.compared += bytes;
-            self.pace(bytes).await;
+            self.pace.took(bytes);
             // Under one ring: what this node is found to hold under the next one holds all of this or nothing.
             let admitted = self.replica.admit().await;
             if !(wanted.still)() {
@@ -219,8 +223,19 @@ impl Upkeep {
                 continue;
             }
             stale = 0;
-            (wanted.done)(entries.len() as u64, bytes);
-            self.admit(wanted, &part, entries, pulled).await?;
+            let count = entries.len() as u64;
+            match self.admit(wanted, &part, entries, pulled).await {
+                // Whoever settles does not wait for this node's disk.
+                Err(PullError::Busy(for_now)) if busy < MAX_TRIES => {
+                    drop(admitted);
+                    busy += 1;
+                    tokio::time::sleep(for_now).await;
+                    continue;
+                }
+                done => done?,
+            }
+            busy = 0;
+            (wanted.done)(count, bytes);
             rest.start = end;
         }
         Ok(())
@@ -255,23 +270,13 @@ impl Upkeep {
         if entries.is_empty() {
             return Ok(());
         }
-        let verdicts = self.write(entries.clone()).await?;
+        let verdicts = self.store.write(entries.clone()).await.map_err(refused)?;
         for (entry, verdict) in entries.iter().zip(verdicts) {
             if verdict == Verdict::Applied {
                 pulled.took(entry);
             }
         }
         Ok(())
-    }
-
-    async fn write(&self, entries: Vec<Entry>) -> Result<Vec<Verdict>, PullError> {
-        for _ in 0..MAX_TRIES {
-            match self.store.write(entries.clone()).await {
-                Err(CommitError::Busy { retry_after }) => tokio::time::sleep(retry_after).await,
-                done => return done.map_err(|error| PullError::Own(error.to_string())),
-            }
-        }
-        Err(PullError::Own("this node's storage stays busy".to_owned()))
     }
 
     /// Removes what is here, up to a version, and not among `theirs`.
@@ -291,37 +296,42 @@ impl Upkeep {
         };
         let mut mine = self.offload.run(mine).await.map_err(own)?;
         mine.retain(|(position, _)| theirs.binary_search_by(|entry| entry.position.cmp(position)).is_err());
-        self.store.forget(mine).await.map_err(|error| PullError::Own(error.to_string()))?;
+        self.store.forget(mine).await.map_err(refused)?;
         Ok(())
     }
 
     /// Asks the other node under this node's ring; where that changes meanwhile, under the new one.
-    async fn ask(&self, wanted: &Wanted<'_>, body: request::Body) -> Result<response::Body, PullError> {
+    pub(super) async fn ask(
+        &self,
+        from: NodeId,
+        still: &(dyn Fn() -> bool + Send + Sync),
+        body: request::Body,
+    ) -> Result<response::Body, PullError> {
         let mut problem = String::new();
         for attempt in 0..MAX_TRIES {
-            if !(wanted.still)() {
+            if !still() {
                 return Err(PullError::Over);
             }
             let Some(ring) = self.ring.get() else { return Err(PullError::Over) };
             let call = Call { epoch: ring.epoch().0, timeout: TIMEOUT, body: body.clone() };
-            match self.transport.call(Target::Node(wanted.from), call).await {
+            match self.transport.call(Target::Node(from), call).await {
                 Ok(answer) => return Ok(answer),
                 Err(CallError::Refused(failure)) if failure.cause() == Cause::StaleEpoch => {
                     problem = failure.message;
                     if failure.epoch > ring.epoch().0 {
-                        self.keeper.fetch(Target::Node(wanted.from)).await;
+                        self.keeper.fetch(Target::Node(from)).await;
                     } else {
-                        self.keeper.push(wanted.from, Arc::clone(&ring)).await;
+                        self.keeper.push(from, Arc::clone(&ring)).await;
                     }
                 }
                 Err(CallError::Refused(failure)) if failure.cause() == Cause::Busy => {
                     problem = failure.message;
                     tokio::time::sleep(Duration::from_millis(20 << attempt.min(5))).await;
                 }
-                Err(error) => return Err(PullError::Source(wanted.from, error.to_string())),
+                Err(error) => return Err(PullError::Source(from, error.to_string())),
             }
         }
-        Err(PullError::Source(wanted.from, problem))
+        Err(PullError::Source(from, problem))
     }
 
     /// Waits until writes that another node admitted under an older ring are applied there.
@@ -330,10 +340,7 @@ impl Upkeep {
         from: NodeId,
         still: &(dyn Fn() -> bool + Send + Sync),
     ) -> Result<(), PullError> {
-        let range = PositionRange { start: Position::from_bytes(vec![]), end: Position::from_bytes(vec![]) };
-        let wanted =
-            Wanted { range, from, as_stored: false, exact_to: Version::ZERO, still, done: &|_, _| {} };
-        match self.ask(&wanted, request::Body::Fence(peer::Fence {})).await? {
+        match self.ask(from, still, request::Body::Fence(peer::Fence {})).await? {
             response::Body::Fence(_) => Ok(()),
             _ => Err(odd(from, "its answer is not that to a fence")),
         }
@@ -342,6 +349,13 @@ impl Upkeep {
 
 /// How often one question is asked before the pull ends.
 const MAX_TRIES: u32 = 12;
+
+fn refused(error: CommitError) -> PullError {
+    match error {
+        CommitError::Busy { retry_after } => PullError::Busy(retry_after),
+        error => PullError::Own(error.to_string()),
+    }
+}
 
 pub(super) fn wire(range: &PositionRange) -> peer::Range {
     peer::Range { start: range.start.clone().into_bytes(), end: range.end.clone().into_bytes() }

@@ -39,8 +39,6 @@ use tokio::{sync::Semaphore, time::sleep};
 const LOOK: Duration = Duration::from_millis(50);
 /// How long a session waits after it could not go on.
 const PAUSE: Duration = Duration::from_millis(200);
-/// How long one question may take.
-const TIMEOUT: Duration = Duration::from_secs(2);
 /// Rounds after which a copy that never stays equal is taken as it is: each one alone is enough.
 const MAX_ROUNDS: u32 = 8;
 
@@ -136,18 +134,27 @@ impl Upkeep {
     async fn session(&self, session: Session, progress: &Progress, copying: &Semaphore) {
         // What is being removed here, because it was somebody else's, is gone before anything is compared.
         self.replica.settle().await;
-        self.inherit(session, progress).await;
+        if self.in_session(session).is_some_and(|(_, arc)| !arc.replicas.contains(&self.me)) {
+            self.inherit(session, progress).await;
+        }
         let Ok(_turn) = copying.acquire().await else { return };
         let began_ms = self.seams.wall.now_ms();
         let mut rounds = 0;
         while let Some((ring, arc)) = self.in_session(session) {
-            let needed = sources_needed(&ring, arc.keyspace, &arc.replicas);
+            let own = usize::from(arc.replicas.contains(&self.me));
+            let needed = sources_needed(&ring, arc.keyspace, &arc.replicas).saturating_sub(own);
             match self.round(session, &arc, needed, progress).await {
                 Ok(pulled) => {
                     rounds += 1;
                     // A round in which nothing old was missing is the proof that the one before it was complete.
                     let settled = pulled.entries == 0 || pulled.oldest.ms() + 1_000 > began_ms;
                     if (rounds > 1 && settled) || rounds > MAX_ROUNDS {
+                        // What the old replicas have on their disks must not be in this one's memory only.
+                        if let Err(error) = self.store.sync().await {
+                            progress.state.lock().blocked = error.to_string();
+                            sleep(PAUSE).await;
+                            continue;
+                        }
                         let mut state = progress.state.lock();
                         *state = State { ready: true, blocked: String::new() };
                         return;
@@ -168,22 +175,30 @@ impl Upkeep {
             let mut olds = self.by_liveness(&arc);
             let gone = lost(&ring);
             olds.retain(|node| !gone.contains(node));
+            // Where the data of all are gone, so are their promises.
+            let mut inherited = olds.is_empty();
             for from in olds {
-                match self.inherit_from(from, &arc).await {
-                    Ok(()) => {
-                        let under_way = self.ring.get().map(|ring| sessions(&ring, self.me));
-                        self.replica.inherit(session.0, session.1, &under_way.unwrap_or_default());
-                        return;
-                    }
+                match self.inherit_from(session, from, &arc).await {
+                    Ok(()) => inherited = true,
                     Err(error) => progress.state.lock().blocked = error.to_string(),
                 }
+                if inherited {
+                    break;
+                }
+            }
+            if inherited {
+                let under_way = self.ring.get().map(|ring| sessions(&ring, self.me));
+                self.replica.inherit(session.0, session.1, &under_way.unwrap_or_default());
+                return;
             }
             sleep(LOOK).await;
         }
     }
 
-    async fn inherit_from(&self, from: NodeId, arc: &RingArc) -> Result<(), PullError> {
-        let Floor { promised, .. } = self.floor_of(from, &arc.range).await?;
+    async fn inherit_from(&self, session: Session, from: NodeId, arc: &RingArc) -> Result<(), PullError> {
+        let still = || self.in_session(session).is_some();
+        let answer = self.ask(from, &still, asks_floor(&arc.range)).await?;
+        let promised = floor(from, answer)?.promised;
         let raised =
             self.replica.floors().raise(&arc.range, Floor { promised, repaired: Version::ZERO }).await;
         raised.map_err(|error| PullError::Own(error.to_string()))
@@ -244,9 +259,10 @@ impl Upkeep {
         counts: bool,
     ) -> Result<Pulled, PullError> {
         self.fence(from, still).await?;
-        let floor = self.floor_of(from, &arc.range).await?;
+        let ask = |body| async move { self.ask(from, still, body).await };
+        let floor = floor(from, ask(asks_floor(&arc.range)).await?)?;
         if counts {
-            let total = self.sum_of(from, &arc.range).await?;
+            let total = sum(from, ask(asks_sum(&arc.range)).await?)?;
             progress.entries_total.store(total.entries, Relaxed);
             progress.bytes_total.store(total.bytes, Relaxed);
             progress.entries_done.store(0, Relaxed);
@@ -258,53 +274,54 @@ impl Upkeep {
                 progress.bytes_done.fetch_add(bytes, Relaxed);
             }
         };
+        let stays = arc.replicas.contains(&self.me);
         let wanted = Wanted {
             range: arc.range.clone(),
             from,
             as_stored: false,
-            // Never zero: what comes is taken whatever its age, and what was purged there goes here as well.
-            exact_to: floor.repaired.max(Version::new(0, 0, NodeId(1))),
+            // A new one takes what comes whatever its age, and what was purged there goes here as well: never zero. One
+            // that stays may have what the other one lacks.
+            exact_to: if stays { Version::ZERO } else { floor.repaired.max(Version::new(0, 0, NodeId(1))) },
             still,
             done: &done,
         };
         let pulled = self.pull(&wanted).await?;
-        self.replica
-            .floors()
-            .raise(&arc.range, floor)
-            .await
-            .map_err(|error| PullError::Own(error.to_string()))?;
+        if !stays {
+            let raised = self.replica.floors().raise(&arc.range, floor).await;
+            raised.map_err(|error| PullError::Own(error.to_string()))?;
+        }
         Ok(pulled)
-    }
-
-    /// The lowest floor of a range on another node.
-    pub(super) async fn floor_of(&self, node: NodeId, range: &PositionRange) -> Result<Floor, PullError> {
-        let ask = peer::Floor { range: Some(super::pull::wire(range)), ..Default::default() };
-        let epoch = self.ring.epoch().0;
-        match self.ask_node(node, epoch, TIMEOUT, request::Body::Floor(ask)).await {
-            Ok(response::Body::Floor(done)) => Ok(Floor {
-                promised: done.promised.map_or(Version::ZERO, Version::from),
-                repaired: done.repaired.map_or(Version::ZERO, Version::from),
-            }),
-            Ok(_) => Err(PullError::Source(node, "its answer is not that to a floor".to_owned())),
-            Err(error) => Err(PullError::Source(node, error.to_string())),
-        }
-    }
-
-    async fn sum_of(&self, node: NodeId, range: &PositionRange) -> Result<Summary, PullError> {
-        let ask = Summarize { ranges: vec![super::pull::wire(range)], as_stored: false };
-        let epoch = self.ring.epoch().0;
-        match self.ask_node(node, epoch, TIMEOUT, request::Body::Summarize(ask)).await {
-            Ok(response::Body::Summarize(done)) => Ok(done.summaries.into_iter().next().unwrap_or_default()),
-            Ok(_) => Err(PullError::Source(node, "its answer is not that to a comparison".to_owned())),
-            Err(error) => Err(PullError::Source(node, error.to_string())),
-        }
     }
 }
 
-/// The arcs that a node is about to hold and does not yet.
+fn asks_floor(range: &PositionRange) -> request::Body {
+    request::Body::Floor(peer::Floor { range: Some(super::pull::wire(range)), ..Default::default() })
+}
+
+/// The lowest floor of a range on another node.
+fn floor(node: NodeId, answer: response::Body) -> Result<Floor, PullError> {
+    match answer {
+        response::Body::Floor(done) => Ok(Floor {
+            promised: done.promised.map_or(Version::ZERO, Version::from),
+            repaired: done.repaired.map_or(Version::ZERO, Version::from),
+        }),
+        _ => Err(PullError::Source(node, "its answer is not that to a floor".to_owned())),
+    }
+}
+
+fn asks_sum(range: &PositionRange) -> request::Body {
+    request::Body::Summarize(Summarize { ranges: vec![super::pull::wire(range)], as_stored: false })
+}
+
+fn sum(node: NodeId, answer: response::Body) -> Result<Summary, PullError> {
+    match answer {
+        response::Body::Summarize(done) => Ok(done.summaries.into_iter().next().unwrap_or_default()),
+        _ => Err(PullError::Source(node, "its answer is not that to a comparison".to_owned())),
+    }
+}
+
+/// The arcs of which a node must copy before their next set takes over.
 fn sessions(ring: &Ring, me: NodeId) -> BTreeSet<Session> {
-    let arrives = |arc: &&RingArc| {
-        arc.next.as_ref().is_some_and(|next| next.contains(&me)) && !arc.replicas.contains(&me)
-    };
+    let arrives = |arc: &&RingArc| arc.copiers().any(|node| node == me);
     ring.arcs().iter().filter(arrives).map(|arc| (arc.id, arc.since.0)).collect()
 }

@@ -19,11 +19,11 @@ use super::{
 };
 use crate::{
     engine::{Direction, EngineError},
-    peer::{CallError, Target},
+    peer::{CallError, Target, failure},
 };
 use god_proto::{
     ids::{ArcId, NodeId},
-    peer::{Floor, Pull, Summarize, Summary, Suspect, request, response},
+    peer::{Cause, Failure, Floor, Pull, Summarize, Summary, Suspect, SuspectDone, request, response},
     position::{Position, PositionRange},
     record::Kind,
     ring::{Ring, RingArc},
@@ -66,6 +66,10 @@ pub(super) struct Suspects(Mutex<State>);
 struct State {
     /// First positions of arcs to be compared soon.
     soon: BTreeSet<bytes::Bytes>,
+    /// Which of them was taken last: they are taken in turn, so that none waits for those that come again and again.
+    taken: bytes::Bytes,
+    /// When a replica was last asked about arcs that lost hints here and that this node holds no copy of.
+    asked: Option<Instant>,
     /// When arcs were last found equal.
     equal: BTreeMap<ArcId, Instant>,
     /// Nodes that were away when last looked at.
@@ -74,6 +78,27 @@ struct State {
     later: BTreeMap<bytes::Bytes, Instant>,
     /// Up to where tombstones of arcs go.
     purges: BTreeMap<ArcId, Purges>,
+}
+
+impl State {
+    /// Whether it is time to ask again about arcs of others.
+    fn asks_now(&mut self) -> bool {
+        let now = Instant::now();
+        let due = self.asked.is_none_or(|at| now.duration_since(at) >= LATER);
+        if due {
+            self.asked = Some(now);
+        }
+        due
+    }
+
+    /// The next arc in turn that is to be compared soon.
+    fn take_next(&mut self) -> Option<bytes::Bytes> {
+        let after = (std::ops::Bound::Excluded(self.taken.clone()), std::ops::Bound::Unbounded);
+        let next = self.soon.range(after).next().or_else(|| self.soon.first())?.clone();
+        self.soon.remove(&next);
+        self.taken.clone_from(&next);
+        Some(next)
+    }
 }
 
 /// Up to where the tombstones of an arc were purged, and will be.
@@ -130,9 +155,11 @@ impl Upkeep {
             let Some(ring) = self.ring.get() else { continue };
             self.notice(&ring);
             self.purge_all(&ring).await;
+            self.ask_about_losses(&ring).await;
             for _ in 0..ARCS_AT_ONCE {
                 let Some(arc) = self.next_arc(&ring) else { break };
                 let start = arc.range.start.clone().into_bytes();
+                let lost = self.hints.losses();
                 let leveled = self.level(&ring, &arc).await;
                 let mut state = self.suspects.0.lock();
                 state.equal.insert(arc.id, Instant::now());
@@ -140,7 +167,7 @@ impl Upkeep {
                     Ok(true) => {
                         state.later.remove(&start);
                         drop(state);
-                        self.hints.forgive(&start);
+                        self.hints.forgive(&arc.range, lost);
                     }
                     Ok(false) => {
                         state.later.insert(start, Instant::now() + LATER);
@@ -151,6 +178,62 @@ impl Upkeep {
                     }
                 }
             }
+        }
+    }
+
+    /// Hints that were dropped for arcs that others hold: asks a replica to compare those, an arc at a time.
+    async fn ask_about_losses(&self, ring: &Arc<Ring>) {
+        let losses = self.hints.losses();
+        let foreign = self.hints.suspects().into_iter().find_map(|start| {
+            match ring.arc_at(&Position::from_bytes(start.clone())) {
+                Some(arc) => {
+                    (!arc.replicas.contains(&self.me) && arc.next.is_none()).then(|| Ok(arc.clone()))
+                }
+                // Its keyspace is gone, and with it what was lost.
+                None => Some(Err(start)),
+            }
+        });
+        let arc = match foreign {
+            None => return,
+            Some(Err(start)) => {
+                let start = Position::from_bytes(start);
+                let end = start.next();
+                return self.hints.forgive(&PositionRange { start, end }, losses);
+            }
+            Some(Ok(arc)) => arc,
+        };
+        if arc.replicas.iter().any(|node| self.is_down(*node)) || !self.suspects.0.lock().asks_now() {
+            return;
+        }
+        let Some(replica) = arc.replicas.first() else { return };
+        let body = request::Body::Suspect(Suspect { range: Some(wire(&arc.range)), answer: true });
+        match self.ask_node(*replica, ring.epoch().0, PULL_TIMEOUT, body).await {
+            Ok(response::Body::Suspect(done)) if done.equal => self.hints.forgive(&arc.range, losses),
+            answer => tracing::debug!(%arc, ?answer, "an arc that lost hints is not known to be equal yet"),
+        }
+    }
+
+    /// Another node lost hints for an arc that this one holds: says whether its replicas are equal now.
+    pub(super) async fn level_for(
+        &self,
+        range: &PositionRange,
+        timeout: Duration,
+    ) -> Result<SuspectDone, Failure> {
+        let ring =
+            self.ring.get().ok_or_else(|| failure(Cause::NotMember, "this node is in no cluster yet"))?;
+        let arc = match ring.arcs_in(range) {
+            [arc] if arc.replicas.contains(&self.me) && arc.next.is_none() => arc.clone(),
+            _ => {
+                return Err(failure(
+                    Cause::NotReplica,
+                    "the range is not part of one arc of this node at rest",
+                ));
+            }
+        };
+        match tokio::time::timeout(timeout, self.level(&ring, &arc)).await {
+            Ok(Ok(equal)) => Ok(SuspectDone { equal }),
+            Ok(Err(error)) => Err(failure(Cause::Busy, error.to_string())),
+            Err(_) => Err(failure(Cause::Deadline, "the comparison did not end in time")),
         }
     }
 
@@ -194,7 +277,7 @@ impl Upkeep {
         gauge!("god_upkeep_suspect_arcs").set(state.soon.len() as f64);
         drop(state);
         for (node, range) in tell {
-            let body = request::Body::Suspect(Suspect { range: Some(wire(&range)) });
+            let body = request::Body::Suspect(Suspect { range: Some(wire(&range)), answer: false });
             self.transport.tell(Target::Node(node), 0, body);
         }
     }
@@ -221,7 +304,7 @@ impl Upkeep {
     /// The arc to compare now: a suspect one, or the one that was compared longest ago, if that is long enough.
     fn next_arc(&self, ring: &Ring) -> Option<RingArc> {
         let mut state = self.suspects.0.lock();
-        while let Some(start) = state.soon.pop_first() {
+        while let Some(start) = state.take_next() {
             if let Some(arc) = ring.arc_at(&Position::from_bytes(start))
                 && arc.next.is_none()
                 && arc.replicas.contains(&self.me)
@@ -245,8 +328,11 @@ impl Upkeep {
         let others: Vec<NodeId> = arc.replicas.iter().copied().filter(|node| *node != self.me).collect();
         let floor = self.next_floor(arc).await?;
         let promised = match floor {
-            Some(floor) => self.promise(ring, arc, floor).await,
-            None => false,
+            // While one is away it cannot promise, and nobody waits for it.
+            Some(floor) if !arc.replicas.iter().any(|node| self.is_down(*node)) => {
+                self.promise(ring, arc, floor).await
+            }
+            _ => false,
         };
         let mut compared = self.compare(ring, arc).await?;
         if matches!(compared, Compared::Differs) && !promised {

@@ -204,21 +204,6 @@ impl Engine for RocksEngine {
         checkpoint.create_checkpoint(&to).map_err(|error| explain(&error, None))
     }
 
-    fn reclaim(&self, table: Table, start: &[u8], end: &[u8]) -> Result<(), EngineError> {
-        // RocksDB counts the end in, and may hold a live record there: what is given it is strictly below.
-        let mut end = end.to_vec();
-        match end.pop() {
-            None => return Ok(()),
-            Some(0) => {}
-            Some(last) => end.extend([last - 1, 0xff, 0xff, 0xff, 0xff]),
-        }
-        if start >= end.as_slice() {
-            return Ok(());
-        }
-        let family = family(&self.db, table)?;
-        self.db.delete_file_in_range_cf(family, start, &end).map_err(|error| explain(&error, None))
-    }
-
     fn ingest(&self, table: Table, pairs: Vec<(Bytes, Bytes)>) -> Result<(), EngineError> {
         if pairs.is_empty() {
             return Ok(());

@@ -16,11 +16,16 @@ use crate::{
     stop::Stop,
 };
 use bytes::Bytes;
-use god_proto::{ids::NodeId, position::Position, record::Entry};
+use god_proto::{
+    ids::NodeId,
+    position::{Position, PositionRange},
+    record::Entry,
+};
 use metrics::{counter, gauge};
 use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Bound,
     sync::Arc,
     time::Duration,
 };
@@ -69,8 +74,10 @@ struct State {
     sequence: u64,
     queue: Vec<Row>,
     queued_bytes: u64,
-    /// First positions of arcs that lost hints.
-    suspects: BTreeSet<Bytes>,
+    /// First positions of arcs that lost hints, and how many had been lost when each last did.
+    suspects: BTreeMap<Bytes, u64>,
+    /// How many were lost since the node started.
+    losses: u64,
     /// Those of them that are not on the disk yet.
     unsaved: Vec<Bytes>,
     /// Those that were compared since, and are still on the disk.
@@ -111,7 +118,7 @@ impl Hints {
         }
         for pair in engine.scan(Table::System, SUSPECT, SUSPECT_END, Direction::Forward) {
             let (key, _) = pair?;
-            state.suspects.insert(key.slice(SUSPECT.len()..));
+            state.suspects.insert(key.slice(SUSPECT.len()..), 0);
         }
         state.show();
         Ok(Hints { engine, ring, offload, settings, state: Mutex::new(state), work: Notify::new() })
@@ -174,19 +181,33 @@ impl Hints {
 
     /// First positions of the arcs that lost hints.
     pub fn suspects(&self) -> Vec<Bytes> {
-        self.state.lock().suspects.iter().cloned().collect()
+        self.state.lock().suspects.keys().cloned().collect()
     }
 
-    /// An arc that lost hints was compared, and its replicas are equal.
-    pub fn forgive(&self, start: &Bytes) {
+    /// How many hints were lost since the node started. Ask before arcs are compared, for [`Hints::forgive`].
+    pub fn losses(&self) -> u64 {
+        self.state.lock().losses
+    }
+
+    /// A range was compared after so many losses, and its replicas are equal. Arcs may have been cut or joined since:
+    /// what counts is where they begin.
+    pub fn forgive(&self, range: &PositionRange, losses: u64) {
         let mut state = self.state.lock();
-        if state.suspects.remove(start) {
-            state.unsaved.retain(|unsaved| unsaved != start);
-            state.forgiven.push(start.clone());
-            state.show();
-            drop(state);
-            self.work.notify_one();
+        let (start, end) = (range.start.as_bytes(), range.end.as_bytes());
+        let bounds = (Bound::Included(start), Bound::Excluded(end));
+        let equal = state.suspects.range::<[u8], _>(bounds).filter(|(_, lost)| **lost <= losses);
+        let equal: Vec<Bytes> = equal.map(|(start, _)| start.clone()).collect();
+        if equal.is_empty() {
+            return;
         }
+        for start in equal {
+            state.suspects.remove(&start);
+            state.unsaved.retain(|unsaved| *unsaved != start);
+            state.forgiven.push(start);
+        }
+        state.show();
+        drop(state);
+        self.work.notify_one();
     }
 
     /// A replica of the arc at a position has not answered a write for long. Whether it has it is not known, and may
@@ -279,7 +300,10 @@ impl Hints {
         );
         state.dropped += 1;
         counter!("god_quorum_hints_dropped_total").increment(1);
-        if state.suspects.insert(start.clone()) {
+        state.losses += 1;
+        let losses = state.losses;
+        if state.suspects.insert(start.clone(), losses).is_none() {
+            state.forgiven.retain(|forgiven| *forgiven != start);
             state.unsaved.push(start);
         }
     }

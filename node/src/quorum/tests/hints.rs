@@ -7,7 +7,7 @@ use crate::{
     seam::Offload,
     stop::{Stopper, stop},
 };
-use god_proto::{ids::NodeId, peer::Cause};
+use god_proto::{ids::NodeId, peer::Cause, position::PositionRange};
 use std::{sync::Arc, time::Duration};
 use tokio::time::{sleep, timeout};
 
@@ -83,6 +83,32 @@ async fn what_does_not_fit_is_dropped_and_its_arc_is_suspect_for_good() {
         Hints::open(cluster.world.disk.open(), cluster.world.ring.clone(), Offload::Inline, settings)
             .unwrap();
     assert_eq!(reopened.suspect_arcs(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_lost_is_forgiven_where_it_lay_and_only_if_it_was_lost_before() {
+    let settings = HintSettings { max_bytes_per_target: 0, ..HintSettings::default() };
+    let cluster = Cluster::with(&ring(document(3, 5)), settings.clone());
+    let stopper = run(&cluster);
+    let hints = &cluster.world.hints;
+    let entry = [value(&position("k"), -10, "v")];
+    hints.add(NodeId(3), &entry);
+    let arc = cluster.world.ring.get().unwrap().arc_at(&entry[0].position).unwrap().range.clone();
+    let elsewhere = PositionRange { start: arc.end.clone(), end: arc.end.next() };
+    hints.forgive(&elsewhere, hints.losses());
+    assert_eq!(hints.suspect_arcs(), 1, "something else was compared");
+    let before = hints.losses();
+    hints.add(NodeId(3), &entry);
+    hints.forgive(&arc, before);
+    assert_eq!(hints.suspect_arcs(), 1, "one was lost since it was compared");
+    // Arcs that were joined since are compared as one.
+    let all = PositionRange::of_keyspace(arc.start.keyspace().unwrap());
+    hints.forgive(&all, hints.losses());
+    assert_eq!(hints.suspect_arcs(), 0);
+    stopper.stop();
+    sleep(Duration::from_secs(1)).await;
+    let (disk, ring) = (cluster.world.disk.open(), cluster.world.ring.clone());
+    assert_eq!(Hints::open(disk, ring, Offload::Inline, settings).unwrap().suspect_arcs(), 0);
 }
 
 #[tokio::test(start_paused = true)]

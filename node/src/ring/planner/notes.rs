@@ -39,7 +39,7 @@ impl Notes {
         }
         // Who joins or leaves moves only what is its own; all other wishes mend what they can.
         let otherwise = match wish {
-            Wish::Join(_) | Wish::Leave(_) | Wish::Replace { .. } => {
+            Wish::Join(_) | Wish::Leave(_) | Wish::Lost(_) | Wish::Replace { .. } => {
                 "`god ring change --rebalance` mends that"
             }
             _ => "no disk has the room",
@@ -162,7 +162,7 @@ fn uneven(table: &Table<'_>, wish: &Wish) -> Option<String> {
         None if table.taker.is_some() => {
             "only who joins takes anything; `god ring change --rebalance` does the rest".to_owned()
         }
-        None if matches!(wish, Wish::Leave(_)) => {
+        None if matches!(wish, Wish::Leave(_) | Wish::Lost(_)) => {
             "only what the leaving node holds moves; `god ring change --rebalance` does the rest".to_owned()
         }
         None => "its arcs have no better place".to_owned(),

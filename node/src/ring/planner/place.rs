@@ -30,7 +30,7 @@ pub(super) fn grant(table: &mut Table<'_>, document: &RingDocument, wish: &Wish)
             mend(table, Cause::Joins);
             even_out(table, Aim { node, thrifty: false, cause: Cause::Joins });
         }
-        Wish::Leave(node) => {
+        Wish::Leave(node) | Wish::Lost(node) => {
             let node = place(*node).ok_or(Refused::NoSuchNode(*node))?;
             hand_over(table, node)?;
             even_out(table, Aim { thrifty: false, cause: Cause::Leaves, ..even });

@@ -41,6 +41,14 @@ impl Built {
         self
     }
 
+    /// The node that came last waits to be told to take its part.
+    pub fn waits(mut self) -> Built {
+        if let Some(node) = self.0.nodes.last_mut() {
+            node.waits = true;
+        }
+        self
+    }
+
     /// A hashed keyspace with as many arcs as there are sets.
     pub fn keyspace(mut self, name: &str, replicas: u32, sets: &[Vec<u32>]) -> Built {
         let id = self.0.next_keyspace;
@@ -418,11 +426,38 @@ fn arcs_that_were_cut_and_are_small_again_are_merged_and_then_left_alone() {
 #[test]
 fn who_waits_to_be_told_to_join_is_given_nothing_by_evening_out() {
     let sets: Vec<Vec<u32>> = (0..8).map(|at| vec![at % 2 + 1, (at + 1) % 2 + 1]).collect();
-    let built = (0..3).fold(Built::new(2), |built, _| built.node("", 1.0));
-    let ring = built.keyspace("k", 2, &sets).ring();
+    let three = || (0..3).fold(Built::new(2), |built, _| built.node("", 1.0));
+    let ring = three().waits().keyspace("k", 2, &sets).ring();
     let sizes = sized(&ring, MIB, &[]);
     let made = plan(&ring, &Wish::Rebalance, &sizes).unwrap();
     assert_eq!(made.moves, vec![]);
+    let told = three().keyspace("k", 2, &sets).ring();
+    assert!(
+        !plan(&told, &Wish::Rebalance, &sizes).unwrap().moves.is_empty(),
+        "who does not wait gets its part"
+    );
     assert!(shares(&ring, &sizes).iter().all(|share| share.ratio() < 1.01));
     assert!(!plan(&ring, &Wish::Join(NodeId(3)), &sizes).unwrap().moves.is_empty());
+}
+
+#[test]
+fn copies_of_a_lost_node_for_which_there_is_no_other_are_made_when_there_is_one() {
+    let sets: Vec<Vec<u32>> = (0..8).map(|at| (0..3).map(|copy| (at + copy) % 3 + 1).collect()).collect();
+    let ring = three_nodes().keyspace("k", 3, &sets).ring();
+    let sizes = sized(&ring, MIB, &[]);
+    assert!(matches!(
+        plan(&ring, &Wish::Leave(NodeId(3)), &sizes),
+        Err(crate::ring::Refused::TooFewNodes { .. })
+    ));
+    let lost = Wish::Lost(NodeId(3));
+    let made = plan(&ring, &lost, &sizes).unwrap();
+    assert!(made.moves[0].reason.contains("no other node"), "{}", made.moves[0].reason);
+    let after = granted(&ring, &lost, &made);
+    assert!(after.arcs().iter().all(|arc| arc.replicas.len() == 2 && !arc.replicas.contains(&NodeId(3))));
+    let mut document = after.document().clone();
+    document.nodes[2].state = god_proto::v1::MemberState::Active.into();
+    let ring = Ring::new(document).unwrap();
+    let made = plan(&ring, &Wish::Rebalance, &sizes).unwrap();
+    let after = granted(&ring, &Wish::Rebalance, &made);
+    assert!(after.arcs().iter().all(|arc| arc.replicas.len() == 3));
 }

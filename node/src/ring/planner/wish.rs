@@ -18,6 +18,8 @@ pub enum Wish {
     Join(NodeId),
     /// A member gives all that it has to the others.
     Leave(NodeId),
+    /// A member's data are gone: the others take what it held, as many copies as there are nodes for.
+    Lost(NodeId),
     /// `new`, a member that holds little or nothing, takes exactly what `old` holds, in its places.
     Replace {
         /// Who gives everything.
@@ -145,7 +147,8 @@ impl Wish {
     pub fn of(message: &Message) -> Option<Wish> {
         Some(match message.wish.clone()? {
             Asked::Join(JoinWish { node, .. }) => Wish::Join(NodeId(node)),
-            Asked::Leave(LeaveWish { node, .. }) => Wish::Leave(NodeId(node)),
+            Asked::Leave(LeaveWish { node, lost: false }) => Wish::Leave(NodeId(node)),
+            Asked::Leave(LeaveWish { node, lost: true }) => Wish::Lost(NodeId(node)),
             Asked::Replace(ReplaceWish { old, new, .. }) => {
                 Wish::Replace { old: NodeId(old), new: NodeId(new) }
             }
@@ -163,6 +166,7 @@ impl Wish {
         match self {
             Wish::Join(node)
             | Wish::Leave(node)
+            | Wish::Lost(node)
             | Wish::Reweight { node, .. }
             | Wish::Rezone { node, .. } => vec![*node],
             Wish::Replace { old, new } => vec![*old, *new],
@@ -173,7 +177,7 @@ impl Wish {
     /// The node that holds nothing afterwards.
     pub(super) fn gives_all(&self) -> Option<NodeId> {
         match self {
-            Wish::Leave(old) | Wish::Replace { old, .. } => Some(*old),
+            Wish::Leave(old) | Wish::Lost(old) | Wish::Replace { old, .. } => Some(*old),
             _ => None,
         }
     }
@@ -204,7 +208,9 @@ pub(super) fn check(ring: &Ring, wish: &Wish) -> Result<(), Refused> {
         Wish::Replicas { keyspace, replicas, write_quorum, read_quorum } => {
             let found = ring.keyspace_by_id(*keyspace).ok_or(Refused::NoSuchKeyspace(*keyspace))?;
             let (replicas, write_quorum, read_quorum) = (*replicas, *write_quorum, *read_quorum);
-            let wished = Keyspace { replicas, write_quorum, read_quorum, ..found.clone() };
+            let (least_write_quorum, former) = (0, vec![]);
+            let quorums = Keyspace { replicas, write_quorum, read_quorum, ..found.clone() };
+            let wished = Keyspace { least_write_quorum, former, ..quorums };
             check_keyspace(&wished).map_err(Refused::Keyspace)
         }
         _ => Ok(()),
@@ -274,8 +280,8 @@ impl<'a> Outlook<'a> {
             },
             takes: member.state() == MemberState::Active
                 && wish.gives_all() != Some(NodeId(member.number))
-                // Who holds nothing waits to be told to join, or to replace another one.
-                && (*wish != Wish::Rebalance || holders.contains(&NodeId(member.number))),
+                // Who waits to be told to join, or to replace another one, gets nothing by evening out.
+                && (*wish != Wish::Rebalance || !member.waits || holders.contains(&NodeId(member.number))),
         };
         let mut nodes: Vec<Node> = ring.nodes().iter().map(node).collect();
         nodes.sort_by_key(|node| node.id);

@@ -53,6 +53,12 @@ fn reason(table: &Table<'_>, wish: &Wish, arc: &PlannedArc) -> String {
         (Some(Cause::Leaves), Wish::Leave(old)) => {
             format!("node {old} leaves: {} over", does(table, &gained, "takes", "take"))
         }
+        (Some(Cause::Leaves), Wish::Lost(old)) if gained.is_empty() => {
+            format!("the data of node {old} are gone, and there is no other node for a copy")
+        }
+        (Some(Cause::Leaves), Wish::Lost(old)) => {
+            format!("the data of node {old} are gone: {} a copy", does(table, &gained, "takes", "take"))
+        }
         (Some(Cause::Replaced), Wish::Replace { old, new }) => format!("node {new} replaces node {old}"),
         (Some(Cause::Copies | Cause::Surplus), _) if arc.was.len() != arc.now.len() => {
             format!("{} copies instead of {}: {passes}", arc.now.len(), arc.was.len())
