@@ -3,7 +3,8 @@
 use crate::{
     context::Context,
     failure::Failure,
-    input, output,
+    input,
+    output::Report,
     put::{written_json, written_text},
     text::shown,
 };
@@ -28,13 +29,14 @@ pub struct DelArgs {
 }
 
 pub async fn run(context: &Context, args: &DelArgs) -> Result<(), Failure> {
+    let mut report = Report::default();
     for typed in &args.key {
         let key = input::key(typed, context.encodings().0)?;
         let written = context.delete(key.clone()).await?;
-        output::document(context.output(), &written_json(&written), || {
+        report.document(context.output(), &written_json(&written), || {
             let which = if args.key.len() > 1 { format!("{}: ", shown(&key)) } else { String::new() };
             which + &written_text("deleted", &written)
-        })?;
+        });
     }
     Ok(())
 }

@@ -65,7 +65,7 @@ pub async fn run(context: &Context, args: &ExportArgs) -> Result<(), Failure> {
     let took = progress.finish();
     let Some(file) = file else { return Ok(()) };
     let json = json!({ "exported": keys, "file": file, "seconds": took.as_secs_f64() });
-    output::document(context.output(), &json, || {
+    output::report(context.output(), &json, || {
         format!(
             "exported {} to {} in {:.1} s ({}/s)",
             counted(keys, "key"),
@@ -73,7 +73,8 @@ pub async fn run(context: &Context, args: &ExportArgs) -> Result<(), Failure> {
             took.as_secs_f64(),
             short(rate(keys, took))
         )
-    })
+    });
+    Ok(())
 }
 
 fn format_of(file: Option<&Path>) -> WriteFormat {

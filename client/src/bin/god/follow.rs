@@ -5,6 +5,7 @@ use crate::{
     failure::Failure,
     figures::{bytes, grouped},
     operation::words,
+    output::say,
 };
 use god_proto::v1::{ListOperationsReply, OperationStatus};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -63,7 +64,7 @@ impl View {
                 let lines: Vec<String> = under_way.iter().map(|it| line(it)).collect();
                 let lines = lines.join("\n");
                 if lines != *shown && !lines.is_empty() {
-                    eprintln!("{lines}");
+                    say(&lines);
                 }
                 *shown = lines;
             }

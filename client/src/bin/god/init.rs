@@ -38,9 +38,10 @@ pub async fn run(context: &Context, args: &InitArgs) -> Result<(), Failure> {
         virtual_nodes: args.virtual_nodes.unwrap_or_default(),
     };
     let cluster = context.client().init(request).await?.to_string();
-    output::document(context.output(), &json!({ "cluster": cluster }), || {
+    output::report(context.output(), &json!({ "cluster": cluster }), || {
         format!(
             "founded cluster {cluster}\nstart other nodes with --seed and this node's peer address; then: god status"
         )
-    })
+    });
+    Ok(())
 }

@@ -78,9 +78,10 @@ async fn create(context: &Context, args: &CreateArgs) -> Result<(), Failure> {
         splits,
     };
     let keyspace = context.client().create_keyspace(request).await?;
-    output::document(context.output(), &keyspace_json(&keyspace), || {
+    output::report(context.output(), &keyspace_json(&keyspace), || {
         format!("made keyspace\n{}", table(std::slice::from_ref(&keyspace)))
-    })
+    });
+    Ok(())
 }
 
 /// What is left out follows from the copies.

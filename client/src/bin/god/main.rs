@@ -54,7 +54,7 @@ fn main() -> ExitCode {
 fn end(failure: &Failure) -> ExitCode {
     let text = failure.to_string();
     if !text.is_empty() {
-        eprintln!("god: {text}");
+        output::say(&format!("god: {text}"));
     }
     failure.exit_code()
 }

@@ -125,17 +125,19 @@ pub async fn change(context: &Context, args: &ChangeArgs) -> Result<(), Failure>
     if args.wait {
         follow(context, Some(&id)).await?;
     }
-    output::document(context.output(), &json!({ "id": id }), || match args.wait {
+    output::report(context.output(), &json!({ "id": id }), || match args.wait {
         true => format!("operation {id} has ended"),
         false => format!("operation {id} has begun; `god ring watch` shows how far it is"),
-    })
+    });
+    Ok(())
 }
 
 pub async fn cancel(context: &Context, id: &str) -> Result<(), Failure> {
     context.client().cancel_operation(id).await?;
-    output::document(context.output(), &json!({ "id": id }), || {
+    output::report(context.output(), &json!({ "id": id }), || {
         format!("operation {id} is being undone; `god ring watch` shows how far it is")
-    })
+    });
+    Ok(())
 }
 
 pub async fn watch(context: &Context) -> Result<(), Failure> {

@@ -30,6 +30,39 @@ pub fn line(text: &str) -> Result<(), Failure> {
     writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|error| Failure::of_output(&error))
 }
 
+/// Says something to whoever watches, on stderr. One that is closed or full changes nothing of the work, so that its
+/// errors have nobody to be told to.
+pub fn say(text: &str) {
+    let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
+}
+
+/// What a command that writes tells of its work. The work is what counts: a reader who goes away, or a stdout that is
+/// full, neither stops it nor changes what the command ends with.
+#[derive(Debug, Default)]
+pub struct Report {
+    broken: bool,
+}
+
+impl Report {
+    /// As [`document`], while stdout takes it.
+    pub fn document(&mut self, output: Output, value: &Value, table: impl FnOnce() -> String) {
+        if self.broken {
+            return;
+        }
+        if let Err(failure) = document(output, value, table) {
+            self.broken = true;
+            if !matches!(failure, Failure::OutputClosed) {
+                say(&format!("god: {failure} (the work is done all the same)"));
+            }
+        }
+    }
+}
+
+/// The one document of a command that writes; see [`Report`].
+pub fn report(output: Output, value: &Value, table: impl FnOnce() -> String) {
+    Report::default().document(output, value, table);
+}
+
 fn to_json(value: &Value) -> Result<String, Failure> {
     serde_json::to_string(value).map_err(|error| Failure::Usage(format!("cannot print as JSON: {error}")))
 }

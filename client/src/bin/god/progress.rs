@@ -1,6 +1,9 @@
 //! How far long work is: a bar on a terminal, else a line now and then. Always on stderr.
 
-use crate::figures::{grouped, short};
+use crate::{
+    figures::{grouped, short},
+    output::say,
+};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::{
     io::{self, IsTerminal as _},
@@ -49,14 +52,14 @@ impl Progress {
             let left = self.began.elapsed().mul_f64((1.0 - share) / share);
             line += &format!(", {:.0} %, {} s left", share * 100.0, left.as_secs());
         }
-        eprintln!("{line}");
+        say(&line);
     }
 
     /// Says something above the bar.
     pub fn say(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            Some(bar) => bar.suspend(|| say(text)),
+            None => say(text),
         }
     }
 

@@ -40,7 +40,8 @@ pub async fn run(context: &Context, args: &PutArgs) -> Result<(), Failure> {
         None => context.put(key, value).await?,
         Some(ttl) => context.put_with_ttl(key, value, ttl).await?,
     };
-    output::document(context.output(), &written_json(&written), || written_text("written", &written))
+    output::report(context.output(), &written_json(&written), || written_text("written", &written));
+    Ok(())
 }
 
 /// `written on 2 replicas, version 1763900000000.0@1`.

@@ -48,7 +48,11 @@ pub async fn run(context: &Context, args: &RecoverArgs) -> Result<(), Failure> {
         "risks": reply.risks.iter().map(risk).collect::<Vec<_>>(),
         "taken_by": reply.taken_by,
     });
-    output::document(context.output(), &document, || text(&reply, args.yes))
+    if args.yes {
+        output::report(context.output(), &document, || text(&reply, true));
+        return Ok(());
+    }
+    output::document(context.output(), &document, || text(&reply, false))
 }
 
 fn text(reply: &RecoverReply, done: bool) -> String {

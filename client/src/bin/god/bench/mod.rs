@@ -124,7 +124,7 @@ pub async fn run(global: &Global, args: &BenchArgs) -> Result<(), Failure> {
     for workload in &args.workload {
         for clients in &args.clients {
             if !quiet {
-                eprintln!("measuring {}, {clients} at a time …", workload.name());
+                output::say(&format!("measuring {}, {clients} at a time …", workload.name()));
             }
             let course = Course {
                 workload: *workload,
@@ -142,9 +142,10 @@ pub async fn run(global: &Global, args: &BenchArgs) -> Result<(), Failure> {
     let report = Report { machine, cluster, settings, load, runs, memory: memory_seen, aims };
     let json = serde_json::to_value(&report)
         .map_err(|error| Failure::Refused(format!("cannot print the figures: {error}")))?;
-    output::document(global.output, &json, || report::text(&report))?;
+    // Calls that failed count for more than figures that nobody reads.
+    let printed = output::document(global.output, &json, || report::text(&report));
     match report.runs.iter().map(|run| run.errors).sum::<u64>() {
-        0 => Ok(()),
+        0 => printed,
         errors => Err(Failure::Refused(format!(
             "{} did not do what was asked",
             crate::figures::counted(errors, "call")

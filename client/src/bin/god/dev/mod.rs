@@ -140,7 +140,7 @@ async fn start(global: &Global, args: StartArgs) -> Result<(), Failure> {
     let outcome = tokio::select! {
         biased;
         () = signals.any() => {
-            eprintln!("stopping the nodes …");
+            output::say("stopping the nodes …");
             Ok(())
         }
         () = nodes.watch() => Err(Failure::Refused("no node is left".to_owned())),
@@ -151,27 +151,26 @@ async fn start(global: &Global, args: StartArgs) -> Result<(), Failure> {
 
 /// Starts, loads and tells.
 async fn ready(global: &Global, args: &StartArgs, nodes: &mut Nodes) -> Result<(), Failure> {
-    eprintln!("starting {} …", crate::figures::counted(nodes.state.nodes.len() as u64, "node"));
+    output::say(&format!("starting {} …", crate::figures::counted(nodes.state.nodes.len() as u64, "node")));
     let status = nodes.start().await?;
     if let Some(file) = &args.load {
         load(global, file, nodes).await?;
     }
-    if global.output == crate::cli::Output::Table {
-        output::line(&tour::text(nodes, &status, args.detach, &args.data))
-    } else {
-        let all: Vec<_> = nodes
-            .state
-            .nodes
-            .iter()
-            .map(|node| {
-                json!({
-                    "id": node.id, "pid": node.pid, "grpc": node.grpc, "peer": node.peer,
-                    "http": node.http, "resp": node.resp,
-                })
+    let all: Vec<_> = nodes
+        .state
+        .nodes
+        .iter()
+        .map(|node| {
+            json!({
+                "id": node.id, "pid": node.pid, "grpc": node.grpc, "peer": node.peer,
+                "http": node.http, "resp": node.resp,
             })
-            .collect();
-        output::document(global.output, &json!({ "nodes": all }), String::new)
-    }
+        })
+        .collect();
+    output::report(global.output, &json!({ "nodes": all }), || {
+        tour::text(nodes, &status, args.detach, &args.data)
+    });
+    Ok(())
 }
 
 /// Loads a file that was not loaded yet. One that was cut short is loaded again: the same keys get the same values.
@@ -254,7 +253,7 @@ async fn stop(global: &Global, args: &StopArgs) -> Result<(), Failure> {
         node.pid = None;
     }
     state.save(&dir)?;
-    output::document(global.output, &json!({ "stopped": ran, "killed": killed }), || {
+    output::report(global.output, &json!({ "stopped": ran, "killed": killed }), || {
         let mut text = match ran.len() as u64 {
             0 => "no node was running".to_owned(),
             count => format!("stopped {}", crate::figures::counted(count, "node")),
@@ -263,7 +262,8 @@ async fn stop(global: &Global, args: &StopArgs) -> Result<(), Failure> {
             text += &format!("\nnode {id} did not end when asked, and was killed");
         }
         text
-    })
+    });
+    Ok(())
 }
 
 /// The signals that ask the command to end.

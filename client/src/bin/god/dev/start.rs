@@ -5,7 +5,7 @@ use super::{
     process::{self, Ended},
     state::{DevNode, DevState},
 };
-use crate::failure::Failure;
+use crate::{failure::Failure, output::say};
 use god_proto::v1::{InitRequest, StatusReply};
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, time::Duration};
 use tokio::{
@@ -194,7 +194,7 @@ impl Nodes {
                 return Err(self.blame(id, &format!("ended by itself ({})", process::how_it_ended(status))));
             }
             self.moves += 1;
-            eprintln!("a port of node {id} was taken meanwhile; trying others");
+            say(&format!("a port of node {id} was taken meanwhile; trying others"));
             if let Some(node) = self.state.nodes.get_mut(at) {
                 let mut moved = DevState::new();
                 moved.assign_ports(1, None)?;
@@ -224,18 +224,18 @@ impl Nodes {
         while left > 0 {
             let Some(Ended { id, status }) = self.ended.recv().await else { return };
             left -= 1;
-            eprintln!(
+            say(&format!(
                 "node {id} ended by itself ({})\n{}",
                 process::how_it_ended(status),
                 self.last_words(id)
-            );
+            ));
         }
     }
 
     /// Stops all that still run.
     pub async fn stop(&mut self) -> Result<(), Failure> {
         for id in process::stop(&self.dir, &self.state.nodes).await {
-            eprintln!("node {id} did not end when asked, and was killed");
+            say(&format!("node {id} did not end when asked, and was killed"));
         }
         for node in &mut self.state.nodes {
             node.pid = None;

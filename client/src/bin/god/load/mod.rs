@@ -74,9 +74,9 @@ pub async fn run(context: &Context, args: &LoadArgs) -> Result<(), Failure> {
         "loaded": loaded, "bad_lines": bad_lines, "refused": refused, "unknown": unknown,
         "seconds": took.as_secs_f64(), "keys_per_second": per_second,
     });
-    output::document(context.output(), &json, || {
+    output::report(context.output(), &json, || {
         format!("loaded {} in {:.1} s ({}/s)", counted(loaded, "key"), took.as_secs_f64(), short(per_second))
-    })?;
+    });
     summary.verdict()
 }
 
@@ -92,11 +92,11 @@ pub async fn load_for_dev(context: &Context, file: &Path) -> Result<u64, Failure
     let summary = load(context, &args).await?;
     summary.verdict()?;
     let took = summary.took.as_secs_f64();
-    eprintln!(
+    output::say(&format!(
         "loaded {} in {took:.1} s ({}/s)",
         counted(summary.loaded, "key"),
         short(rate(summary.loaded, summary.took))
-    );
+    ));
     Ok(summary.loaded)
 }
 
