@@ -19,6 +19,8 @@ pub struct Knobs {
     pub busy: AtomicBool,
     /// It has not heard of any keyspace.
     pub ignorant: AtomicBool,
+    /// Of the calls in one frame, the last one is done first: calls that are under way together have no order.
+    pub backwards: AtomicBool,
     pub frames: AtomicUsize,
     seen: Mutex<Vec<call::Call>>,
 }
@@ -31,6 +33,7 @@ impl Default for Knobs {
             down: AtomicBool::new(false),
             busy: AtomicBool::new(false),
             ignorant: AtomicBool::new(false),
+            backwards: AtomicBool::new(false),
             frames: AtomicUsize::new(0),
             seen: Mutex::default(),
         }

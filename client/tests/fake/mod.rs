@@ -257,8 +257,12 @@ impl store_server::Store for Fake {
                 let request = request?;
                 fake.knobs.sees(&request);
                 fake.knobs.answers().await;
-                let calls = request.calls.into_iter();
+                let mut calls = request.calls;
+                if fake.knobs.backwards.load(Ordering::SeqCst) {
+                    calls.reverse();
+                }
                 let answers = calls
+                    .into_iter()
                     .map(|numbered| NumberedAnswer {
                         id: numbered.id,
                         answer: Some(fake.answer(numbered.call)),

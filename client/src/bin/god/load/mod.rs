@@ -2,6 +2,7 @@
 
 mod create;
 mod feed;
+mod turns;
 mod write;
 
 use crate::{
@@ -34,7 +35,8 @@ In text, \\t \\n \\r \\\\ and \\xNN stand for the bytes they name; --raw takes l
 is no string is kept as its JSON text. Of Unicode's UnicodeData.txt each character becomes \"NAME U+CODE\" with its
 line as the value.
 
-Bad lines are told by their number and left out; the rest is loaded. Loading the same file again is safe.
+Bad lines are told by their number and left out; the rest is loaded. Of lines with the same key the last one wins.
+Loading the same file again is safe.
 Exit codes: 0 all loaded, 2 the file cannot be read, 3 a line was bad or refused, 4 an outcome is unknown.")]
 pub struct LoadArgs {
     /// The file; - is stdin

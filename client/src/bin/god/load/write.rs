@@ -1,11 +1,14 @@
-//! Writing the records: a bounded number in flight, patient with a busy cluster.
+//! Writing the records: a bounded number in flight, those of one key in the file's order, patient with a busy cluster.
 
-use super::feed::{Fed, Source};
+use super::{
+    feed::{Fed, Source},
+    turns::Turns,
+};
 use crate::{context::Context, failure::Failure, figures::counted, progress::Progress, records::Record};
-use futures::StreamExt as _;
+use bytes::Bytes;
+use futures::{StreamExt as _, stream::FuturesUnordered};
 use god_client::{Error, Reason};
 use std::time::Duration;
-use tokio_stream::wrappers::ReceiverStream;
 
 /// How often a write is tried again while the cluster is busy.
 const BUSY_TRIES: u32 = 50;
@@ -15,6 +18,8 @@ const BUSY_LEAST: Duration = Duration::from_millis(5);
 const BUSY_WAIT: Duration = Duration::from_secs(1);
 /// Problems that are told one by one; the rest are counted.
 const TOLD: u64 = 10;
+/// Lines that wait for an earlier one of their key, at most: no more is read while there are so many.
+const MAX_WAITING: usize = 1_024;
 /// Refused and unknown writes after which it makes no sense to go on.
 const GIVE_UP: u64 = 1_000;
 
@@ -49,6 +54,13 @@ impl Summary {
     }
 }
 
+/// A line to write.
+struct Job {
+    line: u64,
+    offset: u64,
+    record: Record,
+}
+
 /// One line's way.
 enum Done {
     Written {
@@ -76,21 +88,37 @@ pub async fn write(
     let mut progress = Progress::new("loading", source.length(), quiet);
     let mut summary = Summary::default();
     let mut offset = 0;
-    let source = &source;
-    let mut writes = ReceiverStream::new(source.feed()?)
-        .map(|fed| async move {
-            match fed {
-                Fed::Bad { line, problem } => Done::Bad { line, problem },
-                Fed::Failed(error) => Done::Over(source.failed(&error)),
-                Fed::Record { line, offset, record } => match put(context, record).await {
-                    Ok(()) => Done::Written { offset },
-                    Err(failure) if is_final(&failure) => Done::Over(failure),
-                    Err(failure) => Done::Failed { line, failure },
-                },
+    let mut fed = source.feed()?;
+    let mut at_end = false;
+    let mut turns = Turns::default();
+    let mut writes = FuturesUnordered::new();
+    loop {
+        let room = !at_end && writes.len() < in_flight && turns.waiting() < MAX_WAITING;
+        let done = tokio::select! {
+            biased;
+            Some((key, done)) = writes.next(), if !writes.is_empty() => {
+                if let Some(next) = turns.ended(&key) {
+                    writes.push(write_one(context, next));
+                }
+                done
             }
-        })
-        .buffer_unordered(in_flight);
-    while let Some(done) = writes.next().await {
+            read = fed.recv(), if room => match read {
+                Some(Fed::Record { line, offset, record }) => {
+                    let key = record.key.clone();
+                    if let Some(job) = turns.comes(&key, Job { line, offset, record }) {
+                        writes.push(write_one(context, job));
+                    }
+                    continue;
+                }
+                Some(Fed::Bad { line, problem }) => Done::Bad { line, problem },
+                Some(Fed::Failed(error)) => Done::Over(source.failed(&error)),
+                None => {
+                    at_end = true;
+                    continue;
+                }
+            },
+            else => break,
+        };
         let problem = match done {
             Done::Written { offset: at } => {
                 summary.loaded += 1;
@@ -128,6 +156,17 @@ pub async fn write(
     }
     summary.took = progress.finish();
     Ok(summary)
+}
+
+async fn write_one(context: &Context, job: Job) -> (Bytes, Done) {
+    let Job { line, offset, record } = job;
+    let key = record.key.clone();
+    let done = match put(context, record).await {
+        Ok(()) => Done::Written { offset },
+        Err(failure) if is_final(&failure) => Done::Over(failure),
+        Err(failure) => Done::Failed { line, failure },
+    };
+    (key, done)
 }
 
 /// Whether the next line would fare no better.
