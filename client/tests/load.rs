@@ -70,3 +70,14 @@ fn a_line_that_is_refused_does_not_hold_up_the_others_of_its_key() {
     assert!(said.contains("line 3: refused") && said.contains("line 5: outcome unknown"), "{said}");
     assert_eq!(value(&fake, "a"), "2");
 }
+
+#[test]
+fn a_json_value_is_stored_as_it_is_written() {
+    let fake = fake::start();
+    let lines = b"{\"key\":\"big\",\"value\":18446744073709551616}\n{\"key\":\"price\",\"value\":12.50}\n\
+        {\"key\":\"object\",\"value\":{\"b\": 1, \"a\": 2, \"b\": 3}}\n";
+    loads(&fake, 0, &["-"], lines);
+    assert_eq!(value(&fake, "big"), "18446744073709551616");
+    assert_eq!(value(&fake, "price"), "12.50");
+    assert_eq!(value(&fake, "object"), r#"{"b": 1, "a": 2, "b": 3}"#);
+}

@@ -1,5 +1,6 @@
 //! Files of keys and values: their formats, read and written line by line.
 
+mod json;
 mod line;
 mod parse;
 mod sample;

@@ -1,11 +1,10 @@
 //! A line's key and value.
 
-use super::Record;
-use crate::text::{Encoding, base64, shown};
+use super::{Record, json};
+use crate::text::{Encoding, shown};
 use bytes::Bytes;
 use clap::ValueEnum;
 use god_proto::{MAX_KEY, MAX_VALUE};
-use serde_json::{Map, Value};
 use std::path::Path;
 
 /// A format as it is asked for.
@@ -83,7 +82,7 @@ impl Syntax {
         }
         let record = match self.format {
             FileFormat::Tsv => self.tsv(line)?,
-            FileFormat::Jsonl => self.jsonl(line)?,
+            FileFormat::Jsonl => json::parse(line, self.key, self.value)?,
             FileFormat::Unicode => unicode(line)?,
         };
         match (record.key.len(), record.value.len()) {
@@ -106,31 +105,6 @@ impl Syntax {
         let value = field(self.value, value).map_err(|problem| format!("the value: {problem}"))?;
         Ok(Record { key, value })
     }
-
-    fn jsonl(self, line: &[u8]) -> Result<Record, String> {
-        let object: Map<String, Value> =
-            serde_json::from_slice(line).map_err(|problem| format!("not a JSON object: {problem}"))?;
-        let key = json_field(&object, "key", self.key)?;
-        let value = json_field(&object, "value", self.value)?;
-        Ok(Record { key, value })
-    }
-}
-
-fn json_field(object: &Map<String, Value>, name: &str, encoding: Encoding) -> Result<Bytes, String> {
-    let as_base64 = format!("{name}_base64");
-    match (object.get(name), object.get(&as_base64)) {
-        (Some(_), Some(_)) => Err(format!("it has {name:?} and {as_base64:?}; one of them is enough")),
-        (Some(Value::String(text)), None) => {
-            encoding.decode(text.as_bytes()).map_err(|problem| format!("{name:?}: {problem}"))
-        }
-        // A document within the document is kept as its text.
-        (Some(other), None) if name == "value" => Ok(other.to_string().into()),
-        (None, Some(Value::String(text))) => {
-            Encoding::Base64.decode(text.as_bytes()).map_err(|problem| format!("{as_base64:?}: {problem}"))
-        }
-        (Some(_), None) | (None, Some(_)) => Err(format!("{name:?} is not a string")),
-        (None, None) => Err(format!("it has no {name:?}")),
-    }
 }
 
 /// A character's name is not its own alone (`<control>` has 65 of them): the code point makes it so.
@@ -144,14 +118,6 @@ fn unicode(line: &[u8]) -> Result<Record, String> {
     }
     let key = [name, b" U+", code].concat();
     Ok(Record { key: key.into(), value: Bytes::copy_from_slice(line) })
-}
-
-/// A field of a JSON object for bytes: under `name`, or `name_base64` where they are not UTF-8.
-pub(super) fn put_json_field(object: &mut Map<String, Value>, name: &str, encoding: Encoding, bytes: &[u8]) {
-    match encoding.encode_json(bytes) {
-        Some(text) => object.insert(name.to_owned(), text.into()),
-        None => object.insert(format!("{name}_base64"), base64(bytes).into()),
-    };
 }
 
 #[cfg(test)]
@@ -185,17 +151,6 @@ mod tests {
     fn raw_lines_are_taken_as_they_are() {
         let raw = Syntax { raw: true, ..syntax(FileFormat::Tsv) };
         assert_eq!(raw.parse(b"k\\d\t\\x\r").unwrap(), pair("k\\d", "\\x\r"));
-    }
-
-    #[test]
-    fn a_line_of_jsonl_has_a_key_and_a_value_of_any_kind() {
-        let jsonl = syntax(FileFormat::Jsonl);
-        assert_eq!(jsonl.parse(br#"{"key":"k","value":"a\tb"}"#).unwrap(), pair("k", "a\tb"));
-        assert_eq!(jsonl.parse(br#"{"key":"k","value":{"a":[1]}}"#).unwrap(), pair("k", r#"{"a":[1]}"#));
-        assert_eq!(jsonl.parse(br#"{"key_base64":"aw==","value":"v"}"#).unwrap(), pair("k", "v"));
-        assert!(jsonl.parse(br#"{"key":1,"value":"v"}"#).unwrap_err().contains("not a string"));
-        assert!(jsonl.parse(br#"{"key":"k"}"#).unwrap_err().contains("no \"value\""));
-        assert!(jsonl.parse(b"k\tv").unwrap_err().contains("not a JSON object"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A key and its value as a line.
 
-use super::parse::put_json_field;
+use super::json::put_field;
 use crate::text::Encoding;
 use clap::ValueEnum;
 use serde_json::{Map, Value};
@@ -18,9 +18,9 @@ pub enum WriteFormat {
 /// A key, and its value if there is one to show, as a JSON object.
 pub fn entry_json(encodings: (Encoding, Encoding), key: &[u8], value: Option<&[u8]>) -> Map<String, Value> {
     let mut object = Map::new();
-    put_json_field(&mut object, "key", encodings.0, key);
+    put_field(&mut object, "key", encodings.0, key);
     if let Some(value) = value {
-        put_json_field(&mut object, "value", encodings.1, value);
+        put_field(&mut object, "value", encodings.1, value);
     }
     object
 }
