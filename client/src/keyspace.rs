@@ -13,6 +13,9 @@ use god_proto::{
 use std::{sync::Arc, time::Duration};
 use tracing::Instrument;
 
+/// The longest time to live that nodes take: 1,000 years. With longer ones their sums would not stay sums.
+pub const MAX_TTL: Duration = Duration::from_millis(1_000 * 366 * 86_400_000);
+
 /// A keyspace to read and write, and how. Cheap to clone; a clone may have other options.
 #[derive(Clone, Debug)]
 pub struct Keyspace {
@@ -71,14 +74,21 @@ impl Keyspace {
         self.write("put", key.into(), Op::Put { value: value.into(), ttl_ms: 0 }).await
     }
 
-    /// Writes a key that expires after so long, counted from the write, in whole milliseconds from 1 up.
+    /// Writes a key that expires after so long, counted from the write: from a millisecond to [`MAX_TTL`]. Parts of a
+    /// millisecond are left out.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for another time to live; else as for [`Keyspace::put`].
     pub async fn put_with_ttl(
         &self,
         key: impl Into<Bytes>,
         value: impl Into<Bytes>,
         ttl: Duration,
     ) -> Result<Written> {
-        let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+        let ttl_ms = ttl.as_millis() as u64;
+        if ttl > MAX_TTL {
+            return Err(Error::Invalid(format!("the time to live {ttl:?} is more than 1,000 years")));
+        }
         if ttl_ms == 0 {
             return Err(Error::Invalid(format!("the time to live {ttl:?} is less than a millisecond")));
         }

@@ -53,7 +53,7 @@ pub use consistency::Consistency;
 pub use entry::{Entry, Rank, Value, Written};
 pub use error::{Error, Result};
 pub use god_proto::{v1::Reason, version::Version};
-pub use keyspace::Keyspace;
+pub use keyspace::{Keyspace, MAX_TTL};
 pub use range::Range;
 pub use scan::Scan;
 pub use session::Session;

@@ -6,7 +6,7 @@ mod fake;
 
 use fake::Fake;
 use futures::{StreamExt as _, TryStreamExt as _, future::join_all};
-use god_client::{Builder, Client, Consistency, Error, Keyspace, Range, Reason, proto::call::Call};
+use god_client::{Builder, Client, Consistency, Error, Keyspace, MAX_TTL, Range, Reason, proto::call::Call};
 use std::{
     net::TcpListener,
     pin::pin,
@@ -422,4 +422,23 @@ async fn values_of_all_sizes_travel_together() {
     for size in sizes {
         assert_eq!(keyspace.get(format!("k{size}")).await.unwrap().unwrap().value.len(), size);
     }
+}
+
+#[tokio::test]
+async fn a_time_to_live_that_no_node_takes_is_not_sent() {
+    let fake = fake::start();
+    let keyspace = keyspace(&[&fake]).await;
+    for wrong in
+        [Duration::ZERO, Duration::from_micros(999), MAX_TTL + Duration::from_nanos(1), Duration::MAX]
+    {
+        let refused = keyspace.put_with_ttl("k", "v", wrong).await;
+        assert!(matches!(refused, Err(Error::Invalid(_))), "{wrong:?}: {refused:?}");
+    }
+    assert!(fake.pairs().is_empty());
+    for right in [Duration::from_millis(1), MAX_TTL] {
+        keyspace.put_with_ttl("k", "v", right).await.unwrap();
+    }
+    let sent = |call: &Call| if let Call::Put(put) = call { put.ttl_ms } else { 0 };
+    let sent: Vec<u64> = fake.knobs.seen().iter().map(sent).collect();
+    assert_eq!(sent, [1, MAX_TTL.as_millis() as u64]);
 }

@@ -48,7 +48,7 @@ struct CreateArgs {
     #[arg(long, value_name = "N")]
     read_quorum: Option<u32>,
     /// Forget entries after this long, where a write says nothing else
-    #[arg(long, value_name = "TIME", value_parser = crate::cli::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = crate::cli::parse_ttl)]
     ttl: Option<Duration>,
     /// Cut an ordered keyspace at this key; more than once for more cuts (default: evenly by first byte)
     #[arg(long = "split", value_name = "KEY", requires = "ordered")]

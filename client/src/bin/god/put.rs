@@ -23,7 +23,7 @@ pub struct PutArgs {
     /// The value; - reads it from stdin
     value: OsString,
     /// Forget it after this long
-    #[arg(long, value_name = "TIME", value_parser = crate::cli::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = crate::cli::parse_ttl)]
     ttl: Option<Duration>,
 }
 
