@@ -115,7 +115,7 @@ fn an_export_loads_back_to_the_same_bytes() {
     let loaded = god_with(&from, &[&["load", "-"], &as_hex[..]].concat(), lines.as_bytes());
     assert_eq!(loaded.status.code(), Some(0), "{}", String::from_utf8_lossy(&loaded.stderr));
     assert_eq!(from.pairs().len(), 5);
-    for name in ["all.tsv", "all.jsonl"] {
+    for name in ["all.tsv", "all.jsonl", "all.JSONL"] {
         let file = dir.path().join(name);
         let file = file.to_str().unwrap();
         let to = fake::start();
@@ -123,6 +123,26 @@ fn an_export_loads_back_to_the_same_bytes() {
         ends_with(&to, 0, &["load", file]);
         assert_eq!(to.pairs(), from.pairs(), "{name}");
     }
+}
+
+#[test]
+fn an_export_to_stdout_is_what_answers_are_and_loads_back() {
+    let from = fake::start();
+    ends_with(&from, 0, &["put", "a", "1"]);
+    for (args, text) in [
+        (&["export"][..], "a\t1\n"),
+        (&["export", "-o", "json"], "{\"key\":\"a\",\"value\":\"1\"}\n"),
+        (&["export", "-", "-o", "json"], "{\"key\":\"a\",\"value\":\"1\"}\n"),
+        (&["export", "/dev/stdout"], "a\t1\n"),
+        (&["export", "-o", "yaml", "--format", "tsv"], "a\t1\n"),
+    ] {
+        let out = ends_with(&from, 0, args).stdout;
+        assert_eq!(String::from_utf8_lossy(&out), text, "{args:?}");
+        let to = fake::start();
+        assert_eq!(god_with(&to, &["load", "-"], &out).status.code(), Some(0));
+        assert_eq!(to.pairs(), from.pairs());
+    }
+    ends_with(&from, 2, &["export", "-o", "yaml"]);
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod sample;
 mod write;
 
 pub use line::{Line, Lines, MAX_LINE};
-pub use parse::{Format, Syntax};
+pub use parse::{FileFormat, Format, Syntax};
 pub use sample::Sample;
 pub use write::{WriteFormat, entry_json, write_entry};
 

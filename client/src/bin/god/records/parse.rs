@@ -48,11 +48,8 @@ impl Format {
             Format::Unicode => return FileFormat::Unicode,
             Format::Auto => {}
         }
-        let extension = name.and_then(Path::extension).and_then(|text| text.to_str());
-        match extension.map(str::to_ascii_lowercase).as_deref() {
-            Some("tsv" | "tab") => return FileFormat::Tsv,
-            Some("jsonl" | "ndjson") => return FileFormat::Jsonl,
-            _ => {}
+        if let Some(format) = name.and_then(FileFormat::of_name) {
+            return format;
         }
         let line = beginning.split(|byte| *byte == b'\n').next().unwrap_or_default();
         if line.first() == Some(&b'{') {
@@ -61,6 +58,17 @@ impl Format {
             FileFormat::Unicode
         } else {
             FileFormat::Tsv
+        }
+    }
+}
+
+impl FileFormat {
+    /// What a file's ending says of it, in capitals or not: the same for what is read and what is written.
+    pub fn of_name(file: &Path) -> Option<FileFormat> {
+        match file.extension()?.to_str()?.to_ascii_lowercase().as_str() {
+            "tsv" | "tab" => Some(FileFormat::Tsv),
+            "jsonl" | "ndjson" => Some(FileFormat::Jsonl),
+            _ => None,
         }
     }
 }

@@ -1,22 +1,24 @@
 //! `god export`: keys and values out to a file that `load` reads back to the same bytes.
 
+mod target;
+
 use crate::{
+    cli::Output,
     context::Context,
     failure::Failure,
     figures::{counted, short},
     output,
     progress::{Progress, rate},
     range::RangeArgs,
-    records::{WriteFormat, write_entry},
+    records::{FileFormat, WriteFormat, write_entry},
 };
 use clap::Args;
 use serde_json::json;
 use std::{
-    ffi::OsStr,
-    fs::{self, File},
-    io::{self, BufWriter, IsTerminal as _, Write},
+    io::{self, IsTerminal as _},
     path::{Path, PathBuf},
 };
+use target::Target;
 
 /// Writes keys and values to a file
 #[derive(Args, Debug)]
@@ -30,20 +32,25 @@ Examples:
 What is written `god load` reads back to the same bytes, whatever they are: in tsv, tabs, line ends, backslashes,
 control characters and bytes that are no text are written as escapes; in jsonl, keys and values that are no text as
 key_base64 and value_base64. Times to expire are not written.
-A file appears only once it is complete. Keys written meanwhile may be in it or not.")]
+A file appears only once it is complete, with the mode of the one it replaces; of a link, what it leads to is replaced;
+a pipe or a device is written into. Keys written meanwhile may be in it or not.")]
 pub struct ExportArgs {
     /// The file; - or none is stdout
     file: Option<PathBuf>,
     #[command(flatten)]
     range: RangeArgs,
-    /// How to write it (default: jsonl for a file of that name, else tsv)
+    /// How to write it (default: jsonl for a file of that name and with -o json on stdout, else tsv)
     #[arg(long, value_enum, value_name = "FORMAT")]
     format: Option<WriteFormat>,
 }
 
 pub async fn run(context: &Context, args: &ExportArgs) -> Result<(), Failure> {
     let file = args.file.as_deref().filter(|file| *file != Path::new("-"));
-    let format = args.format.unwrap_or_else(|| format_of(file));
+    let format = match args.format {
+        Some(format) => format,
+        None => format_of(file, context.output())?,
+    };
+    let file = file.filter(|file| !target::is_stdout(file));
     let range = args.range.range(context.encodings().0)?;
     // Known, it gives the bar an end; a cluster that cannot count may still scan.
     let total = context.count(range.clone()).await.ok();
@@ -77,51 +84,16 @@ pub async fn run(context: &Context, args: &ExportArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn format_of(file: Option<&Path>) -> WriteFormat {
-    match file.and_then(Path::extension).and_then(OsStr::to_str) {
-        Some("jsonl" | "ndjson") => WriteFormat::Jsonl,
-        _ => WriteFormat::Tsv,
-    }
-}
-
-/// Stdout, or a file that takes its name once it is complete.
-struct Target {
-    out: BufWriter<Box<dyn Write>>,
-    file: Option<(PathBuf, PathBuf)>,
-}
-
-impl Target {
-    fn open(file: Option<&Path>) -> Result<Target, Failure> {
-        let Some(file) = file else {
-            return Ok(Target { out: BufWriter::new(Box::new(io::stdout())), file: None });
-        };
-        let mut partial = file.as_os_str().to_owned();
-        partial.push(".partial");
-        let partial = PathBuf::from(partial);
-        match File::create(&partial) {
-            Ok(out) => Ok(Target {
-                out: BufWriter::with_capacity(256 << 10, Box::new(out)),
-                file: Some((partial, file.to_owned())),
-            }),
-            Err(error) => Err(Failure::Usage(format!("cannot write {}: {error}", partial.display()))),
-        }
-    }
-
-    fn failed(&self, error: &io::Error) -> Failure {
-        match &self.file {
-            None => Failure::of_output(error),
-            Some((partial, _)) => Failure::Usage(format!("cannot write {}: {error}", partial.display())),
-        }
-    }
-
-    fn finish(&mut self) -> Result<(), Failure> {
-        self.out.flush().map_err(|error| self.failed(&error))?;
-        match &self.file {
-            None => Ok(()),
-            Some((partial, file)) => fs::rename(partial, file).map_err(|error| {
-                Failure::Usage(format!("cannot name {} {}: {error}", partial.display(), file.display()))
-            }),
-        }
+/// Of a file its name tells; on stdout, how answers are printed.
+fn format_of(file: Option<&Path>, output: Output) -> Result<WriteFormat, Failure> {
+    match (file, output) {
+        (Some(file), _) if FileFormat::of_name(file) == Some(FileFormat::Jsonl) => Ok(WriteFormat::Jsonl),
+        (Some(_), _) | (None, Output::Table) => Ok(WriteFormat::Tsv),
+        (None, Output::Json) => Ok(WriteFormat::Jsonl),
+        (None, Output::Yaml) => Err(Failure::Usage(
+            "an export has no form in YAML; say --format tsv or --format jsonl, which can be loaded"
+                .to_owned(),
+        )),
     }
 }
 
@@ -131,13 +103,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_has_its_name_only_once_it_is_complete() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("all.tsv");
-        let mut target = Target::open(Some(&file)).unwrap();
-        target.out.write_all(b"k\tv\n").unwrap();
-        assert!(!file.exists());
-        target.finish().unwrap();
-        assert_eq!(fs::read(&file).unwrap(), b"k\tv\n");
+    fn a_file_is_written_in_the_format_that_its_name_is_read_in() {
+        for name in ["a.jsonl", "a.JSONL", "b/a.NdJson"] {
+            assert_eq!(
+                format_of(Some(Path::new(name)), Output::Table).unwrap(),
+                WriteFormat::Jsonl,
+                "{name}"
+            );
+        }
+        for name in ["a.tsv", "a.TAB", "a", "jsonl", ".jsonl", "a.jsonl.tsv"] {
+            assert_eq!(format_of(Some(Path::new(name)), Output::Json).unwrap(), WriteFormat::Tsv, "{name}");
+        }
+    }
+
+    #[test]
+    fn on_stdout_an_export_is_what_answers_are() {
+        assert_eq!(format_of(None, Output::Table).unwrap(), WriteFormat::Tsv);
+        assert_eq!(format_of(None, Output::Json).unwrap(), WriteFormat::Jsonl);
+        assert!(format_of(None, Output::Yaml).unwrap_err().to_string().contains("--format"));
     }
 }
