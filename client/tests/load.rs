@@ -81,3 +81,63 @@ fn a_json_value_is_stored_as_it_is_written() {
     assert_eq!(value(&fake, "price"), "12.50");
     assert_eq!(value(&fake, "object"), r#"{"b": 1, "a": 2, "b": 3}"#);
 }
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_the_first_key() {
+    let marked = |text: &str| format!("\u{feff}{text}").into_bytes();
+    for (args, file) in [
+        (&["-"][..], "a\t1\n"),
+        (&["-"], "\r\na\t1\r\n"),
+        (&["-"], "{\"key\":\"a\",\"value\":1}\n"),
+        (&["-", "--raw"], "a\t1\n"),
+        (&["-", "--key-format", "hex"], "61\t1\n"),
+    ] {
+        let fake = fake::start();
+        loads(&fake, 0, args, &marked(file));
+        assert_eq!((value(&fake, "a"), fake.pairs().len()), ("1".to_owned(), 1), "{args:?}");
+    }
+    let fake = fake::start();
+    loads(&fake, 0, &["-"], &marked("0041;LATIN CAPITAL LETTER A;Lu;0;L;;;;;N;;;;0061;\n"));
+    assert!(value(&fake, "LATIN CAPITAL LETTER A U+0041").starts_with("0041;"));
+}
+
+#[test]
+fn a_key_that_begins_with_a_byte_order_mark_survives_an_export() {
+    let from = fake::start();
+    from.holds("\u{feff}a", "1");
+    let out = Command::new(env!("CARGO_BIN_EXE_god"))
+        .args(["export", "--server", &from.address.to_string()])
+        .env_remove("GOD_OUTPUT")
+        .output()
+        .unwrap();
+    let to = fake::start();
+    loads(&to, 0, &["-"], &out.stdout);
+    assert_eq!(to.pairs(), from.pairs());
+}
+
+#[test]
+fn a_file_that_is_not_utf_8_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = fake::start();
+    let utf_16 =
+        |text: &str, unit: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(unit).collect::<Vec<u8>>();
+    let latin_1 = b"a\tGr\xfc\xdfe\n";
+    for (name, bytes, why) in [
+        ("little.tsv", utf_16("\u{feff}a\t1\n", u16::to_le_bytes), "line 1 is UTF-16"),
+        ("big.txt", utf_16("\u{feff}a\t1\n", u16::to_be_bytes), "line 1 is UTF-16"),
+        ("unmarked.txt", utf_16("a\t1\n", u16::to_le_bytes), "line 1 is UTF-16"),
+        ("latin.tsv", latin_1.to_vec(), "line 1 is not UTF-8"),
+        ("latin.jsonl", b"{\"key\":\"a\",\"value\":\"\xfc\"}\n".to_vec(), "line 1 is not UTF-8"),
+    ] {
+        let file = dir.path().join(name);
+        std::fs::write(&file, bytes).unwrap();
+        let said = loads(&fake, 2, &[file.to_str().unwrap()], b"");
+        assert!(said.contains(name) && said.contains(why), "{said}");
+    }
+    let said = loads(&fake, 2, &["-"], latin_1);
+    assert!(said.contains("cannot read stdin: line 1 is not UTF-8"), "{said}");
+    assert!(fake.pairs().is_empty());
+    // Bytes are bytes where no text is asked for.
+    loads(&fake, 0, &["-", "--raw"], latin_1);
+    assert_eq!(fake.pairs()[&Bytes::from("a")][..], *b"Gr\xfc\xdfe");
+}

@@ -74,7 +74,10 @@ pub fn escape(bytes: &[u8]) -> String {
                 '\t' => out.push_str("\\t"),
                 '\n' => out.push_str("\\n"),
                 '\r' => out.push_str("\\r"),
-                c if c.is_control() => escape_bytes(c.encode_utf8(&mut [0; 4]).as_bytes(), &mut out),
+                // At the beginning of a file it would be taken for a byte order mark.
+                c if c.is_control() || c == '\u{feff}' => {
+                    escape_bytes(c.encode_utf8(&mut [0; 4]).as_bytes(), &mut out)
+                }
                 c => out.push(c),
             }
         }
@@ -164,6 +167,7 @@ mod tests {
     fn readable_text_stays_readable() {
         assert_eq!(escape("Grüße 🎉 = ok".as_bytes()), "Grüße 🎉 = ok");
         assert_eq!(escape(b"a\tb\\\x00\xff"), "a\\tb\\\\\\x00\\xff");
+        assert_eq!(escape("\u{feff}a".as_bytes()), "\\xef\\xbb\\xbfa");
     }
 
     #[test]

@@ -54,7 +54,8 @@ impl Source {
 
     /// A failure to read it.
     pub fn failed(&self, error: &io::Error) -> Failure {
-        Failure::Usage(format!("cannot read {}: {error}", self.path.display()))
+        let name = if self.is_stdin() { "stdin".into() } else { self.path.to_string_lossy() };
+        Failure::Usage(format!("cannot read {name}: {error}"))
     }
 
     /// Starts reading. Fails at once where the file cannot be opened.
@@ -74,20 +75,30 @@ impl Source {
         Ok(fed)
     }
 
+    fn syntax(&self, first: &[u8]) -> Syntax {
+        let name = (!self.is_stdin()).then_some(self.path.as_path());
+        let format = self.format.settle(name, first);
+        Syntax { format, key: self.encodings.0, value: self.encodings.1, raw: self.raw }
+    }
+
     fn read(&self, reader: impl BufRead, tell: &mpsc::Sender<Fed>) {
         let mut lines = Lines::new(reader);
-        let beginning = match lines.peek() {
-            Ok(beginning) => beginning,
-            Err(error) => {
-                let _ = tell.blocking_send(Fed::Failed(error));
-                return;
-            }
-        };
-        let format = self.format.settle((!self.is_stdin()).then_some(self.path.as_path()), beginning);
-        let syntax = Syntax { format, key: self.encodings.0, value: self.encodings.1, raw: self.raw };
+        let mut settled = None;
         loop {
+            let number = lines.number() + 1;
             let parsed = match lines.next_line() {
-                Ok(Some(Line::Whole(line))) => syntax.parse(line),
+                // A blank line is skipped in any format, and tells of none.
+                Ok(Some(Line::Whole(b""))) => continue,
+                Ok(Some(Line::Whole(b"\r"))) if !self.raw => continue,
+                Ok(Some(Line::Whole(line))) => {
+                    let syntax = settled.get_or_insert_with(|| self.syntax(line));
+                    if let Some(why) = syntax.no_text(line) {
+                        let error = io::Error::other(format!("line {number} {why}"));
+                        let _ = tell.blocking_send(Fed::Failed(error));
+                        return;
+                    }
+                    syntax.parse(line)
+                }
                 Ok(Some(Line::TooLong)) => Err(format!("it has more than {MAX_LINE} bytes")),
                 Ok(None) => return,
                 Err(error) => {

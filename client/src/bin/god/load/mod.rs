@@ -31,9 +31,9 @@ Examples:
   generate | god load --format jsonl -                     {\"key\": …, \"value\": …} lines from stdin
   god export -k a | god load -k b -                        from one keyspace to another
 
-In text, \\t \\n \\r \\\\ and \\xNN stand for the bytes they name; --raw takes lines as they are. A value in JSON that
-is no string is kept as its JSON text. Of Unicode's UnicodeData.txt each character becomes \"NAME U+CODE\" with its
-line as the value.
+Text is UTF-8; \\t \\n \\r \\\\ and \\xNN stand for the bytes they name, and --raw takes lines as they are. A value in JSON
+that is no string is kept as its JSON text. Of Unicode's UnicodeData.txt each character becomes \"NAME U+CODE\" with
+its line as the value.
 
 Bad lines are told by their number and left out; the rest is loaded. Of lines with the same key the last one wins.
 Loading the same file again is safe.

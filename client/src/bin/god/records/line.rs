@@ -6,6 +6,9 @@ use std::io::{self, BufRead, Read as _};
 /// The longest line: the largest key and value, each byte written as `\xNN`.
 pub const MAX_LINE: usize = 4 * (MAX_KEY + MAX_VALUE) + 1024;
 
+/// What some programs begin a UTF-8 file with; it is no part of the first line.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// Reads lines one after the other into one buffer.
 pub struct Lines<R> {
     reader: R,
@@ -37,11 +40,6 @@ impl<R: BufRead> Lines<R> {
         self.offset
     }
 
-    /// The first line's beginning, without reading it.
-    pub fn peek(&mut self) -> io::Result<&[u8]> {
-        self.reader.fill_buf()
-    }
-
     /// The next line; `None` at the end.
     pub fn next_line(&mut self) -> io::Result<Option<Line<'_>>> {
         self.buffer.clear();
@@ -58,7 +56,9 @@ impl<R: BufRead> Lines<R> {
             self.offset += self.reader.skip_until(b'\n')? as u64;
             return Ok(Some(Line::TooLong));
         }
-        Ok(Some(Line::Whole(&self.buffer)))
+        let line = &self.buffer[..];
+        let line = if self.number == 1 { line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line) } else { line };
+        Ok(Some(Line::Whole(line)))
     }
 }
 
@@ -76,6 +76,15 @@ mod tests {
         assert_eq!(lines.number(), 3);
         assert_eq!(lines.offset(), 4);
         assert_eq!(lines.next_line().unwrap(), None);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_first_line_and_stays_in_others() {
+        let mut lines = Lines::new("\u{feff}a\n\u{feff}b".as_bytes());
+        assert_eq!(lines.next_line().unwrap(), Some(Line::Whole(b"a")));
+        assert_eq!(lines.offset(), 5);
+        assert_eq!(lines.next_line().unwrap(), Some(Line::Whole("\u{feff}b".as_bytes())));
+        assert_eq!(Lines::new("\u{feff}".as_bytes()).next_line().unwrap(), Some(Line::Whole(b"")));
     }
 
     #[test]

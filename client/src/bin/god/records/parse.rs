@@ -40,8 +40,8 @@ pub struct Syntax {
 }
 
 impl Format {
-    /// Settles `auto` by a file's name and the beginning of its first line.
-    pub fn settle(self, name: Option<&Path>, beginning: &[u8]) -> FileFormat {
+    /// Settles `auto` by a file's name and its first line.
+    pub fn settle(self, name: Option<&Path>, line: &[u8]) -> FileFormat {
         match self {
             Format::Tsv => return FileFormat::Tsv,
             Format::Jsonl => return FileFormat::Jsonl,
@@ -51,7 +51,6 @@ impl Format {
         if let Some(format) = name.and_then(FileFormat::of_name) {
             return format;
         }
-        let line = beginning.split(|byte| *byte == b'\n').next().unwrap_or_default();
         if line.first() == Some(&b'{') {
             FileFormat::Jsonl
         } else if is_unicode_data(line) {
@@ -81,6 +80,36 @@ fn is_unicode_data(line: &[u8]) -> bool {
 }
 
 impl Syntax {
+    /// Why a line can be none of a text file; `None`: it may be one, or lines need not be text.
+    pub fn no_text(self, line: &[u8]) -> Option<&'static str> {
+        let text = match self.format {
+            FileFormat::Tsv => !self.raw && (self.key == Encoding::Text || self.value == Encoding::Text),
+            FileFormat::Jsonl | FileFormat::Unicode => true,
+        };
+        if !text {
+            return None;
+        }
+        // Its mark, or Latin letters with a byte of zeros before or after each.
+        if matches!(
+            line,
+            [0xff, 0xfe, ..]
+                | [0xfe, 0xff, ..]
+                | [1..=0xff, 0, 1..=0xff, 0, ..]
+                | [0, 1..=0xff, 0, 1..=0xff, ..]
+        ) {
+            return Some("is UTF-16, not UTF-8 (convert the file: iconv -f UTF-16 -t UTF-8)");
+        }
+        if std::str::from_utf8(line).is_ok() {
+            return None;
+        }
+        Some(match self.format {
+            FileFormat::Tsv => {
+                "is not UTF-8 (convert the file with iconv, or take its bytes as they are with --raw)"
+            }
+            FileFormat::Jsonl | FileFormat::Unicode => "is not UTF-8 (convert the file with iconv)",
+        })
+    }
+
     /// Reads a line. `None`: it is blank.
     pub fn parse(self, line: &[u8]) -> Result<Option<Record>, String> {
         // A written line has its \r as an escape; a bare one at the end is a line's end from elsewhere.
@@ -162,6 +191,21 @@ mod tests {
     }
 
     #[test]
+    fn a_line_that_is_not_utf_8_is_none_of_a_text_file() {
+        let tsv = syntax(FileFormat::Tsv);
+        let utf_16: Vec<u8> = "k\tv".encode_utf16().flat_map(u16::to_be_bytes).collect();
+        for line in [&b"\xff\xfek\0"[..], b"\xfe\xff\0k", b"k\0\t\0v\0", &utf_16] {
+            assert!(tsv.no_text(line).unwrap().contains("UTF-16"), "{line:?}");
+        }
+        assert!(tsv.no_text(b"k\tGr\xfc\xdfe").unwrap().contains("--raw"));
+        assert!(syntax(FileFormat::Unicode).no_text(b"\xfc").is_some());
+        assert_eq!(tsv.no_text("k\tGrüße".as_bytes()), None);
+        assert_eq!(tsv.no_text(b""), None);
+        assert_eq!(Syntax { raw: true, ..tsv }.no_text(b"k\t\xff"), None);
+        assert_eq!(Syntax { key: Encoding::Hex, value: Encoding::Hex, ..tsv }.no_text(b"\xff"), None);
+    }
+
+    #[test]
     fn characters_that_share_a_name_have_keys_of_their_own() {
         let unicode = syntax(FileFormat::Unicode);
         let line = "0041;LATIN CAPITAL LETTER A;Lu;0;L;;;;;N;;;;0061;";
@@ -177,11 +221,8 @@ mod tests {
         let settle = |name: &str, line: &str| Format::Auto.settle(Some(Path::new(name)), line.as_bytes());
         assert_eq!(settle("a.tsv", "{"), FileFormat::Tsv);
         assert_eq!(settle("a.NDJSON", "k\tv"), FileFormat::Jsonl);
-        assert_eq!(settle("a.txt", "{\"key\": 1}\nk\tv"), FileFormat::Jsonl);
-        assert_eq!(
-            settle("UnicodeData.txt", "0000;<control>;Cc;0;BN;;;;;N;NULL;;;;\n0001"),
-            FileFormat::Unicode
-        );
+        assert_eq!(settle("a.txt", "{\"key\": 1}"), FileFormat::Jsonl);
+        assert_eq!(settle("UnicodeData.txt", "0000;<control>;Cc;0;BN;;;;;N;NULL;;;;"), FileFormat::Unicode);
         assert_eq!(settle("a.txt", "0000;k\tv"), FileFormat::Tsv);
         assert_eq!(Format::Auto.settle(None, b""), FileFormat::Tsv);
     }
