@@ -202,3 +202,16 @@ fn status_and_ring_are_for_people_and_for_programs() {
     let yaml = ends_with(&fake, 0, &["ring", "-o", "yaml"]).stdout;
     assert!(String::from_utf8(yaml).unwrap().contains("epoch: 1"));
 }
+
+#[test]
+fn a_value_is_text_to_every_reader_of_yaml() {
+    let fake = fake::start();
+    for value in ["no", "12:30", "1_000", "=", "0x1f", "2024-01-02"] {
+        ends_with(&fake, 0, &["put", "on", value]);
+        let quoted = format!("key: \"on\"\nvalue: \"{value}\"\nversion: \"7.0@1\"\n");
+        let got = ends_with(&fake, 0, &["get", "on", "-o", "yaml"]).stdout;
+        assert_eq!(String::from_utf8(got).unwrap(), quoted);
+    }
+    let scanned = ends_with(&fake, 0, &["scan", "-o", "yaml"]).stdout;
+    assert!(String::from_utf8(scanned).unwrap().starts_with("- key: \"on\"\n  value: \"2024-01-02\"\n"));
+}

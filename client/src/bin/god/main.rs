@@ -32,6 +32,7 @@ mod scan;
 mod select;
 mod status;
 mod text;
+mod yaml;
 
 use clap::Parser as _;
 use cli::{Cli, Command};

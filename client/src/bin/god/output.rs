@@ -1,6 +1,6 @@
 //! Printing: tables for people, JSON and YAML for programs. Colour only on a terminal.
 
-use crate::{cli::Output, failure::Failure};
+use crate::{cli::Output, failure::Failure, yaml};
 use comfy_table::{Cell, CellAlignment, Color, Table, presets};
 use serde_json::Value;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -10,7 +10,7 @@ pub fn document(output: Output, value: &Value, table: impl FnOnce() -> String) -
     let text = match output {
         Output::Table => table(),
         Output::Json => to_json(value)?,
-        Output::Yaml => to_yaml(value)?,
+        Output::Yaml => yaml::text(value),
     };
     line(&text)
 }
@@ -19,7 +19,7 @@ pub fn document(output: Output, value: &Value, table: impl FnOnce() -> String) -
 pub fn item(out: &mut impl io::Write, output: Output, value: Value) -> Result<(), Failure> {
     let text = match output {
         Output::Table | Output::Json => to_json(&value)? + "\n",
-        Output::Yaml => to_yaml(&Value::Array(vec![value]))? + "\n",
+        Output::Yaml => yaml::text(&Value::Array(vec![value])) + "\n",
     };
     out.write_all(text.as_bytes()).map_err(|error| Failure::of_output(&error))
 }
@@ -65,13 +65,6 @@ pub fn report(output: Output, value: &Value, table: impl FnOnce() -> String) {
 
 fn to_json(value: &Value) -> Result<String, Failure> {
     serde_json::to_string(value).map_err(|error| Failure::Usage(format!("cannot print as JSON: {error}")))
-}
-
-fn to_yaml(value: &Value) -> Result<String, Failure> {
-    match serde_yaml::to_string(value) {
-        Ok(text) => Ok(text.trim_end().to_owned()),
-        Err(error) => Err(Failure::Usage(format!("cannot print as YAML: {error}"))),
-    }
 }
 
 /// Whether to colour what goes to stdout.
