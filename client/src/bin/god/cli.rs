@@ -6,7 +6,7 @@ use crate::{
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use god_client::{Consistency, MAX_TTL};
-use std::time::Duration;
+use std::{net::Ipv6Addr, time::Duration};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -48,11 +48,10 @@ pub struct Global {
         env = "GOD_SERVER",
         value_name = "HOST:PORT,…",
         default_value = "127.0.0.1:7000",
-        value_delimiter = ',',
-        value_parser = parse_server,
+        value_parser = parse_servers,
         global = true
     )]
-    pub server: Vec<String>,
+    pub server: Vec<Servers>,
 
     /// The keyspace to read and write
     #[arg(short, long, env = "GOD_KEYSPACE", value_name = "NAME", default_value = "default", global = true)]
@@ -77,6 +76,17 @@ pub struct Global {
     /// How values are written on the command line, in files and in answers
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t, global = true)]
     pub value_format: Encoding,
+}
+
+/// Nodes that were named together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Servers(pub Vec<String>);
+
+impl Global {
+    /// All nodes that were named.
+    pub fn servers(&self) -> Vec<String> {
+        self.server.iter().flat_map(|servers| servers.0.iter().cloned()).collect()
+    }
 }
 
 /// How answers are printed.
@@ -137,19 +147,36 @@ pub fn parse_ttl(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// `host:port`, and more of them after commas; spaces and a comma at the end mean nothing.
+pub fn parse_servers(text: &str) -> Result<Servers, String> {
+    let servers = text.split(',').map(str::trim).filter(|server| !server.is_empty());
+    let servers = servers.map(parse_server).collect::<Result<Vec<_>, _>>()?;
+    if servers.is_empty() { Err(format!("it names no server; {SERVER}")) } else { Ok(Servers(servers)) }
+}
+
+const SERVER: &str = "write HOST:PORT, such as 127.0.0.1:7000 or [::1]:7000";
+
 /// `host:port`; an IPv6 address in brackets.
-pub fn parse_server(text: &str) -> Result<String, String> {
-    let allowed = "write HOST:PORT, such as 127.0.0.1:7000 or [::1]:7000";
+fn parse_server(text: &str) -> Result<String, String> {
     let Some((host, port)) = text.rsplit_once(':') else {
-        return Err(format!("it has no port; {allowed}"));
+        return Err(format!("{text:?} has no port; {SERVER}"));
     };
-    let bare_v6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
-    if host.is_empty() || bare_v6 || host.contains('/') {
-        return Err(format!("it has no host; {allowed}"));
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let is_host = match address {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        // All that a name or an IPv4 address is made of: nothing that has a meaning in a URL.
+        None => {
+            !host.is_empty()
+                && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+        }
+    };
+    if !is_host {
+        return Err(format!("{host:?} is no host; {SERVER}"));
     }
+    // A sign is no part of a port, though a number may have one.
     match port.parse::<u16>() {
-        Ok(1..) => Ok(text.to_owned()),
-        _ => Err(format!("{port:?} is no port; {allowed}")),
+        Ok(1..) if !port.starts_with('+') => Ok(text.to_owned()),
+        _ => Err(format!("{port:?} is no port; {SERVER}")),
     }
 }
 
@@ -177,17 +204,45 @@ mod tests {
 
     #[test]
     fn a_server_needs_a_host_and_a_port() {
-        assert!(parse_server("db-0.db:7000").is_ok());
-        assert!(parse_server("[::1]:7000").is_ok());
-        for wrong in ["db", ":7000", "db:", "db:0", "db:70000", "::1:7000", "http://db:7000"] {
-            assert!(parse_server(wrong).is_err(), "{wrong}");
+        for right in ["db-0.db:7000", "[::1]:7000", "my_host:1", "10.0.0.1:65535", "[::ffff:10.0.0.1]:7000"] {
+            assert_eq!(parse_server(right).as_deref(), Ok(right));
+        }
+        for wrong in [
+            "db",
+            ":7000",
+            "db:",
+            "db:0",
+            "db:70000",
+            "db:+7000",
+            "::1:7000",
+            "http://db:7000",
+            "user@host:7000",
+            "host?x:7000",
+            "host#x:7000",
+            "a b:7000",
+            "[]:7000",
+            "[db]:7000",
+            "[::1:7000",
+            "host/:7000",
+            "hö:7000",
+        ] {
+            let refused = parse_server(wrong).unwrap_err();
+            assert!(refused.contains("write HOST:PORT"), "{wrong}: {refused}");
         }
     }
 
     #[test]
     fn servers_come_as_a_list_or_one_by_one() {
         let cli = Cli::try_parse_from(["god", "status", "--server", "a:1,b:2", "--server", "c:3"]).unwrap();
-        assert_eq!(cli.global.server, ["a:1", "b:2", "c:3"]);
+        assert_eq!(cli.global.servers(), ["a:1", "b:2", "c:3"]);
+    }
+
+    #[test]
+    fn a_list_of_servers_bears_spaces_and_a_comma_at_its_end() {
+        assert_eq!(parse_servers(" a:1, b:2 ,,c:3, ").unwrap().0, ["a:1", "b:2", "c:3"]);
+        for wrong in ["", " ", ",", "a:1,b"] {
+            assert!(parse_servers(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

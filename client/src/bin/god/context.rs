@@ -27,7 +27,7 @@ impl Context {
     pub async fn connect(global: &Global) -> Result<Context, Failure> {
         let timeout = global.timeout.unwrap_or(CALL);
         let connected = Client::builder()
-            .servers(&global.server)
+            .servers(global.servers())
             .timeout(timeout)
             .connect_timeout(CONNECT.min(timeout))
             .in_flight(IN_FLIGHT)

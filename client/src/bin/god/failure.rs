@@ -89,8 +89,16 @@ impl fmt::Display for Failure {
     }
 }
 
-/// A refusal with the way out, where there is one to name.
+/// A refusal with the way out, where there is one to name. It is named once: a hint in brackets that the node ends with
+/// gives way to the one here, which tells more; one in its sentence stays, and is enough.
 fn sentence(rejected: &Rejection) -> String {
+    let message = match rejected.message.strip_suffix(')').and_then(|text| text.rsplit_once(" (")) {
+        Some((before, hint)) if hint.contains("`god ") => before,
+        _ => &rejected.message,
+    };
+    if message.contains("`god ") {
+        return format!("refused: {message}");
+    }
     let way_out = match rejected.reason {
         Reason::NoSuchKeyspace => {
             "list them with: god keyspace list; make one with: god keyspace create NAME"
@@ -99,13 +107,13 @@ fn sentence(rejected: &Rejection) -> String {
         Reason::Unavailable => "see: god status",
         Reason::Busy | Reason::Stale | Reason::Deadline => match rejected.retry_after {
             Some(after) => {
-                return format!("refused: {} (try again in {} ms)", rejected.message, after.as_millis());
+                return format!("refused: {message} (try again in {} ms)", after.as_millis());
             }
             None => "try again",
         },
         _ => return format!("refused: {}", rejected.message),
     };
-    format!("refused: {} ({way_out})", rejected.message)
+    format!("refused: {message} ({way_out})")
 }
 
 #[cfg(test)]
@@ -123,5 +131,28 @@ mod tests {
         assert!(rejected(Reason::NotInitialised, 0).contains("god init"));
         assert!(rejected(Reason::Busy, 40).ends_with("(try again in 40 ms)"));
         assert_eq!(rejected(Reason::Invalid, 0), "refused: keyspace x is not there");
+    }
+
+    #[test]
+    fn a_way_out_is_named_once() {
+        let said = |reason: Reason, message: &str| {
+            Failure::Rejected(Rejection { reason, message: message.to_owned(), retry_after: None })
+                .to_string()
+        };
+        assert_eq!(
+            said(Reason::NoSuchKeyspace, "there is no keyspace \"x\" (see `god keyspace list`)"),
+            "refused: there is no keyspace \"x\" (list them with: god keyspace list; make one with: god keyspace create \
+             NAME)"
+        );
+        assert_eq!(
+            said(Reason::NotInitialised, "this node is in no cluster yet; run `god init` on one node"),
+            "refused: this node is in no cluster yet; run `god init` on one node"
+        );
+        assert_eq!(
+            said(Reason::Unavailable, "too few replicas (2 of 3)"),
+            "refused: too few replicas (2 of 3) (see: god status)"
+        );
+        // What has no way out here keeps the node's.
+        assert_eq!(said(Reason::Invalid, "no (see `god x`)"), "refused: no (see `god x`)");
     }
 }

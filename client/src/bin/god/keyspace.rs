@@ -33,7 +33,8 @@ enum KeyspaceCommand {
 
 #[derive(Args, Debug)]
 struct CreateArgs {
-    /// 1 to 64 letters, digits, '-', '_' or '.'
+    /// 1 to 64 letters, digits, '-', '_' or '.', the first one a letter, a digit or '_'
+    #[arg(value_parser = parse_name)]
     name: String,
     /// Keep keys in the order of their bytes, instead of spreading them by their hash
     #[arg(long)]
@@ -84,6 +85,18 @@ async fn create(context: &Context, args: &CreateArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The name of a keyspace that is to be made: one that paths and command lines take for nothing else.
+pub fn parse_name(text: &str) -> Result<String, String> {
+    const ALLOWED: &str =
+        "write 1 to 64 letters, digits, '-', '_' or '.', the first one a letter, a digit or '_'";
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if (1..=64).contains(&text.len()) && text.chars().all(plain) && !text.starts_with(['-', '.']) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("{text:?} cannot be a keyspace's name; {ALLOWED}"))
+    }
+}
+
 /// What is left out follows from the copies.
 pub fn quorums(replicas: u32, write: Option<u32>, read: Option<u32>) -> Result<(u32, u32), Failure> {
     let check = |name: &str, quorum: u32| match quorum {
@@ -131,6 +144,16 @@ fn table(keyspaces: &[Keyspace]) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_name_is_one_that_nothing_else_bears() {
+        for right in ["a", "default", "7", "_x", "a.b-c_d", &"k".repeat(64)] {
+            assert_eq!(parse_name(right).as_deref(), Ok(right));
+        }
+        for wrong in ["", ".", "..", "-a", "--", ".hidden", "a b", "a/b", "ü", "a\n", &"k".repeat(65)] {
+            assert!(parse_name(wrong).is_err(), "{wrong:?}");
+        }
+    }
 
     #[test]
     fn an_impossible_quorum_is_refused_before_it_is_sent() {

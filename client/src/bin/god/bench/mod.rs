@@ -84,7 +84,7 @@ pub async fn run(global: &Global, args: &BenchArgs) -> Result<(), Failure> {
         )));
     }
     let nodes = args.data.as_deref().map(Nodes::of).transpose()?.unwrap_or_default();
-    let servers = if nodes.servers.is_empty() { &global.server } else { &nodes.servers };
+    let servers = if nodes.servers.is_empty() { global.servers() } else { nodes.servers.clone() };
     let most = args.clients.iter().copied().max().unwrap_or(1).max(512);
     let client = Client::builder()
         .servers(servers)

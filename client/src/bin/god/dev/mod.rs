@@ -6,7 +6,12 @@ mod start;
 mod state;
 mod tour;
 
-use crate::{cli::Global, context::Context, failure::Failure, output};
+use crate::{
+    cli::{Global, Servers},
+    context::Context,
+    failure::Failure,
+    output,
+};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 use start::Nodes;
@@ -180,8 +185,8 @@ async fn load(global: &Global, file: &Path, nodes: &mut Nodes) -> Result<(), Fai
         return Ok(());
     }
     let keyspace = keyspace_name(&file);
-    let servers = nodes.state.nodes.iter().map(|node| node.grpc.clone()).collect();
-    let global = Global { server: servers, keyspace: keyspace.clone(), ..global.clone() };
+    let servers = Servers(nodes.state.nodes.iter().map(|node| node.grpc.clone()).collect());
+    let global = Global { server: vec![servers], keyspace: keyspace.clone(), ..global.clone() };
     let context = Context::connect(&global).await?;
     let keys = crate::load::load_for_dev(&context, &file).await?;
     nodes.state.loaded.push(Loaded { file, keyspace, keys });
@@ -192,7 +197,7 @@ async fn load(global: &Global, file: &Path, nodes: &mut Nodes) -> Result<(), Fai
 fn keyspace_name(file: &Path) -> String {
     let stem = file.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
     let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' };
-    let name: String = stem.chars().take(64).map(plain).collect();
+    let name: String = stem.chars().map(plain).skip_while(|c| matches!(c, '-' | '.')).take(64).collect();
     if name.is_empty() || name == god_proto::DEFAULT_KEYSPACE { "loaded".to_owned() } else { name }
 }
 
@@ -290,6 +295,9 @@ mod tests {
         assert_eq!(keyspace_name(Path::new("/usr/share/unicode/UnicodeData.txt")), "unicodedata");
         assert_eq!(keyspace_name(Path::new("mes données.tsv")), "mes-donn-es");
         assert_eq!(keyspace_name(Path::new("default.tsv")), "loaded");
+        assert_eq!(keyspace_name(Path::new("-a.tsv")), "a");
+        assert_eq!(keyspace_name(Path::new("été.tsv")), "t-");
+        assert_eq!(keyspace_name(Path::new("..")), "loaded");
     }
 
     #[test]

@@ -4,7 +4,12 @@ use super::{
     CreateAs,
     feed::{Fed, Source},
 };
-use crate::{context::Context, failure::Failure, keyspace::quorums, records::Sample};
+use crate::{
+    context::Context,
+    failure::Failure,
+    keyspace::{parse_name, quorums},
+    records::Sample,
+};
 use bytes::Bytes;
 use god_proto::{
     DEFAULT_KEYSPACE,
@@ -20,6 +25,7 @@ pub async fn create(context: &Context, source: &Source, order: CreateAs) -> Resu
     if keyspaces.iter().any(|keyspace| keyspace.name == context.name()) {
         return Ok(());
     }
+    parse_name(context.name()).map_err(Failure::Usage)?;
     let (replicas, write_quorum, read_quorum) =
         if let Some(like) = keyspaces.iter().find(|keyspace| keyspace.name == DEFAULT_KEYSPACE) {
             (like.replicas, like.write_quorum, like.read_quorum)
