@@ -215,3 +215,31 @@ fn a_value_is_text_to_every_reader_of_yaml() {
     let scanned = ends_with(&fake, 0, &["scan", "-o", "yaml"]).stdout;
     assert!(String::from_utf8(scanned).unwrap().starts_with("- key: \"on\"\n  value: \"2024-01-02\"\n"));
 }
+
+#[test]
+fn an_empty_variable_is_as_good_as_none_and_a_misspelt_one_is_told() {
+    let fake = fake::start();
+    let server = fake.address.to_string();
+    let run = |variables: &[(&str, &str)], args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_god"));
+        for name in ["GOD_SERVER", "GOD_KEYSPACE", "GOD_OUTPUT"] {
+            command.env_remove(name);
+        }
+        command.args(args).envs(variables.iter().copied()).stdin(Stdio::null()).output().unwrap()
+    };
+    let empty = [("GOD_SERVER", ""), ("GOD_KEYSPACE", ""), ("GOD_OUTPUT", "")];
+    let ended = run(&empty, &["put", "k", "v", "--server", &server]);
+    assert_eq!(ended.status.code(), Some(0), "{}", String::from_utf8_lossy(&ended.stderr));
+    assert!(String::from_utf8_lossy(&ended.stdout).starts_with("written on"));
+    // Without a server of its own it asks the default one, whoever that is.
+    let ended = run(&empty, &["put", "k", "v", "--timeout", "10ms"]);
+    assert_ne!(ended.status.code(), Some(2), "{}", String::from_utf8_lossy(&ended.stderr));
+    let ended = run(&[("GOD_SERVER", &format!(" {server} , ")), ("GOD_SERVERS", "x")], &["get", "k"]);
+    assert_eq!((ended.status.code(), &ended.stdout[..]), (Some(0), &b"v"[..]));
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(said.contains("GOD_SERVERS") && said.contains("is GOD_SERVER meant?"), "{said}");
+    // What is typed says something, even if it is nothing.
+    for args in [["get", "k", "--server", ""], ["get", "k", "--output", ""]] {
+        assert_eq!(run(&[], &args).status.code(), Some(2), "{args:?}");
+    }
+}

@@ -32,16 +32,21 @@ mod scan;
 mod select;
 mod status;
 mod text;
+mod variables;
 mod yaml;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, FromArgMatches as _};
 use cli::{Cli, Command};
 use context::Context;
 use failure::Failure;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let typed = variables::without_empty(Cli::command()).get_matches();
+    let cli = Cli::from_arg_matches(&typed).unwrap_or_else(|error| error.exit());
+    for warning in variables::misspelt(std::env::vars_os().map(|(name, _)| name)) {
+        output::say(&format!("god: {warning}"));
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return end(&Failure::Usage(format!("cannot start threads: {error}"))),

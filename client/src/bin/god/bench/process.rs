@@ -86,6 +86,7 @@ impl Process {
         }
         let variables = read("environ")?;
         let set = variables.split('\0').find_map(|pair| pair.strip_prefix("GOD_DURABILITY="));
+        let set = set.filter(|value| !value.is_empty());
         Some(set.unwrap_or(DEFAULT_DURABILITY).to_owned())
     }
 }

@@ -1,7 +1,7 @@
 //! Node processes: finding the program, starting, watching and stopping them by their process ids.
 
 use super::state::DevNode;
-use crate::failure::Failure;
+use crate::{failure::Failure, variables};
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     env,
@@ -24,7 +24,7 @@ const TAIL_BYTES: u64 = 16 << 10;
 
 /// Finds the node program: `GOD_NODE`, else beside this one, else on the path.
 pub fn find_program() -> Result<PathBuf, Failure> {
-    if let Some(named) = env::var_os("GOD_NODE") {
+    if let Some(named) = variables::set(variables::NODE) {
         let named = PathBuf::from(named);
         return if is_program(&named) {
             Ok(named)
@@ -77,7 +77,7 @@ pub fn start(
     for seed in seeds {
         command.args(["--seed", seed]);
     }
-    if env::var_os("GOD_WORKER_THREADS").is_none() {
+    if variables::set("GOD_WORKER_THREADS").is_none() {
         command.env("GOD_WORKER_THREADS", threads.to_string());
     }
     command.args(more);
