@@ -232,7 +232,7 @@ fn an_empty_variable_is_as_good_as_none_and_a_misspelt_one_is_told() {
     assert_eq!(ended.status.code(), Some(0), "{}", String::from_utf8_lossy(&ended.stderr));
     assert!(String::from_utf8_lossy(&ended.stdout).starts_with("written on"));
     // Without a server of its own it asks the default one, whoever that is.
-    let ended = run(&empty, &["put", "k", "v", "--timeout", "10ms"]);
+    let ended = run(&empty, &["get", "k", "--timeout", "10ms"]);
     assert_ne!(ended.status.code(), Some(2), "{}", String::from_utf8_lossy(&ended.stderr));
     let ended = run(&[("GOD_SERVER", &format!(" {server} , ")), ("GOD_SERVERS", "x")], &["get", "k"]);
     assert_eq!((ended.status.code(), &ended.stdout[..]), (Some(0), &b"v"[..]));
@@ -242,4 +242,28 @@ fn an_empty_variable_is_as_good_as_none_and_a_misspelt_one_is_told() {
     for args in [["get", "k", "--server", ""], ["get", "k", "--output", ""]] {
         assert_eq!(run(&[], &args).status.code(), Some(2), "{args:?}");
     }
+}
+
+#[test]
+fn base64_and_hex_may_come_in_lines() {
+    let fake = fake::start();
+    let bytes: Vec<u8> = (0..=255).collect();
+    let lines = |text: String, at: usize| -> Vec<u8> {
+        text.as_bytes().chunks(at).flat_map(|line| [line, b"\n"].concat()).collect()
+    };
+    for (format, text) in [
+        ("base64", lines(base64::Engine::encode(&base64::prelude::BASE64_STANDARD, &bytes), 76)),
+        ("hex", lines(hex::encode(&bytes), 60)),
+        ("hex", lines(hex::encode(&bytes), 2)),
+    ] {
+        let put = god_with(&fake, &["put", "--value-format", format, "k", "-"], &text);
+        assert_eq!(put.status.code(), Some(0), "{format}: {}", String::from_utf8_lossy(&put.stderr));
+        assert_eq!(ends_with(&fake, 0, &["get", "k"]).stdout, bytes);
+        let typed = String::from_utf8(text.clone()).unwrap();
+        ends_with(&fake, 0, &["put", "--value-format", format, "typed", &typed]);
+        let put = god_with(&fake, &["put", "--key-format", format, "-", "v"], &text);
+        assert_eq!(put.status.code(), Some(0), "{format}: {}", String::from_utf8_lossy(&put.stderr));
+    }
+    assert!(fake.pairs().contains_key(&bytes[..]));
+    assert_eq!(fake.pairs().len(), 3);
 }

@@ -9,10 +9,13 @@ use std::{
     os::unix::ffi::OsStrExt as _,
 };
 
+/// Bytes of text for each byte that it stands for, at most: hexadecimal with a line's end after every byte.
+const TEXT: usize = 4;
+
 /// A key: as typed, or from stdin without the line's end.
 pub fn key(typed: &OsStr, encoding: Encoding) -> Result<Bytes, Failure> {
     let bytes = if typed == "-" {
-        let read = from_stdin(2 * MAX_KEY + 2, "key")?;
+        let read = from_stdin(TEXT * MAX_KEY + 2, "key")?;
         encoding.decode(without_line_end(&read))
     } else {
         encoding.decode(typed.as_bytes())
@@ -30,10 +33,10 @@ pub fn key(typed: &OsStr, encoding: Encoding) -> Result<Bytes, Failure> {
 /// A value: as typed, or all of stdin. Text from stdin is taken whole, line ends and all.
 pub fn value(typed: &OsStr, encoding: Encoding) -> Result<Bytes, Failure> {
     let bytes = if typed == "-" {
-        let read = from_stdin(2 * MAX_VALUE + 2, "value")?;
+        let read = from_stdin(TEXT * MAX_VALUE + 2, "value")?;
         match encoding {
             Encoding::Text => Ok(Bytes::from(read)),
-            Encoding::Hex | Encoding::Base64 => encoding.decode(read.trim_ascii()),
+            Encoding::Hex | Encoding::Base64 => encoding.decode(&read),
         }
     } else {
         encoding.decode(typed.as_bytes())

@@ -18,18 +18,13 @@ pub enum Encoding {
 }
 
 impl Encoding {
-    /// Reads bytes that stand alone: a command line's argument, or a JSON string. Text has no escapes there.
+    /// Reads bytes that stand alone: a command line's argument, a JSON string, or all of stdin. Text has no escapes
+    /// there. In hexadecimal and base64 white space means nothing: `base64` and `xxd -p` cut what they write into lines.
     pub fn decode(self, text: &[u8]) -> Result<Bytes, String> {
         match self {
             Encoding::Text => Ok(Bytes::copy_from_slice(text)),
-            Encoding::Hex => match hex::decode(text) {
-                Ok(bytes) => Ok(bytes.into()),
-                Err(_) => Err(format!("{:?} is not hexadecimal", shown(text))),
-            },
-            Encoding::Base64 => match STANDARD.decode(text) {
-                Ok(bytes) => Ok(bytes.into()),
-                Err(_) => Err(format!("{:?} is not base64", shown(text))),
-            },
+            Encoding::Hex => unwrapped(text, "hexadecimal", |text| hex::decode(text).ok()),
+            Encoding::Base64 => unwrapped(text, "base64", |text| STANDARD.decode(text).ok()),
         }
     }
 
@@ -57,6 +52,15 @@ impl Encoding {
             Encoding::Hex | Encoding::Base64 => Some(self.encode_field(bytes)),
         }
     }
+}
+
+/// Decodes as it stands, which is the most frequent, else without its white space.
+fn unwrapped(text: &[u8], name: &str, decode: impl Fn(&[u8]) -> Option<Vec<u8>>) -> Result<Bytes, String> {
+    let bytes = decode(text).or_else(|| {
+        let bare: Vec<u8> = text.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
+        decode(&bare)
+    });
+    bytes.map(Bytes::from).ok_or_else(|| format!("{:?} is not {name}", shown(text)))
 }
 
 /// Base64, for bytes that JSON has no string for.
@@ -176,6 +180,21 @@ mod tests {
         assert!(unescape(br"\xZZ").unwrap_err().contains("no escape"));
         assert!(unescape(br"\x1").unwrap_err().contains("no escape"));
         assert!(unescape(br"end\").unwrap_err().contains("--raw"));
+    }
+
+    #[test]
+    fn white_space_in_hex_and_base64_means_nothing() {
+        for wrapped in ["00ff0a", "00ff\n0a\n", "00\r\nff\r\n0a", " 0 0 f\tf0a "] {
+            assert_eq!(Encoding::Hex.decode(wrapped.as_bytes()).unwrap()[..], [0, 0xff, 0x0a], "{wrapped:?}");
+        }
+        for wrapped in ["AP8K", "AP\n8K\n", "A P\r\n8K"] {
+            assert_eq!(
+                Encoding::Base64.decode(wrapped.as_bytes()).unwrap()[..],
+                [0, 0xff, 0x0a],
+                "{wrapped:?}"
+            );
+        }
+        assert_eq!(Encoding::Text.decode(b"a b\n").unwrap()[..], *b"a b\n");
     }
 
     #[test]
