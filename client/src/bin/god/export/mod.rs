@@ -29,11 +29,12 @@ Examples:
   god export | gzip > all.tsv.gz                 to stdout
   god export --value-format base64 all.tsv       values as base64 (load them with the same option)
 
-What is written `god load` reads back to the same bytes, whatever they are: in tsv, tabs, line ends, backslashes,
-control characters and bytes that are no text are written as escapes; in jsonl, keys and values that are no text as
-key_base64 and value_base64. Times to expire are not written.
-A file appears only once it is complete, with the mode of the one it replaces; of a link, what it leads to is replaced;
-a pipe or a device is written into. Keys written meanwhile may be in it or not.")]
+What is written `god load` reads back to the same bytes, whatever they are: in tsv, tabs, line ends,
+backslashes, control characters and bytes that are no text are written as escapes; in jsonl, keys
+and values that are no text as key_base64 and value_base64. Times to expire are not written.
+A file appears only once it is complete, with the mode of the one it replaces; of a link, what it
+leads to is replaced; a pipe or a device is written into. Keys written meanwhile may be in it or
+not.")]
 pub struct ExportArgs {
     /// The file; - or none is stdout
     file: Option<PathBuf>,

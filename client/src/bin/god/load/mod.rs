@@ -31,13 +31,14 @@ Examples:
   generate | god load --format jsonl -                     {\"key\": …, \"value\": …} lines from stdin
   god export -k a | god load -k b -                        from one keyspace to another
 
-Text is UTF-8; \\t \\n \\r \\\\ and \\xNN stand for the bytes they name, and --raw takes lines as they are. A value in JSON
-that is no string is kept as its JSON text. Of Unicode's UnicodeData.txt each character becomes \"NAME U+CODE\" with
-its line as the value.
+Text is UTF-8; \\t \\n \\r \\\\ and \\xNN stand for the bytes they name, and --raw takes lines as they
+are. A value in JSON that is no string is kept as its JSON text. Of Unicode's UnicodeData.txt each
+character becomes \"NAME U+CODE\" with its line as the value.
 
-Bad lines are told by their number and left out; the rest is loaded. Of lines with the same key the last one wins.
-Loading the same file again is safe.
-Exit codes: 0 all loaded, 2 the file cannot be read, 3 a line was bad or refused, 4 an outcome is unknown.")]
+Bad lines are told by their number and left out; the rest is loaded. Of lines with the same key the
+last one wins. Loading the same file again is safe.
+Exit codes: 0 all loaded, 2 the file cannot be read or is not UTF-8, 3 a line was bad or refused,
+4 an outcome is unknown.")]
 pub struct LoadArgs {
     /// The file; - is stdin
     file: PathBuf,
