@@ -137,6 +137,13 @@ fn a_file_that_is_not_utf_8_is_refused_by_name() {
     let said = loads(&fake, 2, &["-"], latin_1);
     assert!(said.contains("cannot read stdin: line 1 is not UTF-8"), "{said}");
     assert!(fake.pairs().is_empty());
+    // What came before is loaded, and told.
+    let said = loads(&fake, 2, &["-"], &[b"b\t1\nc\t2\n", &latin_1[..]].concat());
+    assert!(
+        said.contains("before that 2 keys had been loaded") && said.contains("line 3 is not UTF-8"),
+        "{said}"
+    );
+    assert_eq!(fake.pairs().len(), 2);
     // Bytes are bytes where no text is asked for.
     loads(&fake, 0, &["-", "--raw"], latin_1);
     assert_eq!(fake.pairs()[&Bytes::from("a")][..], *b"Gr\xfc\xdfe");

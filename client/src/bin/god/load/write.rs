@@ -90,6 +90,7 @@ pub async fn write(
     let mut offset = 0;
     let mut fed = source.feed()?;
     let mut at_end = false;
+    let mut stopped = None;
     let mut turns = Turns::default();
     let mut writes = FuturesUnordered::new();
     loop {
@@ -111,7 +112,12 @@ pub async fn write(
                     continue;
                 }
                 Some(Fed::Bad { line, problem }) => Done::Bad { line, problem },
-                Some(Fed::Failed(error)) => Done::Over(source.failed(&error)),
+                // What was read before is written and told first.
+                Some(Fed::Failed(error)) => {
+                    stopped = Some(source.failed(&error));
+                    at_end = true;
+                    continue;
+                }
                 None => {
                     at_end = true;
                     continue;
@@ -154,8 +160,16 @@ pub async fn write(
             break;
         }
     }
-    summary.took = progress.finish();
-    Ok(summary)
+    let Some(failure) = stopped else {
+        summary.took = progress.finish();
+        return Ok(summary);
+    };
+    if summary.loaded > 0 {
+        let loaded = counted(summary.loaded, "key");
+        progress.say(&format!("stopped; before that {loaded} had been loaded (loading again is safe)"));
+    }
+    progress.finish();
+    Err(failure)
 }
 
 async fn write_one(context: &Context, job: Job) -> (Bytes, Done) {
