@@ -152,7 +152,7 @@ fn nodes(ring: &Ring, observed: &Observed, desired: &Desired) -> Vec<NodeState> 
         .map(|(uuid, member)| NodeState {
             uuid: uuid.to_string(),
             number: member.number,
-            pod: observed.volume_of(*uuid).map(|volume| desired.pod_name(&volume.place)).unwrap_or_default(),
+            pod: observed.place_of(*uuid).map(|place| desired.pod_name(place)).unwrap_or_default(),
             state: state(member).to_owned(),
             zone: member.zone.clone(),
             weight: f64::from(member.weight) / 1_000.0,

@@ -11,6 +11,9 @@ pub(super) fn hibernate(observed: &Observed, desired: &Desired) -> Verdict {
     if let Some(operation) = observed.ring().and_then(|ring| ring.operations.first()) {
         return Verdict::Wait(format!("operation {} ends before the cluster hibernates", operation.id));
     }
+    if let Some(pod) = observed.pods.iter().find(|pod| !pod.terminating && observed.is_irreplaceable(pod)) {
+        return Verdict::Stop(super::volumes::claim_missing(desired, pod));
+    }
     for (pool, set) in &observed.sets {
         if set.replicas > 0 {
             return Verdict::Do(Step::Scale {

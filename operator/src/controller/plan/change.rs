@@ -34,7 +34,7 @@ pub(super) fn cancel(observed: &Observed, desired: &Desired) -> Verdict {
 /// Whether the place of a node's volume is one that the spec asks for. `None`: where it is, is not known.
 fn is_wanted(observed: &Observed, desired: &Desired, ring: &Ring, number: u32) -> Option<bool> {
     let (uuid, _) = ring.numbered(number)?;
-    let place = &observed.volume_of(uuid)?.place;
+    let place = observed.place_of(uuid)?;
     Some(place.ordinal < wanted(observed, desired, &place.pool))
 }
 
@@ -100,7 +100,7 @@ pub(super) fn make_up(observed: &Observed, desired: &Desired) -> Verdict {
     let Some((uuid, member)) = gone else { return Verdict::Pass };
     let number = member.number;
     if matches!(member.state, State::Up | State::Unready) {
-        return Verdict::Wait(format!("node {number} answers, though its volume claim is gone"));
+        return Verdict::Wait(format!("node {number} was up just now, though its volume claim is gone"));
     }
     if member.state != State::Down {
         return Verdict::Wait(format!("it is not sure yet that node {number} is down"));
@@ -168,7 +168,7 @@ pub(super) fn make_up(observed: &Observed, desired: &Desired) -> Verdict {
 pub(super) fn replace(observed: &Observed, desired: &Desired) -> Verdict {
     let Some(ring) = observed.ring() else { return Verdict::Pass };
     for uuid in &desired.replace {
-        let Some(member) = ring.members.get(uuid).filter(|_| observed.volume_of(*uuid).is_some()) else {
+        let Some(member) = ring.members.get(uuid).filter(|_| observed.place_of(*uuid).is_some()) else {
             continue;
         };
         let others = |other: u32| {
@@ -193,7 +193,7 @@ pub(super) fn replace(observed: &Observed, desired: &Desired) -> Verdict {
 pub(super) fn weigh(observed: &Observed, desired: &Desired) -> Verdict {
     let Some(ring) = observed.ring() else { return Verdict::Pass };
     for (uuid, member) in ring.members.iter().filter(|(_, member)| !member.leaving) {
-        let Some(pool) = observed.volume_of(*uuid).and_then(|volume| desired.pool(&volume.place.pool)) else {
+        let Some(pool) = observed.place_of(*uuid).and_then(|place| desired.pool(&place.pool)) else {
             continue;
         };
         let wish = if member.weight != pool.weight {
@@ -213,7 +213,7 @@ pub(super) fn join(observed: &Observed, desired: &Desired) -> Verdict {
     let Some(ring) = observed.ring() else { return Verdict::Pass };
     // A node that is to take somebody's place does not take a part of its own.
     let kept = ring.members.iter().any(|(uuid, _)| {
-        observed.is_homeless(*uuid) || (desired.replace.contains(uuid) && observed.volume_of(*uuid).is_some())
+        observed.is_homeless(*uuid) || (desired.replace.contains(uuid) && observed.place_of(*uuid).is_some())
     });
     let next = unused(observed, desired, ring).map(|(_, member)| member.number).min();
     match next {

@@ -80,7 +80,7 @@ fn blocked(reason: &'static str, message: impl Into<String>, action: impl Into<S
 }
 
 /// The rules, in their order.
-const RULES: [Rule; 23] = [
+const RULES: [Rule; 24] = [
     identity::conflict,
     identity::record,
     identity::mark,
@@ -94,6 +94,7 @@ const RULES: [Rule; 23] = [
     change::cancel,
     change::under_way,
     change::make_up,
+    volumes::unclaimed,
     change::replace,
     change::weigh,
     change::join,

@@ -21,6 +21,8 @@ pub(super) fn unstick(observed: &Observed, _: &Desired) -> Verdict {
             None if pod.said.node().is_some_and(|node| observed.has_left(node)) => {
                 "its node left for good, and its volume is gone"
             }
+            // Its data would go with it.
+            None if observed.may_be_member(pod) => continue,
             _ if !ending && !pod.ready && is_outdated(observed, pod) && !is_up(observed, pod) => {
                 "it is not up, and outdated"
             }
@@ -56,6 +58,9 @@ pub(super) fn restart(observed: &Observed, desired: &Desired) -> Verdict {
     let others = observed.pods.iter().filter(|other| other.uid != pod.uid && !other.terminating);
     if (others.clone().filter(|other| other.ready).count() as u32) + 1 < pods {
         return Verdict::Wait(format!("all other pods are ready before {name} restarts"));
+    }
+    if observed.is_irreplaceable(pod) {
+        return Verdict::Blocked(super::volumes::claim_missing(desired, pod));
     }
     let node = observed.volume_at(&pod.place).and_then(|volume| volume.node);
     let number = node.and_then(|node| ring.members.get(&node)).map(|member| member.number);

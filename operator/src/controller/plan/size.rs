@@ -15,8 +15,7 @@ pub(super) fn wanted(observed: &Observed, desired: &Desired, pool: &str) -> u32 
     let nodes = desired.pool(pool).map_or(0, |pool| pool.nodes);
     let Some(ring) = observed.ring() else { return nodes };
     let replaced = desired.replace.iter().filter(|node| {
-        ring.members.contains_key(node)
-            && observed.volume_of(**node).is_some_and(|volume| volume.place.pool == pool)
+        ring.members.contains_key(node) && observed.place_of(**node).is_some_and(|place| place.pool == pool)
     });
     nodes + replaced.count() as u32
 }
@@ -74,7 +73,12 @@ pub(super) fn drop_last(observed: &Observed, desired: &Desired) -> Verdict {
     }
     for place in surplus(observed, desired) {
         let Some(set) = observed.sets.get(&place.pool) else { continue };
-        if observed.volume_at(&place).is_none_or(|volume| !observed.is_held(volume)) {
+        let is_needed = match observed.volume_at(&place) {
+            Some(volume) => observed.is_held(volume),
+            // A claim that is not seen says nothing about a node that runs.
+            None => observed.pod_at(&place).is_some_and(|pod| observed.may_be_member(pod)),
+        };
+        if !is_needed {
             return Verdict::Do(Step::Scale {
                 pool: place.pool,
                 version: set.version.clone(),
@@ -93,7 +97,7 @@ pub(super) fn leave(observed: &Observed, desired: &Desired) -> Verdict {
         return Verdict::Wait("a majority of the nodes does not know the newest ring yet".to_owned());
     };
     let pod = desired.pod_name(&place);
-    let leaver = observed.volume_at(&place).and_then(|volume| volume.node);
+    let leaver = observed.node_at(&place);
     let Some((uuid, member)) = leaver.and_then(|uuid| Some((uuid, ring.members.get(&uuid)?))) else {
         return Verdict::Blocked(blocked(
             "NodeUnknown",

@@ -1,8 +1,8 @@
 //! Quarantine, deletion, expansion.
 
-use super::{Step, Verdict, VolumeRef, blocked, size::wanted};
+use super::{Blocked, Step, Verdict, VolumeRef, blocked, size::wanted};
 use crate::{
-    controller::world::{Desired, Observed, Volume},
+    controller::world::{Desired, Observed, Pod, Volume},
     crd::bytes,
 };
 
@@ -36,6 +36,43 @@ pub(super) fn tidy(observed: &Observed, desired: &Desired) -> Verdict {
         }
     }
     Verdict::Pass
+}
+
+/// A node that runs without a claim is let be: its data are there until its pod ends. Who leaves, or is replaced, will not
+/// need it.
+pub(super) fn unclaimed(observed: &Observed, desired: &Desired) -> Verdict {
+    if observed.agreed_ring().is_none() {
+        return Verdict::Pass;
+    }
+    let pod = observed.pods.iter().find(|pod| {
+        let is_leaving = pod.said.node().is_some_and(|node| desired.replace.contains(&node))
+            || pod.place.ordinal >= wanted(observed, desired, &pod.place.pool);
+        observed.is_irreplaceable(pod) && !is_leaving
+    });
+    match pod {
+        Some(pod) => Verdict::Blocked(claim_missing(desired, pod)),
+        None => Verdict::Pass,
+    }
+}
+
+/// A pod must not end, as nothing of its node would be left.
+pub(super) fn claim_missing(desired: &Desired, pod: &Pod) -> Blocked {
+    let (name, claim) = (desired.pod_name(&pod.place), desired.volume_name(&pod.place));
+    let labelled = format!("if kubectl get pvc {claim} shows it, give it its labels back");
+    let (message, action) = match pod.said.node() {
+        Some(node) => (
+            format!("pod {name} runs node {node}, and its volume claim {claim} is not there"),
+            format!(
+                "{labelled}; else ask for a new node before the pod ends: annotate this GodCluster with \
+                 god-db.io/replace={node}"
+            ),
+        ),
+        None => (
+            format!("pod {name} keeps silent, and its volume claim {claim} is not there: it may run a node"),
+            format!("{labelled}; if its machine is gone for good, kubectl delete pod {name} --force"),
+        ),
+    };
+    blocked("ClaimMissing", message, action)
 }
 
 /// A volume that is wanted again, and is a retired node's, goes after its quarantine, and its pod with it: the pod then

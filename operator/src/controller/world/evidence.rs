@@ -1,7 +1,7 @@
 //! What may be concluded from what was seen. Everything that destroys rests on these, and each of them needs a ring that
 //! a majority of its members acknowledges: not knowing is never evidence.
 
-use super::{Observed, Ring, RingView, Volume};
+use super::{Observed, Pod, Ring, RingView, Said, Volume};
 use uuid::Uuid;
 
 impl Observed {
@@ -53,10 +53,37 @@ impl Observed {
         !self.is_retired(volume) && !self.is_nobodys(volume)
     }
 
-    /// The member's volume is gone: every volume there is belongs to somebody else.
+    /// The member's volume is gone: every volume there is belongs to somebody else, and no pod is, or may be, its. A node
+    /// whose claim is not there, or is not labelled, has its data for as long as it runs.
     pub fn is_homeless(&self, node: Uuid) -> bool {
         self.agreed_ring().is_some_and(|ring| ring.members.contains_key(&node))
             && self.volumes.iter().all(|volume| volume.node.is_some_and(|other| other != node))
+            && self.pods.iter().all(|pod| match pod.said.node() {
+                Some(said) => said != node,
+                None => pod.pending || self.volume_at(&pod.place).is_some(),
+            })
+    }
+
+    /// What runs in a pod without a volume is, or may be, a member: nobody says that it is not.
+    pub fn may_be_member(&self, pod: &Pod) -> bool {
+        let Some(ring) = self.agreed_ring() else { return true };
+        match pod.said {
+            Said::Fresh(node) => ring.members.contains_key(&node),
+            // As with volumes: one that is neither a member nor retired is a riddle.
+            Said::Member { node, .. } => !self.has_left(node),
+            // Without a volume it cannot have started.
+            Said::Nothing if pod.pending => false,
+            Said::Nothing => {
+                let is_elsewhere =
+                    |member: &Uuid| self.place_of(*member).is_some_and(|place| *place != pod.place);
+                !ring.members.keys().all(is_elsewhere)
+            }
+        }
+    }
+
+    /// The pod keeps data that go with it: its node is, or may be, a member, and no volume of its is there.
+    pub fn is_irreplaceable(&self, pod: &Pod) -> bool {
+        self.volume_at(&pod.place).is_none() && self.may_be_member(pod)
     }
 
     /// Pods that a pool's set must keep, so that every volume that is or may be needed has one.

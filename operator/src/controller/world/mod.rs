@@ -153,6 +153,18 @@ impl Observed {
         self.volumes.iter().find(|volume| volume.node == Some(node))
     }
 
+    /// Where a node is: where its volume is, or else where a pod says that it runs.
+    pub fn place_of(&self, node: Uuid) -> Option<&Place> {
+        let by_word = || self.pods.iter().find(|pod| pod.said.node() == Some(node)).map(|pod| &pod.place);
+        self.volume_of(node).map(|volume| &volume.place).or_else(by_word)
+    }
+
+    /// The node of a place: whose data are on its volume, or else who answers there.
+    pub fn node_at(&self, place: &Place) -> Option<Uuid> {
+        let by_word = || self.pod_at(place)?.said.node();
+        self.volume_at(place).and_then(|volume| volume.node).or_else(by_word)
+    }
+
     /// The cluster, as far as anything says: the record, or else the only one that volumes are of.
     pub fn cluster(&self) -> Option<Uuid> {
         self.recorded.cluster.or_else(|| {

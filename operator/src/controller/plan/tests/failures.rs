@@ -116,3 +116,56 @@ fn a_pod_that_waits_for_a_volume_that_goes_is_made_again() {
     world.settle(&desired(3), plan).unwrap();
     assert_eq!(world.unlike(&desired(3)), None);
 }
+
+/// A claim was removed by force, or lost its labels, while its pod ran: what is not seen was taken for what is not there.
+#[test]
+fn a_node_that_runs_without_a_claim_leaves_before_its_pod_goes() {
+    let mut world = World::running(3);
+    let node = world.node_at(2);
+    world.happen(&Event::RemoveClaim(place("a", 2))).unwrap();
+    let seen = world.observe();
+    assert!(!seen.is_homeless(node), "it says that it is there");
+    assert_eq!(plan(&seen, &desired(3)).blocked.unwrap().reason, "ClaimMissing");
+    let next = plan(&seen, &desired(2)).next;
+    assert!(matches!(next, Next::Do(Step::Begin { wish: Wish::Leave { lost: false, .. }, .. })), "{next:?}");
+    world.settle(&desired(2), plan).unwrap();
+    assert_eq!(world.unlike(&desired(2)), None);
+    assert!(world.ring.unwrap().ended.iter().all(|ended| !ended.id.starts_with("lost-")));
+}
+
+#[test]
+fn a_pod_without_a_claim_is_neither_restarted_nor_put_to_sleep() {
+    let mut world = World::running(3);
+    world.happen(&Event::RemoveClaim(place("a", 2))).unwrap();
+    world.sets.get_mut("a").unwrap().revision = Some("r2".to_owned());
+    let restarted = plan(&world.observe(), &desired(3));
+    assert_eq!(restarted.blocked.unwrap().reason, "ClaimMissing");
+    let mut silent = world.observe();
+    silent.pods[2].said = crate::controller::world::Said::Nothing;
+    silent.pods[2].ready = false;
+    assert!(!silent.is_homeless(world.node_at(2)));
+    assert!(
+        !matches!(plan(&silent, &desired(3)).next, Next::Do(_)),
+        "a pod that is silent may be the member"
+    );
+    assert!(
+        !matches!(plan(&silent, &desired(2)).next, Next::Do(_)),
+        "a pod that is silent may be the member"
+    );
+    let mut asleep = desired(3);
+    asleep.hibernate = true;
+    let next = plan(&world.observe(), &asleep).next;
+    assert!(!matches!(next, Next::Do(_)), "{next:?}");
+}
+
+#[test]
+fn a_node_without_a_claim_is_replaced_when_somebody_asks_for_it() {
+    let mut world = World::running(3);
+    let old = world.node_at(1);
+    world.happen(&Event::RemoveClaim(place("a", 1))).unwrap();
+    let mut asked = desired(3);
+    asked.replace = std::collections::BTreeSet::from([old]);
+    world.settle(&asked, plan).unwrap();
+    assert!(world.ring.as_ref().unwrap().retired.contains(&old));
+    assert_eq!(world.unlike(&desired(3)), None);
+}

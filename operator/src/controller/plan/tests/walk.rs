@@ -97,6 +97,14 @@ fn every_way_of_a_growth_that_is_turned_round_and_back_deletes_no_volume_that_is
 }
 
 #[test]
+fn every_way_of_a_shrink_whose_last_pod_runs_without_a_claim_lets_its_node_leave() {
+    let mut world = World::running(3);
+    world.happen(&Event::RemoveClaim(place("a", 2))).unwrap();
+    let states = walk(world, &[3, 2], plan, true).unwrap();
+    assert!(states > 50, "only {states} states were seen");
+}
+
+#[test]
 fn every_way_of_making_up_for_a_lost_volume_deletes_no_volume_that_is_needed() {
     let mut world = World::running(3);
     world.happen(&Event::LoseVolume(place("a", 1))).unwrap();

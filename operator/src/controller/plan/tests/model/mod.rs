@@ -37,6 +37,8 @@ pub struct World {
     pub volumes: Vec<Volume>,
     /// By UID of the volume.
     pub disks: BTreeMap<String, Disk>,
+    /// What pods hold whose claims were removed while they ran.
+    pub mounted: BTreeMap<Place, Disk>,
     pub ring: Option<Ring>,
     /// Arcs as they were before an operation moved them.
     undo: BTreeMap<String, Vec<Arc>>,
@@ -58,6 +60,8 @@ pub enum Event {
     /// Faults.
     CrashPod(Place),
     LoseVolume(Place),
+    /// A claim is removed by force under a pod that runs, or loses its labels.
+    RemoveClaim(Place),
 }
 
 /// A step as it was planned, and the version of the status that it was based on.
@@ -104,6 +108,7 @@ impl World {
             pods: Vec::new(),
             volumes: Vec::new(),
             disks: BTreeMap::new(),
+            mounted: BTreeMap::new(),
             ring: None,
             undo: BTreeMap::new(),
             next: 1,
@@ -116,8 +121,8 @@ impl World {
     }
 
     fn disk_at(&self, place: &Place) -> Option<&Disk> {
-        let volume = self.volumes.iter().find(|volume| volume.place == *place)?;
-        self.disks.get(&volume.uid)
+        let volume = || self.volumes.iter().find(|volume| volume.place == *place);
+        self.mounted.get(place).or_else(|| self.disks.get(&volume()?.uid))
     }
 
     /// Whether a node's process runs.
@@ -286,8 +291,12 @@ impl World {
                     pod.pending = false;
                 }
             }
-            Event::EndPod(place) => self.pods.retain(|pod| pod.place != *place),
+            Event::EndPod(place) => {
+                self.mounted.remove(place);
+                self.pods.retain(|pod| pod.place != *place);
+            }
             Event::CrashPod(place) => {
+                self.mounted.remove(place);
                 if let Some(pod) = self.pods.iter_mut().find(|pod| pod.place == *place) {
                     pod.pending = true;
                 }
@@ -299,8 +308,18 @@ impl World {
             }
             Event::LoseVolume(place) => {
                 let uid = self.volumes.iter().find(|volume| volume.place == *place).map(|it| it.uid.clone());
+                self.mounted.remove(place);
                 self.pods.retain(|pod| pod.place != *place);
                 self.forget(&uid.unwrap_or_default());
+            }
+            Event::RemoveClaim(place) => {
+                let runs = self.pods.iter().any(|pod| pod.place == *place && !pod.pending);
+                let disk = self.disk_at(place).cloned().filter(|_| runs);
+                self.volumes.retain(|volume| volume.place != *place || disk.is_none());
+                if let Some(disk) = disk {
+                    self.disks.retain(|_, other| other.node != disk.node);
+                    self.mounted.insert(place.clone(), disk);
+                }
             }
             Event::RingStep => self.ring_step(),
             Event::GoLive => {

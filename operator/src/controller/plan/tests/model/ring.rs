@@ -24,9 +24,8 @@ impl World {
         let member = Member { number, weight: 1_000, ..Member::default() };
         ring.members.insert(node, member);
         ring.epoch += 1;
-        for disk in self.disks.values_mut().filter(|disk| disk.node == node) {
-            disk.joined = true;
-        }
+        let disks = self.disks.values_mut().chain(self.mounted.values_mut());
+        disks.filter(|disk| disk.node == node).for_each(|disk| disk.joined = true);
         deal(ring);
     }
 
@@ -149,7 +148,7 @@ impl World {
             return Ok(());
         }
         if let Some(uuid) = lost.and_then(|number| ring.numbered(number)).map(|(uuid, _)| uuid)
-            && self.disks.values().any(|disk| disk.node == uuid)
+            && self.disks.values().chain(self.mounted.values()).any(|disk| disk.node == uuid)
         {
             return Err(format!("the data of node {uuid} are given up, and they are there"));
         }
