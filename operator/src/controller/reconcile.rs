@@ -414,7 +414,11 @@ async fn end(cluster: &GodCluster, context: &Context) -> Result<Action, TurnErro
     let mine = format!("{}={}", super::build::CLUSTER_LABEL, cluster.name_any());
     match api.list(&ListParams::default().labels(&mine)).await {
         Ok(volumes) => {
-            for volume in volumes {
+            // A claim that was copied with its labels is somebody else's.
+            let mine = |volume: &PersistentVolumeClaim| {
+                observe::convert::volume(volume, &cluster.name_any()).is_some()
+            };
+            for volume in volumes.into_iter().filter(mine) {
                 let how = DeleteParams {
                     preconditions: Some(Preconditions { uid: volume.uid(), resource_version: None }),
                     ..DeleteParams::default()

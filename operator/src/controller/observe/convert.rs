@@ -1,4 +1,5 @@
-//! Objects of the API server as plain values.
+//! Objects of the API server as plain values. An object belongs to a cluster by its labels and by its name, both: labels
+//! come along when somebody copies an object, and a name of a set, a pod or a claim says which place it is.
 
 use crate::{
     controller::{
@@ -14,6 +15,7 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
+use std::net::IpAddr;
 
 /// On a volume claim: the node whose data are on it.
 pub const NODE: &str = "god-db.io/node";
@@ -30,15 +32,21 @@ fn annotation<'a>(metadata: &'a ObjectMeta, name: &str) -> Option<&'a String> {
     metadata.annotations.as_ref()?.get(name)
 }
 
-fn place(metadata: &ObjectMeta) -> Option<Place> {
+/// The place that an object's name says, after so many letters: exactly as sets name their pods.
+fn place(metadata: &ObjectMeta, before: &str, cluster: &str) -> Option<Place> {
     let pool = label(metadata, POOL_LABEL)?.clone();
-    let ordinal = metadata.name.as_ref()?.rsplit_once('-')?.1.parse().ok()?;
-    Some(Place { pool, ordinal })
+    let name = metadata.name.as_ref()?;
+    let ordinal: u32 = name.rsplit_once('-')?.1.parse().ok()?;
+    (*name == format!("{before}{cluster}-{pool}-{ordinal}")).then_some(Place { pool, ordinal })
 }
 
-/// A set, and its pool.
-pub fn set(object: &StatefulSet) -> Option<(String, Set)> {
+/// A set of a cluster, and its pool.
+pub fn set(object: &StatefulSet, cluster: &str) -> Option<(String, Set)> {
     let metadata = &object.metadata;
+    let pool = label(metadata, POOL_LABEL)?.clone();
+    if metadata.name.as_ref()? != &format!("{cluster}-{pool}") {
+        return None;
+    }
     let spec = object.spec.as_ref()?;
     let status = object.status.as_ref();
     let is_seen = status.is_some_and(|status| status.observed_generation >= metadata.generation);
@@ -53,18 +61,18 @@ pub fn set(object: &StatefulSet) -> Option<(String, Set)> {
         volume_bytes: size.and_then(|size| bytes_of(&size.0)).unwrap_or(0),
         terminating: metadata.deletion_timestamp.is_some(),
     };
-    Some((label(metadata, POOL_LABEL)?.clone(), set))
+    Some((pool, set))
 }
 
-/// A pod; who runs on it is asked for separately.
-pub fn pod(object: &PodObject) -> Option<Pod> {
+/// A pod of a cluster; who runs on it is asked for separately.
+pub fn pod(object: &PodObject, cluster: &str) -> Option<Pod> {
     let metadata = &object.metadata;
     let status = object.status.as_ref();
     let ready = status.and_then(|status| status.conditions.as_ref()).is_some_and(|conditions| {
         conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
     });
     Some(Pod {
-        place: place(metadata)?,
+        place: place(metadata, "", cluster)?,
         uid: metadata.uid.clone()?,
         revision: label(metadata, "controller-revision-hash").cloned().unwrap_or_default(),
         ready,
@@ -74,12 +82,19 @@ pub fn pod(object: &PodObject) -> Option<Pod> {
     })
 }
 
-/// A volume claim.
-pub fn volume(object: &PersistentVolumeClaim) -> Option<Volume> {
+/// Where a pod's node may be asked. A pod that has ended keeps its address in its status, and somebody else may have it.
+pub fn address(object: &PodObject) -> Option<IpAddr> {
+    let status = object.status.as_ref()?;
+    status.phase.as_deref().filter(|phase| *phase == "Running")?;
+    status.pod_ip.as_deref()?.parse().ok()
+}
+
+/// A volume claim of a cluster.
+pub fn volume(object: &PersistentVolumeClaim, cluster: &str) -> Option<Volume> {
     let metadata = &object.metadata;
     let requests = object.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?;
     Some(Volume {
-        place: place(metadata)?,
+        place: place(metadata, "data-", cluster)?,
         uid: metadata.uid.clone()?,
         version: metadata.resource_version.clone()?,
         bytes: requests.get("storage").and_then(|size| bytes_of(&size.0)).unwrap_or(0),
@@ -125,10 +140,10 @@ mod tests {
             },
             "status": { "observedGeneration": 1, "updateRevision": "r", "replicas": 3 }
         });
-        let (_, read) = set(&serde_json::from_value(object.clone()).unwrap()).unwrap();
+        let (_, read) = set(&serde_json::from_value(object.clone()).unwrap(), "s").unwrap();
         assert_eq!((read.revision, read.replicas, read.volume_bytes), (None, 3, 1 << 30));
         object["status"]["observedGeneration"] = json!(2);
-        let (pool, read) = set(&serde_json::from_value(object).unwrap()).unwrap();
+        let (pool, read) = set(&serde_json::from_value(object).unwrap(), "s").unwrap();
         assert_eq!((pool.as_str(), read.revision), ("a", Some("r".to_owned())));
     }
 
@@ -143,8 +158,54 @@ mod tests {
             },
             "spec": { "resources": { "requests": { "storage": "2Gi" } } }
         });
-        let read = volume(&serde_json::from_value(object).unwrap()).unwrap();
+        let read = volume(&serde_json::from_value(object).unwrap(), "s").unwrap();
         assert_eq!((read.place.ordinal, read.bytes, read.quarantined_until), (12, 2 << 30, Some(77)));
         assert!(read.node.is_some() && read.cluster.is_none());
+    }
+
+    #[test]
+    fn a_claim_that_was_copied_with_its_labels_is_no_place_of_the_cluster() {
+        let named = |name: &str, cluster: &str| {
+            let object = json!({
+                "metadata": {
+                    "name": name, "uid": "u", "resourceVersion": "5", "labels": { "god-db.io/pool": "a" }
+                },
+                "spec": { "resources": { "requests": { "storage": "2Gi" } } }
+            });
+            volume(&serde_json::from_value(object).unwrap(), cluster).map(|volume| volume.place.ordinal)
+        };
+        assert_eq!(named("data-s-a-7", "s"), Some(7));
+        for other in
+            ["restore-7", "data-s-a-7-20261125", "data-s-b-7", "data-s-a-07", "data-t-a-7", "data-s-a-x"]
+        {
+            assert_eq!(named(other, "s"), None, "{other}");
+        }
+        assert_eq!(named("data-s-b-a-7", "s-b"), Some(7), "names of clusters and pools may have dashes");
+    }
+
+    #[test]
+    fn pods_and_sets_are_known_by_their_names_too() {
+        let made = |name: &str| {
+            json!({
+                "metadata": {
+                    "name": name, "uid": "u", "resourceVersion": "5", "labels": { "god-db.io/pool": "a" }
+                },
+                "spec": { "containers": [], "selector": {}, "template": {} }
+            })
+        };
+        let is_pod = |name: &str| pod(&serde_json::from_value(made(name)).unwrap(), "s").is_some();
+        let is_set = |name: &str| set(&serde_json::from_value(made(name)).unwrap(), "s").is_some();
+        assert_eq!(["s-a-0", "debug-0", "s-a-0-copy"].map(is_pod), [true, false, false]);
+        assert_eq!(["s-a", "s-b", "mine"].map(is_set), [true, false, false]);
+    }
+
+    #[test]
+    fn a_pod_that_has_ended_is_not_asked_at_an_address_that_somebody_else_may_have() {
+        let at = |phase: &str| {
+            let object = json!({ "metadata": {}, "status": { "phase": phase, "podIP": "10.0.0.7" } });
+            address(&serde_json::from_value(object).unwrap())
+        };
+        assert!(at("Running").is_some());
+        assert_eq!(["Pending", "Failed", "Succeeded", "Unknown"].map(at), [None; 4]);
     }
 }

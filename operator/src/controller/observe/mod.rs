@@ -102,10 +102,10 @@ pub async fn read(client: &Client, cluster: &GodCluster) -> Result<Option<Object
 pub async fn look(objects: Objects) -> Look {
     let mut pods = Vec::new();
     let mut addresses = Vec::new();
+    let cluster = objects.cluster.name_any();
     for object in &objects.pods {
-        let Some(pod) = convert::pod(object) else { continue };
-        let ip = object.status.as_ref().and_then(|status| status.pod_ip.as_deref()?.parse().ok());
-        let address = ip.filter(|_| !pod.pending).map(|ip| Address { ip, grpc: GRPC_PORT, peer: PEER_PORT });
+        let Some(pod) = convert::pod(object, &cluster) else { continue };
+        let address = convert::address(object).map(|ip| Address { ip, grpc: GRPC_PORT, peer: PEER_PORT });
         pods.push(pod);
         addresses.push(address);
     }
@@ -128,12 +128,13 @@ pub async fn look(objects: Objects) -> Look {
         members => nodes::look(members).await,
     };
     pods.sort_by(|a, b| a.place.cmp(&b.place));
-    let mut volumes: Vec<_> = objects.volumes.iter().filter_map(|object| convert::volume(object)).collect();
+    let mut volumes: Vec<_> =
+        objects.volumes.iter().filter_map(|object| convert::volume(object, &cluster)).collect();
     volumes.sort_by(|a, b| a.place.cmp(&b.place));
     let observed = Observed {
         now: now(),
         recorded: convert::recorded(&objects.cluster),
-        sets: objects.sets.iter().filter_map(|object| convert::set(object)).collect(),
+        sets: objects.sets.iter().filter_map(|object| convert::set(object, &cluster)).collect(),
         pods,
         volumes,
         ring,

@@ -1,7 +1,8 @@
 //! Which cluster this is, and whose data are on which volume.
 
-use super::{Step, Verdict, VolumeRef, blocked};
-use crate::controller::world::{Desired, Observed, RingView, Said};
+use super::{Blocked, Step, Verdict, VolumeRef, blocked};
+use crate::controller::world::{Desired, Observed, RingView, Said, Volume};
+use uuid::Uuid;
 
 /// Nothing goes on where the ring, the volumes and the record are of different clusters.
 pub(super) fn conflict(observed: &Observed, _: &Desired) -> Verdict {
@@ -48,8 +49,17 @@ pub(super) fn record(observed: &Observed, desired: &Desired) -> Verdict {
     }
 }
 
-/// Whose data are on a volume is written on the volume, in the node's own words.
-pub(super) fn mark(observed: &Observed, _: &Desired) -> Verdict {
+/// Whose data are on a volume is written on the volume, in the node's own words. A node is on one volume: where it would
+/// be on two, one is a copy, or somebody answers in another's place.
+pub(super) fn mark(observed: &Observed, desired: &Desired) -> Verdict {
+    let two = observed.volumes.iter().find_map(|volume| {
+        let node = volume.node?;
+        let other = observed.volumes.iter().find(|it| it.uid != volume.uid && it.node == Some(node))?;
+        Some((node, volume, other))
+    });
+    if let Some((node, one, other)) = two {
+        return Verdict::Stop(several_volumes(desired, node, one, other));
+    }
     for volume in observed.volumes.iter().filter(|volume| !volume.terminating) {
         let Some(pod) = observed.pod_at(&volume.place).filter(|pod| !pod.terminating) else { continue };
         let (node, cluster) = match pod.said {
@@ -69,9 +79,23 @@ pub(super) fn mark(observed: &Observed, _: &Desired) -> Verdict {
                 "delete that pod's volume claim, then the pod: the node is replaced by a new one",
             ));
         }
+        if volume.node.is_none()
+            && let Some(other) = observed.volume_of(node)
+        {
+            return Verdict::Stop(several_volumes(desired, node, other, volume));
+        }
         if volume.node.is_none() || (volume.cluster.is_none() && cluster.is_some()) {
             return Verdict::Do(Step::Mark { volume: VolumeRef::to(volume), node, cluster });
         }
     }
     Verdict::Pass
+}
+
+fn several_volumes(desired: &Desired, node: Uuid, one: &Volume, other: &Volume) -> Blocked {
+    let (one, other) = (desired.volume_name(&one.place), desired.volume_name(&other.place));
+    blocked(
+        "SeveralVolumes",
+        format!("volume claims {one} and {other} are both said to hold node {node}"),
+        "see which of them is a copy, and delete that one, or its annotation god-db.io/node",
+    )
 }

@@ -169,3 +169,19 @@ fn a_node_without_a_claim_is_replaced_when_somebody_asks_for_it() {
     assert!(world.ring.as_ref().unwrap().retired.contains(&old));
     assert_eq!(world.unlike(&desired(3)), None);
 }
+
+/// A pod's address was given to another one after it had ended: the wrong node answered for it.
+#[test]
+fn nothing_is_done_where_one_node_would_be_on_two_volumes() {
+    let mut world = World::running(3);
+    let node = world.node_at(0);
+    world.volumes[2].node = Some(node);
+    let told = plan(&world.observe(), &desired(2));
+    assert!(matches!(told.next, Next::Wait(_)), "{told:?}");
+    assert_eq!(told.blocked.unwrap().reason, "SeveralVolumes");
+    world.volumes[2].node = None;
+    let mut seen = world.observe();
+    seen.pods[2].said = seen.pods[0].said;
+    let told = plan(&seen, &desired(3));
+    assert_eq!((told.blocked.unwrap().reason, matches!(told.next, Next::Do(_))), ("SeveralVolumes", false));
+}
