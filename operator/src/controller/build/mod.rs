@@ -176,13 +176,7 @@ pub fn spare(ring: Option<&Ring>, object: &GodCluster, present: Option<u32>) -> 
         .members
         .values()
         .any(|member| member.report.as_ref().is_some_and(|report| report.suspect_arcs > 0))
-        || ring.operations.iter().any(|operation| {
-            matches!(
-                operation.wish,
-                super::world::ring::Wish::Leave { lost: true, .. }
-                    | super::world::ring::Wish::Replace { lost: true, .. }
-            )
-        });
+        || ring.operations.iter().any(|operation| operation.wish.is_for_lost());
     if copies_missing {
         return 0;
     }

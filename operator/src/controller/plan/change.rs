@@ -75,13 +75,32 @@ fn unused<'a>(
     })
 }
 
+/// An operation is about it.
+fn is_busy(ring: &Ring, number: u32) -> bool {
+    ring.operations.iter().any(|operation| operation.wish.nodes().contains(&number))
+}
+
 /// Who is to take a node's place: of its zone if there is one.
 fn successor(observed: &Observed, desired: &Desired, ring: &Ring, old: &Member) -> Option<u32> {
     unused(observed, desired, ring)
         .map(|(_, member)| (member.zone != old.zone, member.number))
-        .filter(|(_, number)| *number != old.number)
+        .filter(|(_, number)| *number != old.number && !is_busy(ring, *number))
         .min()
         .map(|(_, number)| number)
+}
+
+/// A lost volume is made up for while something else is under way: that may wait for the very node whose data are gone,
+/// and for ever. The ring lets what makes up for lost data go first. One at a time, as ever.
+pub(super) fn make_up_meanwhile(observed: &Observed, desired: &Desired) -> Verdict {
+    let Some(ring) = observed.agreed_ring() else { return Verdict::Pass };
+    if ring.operations.is_empty() || ring.operations.iter().any(|it| it.wish.is_for_lost()) {
+        return Verdict::Pass;
+    }
+    match make_up(observed, desired) {
+        // What is under way says more of what is waited for.
+        Verdict::Wait(_) => Verdict::Pass,
+        verdict => verdict,
+    }
 }
 
 /// A member whose volume is gone is made up for: by a new node on a new volume in its place, or by the others where the

@@ -80,7 +80,7 @@ fn blocked(reason: &'static str, message: impl Into<String>, action: impl Into<S
 }
 
 /// The rules, in their order.
-const RULES: [Rule; 24] = [
+const RULES: [Rule; 25] = [
     identity::conflict,
     identity::record,
     identity::mark,
@@ -92,6 +92,7 @@ const RULES: [Rule; 24] = [
     size::drop_last,
     volumes::tidy,
     change::cancel,
+    change::make_up_meanwhile,
     change::under_way,
     change::make_up,
     volumes::unclaimed,
@@ -145,7 +146,8 @@ pub fn plan_past(observed: &Observed, desired: &Desired, refusal: Option<&Refusa
                 in_the_way.get_or_insert(why);
             }
             Verdict::Stop(why) => {
-                return Plan { next: Next::Wait(why.message.clone()), blocked: Some(why) };
+                // What is in the way of what comes first is what somebody should look at.
+                return Plan { next: Next::Wait(why.message.clone()), blocked: in_the_way.or(Some(why)) };
             }
         }
     }

@@ -163,6 +163,22 @@ pub enum Wish {
 }
 
 impl Wish {
+    /// Numbers of the nodes that it is about.
+    pub fn nodes(&self) -> Vec<u32> {
+        match self {
+            Wish::Join(node) | Wish::Leave { node, .. } | Wish::Reweight(node, _) | Wish::Rezone(node, _) => {
+                vec![*node]
+            }
+            Wish::Replace { old, new, .. } => vec![*old, *new],
+            Wish::Replicas(..) | Wish::Rebalance => vec![],
+        }
+    }
+
+    /// Whether it makes up for lost data.
+    pub fn is_for_lost(&self) -> bool {
+        matches!(self, Wish::Leave { lost: true, .. } | Wish::Replace { lost: true, .. })
+    }
+
     /// In words.
     pub fn describe(&self) -> String {
         match self {

@@ -185,3 +185,56 @@ fn nothing_is_done_where_one_node_would_be_on_two_volumes() {
     let told = plan(&seen, &desired(3));
     assert_eq!((told.blocked.unwrap().reason, matches!(told.next, Next::Do(_))), ("SeveralVolumes", false));
 }
+
+/// An operation waited for a node whose volume was lost, and nobody made up for it while the operation was there.
+#[test]
+fn a_lost_volume_is_made_up_for_while_an_operation_waits_for_it() {
+    let mut world = World::running(3);
+    while world.ring.as_ref().unwrap().operations.is_empty() {
+        if let Some(step) = world.planned(&world.view(), &desired(4), plan).1 {
+            world.act(&step).unwrap();
+        } else {
+            let event = world.events().into_iter().find(|event| *event != Event::GoLive).unwrap();
+            world.happen(&event).unwrap();
+        }
+    }
+    assert!(matches!(world.ring.as_ref().unwrap().operations[0].wish, Wish::Join(_)));
+    world.happen(&Event::RingStep).unwrap();
+    let lost = world.node_at(1);
+    world.happen(&Event::LoseVolume(place("a", 1))).unwrap();
+    let ring = world.ring.as_mut().unwrap();
+    ring.operations[0].blocked = "node 2 does not answer".to_owned();
+    let mut is_asked = false;
+    for _ in 0..20 {
+        let told = plan(&world.observe(), &desired(4));
+        is_asked |= matches!(&told.next, Next::Do(Step::Begin { wish, .. }) if wish.is_for_lost());
+        // The operation that waits stands still.
+        let event =
+            world.events().into_iter().find(|event| !matches!(event, Event::GoLive | Event::RingStep));
+        match (world.planned(&world.view(), &desired(4), plan).1, event) {
+            (Some(step), _) => world.act(&step).unwrap(),
+            (None, Some(event)) => world.happen(&event).unwrap(),
+            (None, None) => break,
+        }
+    }
+    assert!(is_asked, "nobody makes up for node {lost}");
+    let wishes: Vec<bool> =
+        world.ring.as_ref().unwrap().operations.iter().map(|it| it.wish.is_for_lost()).collect();
+    assert_eq!(wishes, [true, false], "it goes first");
+    world.ring.as_mut().unwrap().operations[1].blocked.clear();
+    world.settle(&desired(4), plan).unwrap();
+    assert_eq!(world.unlike(&desired(4)), None);
+}
+
+/// Only a person can help where too many were lost lately: that is said, and not only that the operation stands still.
+#[test]
+fn what_keeps_a_loss_from_being_made_up_for_is_said_rather_than_that_an_operation_waits() {
+    let mut world = World::running(3);
+    let (_, step) = world.planned(&world.view(), &desired(2), plan);
+    world.act(&step.unwrap()).unwrap();
+    world.ring.as_mut().unwrap().operations[0].blocked = "node 1 does not answer".to_owned();
+    world.happen(&Event::LoseVolume(place("a", 0))).unwrap();
+    let mut frugal = desired(2);
+    frugal.replace_max = 0;
+    assert_eq!(plan(&world.observe(), &frugal).blocked.unwrap().reason, "ReplacementBudget");
+}

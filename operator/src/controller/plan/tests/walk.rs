@@ -112,6 +112,20 @@ fn every_way_of_making_up_for_a_lost_volume_deletes_no_volume_that_is_needed() {
     assert!(states > 50, "only {states} states were seen");
 }
 
+#[test]
+fn every_way_of_making_up_for_a_volume_that_is_lost_while_a_node_joins_deletes_no_volume_that_is_needed() {
+    let mut world = World::running(3);
+    while world.ring.as_ref().unwrap().operations.is_empty() {
+        match world.planned(&world.view(), &desired(4), plan).1 {
+            Some(step) => world.act(&step).unwrap(),
+            None => world.happen(&world.events()[0].clone()).unwrap(),
+        }
+    }
+    world.happen(&Event::LoseVolume(place("a", 1))).unwrap();
+    let states = walk(world, &[4], plan, false).unwrap();
+    assert!(states > 50, "only {states} states were seen");
+}
+
 /// Plans with a ring about which it is lied to.
 fn lied_to(observed: &Observed, lie: fn(&mut Observed)) -> Observed {
     let mut observed = observed.clone();

@@ -131,17 +131,12 @@ impl World {
         let Some(ring) = self.ring.as_mut().filter(|_| anybody) else { return Ok(()) };
         let is_known =
             ring.operations.iter().any(|it| it.id == id) || ring.ended.iter().any(|it| it.id == id);
-        let of_nodes = |wish: &Wish| match wish {
-            Wish::Join(node) | Wish::Leave { node, .. } | Wish::Reweight(node, _) | Wish::Rezone(node, _) => {
-                vec![*node]
-            }
-            Wish::Replace { old, new, .. } => vec![*old, *new],
-            _ => vec![],
-        };
-        let nodes = of_nodes(wish);
+        let nodes = wish.nodes();
         let unknown = nodes.iter().any(|node| ring.numbered(*node).is_none());
-        let busy =
-            ring.operations.iter().any(|it| of_nodes(&it.wish).iter().any(|node| nodes.contains(node)));
+        let busy = ring
+            .operations
+            .iter()
+            .any(|it| it.wish.nodes().iter().any(|node| nodes.contains(node) && lost != Some(*node)));
         let active = ring.members.values().filter(|member| !member.leaving).count();
         let too_few = matches!(wish, Wish::Leave { .. }) && ring.has_data() && active <= 2;
         if is_known || unknown || busy || too_few {
@@ -153,13 +148,18 @@ impl World {
             return Err(format!("the data of node {uuid} are given up, and they are there"));
         }
         ring.epoch += 1;
-        ring.operations.push(Operation {
+        if let Some(lost) = lost {
+            make_way(ring, lost);
+        }
+        let at = if lost.is_some() { 0 } else { ring.operations.len() };
+        let asked = Operation {
             id: id.to_owned(),
             wish: wish.clone(),
             phase: Phase::Waiting,
             progress: Progress::default(),
             blocked: String::new(),
-        });
+        };
+        ring.operations.insert(at, asked);
         Ok(())
     }
 
@@ -173,6 +173,24 @@ impl World {
                 ring.ended.push(Ended { id: operation.id, cancelled: true, refused: String::new() });
             }
             _ => ring.operations[at].phase = Phase::Cancelling,
+        }
+    }
+}
+
+/// What makes up for lost data goes first: what is under way begins anew after it, and what was asked of the lost node
+/// itself ends.
+fn make_way(ring: &mut Ring, lost: u32) {
+    let (senseless, kept) =
+        ring.operations.drain(..).partition::<Vec<_>, _>(|operation| operation.wish.nodes().contains(&lost));
+    ring.operations = kept;
+    ring.ended.extend(senseless.into_iter().map(|operation| Ended {
+        id: operation.id,
+        cancelled: false,
+        refused: "its data are gone".to_owned(),
+    }));
+    for operation in &mut ring.operations {
+        if operation.phase == Phase::Moving {
+            operation.phase = Phase::Waiting;
         }
     }
 }
