@@ -116,7 +116,7 @@ impl Cache {
     /// An object as JSON.
     pub fn plain(&self, kind: Kind, namespace: &str, name: &str) -> Option<Value> {
         let key = ObjectRef::new_with(name, resource(kind)).within(namespace);
-        serde_json::to_value(&*self.plain.get(&kind)?.get(&key)?).ok()
+        as_json(kind, &*self.plain.get(&kind)?.get(&key)?)
     }
 
     /// Names of a cluster's objects of a kind.
@@ -125,6 +125,14 @@ impl Cache {
         let found = self.plain.get(&kind).map(|store| of(store, &cluster.name_any(), namespace.as_deref()));
         found.unwrap_or_default().iter().map(|object| object.name_any()).collect()
     }
+}
+
+/// Items of a list do not say of which type they are, as the list does.
+fn as_json(kind: Kind, object: &DynamicObject) -> Option<Value> {
+    let mut object = serde_json::to_value(object).ok()?;
+    object["apiVersion"] = kind.api().0.into();
+    object["kind"] = format!("{kind:?}").into();
+    Some(object)
 }
 
 fn of<K>(store: &Store<K>, cluster: &str, namespace: Option<&str>) -> Vec<Arc<K>>
@@ -162,4 +170,21 @@ where
     });
     touched.push(clusters.boxed());
     store
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::build::differs;
+    use serde_json::json;
+
+    #[test]
+    fn an_object_that_came_with_a_list_is_as_it_should_be() {
+        let wished =
+            json!({ "apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": { "name": "a" } });
+        let listed: DynamicObject =
+            serde_json::from_value(json!({ "metadata": { "name": "a", "uid": "u" } })).unwrap();
+        assert!(listed.types.is_none());
+        assert!(!differs(&wished, &as_json(Kind::PodDisruptionBudget, &listed).unwrap()));
+    }
 }
