@@ -2,7 +2,7 @@
 //! more is no error: the world is looked at anew.
 
 use super::{
-    build::{Blueprint, Kind, MANAGER, Object, build_set},
+    build::{Blueprint, CLUSTER_LABEL, Kind, MANAGER, Object, POOL_LABEL, build_set},
     nodes::{self, NodeError},
     observe::{Look, convert, resource},
     plan::{Step, VolumeRef},
@@ -15,7 +15,7 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy},
+    api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions, PropagationPolicy},
 };
 use serde_json::{Value, json};
 
@@ -106,18 +106,12 @@ pub async fn act(
         }
         Step::CreateSet { pool, replicas } => {
             let Some(object) = build_set(blueprint, pool, *replicas) else { return Ok(()) };
-            let api = Api::<DynamicObject>::namespaced_with(
-                client.clone(),
-                &namespace,
-                &resource(Kind::StatefulSet),
-            );
-            let object: DynamicObject =
-                serde_json::from_value(object.body).map_err(|error| ActError::Refused(error.to_string()))?;
-            api.create(
-                &PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() },
-                &object,
-            )
-            .await?;
+            // Applied, as everything else is: what a POST writes, no later apply would take away. An apply would change
+            // a set that is there, so it is looked for first; one that another object owns is refused to us anyway.
+            if let Some(found) = sets().get_opt(&object.name).await? {
+                return Err(ActError::Refused(taken(&found, desired)));
+            }
+            apply_object(client, &namespace, &object).await?;
         }
         Step::Scale { pool, version, to, .. } => {
             let change = json!({ "metadata": { "resourceVersion": version }, "spec": { "replicas": to } });
@@ -149,6 +143,22 @@ pub async fn act(
         Step::CreateKeyspace(wish) => nodes::create_keyspace(&members(), wish).await?,
     }
     Ok(())
+}
+
+/// Why a set cannot be made: its name is taken by one that was not seen among the cluster's own.
+fn taken(found: &StatefulSet, desired: &Desired) -> String {
+    let name = found.name_any();
+    let owner = found.owner_references().iter().find(|owner| owner.controller == Some(true));
+    match owner {
+        Some(owner) if owner.name != desired.name => {
+            format!("StatefulSet {name} belongs to {} {}: give the pool another name", owner.kind, owner.name)
+        }
+        _ => format!(
+            "StatefulSet {name} is there without the labels of this cluster: give it its labels \
+             {CLUSTER_LABEL}={} and {POOL_LABEL} back, or remove it",
+            desired.name
+        ),
+    }
 }
 
 fn only(uid: &str, version: Option<&str>) -> DeleteParams {

@@ -1,6 +1,6 @@
 //! Settings of a pool's nodes, as `god-node --config` takes them.
 
-use super::{Blueprint, Kind, Object, PEER_PORT};
+use super::{Blueprint, Kind, Object, PEER_PORT, stamp};
 use crate::crd::{Durability, NodePool, bytes_of};
 use serde_json::{Map, Value, json};
 
@@ -20,12 +20,7 @@ pub(super) fn settings(blueprint: &Blueprint, pool: &NodePool) -> Object {
 
 /// Stands for what a node must be restarted for.
 pub(super) fn fingerprint(blueprint: &Blueprint, pool: &NodePool) -> String {
-    // FNV-1a: what it gives must be the same in every build, or an upgrade of the operator would restart everybody.
-    let text = file(blueprint, pool, &NOT_AFTER_JOINING);
-    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    format!("{hash:016x}")
+    stamp::hash(&file(blueprint, pool, &NOT_AFTER_JOINING))
 }
 
 fn file(blueprint: &Blueprint, pool: &NodePool, without: &[&str]) -> String {

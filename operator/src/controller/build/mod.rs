@@ -9,6 +9,7 @@ mod monitor;
 mod names;
 mod pool;
 mod service;
+mod stamp;
 
 #[cfg(test)]
 mod tests;
@@ -155,13 +156,13 @@ pub fn build(blueprint: &Blueprint) -> Vec<Object> {
         objects.push(monitor::scrapes(blueprint));
         objects.push(monitor::alerts(blueprint));
     }
-    objects
+    objects.into_iter().map(stamp::stamped).collect()
 }
 
 /// The set of one pool.
 pub fn build_set(blueprint: &Blueprint, pool: &str, replicas: u32) -> Option<Object> {
     let wish = blueprint.object.spec.node_pools.iter().find(|wish| wish.name == pool)?;
-    Some(pool::set(blueprint, wish, replicas))
+    Some(stamp::stamped(pool::set(blueprint, wish, replicas)))
 }
 
 /// Pods that may be away at a time: as many as every keyspace's copies can spare, and none while copies are missing.

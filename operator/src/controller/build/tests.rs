@@ -1,6 +1,6 @@
 //! Each object is what the API's types say, and goldens show a person what a cluster is made of.
 
-use super::{Blueprint, Kind, Object, build, spare};
+use super::{Blueprint, Kind, Object, build, build_set, differs, spare};
 use crate::{
     controller::{
         plan::model::World,
@@ -51,6 +51,56 @@ fn built(object: &GodCluster) -> Vec<Object> {
         spare: 1,
         monitored: true,
     })
+}
+
+/// Of each object: whether what was found, as an older wish made it, differs from what is wished for now.
+fn differing(before: &GodCluster, after: &GodCluster) -> Vec<Kind> {
+    let found = built(before);
+    let mut kinds: Vec<Kind> = built(after)
+        .iter()
+        .zip(&found)
+        .filter(|(wished, found)| differs(&wished.body, &found.body))
+        .map(|(wished, _)| wished.kind)
+        .collect();
+    kinds.sort();
+    kinds
+}
+
+#[test]
+fn what_is_taken_out_of_the_spec_makes_a_difference() {
+    let mut full = cluster();
+    full.spec.service.annotations = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
+    assert_eq!(differing(&full, &full), []);
+    let without = |take: fn(&mut GodCluster)| {
+        let mut less = full.clone();
+        take(&mut less);
+        differing(&full, &less)
+    };
+    assert_eq!(without(|it| it.spec.service.annotations.clear()), [Kind::Service]);
+    assert_eq!(without(|it| it.spec.node_pools[0].pod.labels.clear()), [Kind::StatefulSet]);
+    assert_eq!(without(|it| it.spec.node_pools[0].pod.priority_class_name = None), [Kind::StatefulSet]);
+    // Memory follows the limit.
+    assert_eq!(without(|it| it.spec.node_pools[0].resources = None), [Kind::ConfigMap, Kind::StatefulSet]);
+}
+
+#[test]
+fn pods_and_sizes_of_volumes_have_their_own_steps_and_make_no_difference_of_stamps() {
+    let stamp = |object: &GodCluster, replicas: u32| {
+        let desired = Desired::of(object);
+        let blueprint = Blueprint {
+            object,
+            desired: &desired,
+            cluster: Uuid::from_u128(7),
+            image: "god:default",
+            replicas: &BTreeMap::new(),
+            spare: 1,
+            monitored: false,
+        };
+        build_set(&blueprint, "a", replicas).unwrap().body["metadata"]["annotations"].clone()
+    };
+    let mut larger = cluster();
+    larger.spec.node_pools[0].storage.size = "20Gi".to_owned();
+    assert_eq!(stamp(&cluster(), 3), stamp(&larger, 5));
 }
 
 fn through<T: serde::Serialize + serde::de::DeserializeOwned>(body: &Value) -> Value {
