@@ -248,3 +248,99 @@ pub async fn remove_object(client: &Client, namespace: &str, kind: Kind, name: &
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::{observe::Objects, plan::model::World};
+    use axum::{Json, Router, http::StatusCode, response::IntoResponse};
+    use std::{
+        collections::BTreeMap,
+        sync::{Arc, Mutex},
+    };
+
+    type Calls = Arc<Mutex<Vec<String>>>;
+
+    /// An API server that has one object, or none, and takes whatever it is told.
+    fn server(found: Option<Value>) -> (Client, Calls) {
+        let calls = Calls::default();
+        let noted = Arc::clone(&calls);
+        let answer = move |request: axum::http::Request<axum::body::Body>| {
+            let (found, noted) = (found.clone(), Arc::clone(&noted));
+            async move {
+                noted.lock().unwrap().push(request.method().to_string());
+                match found {
+                    None if request.method() == "GET" => {
+                        let gone = json!({
+                            "kind": "Status", "status": "Failure", "code": 404, "reason": "NotFound", "message": "gone"
+                        });
+                        (StatusCode::NOT_FOUND, Json(gone)).into_response()
+                    }
+                    found => Json(found.unwrap_or_else(|| json!({ "metadata": { "name": "store-a" } })))
+                        .into_response(),
+                }
+            }
+        };
+        (Client::new(Router::new().fallback(answer), "shop"), calls)
+    }
+
+    fn cluster() -> GodCluster {
+        serde_json::from_value(json!({
+            "apiVersion": "god-db.io/v1alpha1", "kind": "GodCluster",
+            "metadata": { "name": "store", "namespace": "shop", "uid": "u" },
+            "spec": { "nodePools": [{ "name": "a", "replicas": 3, "storage": { "size": "1Gi" } }] }
+        }))
+        .unwrap()
+    }
+
+    async fn made_a_set(found: Option<Value>) -> (Result<(), ActError>, Vec<String>) {
+        let (client, calls) = server(found);
+        let object = cluster();
+        let desired = Desired::of(&object);
+        let replicas = BTreeMap::new();
+        let blueprint = Blueprint {
+            object: &object,
+            desired: &desired,
+            cluster: desired.cluster,
+            image: "god:1",
+            replicas: &replicas,
+            spare: 1,
+            monitored: false,
+        };
+        let look = Look {
+            observed: World::empty().observe(),
+            objects: Objects {
+                cluster: Arc::new(object.clone()),
+                sets: vec![],
+                pods: vec![],
+                volumes: vec![],
+            },
+            addresses: BTreeMap::new(),
+        };
+        let step = Step::CreateSet { pool: "a".to_owned(), replicas: 3 };
+        let done = act(&client, &step, &look, &desired, &blueprint).await;
+        let calls = calls.lock().unwrap().clone();
+        (done, calls)
+    }
+
+    #[tokio::test]
+    async fn a_set_is_made_by_an_apply() {
+        let (done, calls) = made_a_set(None).await;
+        assert!(done.is_ok(), "{done:?}");
+        assert_eq!(calls, ["GET", "PATCH"]);
+    }
+
+    #[tokio::test]
+    async fn a_set_whose_name_is_taken_is_refused_and_left_alone() {
+        let owned = json!({ "metadata": { "name": "store-a", "ownerReferences": [{
+            "apiVersion": "god-db.io/v1alpha1", "kind": "GodCluster", "name": "other", "uid": "v", "controller": true
+        }] } });
+        for (found, says) in
+            [(owned, "belongs to GodCluster other"), (json!({ "metadata": { "name": "store-a" } }), "labels")]
+        {
+            let (done, calls) = made_a_set(Some(found)).await;
+            assert!(matches!(&done, Err(ActError::Refused(why)) if why.contains(says)), "{done:?}");
+            assert_eq!(calls, ["GET"]);
+        }
+    }
+}

@@ -127,6 +127,8 @@ async fn lead(settings: &Settings, client: Client, health: &Health) -> anyhow::R
         image: settings.image.clone(),
         monitored,
         failures: Mutex::new(HashMap::new()),
+        overtaken: Mutex::new(HashMap::new()),
+        told: Mutex::new(HashMap::new()),
         refusals: Mutex::new(HashMap::new()),
         applied: Mutex::new(HashMap::new()),
     });

@@ -1,0 +1,301 @@
+//! One turn for one cluster: observe, validate, plan, build, apply, status.
+
+//!
+//! - `objects`: what the API server should have is brought to it.
+//! - `tell`: status and events.
+//! - `end`: the finalizer, and what becomes of volumes.
+
+mod end;
+mod objects;
+mod tell;
+
+use super::{
+    apply::{ActError, act},
+    build::{Blueprint, Kind, spare},
+    observe::{self, Cache, Look},
+    plan::{Blocked, Next, Refusal, Step, plan_past},
+    world::Desired,
+};
+use crate::crd::{GodCluster, validate::problems};
+use end::{end, hold};
+use kube::{
+    Client, Resource, ResourceExt,
+    core::DeserializeGuard,
+    runtime::{
+        controller::Action,
+        events::{EventType, Recorder},
+    },
+};
+use objects::apply_objects;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+use tell::{announce, tell};
+
+/// Between two looks at a cluster at rest, which cost the API server nothing.
+const AT_REST: Duration = Duration::from_secs(15);
+/// While something is waited for.
+const WAITING: Duration = Duration::from_secs(2);
+/// After a step.
+const SOON: Duration = Duration::from_millis(100);
+/// The longest pause after failures.
+const LONGEST: Duration = Duration::from_secs(60);
+/// So often in a row a step may find the world changed before somebody is told, and pauses grow.
+const PATIENCE: u32 = 5;
+/// For so long a step that was refused is not tried again.
+const REFUSED_FOR: Duration = Duration::from_secs(15);
+
+/// Why a turn failed. It is taken again, later and later.
+#[derive(Debug, thiserror::Error)]
+pub enum TurnError {
+    /// The API server did not do what it was asked for.
+    #[error("the API server: {0}")]
+    Api(#[from] kube::Error),
+    /// A step or an object was not taken.
+    #[error(transparent)]
+    Act(#[from] ActError),
+}
+
+/// What turns share.
+pub struct Context {
+    /// The API server.
+    pub client: Client,
+    /// What is watched.
+    pub cache: Cache,
+    /// Tells people.
+    pub recorder: Recorder,
+    /// The image where the spec names none.
+    pub image: String,
+    /// The Prometheus operator's types are there.
+    pub monitored: bool,
+    /// Turns that failed in a row, by namespace and name.
+    pub failures: Mutex<HashMap<Key, u32>>,
+    /// Steps in a row that found the world changed.
+    pub overtaken: Mutex<HashMap<Key, u32>>,
+    /// When the status was written last.
+    pub told: Mutex<HashMap<Key, Instant>>,
+    /// Steps that were refused, and when.
+    pub refusals: Mutex<HashMap<Key, (Refusal, Instant)>>,
+    /// Objects that are not watched, as they were applied last.
+    pub applied: Mutex<HashMap<(Kind, String, String), serde_json::Value>>,
+}
+
+/// Namespace and name of a cluster.
+pub type Key = (String, String);
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Context {
+    /// What was refused a moment ago.
+    fn refusal(&self, key: &Key) -> Option<Refusal> {
+        let mut refusals = locked(&self.refusals);
+        refusals.retain(|_, (_, since)| since.elapsed() < REFUSED_FOR);
+        refusals.get(key).map(|(refusal, _)| refusal.clone())
+    }
+}
+
+fn key(object: &impl Resource<DynamicType = ()>) -> Key {
+    (object.meta().namespace.clone().unwrap_or_default(), object.meta().name.clone().unwrap_or_default())
+}
+
+/// Takes a turn.
+pub async fn reconcile(
+    object: Arc<DeserializeGuard<GodCluster>>,
+    context: Arc<Context>,
+) -> Result<Action, TurnError> {
+    let since = Instant::now();
+    let turned = match &object.0 {
+        Ok(cluster) => turn(Arc::new(cluster.clone()), &context).await,
+        Err(invalid) => {
+            tracing::warn!(name = ?invalid.metadata.name, error = %invalid.error, "a GodCluster cannot be read");
+            Ok(Action::requeue(LONGEST))
+        }
+    };
+    metrics::histogram!("god_operator_turn_seconds").record(since.elapsed());
+    let (namespace, name) = match &object.0 {
+        Ok(cluster) => key(cluster),
+        Err(_) => return turned,
+    };
+    let mut failures = locked(&context.failures);
+    match &turned {
+        Ok(_) => drop(failures.remove(&(namespace, name))),
+        Err(error) => {
+            metrics::counter!("god_operator_failed_turns_total").increment(1);
+            tracing::warn!(namespace, name, %error, "a turn failed");
+            *failures.entry((namespace, name)).or_default() += 1;
+        }
+    }
+    turned
+}
+
+/// When a failed turn is taken again: later for each failure in a row of the same cluster.
+pub fn after_failure(
+    object: Arc<DeserializeGuard<GodCluster>>,
+    _: &TurnError,
+    context: Arc<Context>,
+) -> Action {
+    let key = match &object.0 {
+        Ok(cluster) => key(cluster),
+        Err(_) => return Action::requeue(LONGEST),
+    };
+    let failures = locked(&context.failures);
+    let times = failures.get(&key).copied().unwrap_or(1);
+    Action::requeue(backoff(times))
+}
+
+fn backoff(failures: u32) -> Duration {
+    Duration::from_millis(250).saturating_mul(1 << failures.min(10)).min(LONGEST)
+}
+
+/// After a step that found the world changed: it is planned anew at once, but not for ever.
+fn pause(times: u32) -> Duration {
+    match times.checked_sub(PATIENCE) {
+        None => SOON,
+        Some(more) => backoff(more),
+    }
+}
+
+/// What somebody should look at when a step finds the world changed again and again. It says the same each time, so that
+/// it is written once.
+fn overtaken(step: &Step, why: &str, times: u32) -> Option<Blocked> {
+    (times >= PATIENCE).then(|| Blocked {
+        reason: "StepOvertaken",
+        message: format!(
+            "{}: each time it is tried, the API server says that things changed: {why}",
+            step.describe()
+        ),
+        action: "see who else changes or removes the cluster's objects: kubectl get events".to_owned(),
+    })
+}
+
+async fn turn(cluster: Arc<GodCluster>, context: &Context) -> Result<Action, TurnError> {
+    if cluster.metadata.deletion_timestamp.is_some() {
+        return end(&cluster, context).await;
+    }
+    if hold(&cluster, context).await? {
+        // The object changed: its watch says so.
+        return Ok(Action::requeue(SOON));
+    }
+    let mut look = observe::look(context.cache.objects(Arc::clone(&cluster))).await;
+    let problems = problems(&cluster);
+    let mut desired = Desired::of(&cluster);
+    if !problems.is_empty() {
+        tell(context, &look, &desired, None, &problems, None).await?;
+        return Ok(Action::requeue(LONGEST));
+    }
+    // What is applied follows the record: without it, pods would not know which cluster they are of.
+    let is_recorded = look.observed.recorded.cluster.is_some();
+    let mut refused = None;
+    if is_recorded && !desired.paused {
+        refused = apply_objects(context, &look, &desired).await?;
+    }
+    let refusal = context.refusal(&key(&*cluster));
+    let mut made = plan_past(&look.observed, &desired, refusal.as_ref());
+    let mut acted = false;
+    if let Next::Do(_) = made.next {
+        // What was planned from memory is planned again from what the API server says itself.
+        let Some(objects) = observe::read(&context.client, &cluster).await? else {
+            return Ok(Action::await_change());
+        };
+        look = observe::look(objects).await;
+        desired = Desired::of(&look.objects.cluster);
+        made = plan_past(&look.observed, &desired, refusal.as_ref());
+        if let Next::Do(step) = &made.next {
+            let replicas = replicas(&look);
+            let blueprint = blueprint(context, &look, &desired, &replicas);
+            let step = &step.clone();
+            let done = act(&context.client, step, &look, &desired, &blueprint).await;
+            match done {
+                Ok(()) => {
+                    acted = true;
+                    metrics::counter!("god_operator_steps_total", "step" => step.reason()).increment(1);
+                    tracing::info!(cluster = %desired.name, step = step.reason(), "{}", step.describe());
+                    announce(
+                        context,
+                        &look.objects.cluster,
+                        EventType::Normal,
+                        step.reason(),
+                        step.describe(),
+                    )
+                    .await;
+                }
+                Err(ActError::Changed(why)) => {
+                    tracing::debug!(cluster = %desired.name, step = step.reason(), why, "a step is planned anew");
+                    let times = {
+                        let mut overtaken = locked(&context.overtaken);
+                        let times = overtaken.entry(key(&*cluster)).or_default();
+                        *times = times.saturating_add(1);
+                        *times
+                    };
+                    if let Some(stuck) = overtaken(step, &why, times) {
+                        tell(context, &look, &desired, Some(&made), &[], Some(&stuck)).await?;
+                    }
+                    return Ok(Action::requeue(pause(times)));
+                }
+                Err(ActError::Refused(why)) => {
+                    let refusal = Refusal { step: step.clone(), why };
+                    made = plan_past(&look.observed, &desired, Some(&refusal));
+                    locked(&context.refusals).insert(key(&*cluster), (refusal, Instant::now()));
+                }
+                Err(error) => {
+                    tell(context, &look, &desired, Some(&made), &[], None).await?;
+                    return Err(error.into());
+                }
+            }
+        }
+    }
+    locked(&context.overtaken).remove(&key(&*cluster));
+    tell(context, &look, &desired, Some(&made), &[], refused.as_ref()).await?;
+    Ok(Action::requeue(match &made.next {
+        Next::Do(_) if acted => SOON,
+        Next::Do(_) | Next::Wait(_) => WAITING,
+        Next::Rest if made.blocked.is_some() => WAITING,
+        Next::Rest => AT_REST,
+    }))
+}
+
+fn replicas(look: &Look) -> BTreeMap<String, u32> {
+    look.observed.sets.iter().map(|(pool, set)| (pool.clone(), set.replicas)).collect()
+}
+
+fn blueprint<'a>(
+    context: &'a Context,
+    look: &'a Look,
+    desired: &'a Desired,
+    replicas: &'a BTreeMap<String, u32>,
+) -> Blueprint<'a> {
+    Blueprint {
+        object: &look.objects.cluster,
+        desired,
+        cluster: look.observed.cluster().unwrap_or(desired.cluster),
+        image: &context.image,
+        replicas,
+        spare: spare(look.observed.ring(), &look.objects.cluster, objects::present_spare(context, look)),
+        monitored: context.monitored,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_that_is_overtaken_again_and_again_pauses_and_is_told() {
+        let step = Step::Cancel { id: "leave-3.1".to_owned() };
+        assert_eq!((pause(1), overtaken(&step, "gone", 1)), (SOON, None));
+        let told = overtaken(&step, "gone", PATIENCE).unwrap();
+        assert_eq!((told.reason, overtaken(&step, "gone", 100)), ("StepOvertaken", Some(told.clone())));
+        assert!(pause(PATIENCE) > SOON && pause(PATIENCE + 3) > pause(PATIENCE));
+        assert_eq!(pause(u32::MAX), LONGEST);
+    }
+
+    #[test]
+    fn pauses_after_failures_grow_and_have_a_bound() {
+        assert!(backoff(1) < backoff(2) && backoff(2) < backoff(5));
+        assert_eq!([backoff(30), backoff(u32::MAX)], [LONGEST, LONGEST]);
+    }
+}
