@@ -9,7 +9,7 @@ use crate::{
         status::{Facts, status},
         world::Desired,
     },
-    crd::{GodCluster, GodClusterStatus},
+    crd::{GodCluster, GodClusterStatus, OperationProgress},
 };
 use kube::{
     Resource,
@@ -41,6 +41,12 @@ pub(super) async fn tell(
     if before == Some(&made) {
         return Ok(());
     }
+    let key = key(&**cluster);
+    if before.is_some_and(|before| differ_in_figures_only(before, &made))
+        && !is_time_for_figures(context, &key)
+    {
+        return Ok(());
+    }
     let reason = |status: Option<&GodClusterStatus>| {
         status.and_then(|status| status.blocked.as_ref()).map(|blocked| blocked.reason.clone())
     };
@@ -48,6 +54,7 @@ pub(super) async fn tell(
         let note = format!("{}: {}", blocked.message, blocked.action);
         announce(context, cluster, EventType::Warning, &blocked.reason, note).await;
     }
+    locked(&context.told).insert(key, Instant::now());
     match write_status(&context.client, cluster, &made).await {
         // Somebody changed the object: the next turn knows.
         Err(kube::Error::Api(error)) if error.code == 409 || error.code == 404 => Ok(()),
@@ -77,5 +84,66 @@ pub(super) async fn announce(
     // An event that is not heard changes nothing.
     if let Err(error) = context.recorder.publish(&event, &cluster.object_ref(&())).await {
         tracing::debug!(%error, "an event was not taken");
+    }
+}
+
+/// Whether nothing but figures changed that change all the time while data move. Each write of the status makes for a
+/// turn, so such figures would make for turn after turn.
+fn differ_in_figures_only(before: &GodClusterStatus, after: &GodClusterStatus) -> bool {
+    let without = |status: &GodClusterStatus| {
+        let mut status = status.clone();
+        if let Some(operation) = &mut status.operation {
+            *operation = OperationProgress {
+                id: std::mem::take(&mut operation.id),
+                what: std::mem::take(&mut operation.what),
+                phase: std::mem::take(&mut operation.phase),
+                queued: operation.queued,
+                ..OperationProgress::default()
+            };
+        }
+        status.nodes.iter_mut().for_each(|node| node.bytes = None);
+        status
+    };
+    without(before) == without(after)
+}
+
+/// The last status was written long enough ago. What was long ago is forgotten.
+fn is_time_for_figures(context: &Context, key: &Key) -> bool {
+    let mut told = locked(&context.told);
+    told.retain(|_, at| at.elapsed() < FIGURES_EVERY);
+    !told.contains_key(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crd::{NodeState, Phase};
+
+    #[test]
+    fn figures_alone_are_told_less_often_than_what_happens() {
+        let operation = OperationProgress {
+            id: "join-4.1".to_owned(),
+            phase: "moving".to_owned(),
+            bytes_done: 5,
+            progress: "1%".to_owned(),
+            ..OperationProgress::default()
+        };
+        let node = NodeState { number: 1, bytes: Some(10), ..NodeState::default() };
+        let before =
+            GodClusterStatus { operation: Some(operation), nodes: vec![node], ..GodClusterStatus::default() };
+        let after = |change: fn(&mut GodClusterStatus)| {
+            let mut after = before.clone();
+            change(&mut after);
+            differ_in_figures_only(&before, &after)
+        };
+        assert!(after(|it| it.nodes[0].bytes = Some(20)));
+        assert!(after(|it| {
+            let operation = it.operation.as_mut().unwrap();
+            (operation.bytes_done, operation.eta_seconds, operation.progress) = (9, Some(3), "2%".to_owned());
+        }));
+        assert!(!after(|it| it.operation.as_mut().unwrap().phase = "cleaning".to_owned()));
+        assert!(!after(|it| it.operation = None));
+        assert!(!after(|it| it.phase = Phase::Blocked));
+        assert!(!after(|it| it.nodes[0].state = "down".to_owned()));
     }
 }
