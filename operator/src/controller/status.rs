@@ -229,6 +229,8 @@ fn conditions(
     let available = match without {
         Some(0) => ("True", "QuorumUp", "every arc has a quorum".to_owned()),
         Some(arcs) => ("False", "QuorumLost", format!("{arcs} arcs have no quorum")),
+        // Nobody is asked: it is known that nobody answers.
+        None if facts.desired.hibernate => ("False", "Hibernates", "no pods run".to_owned()),
         None => ("Unknown", "RingUnknown", "no node told of the ring".to_owned()),
     };
     let away = ring.and_then(|ring| ring.members.values().find(|member| member.state != State::Up));

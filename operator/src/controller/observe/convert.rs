@@ -11,7 +11,7 @@ use crate::{
 use k8s_openapi::{
     api::{
         apps::v1::StatefulSet,
-        core::v1::{PersistentVolumeClaim, Pod as PodObject},
+        core::v1::{PersistentVolumeClaim, Pod as PodObject, PodStatus},
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
@@ -23,6 +23,18 @@ pub const NODE: &str = "god-db.io/node";
 pub const CLUSTER_ID: &str = "god-db.io/cluster-id";
 /// On a volume claim: until when it is kept, in seconds since 1970.
 pub const QUARANTINED_UNTIL: &str = "god-db.io/quarantined-until";
+
+/// What a container waits for in vain.
+const STUCK: [&str; 6] = [
+    "CrashLoopBackOff",
+    "ImagePullBackOff",
+    "InvalidImageName",
+    "CreateContainerConfigError",
+    "CreateContainerError",
+    "RunContainerError",
+];
+/// For so many seconds a pod may be without a machine.
+const UNPLACED_FOR: i64 = 5;
 
 fn label<'a>(metadata: &'a ObjectMeta, name: &str) -> Option<&'a String> {
     metadata.labels.as_ref()?.get(name)
@@ -64,8 +76,31 @@ pub fn set(object: &StatefulSet, cluster: &str) -> Option<(String, Set)> {
     Some((pool, set))
 }
 
+/// Why a pod does not start, once that is not about to change by itself: a pod that was made just now may wait for its
+/// volume, and a first failure is followed by another try.
+fn stuck(status: &PodStatus, now: i64) -> Option<String> {
+    let told = |reason: &str, message: Option<&String>| match message {
+        Some(message) => format!("{reason}: {message}"),
+        None => reason.to_owned(),
+    };
+    let containers = status.container_statuses.iter().flatten();
+    let mut waiting = containers.filter_map(|container| container.state.as_ref()?.waiting.as_ref());
+    let in_vain = waiting.find_map(|waiting| {
+        let reason = waiting.reason.as_deref()?;
+        STUCK.contains(&reason).then(|| told(reason, waiting.message.as_ref()))
+    });
+    let unplaced = || {
+        let mut conditions = status.conditions.iter().flatten();
+        let placed = conditions.find(|condition| condition.type_ == "PodScheduled")?;
+        let since = placed.last_transition_time.as_ref().map_or(0, |time| time.0.as_second());
+        let reason = placed.reason.as_deref().filter(|_| placed.status == "False")?;
+        (now.saturating_sub(since) >= UNPLACED_FOR).then(|| told(reason, placed.message.as_ref()))
+    };
+    in_vain.or_else(unplaced)
+}
+
 /// A pod of a cluster; who runs on it is asked for separately.
-pub fn pod(object: &PodObject, cluster: &str) -> Option<Pod> {
+pub fn pod(object: &PodObject, cluster: &str, now: i64) -> Option<Pod> {
     let metadata = &object.metadata;
     let status = object.status.as_ref();
     let ready = status.and_then(|status| status.conditions.as_ref()).is_some_and(|conditions| {
@@ -78,6 +113,7 @@ pub fn pod(object: &PodObject, cluster: &str) -> Option<Pod> {
         ready,
         terminating: metadata.deletion_timestamp.is_some(),
         pending: status.and_then(|status| status.phase.as_deref()).is_none_or(|phase| phase == "Pending"),
+        stuck: status.and_then(|status| stuck(status, now)),
         said: Said::Nothing,
     })
 }
@@ -119,6 +155,11 @@ pub fn recorded(object: &GodCluster) -> Recorded {
             .iter()
             .filter_map(|replaced| Some((replaced.node.parse().ok()?, replaced.at)))
             .collect(),
+        silent_since: status
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == "Available" && condition.status == "Unknown")
+            .map(|condition| condition.last_transition_time.0.as_second()),
     }
 }
 
@@ -193,10 +234,31 @@ mod tests {
                 "spec": { "containers": [], "selector": {}, "template": {} }
             })
         };
-        let is_pod = |name: &str| pod(&serde_json::from_value(made(name)).unwrap(), "s").is_some();
+        let is_pod = |name: &str| pod(&serde_json::from_value(made(name)).unwrap(), "s", 0).is_some();
         let is_set = |name: &str| set(&serde_json::from_value(made(name)).unwrap(), "s").is_some();
         assert_eq!(["s-a-0", "debug-0", "s-a-0-copy"].map(is_pod), [true, false, false]);
         assert_eq!(["s-a", "s-b", "mine"].map(is_set), [true, false, false]);
+    }
+
+    #[test]
+    fn a_pod_says_why_it_does_not_start() {
+        let told = |status: serde_json::Value| stuck(&serde_json::from_value(status).unwrap(), 1_000_000_000);
+        let waiting = |reason: &str| {
+            told(json!({ "containerStatuses": [{
+                "name": "god-node", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+                "state": { "waiting": { "reason": reason, "message": "no such image" } }
+            }] }))
+        };
+        assert_eq!(waiting("ImagePullBackOff").as_deref(), Some("ImagePullBackOff: no such image"));
+        assert_eq!(waiting("ContainerCreating"), None);
+        let unplaced = |since: &str| {
+            told(json!({ "conditions": [{
+                "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no room",
+                "lastTransitionTime": since
+            }] }))
+        };
+        assert_eq!(unplaced("2001-09-09T01:46:30Z").as_deref(), Some("Unschedulable: no room"));
+        assert_eq!(unplaced("2001-09-09T01:46:39Z"), None, "it may be placed at once");
     }
 
     #[test]

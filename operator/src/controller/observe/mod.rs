@@ -104,7 +104,7 @@ pub async fn look(objects: Objects) -> Look {
     let mut addresses = Vec::new();
     let cluster = objects.cluster.name_any();
     for object in &objects.pods {
-        let Some(pod) = convert::pod(object, &cluster) else { continue };
+        let Some(pod) = convert::pod(object, &cluster, now()) else { continue };
         let address = convert::address(object).map(|ip| Address { ip, grpc: GRPC_PORT, peer: PEER_PORT });
         pods.push(pod);
         addresses.push(address);

@@ -3,6 +3,9 @@
 use super::{Step, Verdict, blocked, size::wanted};
 use crate::controller::world::{Desired, Observed, RingView, Said};
 
+/// For so many seconds nodes may keep silent before somebody should look: as they all do when they start.
+const SILENT_FOR: i64 = 30;
+
 /// No pods run while the cluster hibernates. Volumes stay, whoever's they are.
 pub(super) fn hibernate(observed: &Observed, desired: &Desired) -> Verdict {
     if !desired.hibernate {
@@ -89,6 +92,14 @@ pub(super) fn found(observed: &Observed, desired: &Desired) -> Verdict {
     };
     let was_member = observed.volumes.iter().any(|volume| volume.cluster.is_some());
     let is_member = observed.pods.iter().any(|pod| matches!(pod.said, Said::Member { .. }));
+    let is_silent = observed.recorded.silent_since.is_some_and(|since| observed.now - since >= SILENT_FOR);
+    if (was_member || is_member) && is_silent {
+        return Verdict::Stop(blocked(
+            "RingUnknown",
+            format!("no node has told of the ring for a while: {why}"),
+            format!("see why the pods do not answer: kubectl logs -l god-db.io/cluster={}", desired.name),
+        ));
+    }
     if was_member || is_member {
         return Verdict::Wait(format!("the ring is not known: {why}"));
     }

@@ -80,7 +80,7 @@ fn blocked(reason: &'static str, message: impl Into<String>, action: impl Into<S
 }
 
 /// The rules, in their order.
-const RULES: [Rule; 25] = [
+const RULES: [Rule; 27] = [
     identity::conflict,
     identity::record,
     identity::mark,
@@ -88,6 +88,7 @@ const RULES: [Rule; 25] = [
     birth::sets,
     birth::wake,
     rollout::unstick,
+    rollout::stuck,
     birth::found,
     size::drop_last,
     volumes::tidy,
@@ -106,6 +107,7 @@ const RULES: [Rule; 25] = [
     rollout::restart,
     volumes::expand,
     birth::remove_sets,
+    rollout::missing,
 ];
 
 /// What to do next.

@@ -1,7 +1,7 @@
 //! Restarts: another image, configuration or wish, one node at a time, while every arc keeps a quorum.
 
-use super::{Step, Verdict, blocked};
-use crate::controller::world::{Desired, Observed, Pod, ring::State};
+use super::{Step, Verdict, blocked, size::wanted};
+use crate::controller::world::{Desired, Observed, Place, Pod, ring::State};
 
 fn is_outdated(observed: &Observed, pod: &Pod) -> bool {
     let revision = observed.sets.get(&pod.place.pool).and_then(|set| set.revision.as_ref());
@@ -33,9 +33,42 @@ pub(super) fn unstick(observed: &Observed, _: &Desired) -> Verdict {
     Verdict::Pass
 }
 
+/// Pods that do not start by themselves are for somebody to look at; the rest goes on.
+pub(super) fn stuck(observed: &Observed, desired: &Desired) -> Verdict {
+    let found =
+        observed.pods.iter().filter(|pod| !pod.terminating).find_map(|pod| Some((pod, pod.stuck.as_ref()?)));
+    let Some((pod, why)) = found else { return Verdict::Pass };
+    let name = desired.pod_name(&pod.place);
+    Verdict::Blocked(blocked(
+        "PodStuck",
+        format!("pod {name} does not start: {why}"),
+        format!(
+            "see kubectl describe pod {name}, and kubectl logs {name}; what the spec says of it may be changed, and \
+             the pod follows at once"
+        ),
+    ))
+}
+
+/// Nothing is as it should be before each place that is asked for has a pod that is ready, and whose node is up.
+pub(super) fn missing(observed: &Observed, desired: &Desired) -> Verdict {
+    for pool in &desired.pools {
+        for ordinal in 0..wanted(observed, desired, &pool.name) {
+            let place = Place { pool: pool.name.clone(), ordinal };
+            let name = desired.pod_name(&place);
+            let Some(pod) = observed.pod_at(&place) else {
+                return Verdict::Wait(format!("pod {name} is made"));
+            };
+            if !pod.ready || pod.terminating || !is_up(observed, pod) {
+                return Verdict::Wait(format!("pod {name} is ready, and its node up"));
+            }
+        }
+    }
+    Verdict::Pass
+}
+
 /// The others find its node.
 fn is_up(observed: &Observed, pod: &Pod) -> bool {
-    let node = observed.volume_at(&pod.place).and_then(|volume| volume.node);
+    let node = observed.node_at(&pod.place);
     node.and_then(|node| observed.ring()?.members.get(&node)).is_some_and(|member| member.state == State::Up)
 }
 

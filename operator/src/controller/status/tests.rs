@@ -105,3 +105,15 @@ fn a_spec_that_breaks_a_rule_is_told_with_the_way_out() {
     assert_eq!((shown.phase, blocked.message.as_str()), (Phase::Invalid, "there are too few"));
     assert_eq!(blocked.action, "ask for more");
 }
+
+/// How long nodes have kept silent is counted from when they were asked, and not from when they went to sleep.
+#[test]
+fn a_cluster_that_sleeps_is_not_available_and_its_nodes_do_not_count_as_silent() {
+    let mut asleep = desired(3);
+    asleep.hibernate = true;
+    let shown = told(&World::running(3), &asleep, |observed| {
+        observed.ring = RingView::Unknown("nobody is there".to_owned());
+        observed.pods.clear();
+    });
+    assert_eq!((condition(&shown, "Available"), shown.phase), ("False", Phase::Hibernated));
+}

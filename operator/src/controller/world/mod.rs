@@ -42,6 +42,8 @@ pub struct Recorded {
     pub founder: Option<(Uuid, String)>,
     /// Nodes that were replaced because their volumes were lost, and when.
     pub replaced: Vec<(Uuid, i64)>,
+    /// Since when no node has told of the ring.
+    pub silent_since: Option<i64>,
 }
 
 /// A StatefulSet.
@@ -85,6 +87,8 @@ pub struct Pod {
     pub terminating: bool,
     /// It has not been started on any machine.
     pub pending: bool,
+    /// Why it does not start, as Kubernetes says.
+    pub stuck: Option<String>,
     /// What its node says of itself.
     pub said: Said,
 }

@@ -199,3 +199,50 @@ fn what_is_refused_is_in_the_way_of_its_own_matter_only() {
     let blocked = plan.blocked.unwrap();
     assert!(blocked.reason == "StepRefused" && blocked.message.contains("no room"), "{blocked:?}");
 }
+
+#[test]
+fn a_cluster_is_not_at_rest_while_pods_that_were_asked_for_are_not_there() {
+    let mut world = World::running(3);
+    let (_, step) = world.planned(&world.view(), &desired(5), plan);
+    world.act(&step.unwrap()).unwrap();
+    assert!(matches!(plan(&world.observe(), &desired(5)).next, Next::Wait(_)), "no pod is there yet");
+    for ordinal in [3, 4] {
+        world.happen(&Event::CreatePod(place("a", ordinal))).unwrap();
+    }
+    assert!(matches!(plan(&world.observe(), &desired(5)).next, Next::Wait(_)), "the pods are pending");
+    let mut crashing = World::running(3).observe();
+    crashing.pods[1].ready = false;
+    assert!(matches!(plan(&crashing, &desired(3)).next, Next::Wait(_)), "a pod is not ready");
+}
+
+#[test]
+fn a_pod_that_cannot_start_is_told_with_its_reason_from_the_birth_on() {
+    let mut world = World::empty();
+    while world.pods.len() < 3 {
+        match world.planned(&world.view(), &desired(3), plan).1 {
+            Some(step) => world.act(&step).unwrap(),
+            None => world.happen(&world.events()[0].clone()).unwrap(),
+        }
+    }
+    world.pods[0].stuck = Some("ImagePullBackOff: no such image".to_owned());
+    let told = plan(&world.observe(), &desired(3)).blocked.unwrap();
+    assert!(told.reason == "PodStuck" && told.message.contains("no such image"), "{told:?}");
+    let mut running = World::running(3).observe();
+    running.pods[2].stuck = Some("CrashLoopBackOff".to_owned());
+    running.pods[2].ready = false;
+    let told = plan(&running, &desired(3));
+    assert!(matches!(told.next, Next::Wait(_)), "{told:?}");
+    assert_eq!(told.blocked.unwrap().reason, "PodStuck");
+}
+
+#[test]
+fn nodes_that_keep_silent_for_long_are_for_somebody_to_look_at() {
+    let world = World::running(3);
+    let mut seen =
+        world.observe_with(&crate::controller::world::RingView::Unknown("it timed out".to_owned()));
+    assert_eq!(plan(&seen, &desired(3)).blocked, None, "they may have been restarted just now");
+    seen.recorded.silent_since = Some(seen.now - 60);
+    let told = plan(&seen, &desired(3));
+    assert_eq!(told.blocked.unwrap().reason, "RingUnknown");
+    assert!(matches!(told.next, Next::Wait(_)));
+}

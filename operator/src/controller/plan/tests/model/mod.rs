@@ -273,6 +273,7 @@ impl World {
                     ready: false,
                     terminating: false,
                     pending: true,
+                    stuck: None,
                     said: Said::Nothing,
                 });
                 self.pods.sort_by(|a, b| a.place.cmp(&b.place));
