@@ -8,8 +8,9 @@ macro_rules! total {
     };
 }
 
-pub(super) const NAME: &str = "size(self.metadata.name) <= 30";
-pub(super) const NAME_SAYS: &str = "the name of a GodCluster has up to 30 characters, as its pods' names are made of it: choose a shorter one";
+pub(super) const NAME: &str =
+    "size(self.metadata.name) <= 30 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')";
+pub(super) const NAME_SAYS: &str = "the name of a GodCluster has up to 30 small letters, digits and dashes and starts with a letter, as names of pods and services are made of it: choose another one";
 
 pub(super) const ENOUGH_NODES: &str = concat!(total!(), " >= self.consistency.replicas");
 pub(super) const ENOUGH_NODES_SAYS: &str = "there are fewer nodes than copies of each key: ask for more nodes, or lower spec.consistency.replicas first";
@@ -59,7 +60,61 @@ pub(super) const SIZE_GROWS: &str =
 pub(super) const SIZE_GROWS_SAYS: &str =
     "a volume cannot shrink: keep its size, or add a pool with smaller volumes and shrink this one to 0";
 
-pub(super) const QUORUMS: &str = "self.writeQuorum <= self.replicas && self.readQuorum <= self.replicas";
+// What a node refuses would be a pod that never starts.
+pub(super) const GOSSIP: &str = "!has(self.gossip) || (duration(self.gossip.interval) >= duration('10ms') && \
+     duration(self.gossip.interval) <= duration('60s'))";
+pub(super) const GOSSIP_SAYS: &str = "spec.gossip.interval is 10ms to 60s: choose one between, such as 200ms";
+/// Nodes write bytes as Kubernetes does, with a B at the end.
+pub(super) const MEMORY: &str = "self.nodePools.all(p, !has(p.memory) || !isQuantity(p.memory.replace('B', '')) || \
+     quantity(p.memory.replace('B', '')).compareTo(quantity('16Mi')) >= 0)";
+pub(super) const MEMORY_SAYS: &str =
+    "a node needs 16MiB of memory at least: raise memory of the pool, or leave it out";
+pub(super) const RATE: &str = "!has(self.settings) || !has(self.settings.transferRate) || \
+     !isQuantity(self.settings.transferRate.replace('B', '')) || \
+     quantity(self.settings.transferRate.replace('B', '')).compareTo(quantity('64Ki')) >= 0 || \
+     quantity(self.settings.transferRate.replace('B', '')).compareTo(quantity('0')) == 0";
+pub(super) const RATE_SAYS: &str =
+    "spec.settings.transferRate is 64KiB at least, or 0B for no bound: raise it, or leave it out";
+pub(super) const TOMBSTONES: &str = "!has(self.settings) || !has(self.settings.tombstoneAge) || \
+     (self.settings.tombstoneAge.endsWith('d') ? \
+     (int(self.settings.tombstoneAge.replace('d', '')) >= 1 && int(self.settings.tombstoneAge.replace('d', '')) <= 365) : \
+     (duration(self.settings.tombstoneAge) >= duration('2s') && duration(self.settings.tombstoneAge) <= duration('8760h')))";
+pub(super) const TOMBSTONES_SAYS: &str =
+    "spec.settings.tombstoneAge is 2s to 365d: choose one between, or leave it out for 1h";
+/// Settings of nodes that the spec has a place for, or that the operator itself gives.
+pub(super) const OWN_SETTINGS: [&str; 20] = [
+    "data",
+    "cluster",
+    "seeds",
+    "join",
+    "grpc-address",
+    "peer-address",
+    "http-address",
+    "advertise-grpc",
+    "advertise-peer",
+    "advertise-http",
+    "weight",
+    "zone",
+    "memory",
+    "gossip",
+    "gossip-interval",
+    "gossip-fanout",
+    "virtual-nodes",
+    "replicas",
+    "write-quorum",
+    "read-quorum",
+];
+pub(super) const MORE: &str = "!has(self.settings) || !has(self.settings.more) || ['data', 'cluster', 'seeds', 'join', \
+     'grpc-address', 'peer-address', 'http-address', 'advertise-grpc', 'advertise-peer', 'advertise-http', 'weight', \
+     'zone', 'memory', 'gossip', 'gossip-interval', 'gossip-fanout', 'virtual-nodes', 'replicas', 'write-quorum', \
+     'read-quorum'].all(name, !(name in self.settings.more))";
+pub(super) const MORE_SAYS: &str = "spec.settings.more names a setting that the operator gives, or that the spec has a field for: take it out there, and use that field";
+pub(super) const OWN_KEYSPACE: &str = "!has(self.keyspaces) || self.keyspaces.all(k, k.name != 'default')";
+pub(super) const OWN_KEYSPACE_SAYS: &str =
+    "the keyspace default is there by itself: take it out, as spec.consistency is about it";
+
+pub(super) const QUORUMS: &str = "(!has(self.writeQuorum) || self.writeQuorum <= self.replicas) && \
+     (!has(self.readQuorum) || self.readQuorum <= self.replicas)";
 pub(super) const QUORUMS_SAYS: &str =
     "writeQuorum and readQuorum cannot exceed replicas: lower them, or ask for more replicas";
 pub(super) const KEYSPACE_QUORUMS: &str = "(!has(self.writeQuorum) || (has(self.replicas) && self.writeQuorum <= self.replicas)) && \

@@ -42,6 +42,12 @@ use std::collections::BTreeMap;
     validation = Rule::new(rules::ENOUGH_NODES).message(rules::ENOUGH_NODES_SAYS),
     validation = Rule::new(rules::ENOUGH_FOR_KEYSPACES).message(rules::ENOUGH_FOR_KEYSPACES_SAYS),
     validation = Rule::new(rules::NO_TLS).message(rules::NO_TLS_SAYS),
+    validation = Rule::new(rules::GOSSIP).message(rules::GOSSIP_SAYS),
+    validation = Rule::new(rules::MEMORY).message(rules::MEMORY_SAYS),
+    validation = Rule::new(rules::RATE).message(rules::RATE_SAYS),
+    validation = Rule::new(rules::TOMBSTONES).message(rules::TOMBSTONES_SAYS),
+    validation = Rule::new(rules::MORE).message(rules::MORE_SAYS),
+    validation = Rule::new(rules::OWN_KEYSPACE).message(rules::OWN_KEYSPACE_SAYS),
     validation = Rule::new(rules::POOLS_STAY).message(rules::POOLS_STAY_SAYS),
     validation = Rule::new(rules::KEYSPACES_STAY).message(rules::KEYSPACES_STAY_SAYS),
     validation = Rule::new(rules::CLUSTER_STAYS).message(rules::CLUSTER_STAYS_SAYS)
@@ -136,19 +142,19 @@ pub struct Consistency {
     #[serde(default = "three")]
     #[schemars(range(min = 1, max = 16))]
     pub replicas: u32,
-    /// Copies that acknowledge a write.
-    #[serde(default = "two")]
+    /// Copies that acknowledge a write. Left out: more than half.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 16))]
-    pub write_quorum: u32,
-    /// Copies that answer a read.
-    #[serde(default = "two")]
+    pub write_quorum: Option<u32>,
+    /// Copies that answer a read. Left out: more than half.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 16))]
-    pub read_quorum: u32,
+    pub read_quorum: Option<u32>,
 }
 
 impl Default for Consistency {
     fn default() -> Consistency {
-        Consistency { replicas: three(), write_quorum: two(), read_quorum: two() }
+        Consistency { replicas: three(), write_quorum: None, read_quorum: None }
     }
 }
 
@@ -235,7 +241,7 @@ pub struct NodeSettings {
     /// When acknowledged writes are forced to the disk.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub durability: Option<Durability>,
-    /// Bytes a second that a node takes from others when data moves, such as 64MiB.
+    /// Bytes a second that a node takes from others when data moves, such as 64MiB; 64KiB at least, or 0B for no bound.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = "^[0-9]+(B|KiB|MiB|GiB)$"), length(max = 16))]
     pub transfer_rate: Option<String>,
@@ -247,7 +253,8 @@ pub struct NodeSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     pub log: Option<String>,
-    /// More settings by the names of god-node's flags, such as `hint-limit: 128MiB`.
+    /// More settings by the names of god-node's flags, such as `hint-limit: 128MiB`; none that the operator gives, or
+    /// that has a field.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub more: BTreeMap<String, String>,
 }
@@ -407,8 +414,4 @@ fn virtual_nodes() -> u32 {
 
 fn three() -> u32 {
     3
-}
-
-fn two() -> u32 {
-    2
 }

@@ -15,8 +15,10 @@ fn sound() -> Value {
         "spec": {
             "virtualNodes": 10,
             "consistency": { "replicas": 3, "writeQuorum": 2, "readQuorum": 2 },
+            "gossip": { "interval": "10ms" },
+            "settings": { "transferRate": "64KiB", "tombstoneAge": "365d", "more": { "hint-limit": "1GiB" } },
             "nodePools": [
-                { "name": "a", "replicas": 3, "weight": 1.0, "storage": { "size": "10Gi", "class": "fast" } },
+                { "name": "a", "memory": "16MiB", "replicas": 3, "weight": 1.0, "storage": { "size": "10Gi", "class": "fast" } },
                 { "name": "b", "replicas": 2, "weight": 2.0, "storage": { "size": "1Ti" } },
                 { "name": "c", "replicas": 0, "weight": 2.0, "storage": { "size": "1Ti" } }
             ],
@@ -71,7 +73,20 @@ fn a_sound_object_passes() {
 #[test]
 fn an_object_that_breaks_a_rule_is_refused_with_a_way_out_by_schema_and_by_code() {
     let cases = [
-        ("/metadata/name", json!("a-name-that-has-more-than-thirty-letters"), "choose a shorter one"),
+        ("/metadata/name", json!("a-name-that-has-more-than-thirty-letters"), "choose another one"),
+        ("/metadata/name", json!("a.b"), "choose another one"),
+        ("/metadata/name", json!("1a"), "choose another one"),
+        ("/metadata/name", json!("a-"), "choose another one"),
+        ("/spec/gossip/interval", json!("0ms"), "such as 200ms"),
+        ("/spec/gossip/interval", json!("61s"), "such as 200ms"),
+        ("/spec/nodePools/0/memory", json!("1MiB"), "16MiB of memory"),
+        ("/spec/nodePools/0/memory", json!("16383KiB"), "16MiB of memory"),
+        ("/spec/settings/transferRate", json!("1B"), "0B for no bound"),
+        ("/spec/settings/tombstoneAge", json!("1s"), "2s to 365d"),
+        ("/spec/settings/tombstoneAge", json!("366d"), "2s to 365d"),
+        ("/spec/settings/more", json!({ "grpc-address": "0.0.0.0:1" }), "use that field"),
+        ("/spec/settings/more", json!({ "read-quorum": "1" }), "use that field"),
+        ("/spec/keyspaces/0/name", json!("default"), "spec.consistency is about it"),
         ("/spec/nodePools/1", Value::Null, "spec: lower that keyspace's replicas first"),
         ("/spec/nodePools/0/replicas", json!(0), "lower spec.consistency.replicas first"),
         ("/spec/nodePools/0/replicas", Value::Null, "give spec.replicas, or replicas to every pool"),
@@ -141,6 +156,22 @@ fn what_may_change_may_change() {
 }
 
 #[test]
+fn every_name_that_the_schema_keeps_out_of_more_settings_is_kept_out_by_code() {
+    let listed: Vec<&str> = super::rules::MORE.split('\'').skip(1).step_by(2).collect();
+    assert_eq!(listed, super::rules::OWN_SETTINGS);
+}
+
+#[test]
+fn quorums_that_are_left_out_are_more_than_half() {
+    for (copies, quorum) in [(1, 1), (2, 2), (3, 2), (4, 3), (5, 3)] {
+        let object = with("/spec/consistency", json!({ "replicas": copies }));
+        assert_eq!(by_schema(&object, None), Vec::<String>::new());
+        let made = crate::controller::world::Desired::of(&read(&object)).keyspaces[0].copies;
+        assert_eq!((made.write_quorum, made.read_quorum), (quorum, quorum), "of {copies}");
+    }
+}
+
+#[test]
 fn what_is_left_out_is_filled_in_as_the_documents_say() {
     let least = json!({
         "apiVersion": "god-db.io/v1alpha1", "kind": "GodCluster", "metadata": { "name": "store" },
@@ -148,6 +179,6 @@ fn what_is_left_out_is_filled_in_as_the_documents_say() {
     });
     let spec = read(&least).spec;
     let numbers = (spec.consistency.replicas, spec.consistency.write_quorum, spec.virtual_nodes);
-    assert_eq!((numbers, spec.node_pools[0].weight.to_string()), ((3, 2, 10), "1".to_owned()));
+    assert_eq!((numbers, spec.node_pools[0].weight.to_string()), ((3, None, 10), "1".to_owned()));
     assert_eq!((spec.volumes.quarantine.as_str(), spec.replacement.max), ("1h", 2));
 }

@@ -4,14 +4,18 @@
 use super::{GodCluster, GodClusterSpec, Mode, bytes_of, rules, seconds};
 use std::collections::BTreeSet;
 
+/// In thousandths of a second.
+const YEAR: u64 = 365 * 86_400 * 1_000;
+
 /// What is wrong with an object, if anything: sentences that say what to do.
 pub fn problems(cluster: &GodCluster) -> Vec<String> {
     let spec = &cluster.spec;
     let name = cluster.metadata.name.as_deref().unwrap_or_default();
     let total = total(spec);
     let keyspaces = spec.keyspaces.iter();
+    let settings = &spec.settings;
     let mut found: Vec<(bool, &str)> = vec![
-        (name.len() > 30, rules::NAME_SAYS),
+        (name.len() > 30 || !is_label(name), rules::NAME_SAYS),
         (
             spec.replicas.is_some() != spec.node_pools.iter().any(|pool| pool.replicas.is_none()),
             rules::SHARED_SAYS,
@@ -25,10 +29,33 @@ pub fn problems(cluster: &GodCluster) -> Vec<String> {
         ),
         (spec.tls.as_ref().is_some_and(|tls| tls.enabled), rules::NO_TLS_SAYS),
         (
-            spec.consistency.write_quorum > spec.consistency.replicas
-                || spec.consistency.read_quorum > spec.consistency.replicas,
+            [spec.consistency.write_quorum, spec.consistency.read_quorum]
+                .into_iter()
+                .flatten()
+                .any(|quorum| quorum > spec.consistency.replicas),
             rules::QUORUMS_SAYS,
         ),
+        (!(10..=60_000).contains(&millis(&spec.gossip.interval)), rules::GOSSIP_SAYS),
+        (
+            spec.node_pools
+                .iter()
+                .filter_map(|pool| size(pool.memory.as_ref()?))
+                .any(|memory| memory < 16 << 20),
+            rules::MEMORY_SAYS,
+        ),
+        (
+            settings
+                .transfer_rate
+                .as_deref()
+                .and_then(size)
+                .is_some_and(|rate| (1..64 << 10).contains(&rate)),
+            rules::RATE_SAYS,
+        ),
+        (
+            settings.tombstone_age.as_deref().is_some_and(|age| !(2_000..=YEAR).contains(&millis(age))),
+            rules::TOMBSTONES_SAYS,
+        ),
+        (rules::OWN_SETTINGS.iter().any(|name| settings.more.contains_key(*name)), rules::MORE_SAYS),
         (
             keyspaces.clone().any(|keyspace| {
                 [keyspace.write_quorum, keyspace.read_quorum]
@@ -56,7 +83,7 @@ pub fn problems(cluster: &GodCluster) -> Vec<String> {
         ),
         (
             keyspaces.clone().any(|keyspace| keyspace.name == god_proto::DEFAULT_KEYSPACE),
-            "the keyspace default is there by itself: spec.consistency is about it",
+            rules::OWN_KEYSPACE_SAYS,
         ),
         (
             [&spec.volumes.quarantine, &spec.replacement.window]
@@ -67,6 +94,28 @@ pub fn problems(cluster: &GodCluster) -> Vec<String> {
     ];
     found.retain(|(is_wrong, _)| *is_wrong);
     found.into_iter().map(|(_, says)| says.to_owned()).collect()
+}
+
+/// Of which names of services are made.
+fn is_label(name: &str) -> bool {
+    let is_small = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let bytes = name.as_bytes();
+    bytes.first().is_some_and(u8::is_ascii_lowercase)
+        && bytes.last().is_some_and(|c| is_small(*c))
+        && bytes.iter().all(|c| is_small(*c) || *c == b'-')
+}
+
+/// Thousandths of a second; as many as can be where there are more, and none where it is no duration.
+fn millis(text: &str) -> u64 {
+    match text.strip_suffix("ms") {
+        Some(number) => number.parse().unwrap_or(0),
+        None => seconds(text).unwrap_or(0).saturating_mul(1_000),
+    }
+}
+
+/// Bytes, as nodes write them.
+fn size(text: &str) -> Option<u64> {
+    bytes_of(text.strip_suffix('B')?)
 }
 
 /// What is wrong with a change, if anything.

@@ -27,7 +27,7 @@ fn file(blueprint: &Blueprint, pool: &NodePool, without: &[&str]) -> String {
     let spec = &blueprint.object.spec;
     let mut settings: Map<String, Value> = Map::new();
     for (name, value) in &spec.settings.more {
-        settings.insert(name.clone(), json!(value));
+        settings.insert(name.clone(), scalar(value));
     }
     let mut set = |name: &str, value: Value| settings.insert(name.to_owned(), value);
     let seed = format!("{}.{}.svc:{PEER_PORT}", blueprint.peers(), blueprint.namespace());
@@ -62,6 +62,11 @@ fn file(blueprint: &Blueprint, pool: &NodePool, without: &[&str]) -> String {
     settings.retain(|name, _| !without.contains(&name.as_str()));
     // Maps of strings always become YAML.
     serde_yaml::to_string(&settings).unwrap_or_default()
+}
+
+/// A setting as it would have been typed into the file: a number is one.
+fn scalar(text: &str) -> Value {
+    text.parse::<u64>().map_or_else(|_| json!(text), |number| json!(number))
 }
 
 /// Memory for caches: what the pool says, or a third of its limit.

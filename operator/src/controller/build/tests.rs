@@ -33,7 +33,7 @@ fn cluster() -> GodCluster {
                 "resources": { "requests": { "cpu": "500m", "memory": "1Gi" }, "limits": { "memory": "3Gi" } },
                 "pod": { "labels": { "team": "x" }, "priorityClassName": "high" }
             }],
-            "settings": { "durability": "always", "more": { "hint-limit": "128MiB" } }
+            "settings": { "durability": "always", "more": { "hint-limit": "128MiB", "worker-threads": "4" } }
         }
     }))
     .unwrap()

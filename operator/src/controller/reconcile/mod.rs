@@ -19,7 +19,7 @@ use super::{
 use crate::crd::{GodCluster, validate::problems};
 use end::{end, hold};
 use kube::{
-    Client, Resource, ResourceExt,
+    Client, Resource,
     core::DeserializeGuard,
     runtime::{
         controller::Action,

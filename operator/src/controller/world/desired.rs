@@ -10,6 +10,9 @@ pub const REPLACE: &str = "god-db.io/replace";
 /// Names a volume claim, or `all`: its quarantine ends now.
 pub const RELEASE: &str = "god-db.io/release";
 
+/// The longest time to live that nodes take, in thousandths of a second: 366,000 days.
+const LONGEST_TTL: u64 = 366_000 * 86_400_000;
+
 /// What a cluster should be.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Desired {
@@ -86,10 +89,12 @@ impl Desired {
         let cluster = spec.cluster_id.as_deref().unwrap_or(own_id).parse().unwrap_or_default();
         let shares = shares(object);
         let default = &spec.consistency;
+        // Reads see every acknowledged write unless somebody says otherwise.
+        let quorum = |asked: Option<u32>, of: u32| asked.unwrap_or(of / 2 + 1);
         let copies = Copies {
             replicas: default.replicas,
-            write_quorum: default.write_quorum,
-            read_quorum: default.read_quorum,
+            write_quorum: quorum(default.write_quorum, default.replicas),
+            read_quorum: quorum(default.read_quorum, default.replicas),
         };
         let mut keyspaces = vec![KeyspaceWish {
             name: god_proto::DEFAULT_KEYSPACE.to_owned(),
@@ -98,7 +103,6 @@ impl Desired {
             ttl_ms: 0,
         }];
         keyspaces.extend(spec.keyspaces.iter().map(|keyspace| {
-            let quorum = |asked: Option<u32>, of: u32| asked.unwrap_or(of / 2 + 1);
             let copies = keyspace.replicas.map_or(copies, |replicas| Copies {
                 replicas,
                 write_quorum: quorum(keyspace.write_quorum, replicas),
@@ -108,7 +112,12 @@ impl Desired {
                 name: keyspace.name.clone(),
                 ordered: keyspace.partitioner == Partitioner::Ordered,
                 copies,
-                ttl_ms: keyspace.default_ttl.as_deref().and_then(seconds).unwrap_or(0) * 1_000,
+                ttl_ms: keyspace
+                    .default_ttl
+                    .as_deref()
+                    .map_or(0, longest)
+                    .saturating_mul(1_000)
+                    .min(LONGEST_TTL),
             }
         }));
         let pools = spec.node_pools.iter().map(|pool| PoolWish {
@@ -118,7 +127,7 @@ impl Desired {
             zone: pool.zone.clone().unwrap_or_default(),
             volume_bytes: bytes_of(&pool.storage.size).unwrap_or(0),
         });
-        let whole = |text: &str| seconds(text).and_then(|it| i64::try_from(it).ok()).unwrap_or(0);
+        let whole = |text: &str| i64::try_from(longest(text)).unwrap_or(i64::MAX);
         Desired {
             cluster,
             pools: pools.collect(),
@@ -164,6 +173,11 @@ impl Desired {
     }
 }
 
+/// Seconds; what is longer than can be counted is the longest, and never none.
+fn longest(text: &str) -> u64 {
+    seconds(text).unwrap_or(u64::MAX)
+}
+
 /// Nodes of each pool: its own number, or its part of the shared one, the first ones getting what is left over.
 fn shares(object: &GodCluster) -> BTreeMap<String, u32> {
     let pools = &object.spec.node_pools;
@@ -186,6 +200,19 @@ fn shares(object: &GodCluster) -> BTreeMap<String, u32> {
 mod tests {
     use super::*;
     use crate::crd::NodePool;
+
+    #[test]
+    fn what_is_longer_than_can_be_counted_is_the_longest_and_not_none() {
+        for text in ["99999999999999d", "999999999999999d"] {
+            let mut object = GodCluster::default();
+            object.spec.keyspaces =
+                vec![crate::crd::Keyspace { default_ttl: Some(text.to_owned()), ..Default::default() }];
+            assert_eq!(Desired::of(&object).keyspaces[1].ttl_ms, LONGEST_TTL);
+        }
+        let mut object = GodCluster::default();
+        object.spec.volumes.quarantine = "200000000000000d".to_owned();
+        assert_eq!(Desired::of(&object).quarantine, i64::MAX, "volumes are not deleted at once");
+    }
 
     #[test]
     fn pools_without_a_number_share_what_there_is() {
