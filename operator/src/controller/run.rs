@@ -129,6 +129,7 @@ async fn lead(settings: &Settings, client: Client, health: &Health) -> anyhow::R
         failures: Mutex::new(HashMap::new()),
         overtaken: Mutex::new(HashMap::new()),
         told: Mutex::new(HashMap::new()),
+        asked: Mutex::new(HashMap::new()),
         refusals: Mutex::new(HashMap::new()),
         applied: Mutex::new(HashMap::new()),
     });

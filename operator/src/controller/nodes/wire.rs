@@ -78,6 +78,7 @@ pub(super) fn ring(
                 id: ended.id.clone(),
                 cancelled: ended.cancelled,
                 refused: ended.refused.clone(),
+                epoch: ended.epoch,
             })
             .collect(),
     })

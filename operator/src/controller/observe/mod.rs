@@ -138,6 +138,7 @@ pub async fn look(objects: Objects) -> Look {
         pods,
         volumes,
         ring,
+        excused: 0,
     };
     Look { observed, objects, addresses: found }
 }

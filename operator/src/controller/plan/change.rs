@@ -3,12 +3,14 @@
 use super::{Step, Verdict, blocked, size::wanted};
 use crate::controller::world::{
     Desired, Observed,
-    ring::{Member, Phase, Ring, State, Wish},
+    ring::{Ended, Member, Phase, Ring, State, Wish},
 };
 use uuid::Uuid;
 
 /// How often what the ring refused is asked again before somebody should look.
 const ATTEMPTS: usize = 3;
+/// What the ring refused several times waits; it is asked again after a while, or when the spec is changed.
+pub const OPERATION_REFUSED: &str = "OperationRefused";
 
 /// A leave is undone when the node is wanted again, a join when it is not.
 pub(super) fn cancel(observed: &Observed, desired: &Desired) -> Verdict {
@@ -54,8 +56,7 @@ pub(super) fn under_way(observed: &Observed, _: &Desired) -> Verdict {
 
 /// A member that has no arcs though there are data, and was never given its part.
 fn is_unused(ring: &Ring, member: &Member) -> bool {
-    let joined =
-        |ended: &&crate::controller::world::ring::Ended| !ended.cancelled && ended.refused.is_empty();
+    let joined = |ended: &&Ended| !ended.cancelled && ended.refused.is_empty();
     !member.leaving
         && ring.has_data()
         && ring.arcs_of(member.number) == 0
@@ -179,7 +180,7 @@ pub(super) fn make_up(observed: &Observed, desired: &Desired) -> Verdict {
     if !recorded {
         return Verdict::Do(Step::RecordReplaced { node: *uuid, at: observed.now });
     }
-    begin(ring, &base_of(&wish), wish)
+    begin(observed, ring, wish)
 }
 
 /// A node that somebody asked to be replaced while its volume is there: its successor is one more node, and takes over
@@ -203,7 +204,7 @@ pub(super) fn replace(observed: &Observed, desired: &Desired) -> Verdict {
         }
         let Some(new) = successor(observed, desired, ring, member) else { continue };
         let wish = Wish::Replace { old: member.number, new, lost };
-        return begin(ring, &base_of(&wish), wish);
+        return begin(observed, ring, wish);
     }
     Verdict::Pass
 }
@@ -222,7 +223,7 @@ pub(super) fn weigh(observed: &Observed, desired: &Desired) -> Verdict {
         } else {
             continue;
         };
-        return begin(ring, &base_of(&wish), wish);
+        return begin(observed, ring, wish);
     }
     Verdict::Pass
 }
@@ -236,7 +237,7 @@ pub(super) fn join(observed: &Observed, desired: &Desired) -> Verdict {
     });
     let next = unused(observed, desired, ring).map(|(_, member)| member.number).min();
     match next {
-        Some(number) if !kept => begin(ring, &format!("join-{number}"), Wish::Join(number)),
+        Some(number) if !kept => begin(observed, ring, Wish::Join(number)),
         _ => Verdict::Pass,
     }
 }
@@ -261,7 +262,7 @@ pub(super) fn keyspaces(observed: &Observed, desired: &Desired) -> Verdict {
                 return Verdict::Wait(format!("{} nodes for keyspace {}", wish.copies.replicas, wish.name));
             }
             let asked = Wish::Replicas(found.id, wish.copies);
-            return begin(ring, &base_of(&asked), asked);
+            return begin(observed, ring, asked);
         }
     }
     Verdict::Pass
@@ -283,15 +284,17 @@ fn base_of(wish: &Wish) -> String {
     }
 }
 
-/// Asks for an operation; not again for what the ring has refused several times.
-fn begin(ring: &Ring, base: &str, wish: Wish) -> Verdict {
-    let refused: Vec<_> = ring.ended(base).filter(|ended| !ended.refused.is_empty()).collect();
+/// Asks for an operation; not again for what the ring has refused several times lately.
+pub(super) fn begin(observed: &Observed, ring: &Ring, wish: Wish) -> Verdict {
+    let base = &base_of(&wish);
+    let is_lately = |ended: &&Ended| !ended.refused.is_empty() && ended.epoch > observed.excused;
+    let refused: Vec<_> = ring.ended(base).filter(is_lately).collect();
     if refused.len() >= ATTEMPTS {
         let why = refused.last().map(|ended| ended.refused.clone()).unwrap_or_default();
         return Verdict::Blocked(blocked(
-            "OperationRefused",
+            OPERATION_REFUSED,
             format!("{}: refused, as {why}", wish.describe()),
-            "change what stands in the way, or the spec",
+            "change what stands in the way, and wait for the next attempt, or change the spec",
         ));
     }
     Verdict::Do(Step::Begin { id: ring.operation_id(base), wish })

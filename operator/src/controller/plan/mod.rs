@@ -24,6 +24,7 @@ mod tests;
 #[cfg(test)]
 pub(super) use tests::model;
 
+pub use change::OPERATION_REFUSED;
 pub use step::{Step, VolumeRef};
 
 use super::world::{Desired, Observed};

@@ -139,8 +139,5 @@ pub(super) fn leave(observed: &Observed, desired: &Desired) -> Verdict {
             "give the pools larger volumes, or keep the node",
         ));
     }
-    Verdict::Do(Step::Begin {
-        id: ring.operation_id(&format!("leave-{}", member.number)),
-        wish: Wish::Leave { node: member.number, lost: false },
-    })
+    super::change::begin(observed, ring, Wish::Leave { node: member.number, lost: false })
 }

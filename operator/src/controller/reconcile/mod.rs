@@ -13,8 +13,8 @@ use super::{
     apply::{ActError, act},
     build::{Blueprint, Kind, spare},
     observe::{self, Cache, Look},
-    plan::{Blocked, Next, Refusal, Step, plan_past},
-    world::Desired,
+    plan::{Blocked, Next, OPERATION_REFUSED, Plan, Refusal, Step, plan_past},
+    world::{Desired, Observed},
 };
 use crate::crd::{GodCluster, validate::problems};
 use end::{end, hold};
@@ -44,6 +44,8 @@ const SOON: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(60);
 /// So often in a row a step may find the world changed before somebody is told, and pauses grow.
 const PATIENCE: u32 = 5;
+/// After so long an operation that the ring refused several times is asked for again.
+const ASKED_AGAIN_AFTER: Duration = Duration::from_mins(5);
 /// For so long a step that was refused is not tried again.
 const REFUSED_FOR: Duration = Duration::from_secs(15);
 
@@ -76,6 +78,8 @@ pub struct Context {
     pub overtaken: Mutex<HashMap<Key, u32>>,
     /// When the status was written last.
     pub told: Mutex<HashMap<Key, Instant>>,
+    /// Operations that the ring refused.
+    pub asked: Mutex<HashMap<Key, Asked>>,
     /// Steps that were refused, and when.
     pub refusals: Mutex<HashMap<Key, (Refusal, Instant)>>,
     /// Objects that are not watched, as they were applied last.
@@ -95,6 +99,45 @@ impl Context {
         let mut refusals = locked(&self.refusals);
         refusals.retain(|_, (_, since)| since.elapsed() < REFUSED_FOR);
         refusals.get(key).map(|(refusal, _)| refusal.clone())
+    }
+}
+
+/// That the ring refused an operation several times, as it was seen first.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    /// Epoch of the ring.
+    epoch: u64,
+    /// Generation of the spec.
+    generation: Option<i64>,
+    /// When.
+    since: Instant,
+}
+
+impl Asked {
+    /// Up to which epoch refusals count no more: they are long past, or somebody changed the spec.
+    fn excused(self, generation: Option<i64>, now: Instant) -> u64 {
+        let is_over = self.generation != generation || now.duration_since(self.since) >= ASKED_AGAIN_AFTER;
+        if is_over { self.epoch } else { 0 }
+    }
+}
+
+impl Context {
+    /// Refusals of the ring that count no more.
+    fn excused(&self, cluster: &GodCluster) -> u64 {
+        let asked = locked(&self.asked).get(&key(cluster)).copied();
+        asked.map_or(0, |asked| asked.excused(cluster.metadata.generation, Instant::now()))
+    }
+
+    /// Remembers that the ring refuses, from the first time on that it was seen since the last excuse.
+    fn note_refusals(&self, cluster: &GodCluster, observed: &Observed, plan: &Plan) {
+        let is_refused = plan.blocked.as_ref().is_some_and(|blocked| blocked.reason == OPERATION_REFUSED);
+        let Some(ring) = observed.ring().filter(|_| is_refused) else { return };
+        let mut asked = locked(&self.asked);
+        let known = asked.get(&key(cluster));
+        if known.is_none_or(|known| known.epoch <= observed.excused) {
+            let generation = cluster.metadata.generation;
+            asked.insert(key(cluster), Asked { epoch: ring.epoch, generation, since: Instant::now() });
+        }
     }
 }
 
@@ -181,6 +224,7 @@ async fn turn(cluster: Arc<GodCluster>, context: &Context) -> Result<Action, Tur
         return Ok(Action::requeue(SOON));
     }
     let mut look = observe::look(context.cache.objects(Arc::clone(&cluster))).await;
+    look.observed.excused = context.excused(&cluster);
     let problems = problems(&cluster);
     let mut desired = Desired::of(&cluster);
     if !problems.is_empty() {
@@ -202,6 +246,7 @@ async fn turn(cluster: Arc<GodCluster>, context: &Context) -> Result<Action, Tur
             return Ok(Action::await_change());
         };
         look = observe::look(objects).await;
+        look.observed.excused = context.excused(&look.objects.cluster);
         desired = Desired::of(&look.objects.cluster);
         made = plan_past(&look.observed, &desired, refusal.as_ref());
         if let Next::Do(step) = &made.next {
@@ -248,6 +293,7 @@ async fn turn(cluster: Arc<GodCluster>, context: &Context) -> Result<Action, Tur
             }
         }
     }
+    context.note_refusals(&cluster, &look.observed, &made);
     locked(&context.overtaken).remove(&key(&*cluster));
     tell(context, &look, &desired, Some(&made), &[], refused.as_ref()).await?;
     Ok(Action::requeue(match &made.next {
@@ -282,6 +328,15 @@ fn blueprint<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_ring_refused_is_asked_again_after_a_while_or_when_the_spec_is_changed() {
+        let since = Instant::now();
+        let asked = Asked { epoch: 9, generation: Some(2), since };
+        assert_eq!(asked.excused(Some(2), since), 0);
+        assert_eq!(asked.excused(Some(3), since), 9);
+        assert_eq!(asked.excused(Some(2), since + ASKED_AGAIN_AFTER), 9);
+    }
 
     #[test]
     fn a_step_that_is_overtaken_again_and_again_pauses_and_is_told() {

@@ -31,6 +31,8 @@ pub struct Observed {
     pub volumes: Vec<Volume>,
     /// The ring.
     pub ring: RingView,
+    /// What the ring refused up to this epoch is asked again: it was long ago, or the spec was changed since.
+    pub excused: u64,
 }
 
 /// What the status remembers because it cannot be seen.

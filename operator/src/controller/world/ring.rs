@@ -250,6 +250,8 @@ pub struct Ended {
     pub cancelled: bool,
     /// Why it was not carried out; else empty.
     pub refused: String,
+    /// The epoch in which it ended.
+    pub epoch: u64,
 }
 
 impl Ring {

@@ -1,8 +1,8 @@
 //! What a person would try.
 
 use super::model::{Event, World, desired, place};
-use crate::controller::plan::{Next, Refusal, Step, plan, plan_past};
-use crate::controller::world::Said;
+use crate::controller::plan::{Next, OPERATION_REFUSED, Refusal, Step, plan, plan_past};
+use crate::controller::world::{Said, ring::Ended};
 use std::collections::BTreeSet;
 
 fn blocked_for(world: &World, desired: &crate::controller::world::Desired) -> &'static str {
@@ -245,4 +245,25 @@ fn nodes_that_keep_silent_for_long_are_for_somebody_to_look_at() {
     let told = plan(&seen, &desired(3));
     assert_eq!(told.blocked.unwrap().reason, "RingUnknown");
     assert!(matches!(told.next, Next::Wait(_)));
+}
+
+#[test]
+fn what_the_ring_refused_several_times_is_asked_again_once_that_is_excused() {
+    let mut world = World::running(3);
+    let (_, step) = world.planned(&world.view(), &desired(2), plan);
+    let Some((Step::Begin { id, .. }, _)) = step else { panic!("a node leaves: {step:?}") };
+    let base = id.split_once('.').unwrap().0.to_owned();
+    let refused = |attempt: u64| Ended {
+        id: format!("{base}.{attempt}"),
+        cancelled: false,
+        refused: "there is no room".to_owned(),
+        epoch: 10 + attempt,
+    };
+    world.ring.as_mut().unwrap().ended.extend((1..4).map(refused));
+    let mut seen = world.observe();
+    let told = plan(&seen, &desired(2));
+    assert!(!matches!(told.next, Next::Do(_)), "{told:?}");
+    assert_eq!(told.blocked.unwrap().reason, OPERATION_REFUSED);
+    seen.excused = 13;
+    assert!(matches!(plan(&seen, &desired(2)).next, Next::Do(Step::Begin { .. })));
 }

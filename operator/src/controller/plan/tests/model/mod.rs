@@ -171,6 +171,7 @@ impl World {
             pods,
             volumes: self.volumes.clone(),
             ring: ring.clone(),
+            excused: 0,
         }
     }
 

@@ -36,7 +36,7 @@ impl World {
         ring.epoch += 1;
         let end = |ring: &mut Ring, cancelled| {
             ring.operations.remove(0);
-            ring.ended.push(Ended { id: operation.id.clone(), cancelled, refused: String::new() });
+            ring.ended.push(Ended { id: operation.id.clone(), cancelled, refused: String::new(), epoch: 0 });
         };
         let retiring = match operation.wish {
             Wish::Leave { node, .. } => Some(node),
@@ -170,7 +170,12 @@ impl World {
         match ring.operations[at].phase {
             Phase::Waiting => {
                 let operation = ring.operations.remove(at);
-                ring.ended.push(Ended { id: operation.id, cancelled: true, refused: String::new() });
+                ring.ended.push(Ended {
+                    id: operation.id,
+                    cancelled: true,
+                    refused: String::new(),
+                    epoch: 0,
+                });
             }
             _ => ring.operations[at].phase = Phase::Cancelling,
         }
@@ -187,6 +192,7 @@ fn make_way(ring: &mut Ring, lost: u32) {
         id: operation.id,
         cancelled: false,
         refused: "its data are gone".to_owned(),
+        epoch: 0,
     }));
     for operation in &mut ring.operations {
         if operation.phase == Phase::Moving {
