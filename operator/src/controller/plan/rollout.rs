@@ -95,9 +95,12 @@ pub(super) fn restart(observed: &Observed, desired: &Desired) -> Verdict {
     if observed.is_irreplaceable(pod) {
         return Verdict::Blocked(super::volumes::claim_missing(desired, pod));
     }
-    let node = observed.volume_at(&pod.place).and_then(|volume| volume.node);
+    let node = observed.node_at(&pod.place);
     let number = node.and_then(|node| ring.members.get(&node)).map(|member| member.number);
     let Some(number) = number else {
+        if observed.volume_at(&pod.place).is_some_and(|volume| observed.is_held(volume)) {
+            return Verdict::Wait(format!("it is known which node runs in {name} before it restarts"));
+        }
         // It is no member: nobody misses it.
         return restart_of(pod, "its template changed");
     };

@@ -267,3 +267,18 @@ fn what_the_ring_refused_several_times_is_asked_again_once_that_is_excused() {
     seen.excused = 13;
     assert!(matches!(plan(&seen, &desired(2)).next, Next::Do(Step::Begin { .. })));
 }
+
+#[test]
+fn a_pod_is_not_restarted_while_it_is_not_known_whose_data_its_volume_holds() {
+    let mut world = World::running(2);
+    world.sets.get_mut("a").unwrap().revision = Some("r2".to_owned());
+    let ring = world.ring.as_mut().unwrap();
+    ring.keyspaces[0].copies.write_quorum = 2;
+    let mut wish = desired(2);
+    wish.keyspaces[0].copies.write_quorum = 2;
+    world.volumes[1].node = None;
+    let mut seen = world.observe();
+    seen.pods[1].said = Said::Nothing;
+    let told = plan(&seen, &wish);
+    assert!(matches!(told.next, Next::Wait(_)), "both copies are needed: {told:?}");
+}
