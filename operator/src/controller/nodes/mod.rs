@@ -110,14 +110,7 @@ pub async fn look(members: &[Address]) -> RingView {
     let mut why = String::new();
     for _ in 0..LOOKS {
         match look_once(members).await {
-            Ok(ring)
-                if ring
-                    .members
-                    .values()
-                    .all(|member| member.report.as_ref().is_none_or(|report| report.epoch <= ring.epoch)) =>
-            {
-                return RingView::Known(Box::new(ring));
-            }
+            Ok(ring) if ring.is_newest() => return RingView::Known(Box::new(ring)),
             // It changes: what is known of it is good enough to wait for it.
             Ok(ring) => {
                 if !ring.operations.is_empty() {

@@ -88,8 +88,9 @@ pub async fn read(client: &Client, cluster: &GodCluster) -> Result<Option<Object
     let sets = Api::<StatefulSet>::namespaced(client.clone(), &namespace);
     let pods = Api::<Pod>::namespaced(client.clone(), &namespace);
     let volumes = Api::<PersistentVolumeClaim>::namespaced(client.clone(), &namespace);
-    let (sets, pods, volumes) =
-        tokio::try_join!(sets.list(&chosen), pods.list(&chosen), volumes.list(&chosen))?;
+    let (sets, pods) = tokio::try_join!(sets.list(&chosen), pods.list(&chosen))?;
+    // After the pods: a claim is made before its pod, so one that is not listed for a pod that was is truly gone.
+    let volumes = volumes.list(&chosen).await?;
     Ok(Some(Objects {
         cluster: Arc::new(object),
         sets: sets.items.into_iter().map(Arc::new).collect(),

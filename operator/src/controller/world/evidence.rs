@@ -15,11 +15,11 @@ impl Observed {
         }
     }
 
-    /// The ring, if a majority of its members knows it too.
+    /// The ring, if a majority of its members knows it too, and none knows a newer one.
     pub fn agreed_ring(&self) -> Option<&Ring> {
         // Without a record of which cluster this is, nothing is concluded from any ring.
         self.cluster()?;
-        self.ring().filter(|ring| ring.is_acknowledged())
+        self.ring().filter(|ring| ring.is_acknowledged() && ring.is_newest())
     }
 
     /// The node left for good: the agreed ring says so.

@@ -267,6 +267,14 @@ impl Ring {
         self.members.values().filter(knows).count() * 2 > self.members.len()
     }
 
+    /// Whether no member knows a newer ring.
+    pub fn is_newest(&self) -> bool {
+        self.members
+            .values()
+            .filter_map(|member| member.report.as_ref())
+            .all(|report| report.epoch <= self.epoch)
+    }
+
     /// A keyspace by number.
     pub fn keyspace(&self, id: u32) -> Option<&Keyspace> {
         self.keyspaces.iter().find(|keyspace| keyspace.id == id)

@@ -60,7 +60,16 @@ fn an_error_an_empty_ring_or_a_minority_is_not_evidence() {
     let mut of_others = whole.clone();
     of_others.cluster = uuid::Uuid::from_u128(7);
     of_others.retired.insert(leaver);
-    for ring in [silent, RingView::Known(empty), RingView::Known(alone), RingView::Known(of_others)] {
+    // A node knows a newer one, in which the leaver may have been called back.
+    let mut superseded = whole.clone();
+    superseded.members.remove(&leaver);
+    superseded.retired.insert(leaver);
+    let report = superseded.members.values_mut().find_map(|member| member.report.as_mut()).unwrap();
+    report.epoch += 1;
+    let superseded = RingView::Known(superseded);
+    for ring in
+        [silent, RingView::Known(empty), RingView::Known(alone), RingView::Known(of_others), superseded]
+    {
         let next = plan(&world.observe_with(&ring), &desired(2)).next;
         assert!(matches!(next, Next::Wait(_)), "{ring:?}: {next:?}");
     }
