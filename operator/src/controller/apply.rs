@@ -249,6 +249,20 @@ pub async fn remove_object(client: &Client, namespace: &str, kind: Kind, name: &
     }
 }
 
+/// Removes an object that should not be, if it is there and bears the label of the cluster.
+pub async fn remove_own(
+    client: &Client,
+    namespace: &str,
+    kind: Kind,
+    name: &str,
+    cluster: &str,
+) -> Result<(), ActError> {
+    let api = Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &resource(kind));
+    let found = api.get_opt(name).await?;
+    let is_own = found.is_some_and(|found| found.labels().get(CLUSTER_LABEL).is_some_and(|it| it == cluster));
+    if is_own { remove_object(client, namespace, kind, name).await } else { Ok(()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -328,6 +342,17 @@ mod tests {
         let (done, calls) = made_a_set(None).await;
         assert!(done.is_ok(), "{done:?}");
         assert_eq!(calls, ["GET", "PATCH"]);
+    }
+
+    #[tokio::test]
+    async fn what_monitored_a_cluster_goes_unless_it_is_somebody_elses() {
+        for (labels, expected) in
+            [(json!({ CLUSTER_LABEL: "store" }), vec!["GET", "DELETE"]), (json!({}), vec!["GET"])]
+        {
+            let (client, calls) = server(Some(json!({ "metadata": { "name": "store", "labels": labels } })));
+            remove_own(&client, "shop", Kind::ServiceMonitor, "store", "store").await.unwrap();
+            assert_eq!(*calls.lock().unwrap(), expected);
+        }
     }
 
     #[tokio::test]

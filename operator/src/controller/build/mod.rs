@@ -15,7 +15,7 @@ mod stamp;
 mod tests;
 
 pub use difference::differs;
-pub use names::{CLUSTER_LABEL, MANAGER, POOL_LABEL, labels, selector};
+pub use names::{CLUSTER_LABEL, MANAGER, POOL_LABEL, SERVICE_LABEL, labels, selector};
 
 use super::world::{Desired, ring::Ring};
 use crate::crd::GodCluster;

@@ -1,7 +1,8 @@
 //! Objects for the Prometheus operator.
 
-use super::{Blueprint, Kind, Object, selector};
+use super::{Blueprint, Kind, Object, SERVICE_LABEL, selector, service};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 fn labelled(blueprint: &Blueprint, mut object: Object) -> Object {
     for (name, value) in &blueprint.object.spec.monitoring.labels {
@@ -10,10 +11,10 @@ fn labelled(blueprint: &Blueprint, mut object: Object) -> Object {
     object
 }
 
-/// Every node is scraped, ready or not.
+/// Every node is scraped, ready or not, and once: by the service that has them all.
 pub(super) fn scrapes(blueprint: &Blueprint) -> Object {
     let mut chosen = selector(blueprint.name(), None);
-    chosen["app.kubernetes.io/name"] = json!("god");
+    chosen[SERVICE_LABEL] = json!(service::PEERS);
     let spec = json!({
         "selector": { "matchLabels": chosen },
         "namespaceSelector": { "matchNames": [blueprint.namespace()] },
@@ -28,7 +29,12 @@ pub(super) fn scrapes(blueprint: &Blueprint) -> Object {
 
 /// What somebody should look at.
 pub(super) fn alerts(blueprint: &Blueprint) -> Object {
-    let of = format!("namespace=\"{}\",pod=~\"{}-.*\"", blueprint.namespace(), blueprint.name());
+    // Another cluster's name may begin with this one's, and a pool that is not in the spec any more may have pods yet.
+    let pools: BTreeSet<&String> =
+        blueprint.desired.pools.iter().map(|pool| &pool.name).chain(blueprint.replicas.keys()).collect();
+    let pools: Vec<&str> = pools.into_iter().map(String::as_str).collect();
+    let pods = format!("{}-({})-[0-9]+", blueprint.name(), pools.join("|"));
+    let of = format!("namespace=\"{}\",pod=~\"{pods}\"", blueprint.namespace());
     let alert = |name: &str, expression: String, minutes: u32, severity: &str, says: &str| -> Value {
         json!({
             "alert": name,

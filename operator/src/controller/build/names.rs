@@ -9,6 +9,9 @@ pub const CLUSTER_LABEL: &str = "god-db.io/cluster";
 /// The label that names the pool of an object.
 pub const POOL_LABEL: &str = "god-db.io/pool";
 
+/// The label of the service that has every pod: what a scrape goes by.
+pub const SERVICE_LABEL: &str = "god-db.io/service";
+
 /// Labels of an object, and of a pool's where one is named.
 pub fn labels(cluster: &str, pool: Option<&str>) -> Value {
     let mut labels = json!({

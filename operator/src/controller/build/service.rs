@@ -1,7 +1,10 @@
 //! Names under which pods are found.
 
-use super::{Blueprint, GRPC_PORT, HTTP_PORT, Kind, Object, PEER_PORT, selector};
+use super::{Blueprint, GRPC_PORT, HTTP_PORT, Kind, Object, PEER_PORT, SERVICE_LABEL, selector};
 use serde_json::{Value, json};
+
+/// The service that has every pod.
+pub(super) const PEERS: &str = "peers";
 
 fn port(name: &str, port: u16) -> Value {
     json!({ "name": name, "port": port, "targetPort": name, "protocol": "TCP" })
@@ -15,7 +18,9 @@ pub(super) fn peers(blueprint: &Blueprint) -> Object {
         "selector": selector(blueprint.name(), None),
         "ports": [port("grpc", GRPC_PORT), port("peer", PEER_PORT), port("http", HTTP_PORT)],
     });
-    blueprint.object(Kind::Service, &blueprint.peers(), None, json!({ "spec": spec }))
+    let mut object = blueprint.object(Kind::Service, &blueprint.peers(), None, json!({ "spec": spec }));
+    object.body["metadata"]["labels"][SERVICE_LABEL] = json!(PEERS);
+    object
 }
 
 /// One name for clients; any ready node takes any request.

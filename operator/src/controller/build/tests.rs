@@ -168,6 +168,23 @@ fn no_pod_runs_as_root_or_writes_outside_its_volumes() {
 }
 
 #[test]
+fn each_node_is_scraped_once_and_alerts_are_of_this_cluster() {
+    let objects = built(&cluster());
+    let of = |kind: Kind| objects.iter().filter(move |object| object.kind == kind);
+    let monitor = of(Kind::ServiceMonitor).next().unwrap();
+    let Value::Object(chosen) = &monitor.body["spec"]["selector"]["matchLabels"] else { panic!("labels") };
+    let scraped: Vec<&str> = of(Kind::Service)
+        .filter(|service| {
+            chosen.iter().all(|(name, value)| service.body["metadata"]["labels"][name] == *value)
+        })
+        .map(|service| service.name.as_str())
+        .collect();
+    assert_eq!(scraped, ["store-peers"]);
+    let rules = of(Kind::PrometheusRule).next().unwrap().body.to_string();
+    assert!(rules.contains("store-(a)-[0-9]+") && !rules.contains("store-.*"), "{rules}");
+}
+
+#[test]
 fn drains_may_take_what_every_arc_can_spare_and_nothing_while_copies_are_missing() {
     let RingView::Known(mut ring) = World::running(3).view() else { panic!("the ring is known") };
     let mut object = cluster();

@@ -2,12 +2,13 @@
 
 use super::{Context, TurnError, blueprint, locked, replicas};
 use crate::controller::{
-    apply::{ActError, apply_object, remove_object},
+    apply::{ActError, apply_object, remove_object, remove_own},
     build::{Kind, Object, build, differs},
     observe::Look,
     plan::Blocked,
     world::Desired,
 };
+use crate::crd::GodCluster;
 use kube::ResourceExt;
 
 /// What the budget says now.
@@ -64,6 +65,11 @@ pub(super) async fn apply_objects(
             applied.insert((object.kind, namespace.clone(), object.name.clone()), object.body.clone());
         }
     }
+    if context.monitored {
+        for kind in [Kind::ServiceMonitor, Kind::PrometheusRule] {
+            unmonitor(context, &look.objects.cluster, &objects, kind).await?;
+        }
+    }
     for kind in [Kind::NetworkPolicy, Kind::ConfigMap] {
         for name in context.cache.names(kind, &look.objects.cluster) {
             let is_wanted = objects.iter().any(|object| object.kind == kind && object.name == name);
@@ -74,6 +80,25 @@ pub(super) async fn apply_objects(
         }
     }
     Ok(refused)
+}
+
+/// Monitoring was switched off: what was made for it goes. These objects are not watched, so it is remembered that they
+/// are gone, and asked once in this process's life.
+async fn unmonitor(
+    context: &Context,
+    cluster: &GodCluster,
+    objects: &[Object],
+    kind: Kind,
+) -> Result<(), TurnError> {
+    let (name, namespace) = (cluster.name_any(), cluster.namespace().unwrap_or_default());
+    let key = (kind, namespace.clone(), name.clone());
+    let is_gone = locked(&context.applied).get(&key).is_some_and(serde_json::Value::is_null);
+    if is_gone || objects.iter().any(|object| object.kind == kind) {
+        return Ok(());
+    }
+    remove_own(&context.client, &namespace, kind, &name, &name).await?;
+    locked(&context.applied).insert(key, serde_json::Value::Null);
+    Ok(())
 }
 
 /// The set that is there, as JSON. What is wished for is based on its version, and keeps the volumes' size: that changes
