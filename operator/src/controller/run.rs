@@ -30,7 +30,7 @@ use std::{
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::mpsc,
+    sync::{mpsc, watch},
 };
 
 /// Another process takes over so many seconds after this one fell silent.
@@ -81,9 +81,19 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let door = tokio::spawn(serve(settings.http, health.clone(), metrics));
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
     let work = async {
+        let mut stop = std::pin::pin!(stop);
         if !settings.elects {
-            return lead(&settings, client, &health).await;
+            return tokio::select! {
+                led = lead(&settings, client, &health) => led,
+                () = &mut stop => Ok(()),
+            };
         }
         let lease = LeaseManagerBuilder::new(client.clone(), "god-operator")
             .with_namespace(&settings.own_namespace)
@@ -96,14 +106,12 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         let (mut leads, keeping) = lease.watch().await;
         health.set_ready(true);
         tracing::info!("standing by");
-        leads.wait_for(|leads| *leads).await.context("the election ended")?;
-        tracing::info!("leading");
-        metrics::gauge!("god_operator_leads").set(1.0);
         let led = tokio::select! {
-            led = lead(&settings, client, &health) => led,
-            _ = leads.wait_for(|leads| !*leads) => Err(anyhow::anyhow!("another process leads now")),
+            led = elected(&settings, client, &health, &mut leads) => led,
+            () = &mut stop => Ok(()),
         };
-        // Letting go of the channel gives the lease back.
+        // Letting go of the channel gives the lease back, also when the process is told to stop: nobody waits for it to
+        // run out then.
         drop(leads);
         let _ = tokio::time::timeout(Duration::from_secs(3), keeping).await;
         led
@@ -111,8 +119,22 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     tokio::select! {
         worked = work => worked,
         served = door => served.context("the HTTP door crashed")?.context("the HTTP door failed"),
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
+    }
+}
+
+/// Waits until this process leads, and leads for as long as it does.
+async fn elected(
+    settings: &Settings,
+    client: Client,
+    health: &Health,
+    leads: &mut watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    leads.wait_for(|leads| *leads).await.context("the election ended")?;
+    tracing::info!("leading");
+    metrics::gauge!("god_operator_leads").set(1.0);
+    tokio::select! {
+        led = lead(settings, client, health) => led,
+        _ = leads.wait_for(|leads| !*leads) => Err(anyhow::anyhow!("another process leads now")),
     }
 }
 
