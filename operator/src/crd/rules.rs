@@ -43,6 +43,11 @@ pub(super) const CLUSTER_STAYS: &str =
     "!has(oldSelf.clusterId) || (has(self.clusterId) && self.clusterId == oldSelf.clusterId)";
 pub(super) const CLUSTER_STAYS_SAYS: &str = "spec.clusterId cannot be changed, as the volumes belong to that cluster: make another GodCluster instead";
 
+// At the root: the status remembers which cluster this is, whether the spec named it or not.
+pub(super) const CLUSTER_KNOWN: &str = "has(oldSelf.spec.clusterId) || !has(self.spec.clusterId) || \
+     !has(oldSelf.status) || !has(oldSelf.status.clusterId) || oldSelf.status.clusterId == self.spec.clusterId";
+pub(super) const CLUSTER_KNOWN_SAYS: &str = "this object is of another cluster already, see status.clusterId: leave spec.clusterId out, and make another GodCluster for that cluster";
+
 pub(super) const FIXED: &str = "self == oldSelf";
 pub(super) const VIRTUAL_NODES_SAYS: &str =
     "spec.virtualNodes is fixed when the cluster is founded: put the old value back";

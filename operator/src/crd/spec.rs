@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
     derive = "Default",
     doc = "A cluster of GoD: an ordered, replicated key-value store that runs itself.",
     validation = Rule::new(rules::NAME).message(rules::NAME_SAYS),
+    validation = Rule::new(rules::CLUSTER_KNOWN).message(rules::CLUSTER_KNOWN_SAYS),
     scale(
         spec_replicas_path = ".spec.replicas",
         status_replicas_path = ".status.replicas",

@@ -137,6 +137,20 @@ fn a_change_that_breaks_a_rule_is_refused_with_a_way_out_by_schema_and_by_code()
 }
 
 #[test]
+fn a_cluster_that_is_known_cannot_be_named_otherwise() {
+    let id = "0d5a4a2e-9f3c-4a4e-8f55-9d2f0f4a9b11";
+    let mut founded = sound();
+    founded["status"] = json!({ "clusterId": id });
+    let mut named = founded.clone();
+    named["spec"]["clusterId"] = json!(id);
+    assert_eq!(by_schema(&named, Some(&founded)), Vec::<String>::new());
+    assert_eq!(by_schema(&founded, Some(&founded)), Vec::<String>::new());
+    named["spec"]["clusterId"] = json!("7d5a4a2e-9f3c-4a4e-8f55-9d2f0f4a9b11");
+    let says = by_schema(&named, Some(&founded));
+    assert!(says.iter().any(|said| said.contains("make another GodCluster")), "{says:?}");
+}
+
+#[test]
 fn what_may_change_may_change() {
     for (path, value) in [
         ("/spec/nodePools/2", Value::Null),

@@ -5,7 +5,7 @@ use crate::controller::world::{Desired, Observed, RingView, Said, Volume};
 use uuid::Uuid;
 
 /// Nothing goes on where the ring, the volumes and the record are of different clusters.
-pub(super) fn conflict(observed: &Observed, _: &Desired) -> Verdict {
+pub(super) fn conflict(observed: &Observed, desired: &Desired) -> Verdict {
     let Some(cluster) = observed.cluster() else {
         let of_several = observed.volumes.iter().any(|volume| volume.cluster.is_some());
         if of_several && observed.recorded.cluster.is_none() {
@@ -26,16 +26,28 @@ pub(super) fn conflict(observed: &Observed, _: &Desired) -> Verdict {
             "set spec.clusterId of a new GodCluster to the cluster that the volumes belong to",
         ));
     }
-    if let Some(volume) =
-        observed.volumes.iter().find(|volume| volume.cluster.is_some_and(|it| it != cluster))
-    {
+    let foreign = observed
+        .volumes
+        .iter()
+        .find_map(|volume| Some((volume, volume.cluster.filter(|other| *other != cluster)?)));
+    if let Some((volume, other)) = foreign {
+        let claim = desired.volume_name(&volume.place);
         return Verdict::Stop(blocked(
             "ForeignVolume",
+            format!("volume claim {claim} is of cluster {other}, and this object is of cluster {cluster}"),
             format!(
-                "the volume of {}-{} is of another cluster than {cluster}",
-                volume.place.pool, volume.place.ordinal
+                "delete {claim} if its data are not needed; else make a GodCluster of this name with \
+                 spec.clusterId: {other} in place of this one, whose volumes stay"
             ),
-            "rename that volume claim's cluster away, or delete it if its data are not needed",
+        ));
+    }
+    if let Some(named) =
+        desired.named.filter(|named| observed.recorded.cluster.is_some_and(|it| it != *named))
+    {
+        return Verdict::Blocked(blocked(
+            "ClusterFixed",
+            format!("spec.clusterId names cluster {named}, and this object is of cluster {cluster} already"),
+            "make another GodCluster for that cluster; this one goes on as it is",
         ));
     }
     Verdict::Pass

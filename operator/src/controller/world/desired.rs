@@ -18,6 +18,8 @@ const LONGEST_TTL: u64 = 366_000 * 86_400_000;
 pub struct Desired {
     /// The cluster to found, or to take over where the spec names one.
     pub cluster: Uuid,
+    /// The cluster that the spec names.
+    pub named: Option<Uuid>,
     /// Pools, in the order of the spec.
     pub pools: Vec<PoolWish>,
     /// Keyspaces; the first is `default`.
@@ -130,6 +132,7 @@ impl Desired {
         let whole = |text: &str| i64::try_from(longest(text)).unwrap_or(i64::MAX);
         Desired {
             cluster,
+            named: spec.cluster_id.as_deref().and_then(|text| text.parse().ok()),
             pools: pools.collect(),
             keyspaces,
             virtual_nodes: spec.virtual_nodes,

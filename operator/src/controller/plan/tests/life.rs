@@ -282,3 +282,24 @@ fn a_pod_is_not_restarted_while_it_is_not_known_whose_data_its_volume_holds() {
     let told = plan(&seen, &wish);
     assert!(matches!(told.next, Next::Wait(_)), "both copies are needed: {told:?}");
 }
+
+#[test]
+fn a_cluster_that_is_named_too_late_is_told_and_the_one_that_is_there_goes_on() {
+    let mut world = World::running(3);
+    let mut late = desired(4);
+    late.named = Some(uuid::Uuid::from_u128(7));
+    assert_eq!(blocked_for(&world, &late), "ClusterFixed");
+    world.settle(&late, plan).unwrap();
+    assert_eq!(world.unlike(&desired(4)), None);
+    late.named = world.recorded.cluster;
+    assert_eq!(plan(&world.observe(), &late).blocked, None);
+}
+
+#[test]
+fn a_volume_of_another_cluster_is_told_with_what_can_be_done_about_it() {
+    let mut seen = World::running(3).observe();
+    seen.volumes[1].cluster = Some(uuid::Uuid::from_u128(7));
+    let told = plan(&seen, &desired(3)).blocked.unwrap();
+    assert_eq!(told.reason, "ForeignVolume");
+    assert!(told.action.contains("delete data-god-a-1") && told.action.contains("clusterId"), "{told:?}");
+}

@@ -75,6 +75,7 @@ pub fn desired(nodes: u32) -> Desired {
     let copies = Copies { replicas: 2, write_quorum: 1, read_quorum: 1 };
     Desired {
         cluster: Uuid::from_u128(0xc1),
+        named: None,
         pools: vec![PoolWish {
             name: "a".to_owned(),
             nodes,
