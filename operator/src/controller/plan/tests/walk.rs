@@ -6,7 +6,7 @@
 
 use super::model::{Event, Planned, Planner, World, desired, place};
 use crate::controller::{
-    plan::plan,
+    plan::{Next, plan},
     world::{Observed, RingView, Said},
 };
 use proptest::prelude::*;
@@ -39,7 +39,7 @@ fn walk(world: World, sizes: &[u32], planner: Planner, faults: bool) -> Result<u
         let failing = if faults { state.world.faults() } else { Vec::new() };
         for event in state.world.events().into_iter().chain(failing) {
             // A look is never as old as a quarantine is long: whoever holds the lease gives it up before.
-            if event == Event::Tick && state.planned.is_some() || event == Event::GoLive {
+            if event == Event::Tick && state.planned.is_some() {
                 continue;
             }
             let mut next = state.world.clone();
@@ -51,7 +51,13 @@ fn walk(world: World, sizes: &[u32], planner: Planner, faults: bool) -> Result<u
             next.act(planned)?;
             reach(next, None, state.spec);
         }
-        let (_, looked) = state.world.planned(&state.world.view(), &desired, planner);
+        let (plan, looked) = state.world.planned(&state.world.view(), &desired, planner);
+        if is_true && plan.next == Next::Rest && plan.blocked.is_none() {
+            // It is told then that everything is as wished.
+            if let Some(missing) = state.world.missing(&desired) {
+                return Err(format!("it rests, and {missing}"));
+            }
+        }
         if looked.is_some() && looked != state.planned {
             reach(state.world.clone(), looked, state.spec);
         }
@@ -94,6 +100,12 @@ fn every_way_of_a_shrink_that_is_turned_round_deletes_no_volume_that_is_needed()
 fn every_way_of_a_growth_that_is_turned_round_and_back_deletes_no_volume_that_is_needed() {
     let states = walk(World::running(2), &[2, 3, 2, 3], plan, true).unwrap();
     assert!(states > 500, "only {states} states were seen");
+}
+
+#[test]
+fn every_way_of_changing_the_size_of_a_cluster_that_gets_its_first_data_keeps_what_is_needed() {
+    let states = walk(World::without_data(2), &[2, 3, 2], plan, false).unwrap();
+    assert!(states > 200, "only {states} states were seen");
 }
 
 #[test]
@@ -222,6 +234,7 @@ enum Turn {
     Size(u32),
     Crash(u32),
     Lose(u32),
+    Unclaim(u32),
     Hibernate(bool),
 }
 
@@ -234,12 +247,13 @@ fn turn() -> impl Strategy<Value = Turn> {
         2 => (2..6u32).prop_map(Turn::Size),
         1 => (0..6u32).prop_map(Turn::Crash),
         1 => (0..6u32).prop_map(Turn::Lose),
+        1 => (0..6u32).prop_map(Turn::Unclaim),
         1 => any::<bool>().prop_map(Turn::Hibernate),
     ]
 }
 
-fn run(start: u32, turns: &[Turn]) -> Result<(), String> {
-    let mut world = World::running(start);
+fn run(start: u32, with_data: bool, turns: &[Turn]) -> Result<(), String> {
+    let mut world = if with_data { World::running(start) } else { World::without_data(start) };
     let mut desired = desired(start);
     let mut planned: Option<Planned> = None;
     // What the API server said at the last look, before the ring was looked at.
@@ -248,8 +262,7 @@ fn run(start: u32, turns: &[Turn]) -> Result<(), String> {
     for turn in turns {
         match turn {
             Turn::Event(at) => {
-                let events: Vec<Event> =
-                    world.events().into_iter().filter(|it| *it != Event::GoLive).collect();
+                let events = world.events();
                 if let Some(event) = events.get(at % events.len().max(1)) {
                     if *event == Event::Tick {
                         planned = None;
@@ -272,17 +285,24 @@ fn run(start: u32, turns: &[Turn]) -> Result<(), String> {
             Turn::Size(size) => desired = super::model::desired(*size),
             Turn::Crash(ordinal) => world.happen(&Event::CrashPod(place("a", *ordinal)))?,
             // One copy of two may be lost, and no other before it is made up for.
-            Turn::Lose(ordinal) => {
+            Turn::Lose(ordinal) | Turn::Unclaim(ordinal) => {
                 let whole = world.unlike(&super::model::desired(world.pods.len() as u32)).is_none();
-                if whole && lost < 2 {
+                if whole && world.mounted.is_empty() && lost < 2 {
                     lost += 1;
-                    world.happen(&Event::LoseVolume(place("a", *ordinal)))?;
+                    world.happen(&match turn {
+                        Turn::Lose(_) => Event::LoseVolume(place("a", *ordinal)),
+                        _ => Event::RemoveClaim(place("a", *ordinal)),
+                    })?;
                 }
             }
             Turn::Hibernate(on) => desired.hibernate = *on,
         }
     }
     desired.hibernate = false;
+    // Whose claim is gone runs until its pod ends.
+    for place in world.mounted.keys().cloned().collect::<Vec<_>>() {
+        world.happen(&Event::CrashPod(place))?;
+    }
     world.settle(&desired, plan)?;
     match world.unlike(&desired) {
         Some(unlike) => Err(format!("{unlike}; {:?}", plan(&world.observe(), &desired))),
@@ -296,9 +316,10 @@ proptest! {
     #[test]
     fn no_random_walk_deletes_a_volume_that_is_needed_and_each_comes_to_what_was_asked_for(
         start in 2..5u32,
+        with_data in any::<bool>(),
         turns in prop::collection::vec(turn(), 0..120),
     ) {
-        if let Err(found) = run(start, &turns) {
+        if let Err(found) = run(start, with_data, &turns) {
             return Err(TestCaseError::fail(found));
         }
     }

@@ -40,10 +40,27 @@ impl World {
             .then(|| format!("members, pods, volumes are {figures:?} of {wanted}, arcs {:?}", ring.arcs))
     }
 
-    /// A cluster of so many nodes, with data, at rest.
-    pub fn running(nodes: u32) -> World {
+    /// Who is missing of those asked for, though volumes may still be in quarantine.
+    pub fn missing(&self, desired: &Desired) -> Option<String> {
+        let places =
+            desired.pools.iter().flat_map(|pool| (0..pool.nodes).map(|ordinal| place(&pool.name, ordinal)));
+        places.into_iter().find_map(|place| {
+            let node = self.disk_at(&place).map(|disk| disk.node);
+            let is_there = node.is_some_and(|node| self.runs(node) && self.is_member(node));
+            (!is_there).then(|| format!("no member runs in {place:?}"))
+        })
+    }
+
+    /// A cluster of so many nodes, without data, at rest.
+    pub fn without_data(nodes: u32) -> World {
         let mut world = World::empty();
         world.settle(&desired(nodes), plan).expect("a cluster should come to be");
+        world
+    }
+
+    /// A cluster of so many nodes, with data, at rest.
+    pub fn running(nodes: u32) -> World {
+        let mut world = World::without_data(nodes);
         world.happen(&Event::GoLive).expect("data may come");
         world.settle(&desired(nodes), plan).expect("a cluster should come to rest");
         world
