@@ -3,7 +3,7 @@
 
 use crate::{
     controller::{
-        build::POOL_LABEL,
+        build::{CLUSTER_LABEL, POOL_LABEL},
         world::{Place, Pod, Recorded, Said, Set, Volume},
     },
     crd::{GodCluster, bytes_of},
@@ -44,12 +44,17 @@ fn annotation<'a>(metadata: &'a ObjectMeta, name: &str) -> Option<&'a String> {
     metadata.annotations.as_ref()?.get(name)
 }
 
-/// The place that an object's name says, after so many letters: exactly as sets name their pods.
-fn place(metadata: &ObjectMeta, before: &str, cluster: &str) -> Option<Place> {
-    let pool = label(metadata, POOL_LABEL)?.clone();
+/// The place that an object's name says, after so many letters: exactly as sets name their pods. Its pool is the one of
+/// its label, or one of these.
+fn place(metadata: &ObjectMeta, before: &str, cluster: &str, pools: &[String]) -> Option<Place> {
+    if label(metadata, CLUSTER_LABEL).is_some_and(|other| other != cluster) {
+        return None;
+    }
     let name = metadata.name.as_ref()?;
     let ordinal: u32 = name.rsplit_once('-')?.1.parse().ok()?;
-    (*name == format!("{before}{cluster}-{pool}-{ordinal}")).then_some(Place { pool, ordinal })
+    let mut pools = label(metadata, POOL_LABEL).into_iter().chain(pools);
+    let pool = pools.find(|pool| *name == format!("{before}{cluster}-{pool}-{ordinal}"))?;
+    Some(Place { pool: pool.clone(), ordinal })
 }
 
 /// A set of a cluster, and its pool.
@@ -107,7 +112,7 @@ pub fn pod(object: &PodObject, cluster: &str, now: i64) -> Option<Pod> {
         conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
     });
     Some(Pod {
-        place: place(metadata, "", cluster)?,
+        place: place(metadata, "", cluster, &[])?,
         uid: metadata.uid.clone()?,
         revision: label(metadata, "controller-revision-hash").cloned().unwrap_or_default(),
         ready,
@@ -125,12 +130,13 @@ pub fn address(object: &PodObject) -> Option<IpAddr> {
     status.pod_ip.as_deref()?.parse().ok()
 }
 
-/// A volume claim of a cluster.
-pub fn volume(object: &PersistentVolumeClaim, cluster: &str) -> Option<Volume> {
+/// A volume claim of a cluster. Sets take claims by their names: one of these pools that has lost its labels is in use
+/// as before.
+pub fn volume(object: &PersistentVolumeClaim, cluster: &str, pools: &[String]) -> Option<Volume> {
     let metadata = &object.metadata;
     let requests = object.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?;
     Some(Volume {
-        place: place(metadata, "data-", cluster)?,
+        place: place(metadata, "data-", cluster, pools)?,
         uid: metadata.uid.clone()?,
         version: metadata.resource_version.clone()?,
         bytes: requests.get("storage").and_then(|size| bytes_of(&size.0)).unwrap_or(0),
@@ -199,7 +205,7 @@ mod tests {
             },
             "spec": { "resources": { "requests": { "storage": "2Gi" } } }
         });
-        let read = volume(&serde_json::from_value(object).unwrap(), "s").unwrap();
+        let read = volume(&serde_json::from_value(object).unwrap(), "s", &[]).unwrap();
         assert_eq!((read.place.ordinal, read.bytes, read.quarantined_until), (12, 2 << 30, Some(77)));
         assert!(read.node.is_some() && read.cluster.is_none());
     }
@@ -213,7 +219,7 @@ mod tests {
                 },
                 "spec": { "resources": { "requests": { "storage": "2Gi" } } }
             });
-            volume(&serde_json::from_value(object).unwrap(), cluster).map(|volume| volume.place.ordinal)
+            volume(&serde_json::from_value(object).unwrap(), cluster, &[]).map(|volume| volume.place.ordinal)
         };
         assert_eq!(named("data-s-a-7", "s"), Some(7));
         for other in
@@ -222,6 +228,21 @@ mod tests {
             assert_eq!(named(other, "s"), None, "{other}");
         }
         assert_eq!(named("data-s-b-a-7", "s-b"), Some(7), "names of clusters and pools may have dashes");
+    }
+
+    #[test]
+    fn a_claim_that_lost_its_labels_is_known_by_its_name_and_one_of_another_cluster_is_not() {
+        let read = |labels: serde_json::Value, pools: &[String]| {
+            let object = json!({
+                "metadata": { "name": "data-s-a-2", "uid": "u", "resourceVersion": "5", "labels": labels },
+                "spec": { "resources": { "requests": { "storage": "2Gi" } } }
+            });
+            volume(&serde_json::from_value(object).unwrap(), "s", pools).map(|volume| volume.place.ordinal)
+        };
+        let pools = ["b".to_owned(), "a".to_owned()];
+        assert_eq!(read(json!({}), &pools), Some(2));
+        assert_eq!(read(json!({}), &pools[..1]), None);
+        assert_eq!(read(json!({ CLUSTER_LABEL: "other" }), &pools), None);
     }
 
     #[test]

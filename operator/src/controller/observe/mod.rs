@@ -33,7 +33,7 @@ pub struct Objects {
     pub sets: Vec<Arc<StatefulSet>>,
     /// Its pods.
     pub pods: Vec<Arc<Pod>>,
-    /// Its volume claims.
+    /// Its volume claims, and where they were read from the API server itself, all that there are.
     pub volumes: Vec<Arc<PersistentVolumeClaim>>,
 }
 
@@ -89,8 +89,9 @@ pub async fn read(client: &Client, cluster: &GodCluster) -> Result<Option<Object
     let pods = Api::<Pod>::namespaced(client.clone(), &namespace);
     let volumes = Api::<PersistentVolumeClaim>::namespaced(client.clone(), &namespace);
     let (sets, pods) = tokio::try_join!(sets.list(&chosen), pods.list(&chosen))?;
-    // After the pods: a claim is made before its pod, so one that is not listed for a pod that was is truly gone.
-    let volumes = volumes.list(&chosen).await?;
+    // After the pods: a claim is made before its pod, so one that is not listed for a pod that was is truly gone. Without
+    // labels: a claim that lost them is no lost volume.
+    let volumes = volumes.list(&ListParams::default()).await?;
     Ok(Some(Objects {
         cluster: Arc::new(object),
         sets: sets.items.into_iter().map(Arc::new).collect(),
@@ -129,17 +130,59 @@ pub async fn look(objects: Objects) -> Look {
         members => nodes::look(members).await,
     };
     pods.sort_by(|a, b| a.place.cmp(&b.place));
+    let sets: BTreeMap<_, _> =
+        objects.sets.iter().filter_map(|object| convert::set(object, &cluster)).collect();
+    let in_spec = objects.cluster.spec.node_pools.iter().map(|pool| pool.name.clone());
+    let pools: Vec<String> = in_spec.chain(sets.keys().cloned()).collect();
     let mut volumes: Vec<_> =
-        objects.volumes.iter().filter_map(|object| convert::volume(object, &cluster)).collect();
+        objects.volumes.iter().filter_map(|object| convert::volume(object, &cluster, &pools)).collect();
     volumes.sort_by(|a, b| a.place.cmp(&b.place));
     let observed = Observed {
         now: now(),
         recorded: convert::recorded(&objects.cluster),
-        sets: objects.sets.iter().filter_map(|object| convert::set(object, &cluster)).collect(),
+        sets,
         pods,
         volumes,
         ring,
         excused: 0,
     };
     Look { observed, objects, addresses: found }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::{Json, Router};
+    use serde_json::json;
+    use std::sync::Mutex;
+
+    #[tokio::test]
+    async fn claims_are_listed_after_pods_and_whatever_their_labels() {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&asked);
+        let object = json!({
+            "apiVersion": "god-db.io/v1alpha1", "kind": "GodCluster",
+            "metadata": { "name": "store", "namespace": "shop", "uid": "u" },
+            "spec": { "nodePools": [{ "name": "a", "replicas": 1, "storage": { "size": "1Gi" } }] }
+        });
+        let cluster: GodCluster = serde_json::from_value(object.clone()).unwrap();
+        let answer = move |request: axum::http::Request<axum::body::Body>| {
+            let uri = request.uri().to_string();
+            let is_list = !uri.contains("godclusters");
+            noted.lock().unwrap().push(uri);
+            let reply = if is_list {
+                json!({ "apiVersion": "v1", "kind": "List", "metadata": {}, "items": [] })
+            } else {
+                object.clone()
+            };
+            async move { Json(reply) }
+        };
+        let client = Client::new(Router::new().fallback(answer), "shop");
+        assert!(read(&client, &cluster).await.unwrap().is_some());
+        let asked = asked.lock().unwrap();
+        let at = |what: &str| asked.iter().position(|uri| uri.contains(what)).unwrap();
+        assert!(at("/pods") < at("/persistentvolumeclaims"), "{asked:?}");
+        assert!(asked[at("/pods")].contains("labelSelector"), "{asked:?}");
+        assert!(!asked[at("/persistentvolumeclaims")].contains("labelSelector"), "{asked:?}");
+    }
 }

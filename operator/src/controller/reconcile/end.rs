@@ -59,7 +59,7 @@ pub(super) async fn end(cluster: &GodCluster, context: &Context) -> Result<Actio
         Ok(volumes) => {
             // A claim that was copied with its labels is somebody else's.
             let mine =
-                |volume: &PersistentVolumeClaim| convert::volume(volume, &cluster.name_any()).is_some();
+                |volume: &PersistentVolumeClaim| convert::volume(volume, &cluster.name_any(), &[]).is_some();
             for volume in volumes.into_iter().filter(mine) {
                 let how = DeleteParams {
                     preconditions: Some(Preconditions { uid: volume.uid(), resource_version: None }),
