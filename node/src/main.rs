@@ -90,6 +90,9 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let seams = Seams::of_machine();
     let directory = DataDir::open(&settings.data, settings.cluster, || seams.entropy.uuid())?;
+    if !directory.strays().is_empty() {
+        tracing::warn!(entries = ?directory.strays(), "the data directory holds what no node puts there; it is let be");
+    }
     let listening = (
         listen("clients", &settings.grpc).await?,
         listen("nodes", &settings.peer).await?,

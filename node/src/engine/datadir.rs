@@ -27,6 +27,8 @@ pub const FORMAT: u32 = 1;
 const IDENTITY: &str = "god.json";
 const LOCK: &str = "LOCK";
 const DATABASE: &str = "rocksdb";
+/// The file without which RocksDB takes a database for a new one.
+const CURRENT: &str = "CURRENT";
 /// An identity file is some two hundred bytes; a longer one is something else.
 const MAX_IDENTITY: u64 = 64 << 10;
 
@@ -106,6 +108,20 @@ pub enum DataDirError {
         /// One of its entries.
         found: String,
     },
+    /// The node is a member and has lost what it held. Made anew, its database would answer for what it acknowledged.
+    #[error(
+        "data directory {path} is that of node {node} of cluster {cluster}, and its database is gone: there is no \
+         {DATABASE}/{CURRENT}; put it back as it was, or start a new node on an empty directory and let it replace this \
+         one (god ring change --replace OLD:NEW --lost)"
+    )]
+    DatabaseGone {
+        /// The directory.
+        path: PathBuf,
+        /// Whose it is.
+        node: Uuid,
+        /// Of which cluster.
+        cluster: Uuid,
+    },
     /// There is a database but nothing that says whose.
     #[error(
         "data directory {path} holds a database, but {IDENTITY} is missing; restore it from a copy, or remove the \
@@ -145,9 +161,13 @@ impl Written {
     }
 }
 
+/// How many foreign entries of a directory are named.
+const MAX_STRAYS: usize = 8;
+
 /// A data directory, locked for as long as this lives (invariant IDENTITY-ONCE).
 pub struct DataDir {
     path: PathBuf,
+    strays: Vec<String>,
     identity: Mutex<Identity>,
     /// Closing the file gives the lock back.
     _lock: File,
@@ -167,6 +187,7 @@ impl DataDir {
         };
         fs::create_dir_all(path).map_err(failed("make data directory", path))?;
         let mut is_new = true;
+        let mut strays: Vec<String> = Vec::new();
         for entry in fs::read_dir(path).map_err(failed("read data directory", path))? {
             let name = entry.map_err(failed("read data directory", path))?.file_name();
             match name.to_str() {
@@ -174,11 +195,16 @@ impl DataDir {
                 // A lock may be left where a first start was cut short; file systems make their own folder.
                 Some(LOCK | "lost+found") => {}
                 Some(temporary) if temporary.starts_with(IDENTITY) => {}
-                _ => {
-                    let found = name.to_string_lossy().into_owned();
-                    return Err(DataDirError::NotOurs { path: path.to_owned(), found });
-                }
+                _ if strays.len() < MAX_STRAYS => strays.push(name.to_string_lossy().into_owned()),
+                _ => {}
             }
+        }
+        strays.sort();
+        // Where a node is at home already, what somebody else left there is in nobody's way.
+        if let Some(found) = strays.first()
+            && !path.join(IDENTITY).exists()
+        {
+            return Err(DataDirError::NotOurs { path: path.to_owned(), found: found.clone() });
         }
         let lock = lock(path)?;
         let file = path.join(IDENTITY);
@@ -196,7 +222,17 @@ impl DataDir {
         {
             return Err(DataDirError::Foreign { path: path.to_owned(), is, wanted });
         }
-        Ok(DataDir { path: path.to_owned(), identity: Mutex::new(identity), _lock: lock })
+        if let Some(cluster) = identity.cluster
+            && !path.join(DATABASE).join(CURRENT).exists()
+        {
+            return Err(DataDirError::DatabaseGone { path: path.to_owned(), node: identity.node, cluster });
+        }
+        Ok(DataDir { path: path.to_owned(), strays, identity: Mutex::new(identity), _lock: lock })
+    }
+
+    /// Entries of the directory that no node puts there: a few, by name.
+    pub fn strays(&self) -> &[String] {
+        &self.strays
     }
 
     /// Where the database is.
@@ -346,8 +382,37 @@ mod tests {
         identity.number = Some(NodeId(3));
         first.save(identity).unwrap();
         drop(first);
+        make_database(&path);
         let again = DataDir::open(&path, Some(Uuid::from_u128(9)), || unreachable!()).unwrap();
         assert_eq!(again.load(), identity);
+    }
+
+    fn make_database(path: &Path) {
+        fs::create_dir_all(path.join(DATABASE)).unwrap();
+        fs::write(path.join(DATABASE).join(CURRENT), "MANIFEST-000001\n").unwrap();
+    }
+
+    #[test]
+    fn a_member_whose_database_is_gone_does_not_begin_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = open(dir.path(), None).unwrap();
+        first.save(Identity { cluster: Some(Uuid::from_u128(9)), ..first.load() }).unwrap();
+        drop(first);
+        assert!(refusal(dir.path(), None).contains("its database is gone"));
+        make_database(dir.path());
+        open(dir.path(), None).unwrap();
+        fs::remove_file(dir.path().join(DATABASE).join(CURRENT)).unwrap();
+        assert!(refusal(dir.path(), None).contains("god ring change --replace"));
+    }
+
+    #[test]
+    fn what_others_leave_in_a_nodes_directory_does_not_stop_it() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(open(dir.path(), None).unwrap());
+        fs::write(dir.path().join("core.1234"), "…").unwrap();
+        assert_eq!(open(dir.path(), None).unwrap().strays(), ["core.1234"]);
+        fs::remove_file(dir.path().join(IDENTITY)).unwrap();
+        assert!(refusal(dir.path(), None).contains("core.1234"), "without an identity it is somebody else's");
     }
 
     #[test]

@@ -121,3 +121,17 @@ async fn a_flipped_byte_in_a_table_is_never_served() {
     assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("damaged"), "{ready}");
     write(&mut first, 1_000..1_020, "goes on").await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_lost_its_database_does_not_come_back_empty() {
+    let mut cluster = Cluster::start(3, &[]).await;
+    let mut first = cluster.nodes[0].client();
+    write(&mut first, 0..20, "value").await;
+    assert!(cluster.nodes[2].terminate());
+    fs::remove_dir_all(cluster.nodes[2].data.join("rocksdb")).unwrap();
+    cluster.nodes[2].start();
+    assert!(!cluster.nodes[2].ended().await.success());
+    let said = cluster.nodes[2].log();
+    assert!(said.contains("its database is gone") && said.contains("--replace"), "its log:\n{said}");
+    reads_at_quorum(&mut first, 0..20, "value").await;
+}
