@@ -19,9 +19,16 @@ use god_proto::{
 };
 use metrics::{counter, gauge};
 use prost::Message;
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 use tokio::{
-    sync::Mutex,
+    sync::{Mutex, OwnedMutexGuard},
     time::{Instant, sleep, timeout_at},
 };
 use uuid::Uuid;
@@ -71,6 +78,14 @@ struct Instance {
     acceptor: Acceptor<RingDocument>,
 }
 
+/// A target that is being asked for its ring.
+#[derive(Default)]
+struct Flight {
+    turn: Mutex<()>,
+    /// How often it was asked to the end.
+    landed: AtomicU64,
+}
+
 /// A node's part in the register: acceptor, proposer and learner.
 pub struct Register {
     me: Uuid,
@@ -78,11 +93,13 @@ pub struct Register {
     current: CurrentRing,
     transport: Arc<dyn Transport>,
     seams: Seams,
-    instance: Mutex<Instance>,
+    /// Whoever writes votes or rings to the disk takes the lock with it: a call that is cancelled must not let the next
+    /// write overtake its own.
+    instance: Arc<Mutex<Instance>>,
     /// Held by the one change that this node proposes: two would only outbid one another.
     proposing: Mutex<()>,
     /// Targets that are being asked for a newer ring.
-    fetching: parking_lot::Mutex<BTreeSet<Target>>,
+    fetching: parking_lot::Mutex<BTreeMap<Target, Arc<Flight>>>,
 }
 
 impl Register {
@@ -115,7 +132,7 @@ impl Register {
             current,
             transport,
             seams,
-            instance: Mutex::new(instance),
+            instance: Arc::new(Mutex::new(instance)),
             proposing: Mutex::default(),
             fetching: parking_lot::Mutex::default(),
         })
@@ -123,12 +140,12 @@ impl Register {
 
     /// Decides epoch 1 alone: the founder is its only voter.
     pub async fn found(&self, ring: Ring) -> Result<Arc<Ring>, RegisterError> {
-        let guard = self.instance.lock().await;
+        let guard = Arc::clone(&self.instance).lock_owned().await;
         if let Some(ring) = self.current.get() {
             return Err(RegisterError::Founded(ring.cluster()));
         }
         let ring = Arc::new(ring);
-        self.keep_decided(&ring).await?;
+        let guard = self.keep_decided(guard, &ring).await?;
         self.current.advance(Arc::clone(&ring));
         drop(guard);
         Ok(ring)
@@ -282,9 +299,9 @@ impl Register {
 
     /// Takes a decided ring, durably, if it is newer.
     pub async fn learn(&self, ring: Arc<Ring>) -> Result<(), EngineError> {
-        let _guard = self.instance.lock().await;
+        let guard = Arc::clone(&self.instance).lock_owned().await;
         if ring.epoch() > self.current.epoch() {
-            self.keep_decided(&ring).await?;
+            let _guard = self.keep_decided(guard, &ring).await?;
             if self.current.advance(Arc::clone(&ring)) {
                 gauge!("god_consensus_epoch").set(ring.epoch().0 as f64);
                 tracing::info!(epoch = %ring.epoch(), nodes = ring.nodes().len(), "the ring changed");
@@ -293,20 +310,31 @@ impl Register {
         Ok(())
     }
 
-    /// Asks a node for its ring, and takes it if it is newer. Asking the same node twice at a time is asking once.
+    /// Asks a node for its ring, and takes it if it is newer. Who comes while that node is being asked waits for it.
     pub async fn fetch_newer(&self, from: Target) {
-        if !self.fetching.lock().insert(from.clone()) {
-            return;
+        let flight = Arc::clone(self.fetching.lock().entry(from.clone()).or_default());
+        let landed = flight.landed.load(Relaxed);
+        {
+            // Whoever is cancelled lets the next one ask.
+            let _turn = flight.turn.lock().await;
+            if flight.landed.load(Relaxed) == landed {
+                self.fetch(from).await;
+                flight.landed.fetch_add(1, Relaxed);
+            }
         }
+        drop(flight);
+        self.fetching.lock().retain(|_, flight| Arc::strong_count(flight) > 1);
+    }
+
+    async fn fetch(&self, from: Target) {
         let call = Call { epoch: 0, timeout: VOTER_TIMEOUT, body: request::Body::GetRing(peer::GetRing {}) };
         if let Ok(response::Body::Ring(RingDone { ring: Some(document) })) =
-            self.transport.call(from.clone(), call).await
+            self.transport.call(from, call).await
             && let Some(ring) = self.fits(document)
             && let Err(error) = self.learn(ring).await
         {
             tracing::warn!(%error, "cannot keep the newer ring");
         }
-        self.fetching.lock().remove(&from);
     }
 
     /// A ring of this cluster, or, where there is none yet, of any.
@@ -340,7 +368,7 @@ impl Register {
 
     /// Answers [`peer::Prepare`]. The promise is on disk before it is given.
     pub async fn prepare(&self, message: peer::Prepare) -> Result<response::Body, Failure> {
-        let mut instance = self.instance.lock().await;
+        let mut instance = Arc::clone(&self.instance).lock_owned().await;
         let at = message.ballot.map(ballot).unwrap_or_default();
         if let Some(done) = self.enter(&mut instance, message.epoch)? {
             return Ok(response::Body::Paxos(done));
@@ -349,7 +377,7 @@ impl Register {
         let mut done =
             PaxosDone { promised: Some(self::message(instance.acceptor.promised())), ..PaxosDone::default() };
         if let Promise::Granted(accepted) = promise {
-            self.keep_instance(&instance).await?;
+            self.keep_instance(instance).await?;
             done.granted = true;
             (done.accepted, done.ring) = accepted.map(|(at, ring)| (self::message(at), ring)).unzip();
         }
@@ -358,7 +386,7 @@ impl Register {
 
     /// Answers [`peer::Accept`]. The acceptance is on disk before it is said.
     pub async fn accept(&self, message: peer::Accept) -> Result<response::Body, Failure> {
-        let mut instance = self.instance.lock().await;
+        let mut instance = Arc::clone(&self.instance).lock_owned().await;
         let at = message.ballot.map(ballot).unwrap_or_default();
         if let Some(done) = self.enter(&mut instance, message.epoch)? {
             return Ok(response::Body::Paxos(done));
@@ -367,10 +395,10 @@ impl Register {
         let document = document.filter(|ring| ring.epoch() == Epoch(message.epoch));
         let document = document.ok_or_else(|| failure(Cause::Invalid, "this is no ring of that epoch"))?;
         let granted = instance.acceptor.accept(at, document.document().clone());
-        if granted {
-            self.keep_instance(&instance).await?;
-        }
         let promised = Some(self::message(instance.acceptor.promised()));
+        if granted {
+            self.keep_instance(instance).await?;
+        }
         Ok(response::Body::Paxos(PaxosDone { granted, promised, ..PaxosDone::default() }))
     }
 
@@ -393,17 +421,22 @@ impl Register {
         if !number.is_some_and(|number| ring.voters().any(|voter| voter == number)) {
             return Err(failure(Cause::Invalid, format!("this node has no vote on epoch {epoch}")));
         }
-        if instance.epoch != epoch {
+        if instance.epoch > epoch {
+            let message =
+                format!("this node has voted on epoch {}, and knows only epoch {known}", instance.epoch);
+            return Err(failure(Cause::Invalid, message));
+        }
+        if instance.epoch < epoch {
             *instance = Instance { epoch, acceptor: Acceptor::default() };
         }
         Ok(None)
     }
 
-    async fn keep_decided(&self, ring: &Ring) -> Result<(), EngineError> {
-        self.keep(DECIDED_KEY, ring.document().encode_to_vec()).await
+    async fn keep_decided(&self, guard: Guard, ring: &Ring) -> Result<Guard, EngineError> {
+        self.keep(guard, DECIDED_KEY, ring.document().encode_to_vec()).await
     }
 
-    async fn keep_instance(&self, instance: &Instance) -> Result<(), Failure> {
+    async fn keep_instance(&self, instance: Guard) -> Result<(), Failure> {
         let (accepted, ring) =
             instance.acceptor.accepted().map(|(at, ring)| (message(*at), ring.clone())).unzip();
         let kept = PaxosDone {
@@ -414,21 +447,25 @@ impl Register {
             // Only its epoch: which instance this is about.
             decided: Some(RingDocument { epoch: instance.epoch, ..RingDocument::default() }),
         };
-        let result = self.keep(ACCEPTOR_KEY, kept.encode_to_vec()).await;
-        result.map_err(|error| failure(Cause::Storage, error.to_string()))
+        let kept = self.keep(instance, ACCEPTOR_KEY, kept.encode_to_vec()).await;
+        kept.map(|_| ()).map_err(|error| failure(Cause::Storage, error.to_string()))
     }
 
-    async fn keep(&self, key: &'static [u8], value: Vec<u8>) -> Result<(), EngineError> {
+    /// Writes a row, and gives the lock back that it was written under. Where nobody waits any more, the lock is held
+    /// until it is written nevertheless (invariant EPOCH-DECIDED-ONCE).
+    async fn keep(&self, guard: Guard, key: &'static [u8], value: Vec<u8>) -> Result<Guard, EngineError> {
         let engine = Arc::clone(&self.engine);
         let write = move || {
             let mut batch = Batch::default();
             batch.put(Table::System, key, value);
-            engine.commit(batch)?;
-            engine.sync()
+            engine.commit(batch).and_then(|()| engine.sync()).map(|()| guard)
         };
         self.seams.offload.run(write).await
     }
 }
+
+/// The lock on votes, as whoever writes them carries it.
+type Guard = OwnedMutexGuard<Instance>;
 
 /// What came of an attempt.
 enum Attempt {

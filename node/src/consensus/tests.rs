@@ -4,11 +4,14 @@
 
 use super::{paxos::majority, *};
 use crate::{
-    engine::SimulatedDisk,
+    engine::{
+        Batch, Cached, Direction, Engine, EngineError, Pressure, Reader, SimulatedDisk, Snapshot, Table,
+    },
     peer::{Call, CallError, Target, Transport, failure},
     ring::{CurrentRing, Founding, Joiner, create_keyspace, found, join},
     seam::{Entropy, Offload, Seams, SystemWall},
 };
+use bytes::Bytes;
 use futures::future::{BoxFuture, join_all};
 use god_proto::{
     peer::{Cause, request, response},
@@ -331,4 +334,149 @@ fn an_acceptor_that_forgets_its_promises_is_found_out() {
         std::panic::catch_unwind(storm).is_err()
     });
     assert!(found_out, "200 storms over forgetful acceptors, and nothing was noticed");
+}
+
+/// An engine one of whose commits waits until it is let go.
+struct Held {
+    inner: Arc<dyn Engine>,
+    hold: Mutex<Hold>,
+    changed: parking_lot::Condvar,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Hold {
+    Nothing,
+    TheNext,
+    One,
+}
+
+impl Held {
+    fn set(&self, hold: Hold) {
+        *self.hold.lock() = hold;
+        self.changed.notify_all();
+    }
+
+    async fn until_one_waits(&self) {
+        let waits = async {
+            while *self.hold.lock() != Hold::One {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(Duration::from_secs(30), waits).await.unwrap();
+    }
+}
+
+impl Reader for Held {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        self.inner.get(table, key)
+    }
+
+    fn scan<'a>(
+        &'a self,
+        table: Table,
+        start: &[u8],
+        end: &[u8],
+        direction: Direction,
+    ) -> Box<dyn Iterator<Item = Result<(Bytes, Bytes), EngineError>> + 'a> {
+        self.inner.scan(table, start, end, direction)
+    }
+}
+
+impl Engine for Held {
+    fn get_cached(&self, table: Table, key: &[u8]) -> Result<Cached<Option<Bytes>>, EngineError> {
+        self.inner.get_cached(table, key)
+    }
+
+    fn multi_get(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, EngineError> {
+        self.inner.multi_get(table, keys)
+    }
+
+    fn snapshot(&self) -> Box<dyn Snapshot> {
+        self.inner.snapshot()
+    }
+
+    fn commit(&self, batch: Batch) -> Result<(), EngineError> {
+        let mut hold = self.hold.lock();
+        if *hold == Hold::TheNext {
+            *hold = Hold::One;
+            while *hold == Hold::One {
+                self.changed.wait(&mut hold);
+            }
+        }
+        drop(hold);
+        self.inner.commit(batch)
+    }
+
+    fn sync(&self) -> Result<(), EngineError> {
+        self.inner.sync()
+    }
+
+    fn pressure(&self) -> Pressure {
+        self.inner.pressure()
+    }
+
+    fn checkpoint(&self, to: std::path::PathBuf) -> Result<(), EngineError> {
+        self.inner.checkpoint(to)
+    }
+
+    fn ingest(&self, table: Table, pairs: Vec<(Bytes, Bytes)>) -> Result<(), EngineError> {
+        self.inner.ingest(table, pairs)
+    }
+
+    fn figures(&self) -> Vec<(&'static str, f64)> {
+        self.inner.figures()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vote_that_nobody_waits_for_any_more_is_written_before_the_next_one() {
+    let inner: Arc<dyn Engine> = SimulatedDisk::new().open();
+    let engine =
+        Arc::new(Held { inner, hold: Mutex::new(Hold::Nothing), changed: parking_lot::Condvar::new() });
+    let world = World::new(1, 0, false);
+    let open = || {
+        let seams = Seams {
+            wall: Arc::new(SystemWall),
+            entropy: Arc::clone(&world.entropy),
+            offload: Offload::Threads,
+        };
+        let wire = Arc::new(Wire(Arc::downgrade(&world)));
+        let engine: Arc<dyn Engine> = engine.clone();
+        Arc::new(Register::open(uuid(1), engine, CurrentRing::default(), wire, seams).unwrap())
+    };
+    let register = open();
+    let founding = Founding { replicas: 3, write_quorum: 2, read_quorum: 2, virtual_nodes: 1 };
+    register.found(found(uuid(99), &joiner(1), founding).unwrap()).await.unwrap();
+    let prepare = |register: Arc<Register>, round| async move {
+        let ballot = Some(god_proto::peer::Ballot { round, node: 1 });
+        match register.prepare(god_proto::peer::Prepare { epoch: 2, ballot }).await.unwrap() {
+            response::Body::Paxos(done) => (done.granted, done.promised.unwrap().round),
+            other => panic!("{other:?}"),
+        }
+    };
+
+    engine.set(Hold::TheNext);
+    let first = tokio::spawn(prepare(Arc::clone(&register), 1));
+    engine.until_one_waits().await;
+    first.abort();
+    assert!(first.await.unwrap_err().is_cancelled());
+    let mut second = tokio::spawn(prepare(Arc::clone(&register), 2));
+    assert!(timeout(Duration::from_millis(100), &mut second).await.is_err(), "it overtook the first one");
+    engine.set(Hold::Nothing);
+    assert_eq!(second.await.unwrap(), (true, 2));
+    assert_eq!(prepare(open(), 1).await, (false, 2), "what is on the disk is the newer vote");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_that_was_cancelled_does_not_keep_others_from_asking() {
+    let world = World::new(3, 0, false);
+    let registers = cluster(&world, 2).await;
+    let newer = registers[0].change(Duration::from_secs(60), |ring| join(ring, &joiner(3))).await.unwrap();
+    let behind = world.start(2);
+    assert!(behind.change(Duration::ZERO, |_| Ok(None)).await.unwrap().epoch() < newer.epoch());
+    let from = Target::Node(god_proto::ids::NodeId(1));
+    assert!(timeout(Duration::from_micros(1), behind.fetch_newer(from.clone())).await.is_err());
+    let (one, other) = (behind.fetch_newer(from.clone()), behind.fetch_newer(from));
+    tokio::join!(one, other);
+    assert_eq!(behind.change(Duration::ZERO, |_| Ok(None)).await.unwrap().epoch(), newer.epoch());
 }

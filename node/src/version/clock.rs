@@ -69,7 +69,7 @@ pub struct Clock {
     node: AtomicU32,
     state: Mutex<State>,
     /// One extension of the mark at a time.
-    extending: AsyncMutex<()>,
+    extending: Arc<AsyncMutex<()>>,
     extensions: AtomicU64,
 }
 
@@ -98,7 +98,7 @@ impl Clock {
             offload,
             node: AtomicU32::new(0),
             state: Mutex::new(State { hlc: Hlc::past(mark_ms), durable_ms: mark_ms }),
-            extending: AsyncMutex::new(()),
+            extending: Arc::default(),
             extensions: AtomicU64::new(0),
         })
     }
@@ -188,7 +188,8 @@ impl Clock {
     }
 
     async fn extend(&self, to_ms: u64) -> Result<(), ClockError> {
-        let _one_at_a_time = self.extending.lock().await;
+        // The write keeps its turn where nobody waits for it any more: a lower mark must not follow a higher one.
+        let turn = Arc::clone(&self.extending).lock_owned().await;
         if self.state.lock().durable_ms >= to_ms {
             return Ok(());
         }
@@ -196,10 +197,9 @@ impl Clock {
         let written = self.offload.run(move || {
             let mut batch = Batch::default();
             batch.put(Table::System, MARK_KEY, to_ms.to_be_bytes().to_vec());
-            engine.commit(batch)?;
-            engine.sync()
+            engine.commit(batch).and_then(|()| engine.sync()).map(|()| turn)
         });
-        written.await.map_err(|error| ClockError::Mark(error.to_string()))?;
+        let _turn = written.await.map_err(|error| ClockError::Mark(error.to_string()))?;
         let mut state = self.state.lock();
         state.durable_ms = state.durable_ms.max(to_ms);
         self.extensions.fetch_add(1, Ordering::Relaxed);
