@@ -6,6 +6,7 @@ use metrics::{counter, gauge, histogram};
 use parking_lot::{Condvar, Mutex};
 use std::{
     collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
@@ -72,6 +73,11 @@ pub enum CommitError {
     /// The store is closing; nothing was written.
     #[error("storage is closing")]
     Stopped,
+}
+
+/// A job that was taken has no answer: a defect of this program stopped the writer on the way.
+fn unanswered() -> EngineError {
+    EngineError::Failed("the writer stopped in the middle of its work, a defect of this program".to_owned())
 }
 
 /// How long a refused job should wait.
@@ -153,7 +159,7 @@ impl<A: Apply> Committer<A> {
         if wake {
             self.shared.filled.notify_one();
         }
-        answered.await.unwrap_or(Err(CommitError::Stopped))
+        answered.await.unwrap_or_else(|_| Err(unanswered().into()))
     }
 
     /// Jobs that wait.
@@ -230,6 +236,15 @@ impl<A: Apply> Shared<A> {
         }
     }
 
+    /// Nothing more can be written: whoever waits is told so.
+    fn fail(&self, error: &EngineError) {
+        self.note(error);
+        let waiting = std::mem::take(&mut self.queue.lock().jobs);
+        for waiting in waiting {
+            let _ = waiting.answer.send(Err(error.clone().into()));
+        }
+    }
+
     fn sync(&self) -> Result<(), EngineError> {
         let began = std::time::Instant::now();
         let result = self.engine.sync();
@@ -249,7 +264,7 @@ impl<A: Apply> Shared<A> {
             inline.synced = Instant::now();
         }
         assert!(answers.len() == 1, "ONE-ANSWER-A-JOB: {} answers to one job", answers.len());
-        answers.pop().ok_or(CommitError::Stopped)
+        answers.pop().ok_or_else(|| unanswered().into())
     }
 
     /// The writer's life.
@@ -269,7 +284,11 @@ impl<A: Apply> Shared<A> {
                 }
                 continue;
             }
-            let applied = self.work(&mut apply, group);
+            // What the group did is not known then, nor what the writer remembers: nothing more is written.
+            let Ok(applied) = catch_unwind(AssertUnwindSafe(|| self.work(&mut apply, group))) else {
+                self.fail(&unanswered());
+                return;
+            };
             if applied && self.settings.durability != Durability::Always {
                 unsynced_since.get_or_insert_with(std::time::Instant::now);
             }
@@ -451,6 +470,37 @@ mod tests {
         disk.fail_writes(None);
         let error = committer.submit(2).await.expect_err("the outcome of the failed group is open");
         assert!(error.to_string().contains("the cable is out"));
+    }
+
+    /// Panics at a job.
+    struct Faulty(u64);
+
+    impl Apply for Faulty {
+        type Job = u64;
+        type Answer = u64;
+
+        fn apply(&mut self, jobs: Vec<u64>) -> Result<Vec<u64>, EngineError> {
+            assert!(!jobs.contains(&self.0), "job {}", self.0);
+            Ok(jobs)
+        }
+
+        fn weight(_: &u64) -> usize {
+            8
+        }
+    }
+
+    #[tokio::test]
+    async fn a_writer_that_panics_leaves_outcomes_open_and_nobody_waiting() {
+        let committer =
+            Committer::threaded(SimulatedDisk::new().open(), Faulty(7), CommitterSettings::default());
+        assert_eq!(committer.submit(1).await.unwrap(), 1);
+        let answers = join_all((5..20).map(|job| committer.submit(job))).await;
+        let open = |answer: &Result<u64, CommitError>| matches!(answer, Ok(_) | Err(CommitError::Engine(_)));
+        assert!(answers.iter().all(open), "{answers:?}");
+        assert!(matches!(answers[2], Err(CommitError::Engine(_))), "{:?}", answers[2]);
+        assert!(matches!(committer.submit(30).await, Err(CommitError::Engine(_))));
+        assert!(committer.failure().is_some());
+        committer.stop();
     }
 
     #[tokio::test]
