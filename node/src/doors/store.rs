@@ -4,13 +4,14 @@ use super::{Service, check, deadline, meter::Method, pipeline::Pipeline};
 use crate::stop::Stop;
 use futures::FutureExt;
 use god_proto::{
-    MAX_BATCH,
+    MAX_BATCH, MAX_MESSAGE,
     v1::{
         Answer, BatchReply, BatchRequest, Call, CountReply, CountRequest, DeleteRequest, GetReply,
         GetRequest, PipelineRequest, PutRequest, RankReply, RankRequest, ScanReply, ScanRequest, SelectReply,
-        SelectRequest, WriteReply, answer, call, store_server::Store,
+        SelectRequest, WriteReply, answer, call, get_reply, store_server::Store,
     },
 };
+use prost::Message as _;
 use std::sync::Arc;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
@@ -98,6 +99,29 @@ async fn ask(service: &dyn Service, calls: Vec<Call>) -> Vec<Answer> {
     answers
 }
 
+/// What is left of a message for its answers. The rest is for whatever stands around them.
+const ANSWER_BYTES: usize = MAX_MESSAGE - (MAX_BATCH << 9);
+
+/// Answers that one message holds: values for which there is no more room are refused, each by itself.
+fn fit(mut answers: Vec<Answer>) -> Vec<Answer> {
+    let mut left = ANSWER_BYTES;
+    for answer in &mut answers {
+        let bytes = answer.encoded_len();
+        if bytes > left && matches!(answer.answer, Some(answer::Answer::Get(_))) {
+            let message = format!(
+                "the values together exceed {} MiB; ask for fewer, or use Pipeline",
+                MAX_MESSAGE >> 20
+            );
+            let failed = check::invalid(message);
+            let reply = GetReply { outcome: Some(get_reply::Outcome::Failed(failed)) };
+            *answer = Answer { answer: Some(answer::Answer::Get(reply)) };
+        } else {
+            left = left.saturating_sub(bytes);
+        }
+    }
+    answers
+}
+
 macro_rules! ask {
     ($self:ident, $request:ident, $method:ident, $reply:ident, $check:expr) => {{
         let (metadata, _, mut request) = $request.into_parts();
@@ -151,7 +175,7 @@ impl Store for StoreDoor {
         }
         deadline::limit_calls(&mut calls, &metadata);
         let since = Instant::now();
-        let answers = answer(&*self.service, calls).await;
+        let answers = fit(answer(&*self.service, calls).await);
         self.batch.answered(answers.len(), since);
         for reason in answers.iter().filter_map(check::error_of) {
             self.batch.failed(reason);

@@ -44,7 +44,8 @@ use tonic_reflection::pb::v1::{
     server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
 };
 
-/// Commits every write and finds every key, with the key as its value. Keys that begin with "slow" take until the end.
+/// Commits every write and finds every key, with the key as its value, or a large one where it begins with "large". Keys
+/// that begin with "slow" take until the end.
 #[derive(Default)]
 struct Fake {
     unready: AtomicBool,
@@ -55,7 +56,8 @@ struct Fake {
 fn fake_answer(call: Call) -> Answer {
     let answer = match call.call {
         Some(call::Call::Get(get)) => {
-            let found = Found { value: get.key, ..Found::default() };
+            let value = if get.key.starts_with(b"large") { vec![7; 4 << 20].into() } else { get.key };
+            let found = Found { value, ..Found::default() };
             answer::Answer::Get(GetReply { outcome: Some(get_reply::Outcome::Found(found)) })
         }
         Some(_) => {
@@ -317,6 +319,17 @@ async fn a_batch_of_too_many_calls_is_refused_as_a_whole() {
     let answers = doors.store().batch(batch(MAX_BATCH)).await.unwrap().into_inner().answers;
     assert_eq!(answers.len(), MAX_BATCH);
     assert_eq!(doors.store().batch(batch(0)).await.unwrap().into_inner().answers.len(), 0);
+}
+
+#[tokio::test]
+async fn values_that_fit_in_no_message_with_the_others_are_refused_by_themselves() {
+    let doors = doors().await;
+    let keys = ["large-1", "small-1", "large-2", "large-3", "small-2"];
+    let calls = keys.iter().map(|key| call(call::Call::Get(get(key)))).collect();
+    let answers = doors.store().batch(BatchRequest { calls }).await.unwrap().into_inner().answers;
+    assert_eq!((found(&answers[0]).len(), found(&answers[2]).len()), (4 << 20, 4 << 20));
+    assert_eq!((found(&answers[1]), found(&answers[4])), (&b"small-1"[..], &b"small-2"[..]));
+    assert!(refusal(&answers[3]).contains("use Pipeline"), "{:?}", refusal(&answers[3]));
 }
 
 #[tokio::test]

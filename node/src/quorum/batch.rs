@@ -11,7 +11,7 @@ use super::{
 };
 use futures::future::join_all;
 use god_proto::{
-    MAX_BATCH,
+    MAX_BATCH, MAX_MESSAGE,
     ids::{KeyspaceId, NodeId},
     position::Position,
     record::{Entry, Record},
@@ -29,6 +29,8 @@ use tokio::time::{Instant, timeout_at};
 pub(super) const MAX_RINGS: usize = 5;
 /// Bytes of writes in one message, but for a larger single one.
 const MESSAGE_BYTES: usize = 8 << 20;
+/// Bytes of values that reads of the same replicas get in one batch, but for the message that passes it.
+const READ_BYTES: usize = 32 << 20;
 
 /// A call on its way.
 struct Job {
@@ -63,9 +65,16 @@ impl Coordinator {
                 *place = Some(answer);
             }
         }
-        // Every call has its answer by now; one that has none must not look like success.
-        let silent =
-            |read: bool| refused(read, refuse(Reason::Unspecified, "the coordinator lost track of the call"));
+        // Every call has its answer by now. One that has none must look neither like success nor like nothing.
+        let silent = |read: bool| {
+            let message = "the coordinator lost track of the call, a defect of this program".to_owned();
+            match read {
+                true => refused(true, refuse(Reason::Unspecified, message)),
+                false => {
+                    write_answer(write_reply::Outcome::Unknown(Unknown { version: None, acks: 0, message }))
+                }
+            }
+        };
         answers.into_iter().zip(kinds).map(|(answer, read)| answer.unwrap_or_else(|| silent(read))).collect()
     }
 }
@@ -213,33 +222,47 @@ impl Shared {
         (answers, again.collect())
     }
 
-    async fn read_jobs(&self, scope: Scope, jobs: Vec<Job>) -> (Answers, Vec<Job>) {
-        let asked: Vec<(Position, Version)> = jobs
-            .iter()
-            .map(|job| match job.what {
-                Doing::Read { at_least } => (job.position.clone(), at_least),
-                Doing::Write { .. } => (job.position.clone(), Version::ZERO),
-            })
-            .collect();
-        let got = match self.read(&scope, &[], &asked).await {
-            Ok(got) => got,
-            Err(Short::Moved) => return (Vec::new(), jobs),
-            Err(Short::Failed(rejected)) => {
-                let failed = |job: Job| (job.slot, refused(true, rejected.clone()));
-                return (jobs.into_iter().map(failed).collect(), Vec::new());
+    /// As many messages as the values take. Beyond a bound in bytes the rest is to be asked for again.
+    async fn read_jobs(&self, scope: Scope, mut jobs: Vec<Job>) -> (Answers, Vec<Job>) {
+        let mut answers = Vec::with_capacity(jobs.len());
+        let mut bytes = 0;
+        while !jobs.is_empty() {
+            if bytes >= READ_BYTES {
+                let message =
+                    format!("values of {} MiB are on their way; ask again for the rest", READ_BYTES >> 20);
+                let rest = later(Reason::Busy, message, 10);
+                answers.extend(jobs.into_iter().map(|job| (job.slot, refused(true, rest.clone()))));
+                break;
             }
-        };
-        let now_ms = self.seams.wall.now_ms();
-        let mut got = got.into_iter();
-        let answer = |job: Job| {
-            let outcome = match got.next() {
-                Some(Ok(record)) => seen(record, now_ms),
-                Some(Err(rejected)) => get_reply::Outcome::Failed(rejected),
-                None => get_reply::Outcome::Failed(too_large()),
+            let asked: Vec<(Position, Version)> = jobs
+                .iter()
+                .map(|job| match job.what {
+                    Doing::Read { at_least } => (job.position.clone(), at_least),
+                    Doing::Write { .. } => (job.position.clone(), Version::ZERO),
+                })
+                .collect();
+            let got = match self.read(&scope, &[], &asked).await {
+                // At least one is got each time; none would be asked for again for ever.
+                Ok(got) if !got.is_empty() => got,
+                Ok(_) => vec![Err(too_large(MAX_MESSAGE))],
+                Err(Short::Moved) => return (answers, jobs),
+                Err(Short::Failed(rejected)) => {
+                    let failed = |job: Job| (job.slot, refused(true, rejected.clone()));
+                    answers.extend(jobs.into_iter().map(failed));
+                    break;
+                }
             };
-            (job.slot, get_answer(outcome))
-        };
-        (jobs.into_iter().map(answer).collect(), Vec::new())
+            let now_ms = self.seams.wall.now_ms();
+            for (job, got) in jobs.drain(..got.len().min(asked.len())).zip(got) {
+                bytes += got.as_ref().ok().and_then(Option::as_ref).map_or(0, |record| record.value.len());
+                let outcome = match got {
+                    Ok(record) => seen(record, now_ms),
+                    Err(rejected) => get_reply::Outcome::Failed(rejected),
+                };
+                answers.push((job.slot, get_answer(outcome)));
+            }
+        }
+        (answers, Vec::new())
     }
 }
 

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::peer::CallError;
 use god_proto::{
-    MAX_MESSAGE, peer,
+    peer,
     peer::{request, response},
     position::Position,
     record::{Entry, Record},
@@ -302,12 +302,9 @@ impl Shared {
 /// The most positions in one read.
 const READ_AT_ONCE: usize = 256;
 
-/// What is said of a position that found no room in the answer.
-pub(super) fn too_large() -> Rejected {
-    refuse(
-        Reason::Invalid,
-        format!("the values asked for together exceed {} MiB; ask for fewer", MAX_MESSAGE >> 20),
-    )
+/// What is said of a position that found no room.
+pub(super) fn too_large(most: usize) -> Rejected {
+    refuse(Reason::Invalid, format!("the values asked for together exceed {} MiB; ask for fewer", most >> 20))
 }
 
 /// A record as a client sees it at a time.

@@ -211,7 +211,13 @@ impl Scan {
             }
             let decoded = position.decode(self.partitioner);
             let (_, key, _) = decoded.map_err(|error| refuse(Reason::Storage, error.to_string()))?;
-            self.bytes += key.len() + record.value.len();
+            let bytes = key.len() + record.value.len();
+            // A page of what fits and one large value more would be more than a message holds.
+            if !self.found.is_empty() && self.bytes + bytes > PAGE_BYTES {
+                self.reach(&position);
+                return Ok(true);
+            }
+            self.bytes += bytes;
             self.found.push(KeyValue {
                 key,
                 value: record.value,
@@ -229,6 +235,15 @@ impl Scan {
             self.range.start = if merged.rest.is_empty() { part.end.clone() } else { merged.rest.start };
         }
         Ok(false)
+    }
+
+    /// What is before this is done.
+    fn reach(&mut self, position: &Position) {
+        if self.reverse {
+            self.range.end = position.next();
+        } else {
+            self.range.start = position.clone();
+        }
     }
 
     /// What is up to here is done.

@@ -5,7 +5,10 @@ use crate::{
     cluster::Cluster,
 };
 use bytes::Bytes;
-use god_proto::v1::{self, Level, Reason, get_reply, write_reply};
+use god_proto::v1::{
+    self, Call, GetRequest, Level, NumberedAnswer, NumberedCall, PipelineRequest, Reason, answer, call,
+    get_reply, write_reply,
+};
 use std::time::Duration;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -215,4 +218,37 @@ async fn the_door_for_people_says_how_the_node_is() {
     {
         assert!(metrics.contains(name), "{name} is not among the metrics");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_large_values_are_all_read_over_one_stream() {
+    let cluster = Cluster::start(3, &[]).await;
+    let mut client = cluster.nodes[0].client();
+    for key in 0..24 {
+        committed(client.put(format!("large/{key:02}"), "v".repeat(1 << 20)).await);
+    }
+    let call = |id: u64| NumberedCall {
+        id,
+        call: Some(Call {
+            call: Some(call::Call::Get(GetRequest {
+                keyspace: KEYSPACE.to_owned(),
+                key: format!("large/{id:02}").into(),
+                timeout_ms: 30_000,
+                ..GetRequest::default()
+            })),
+        }),
+    };
+    let frames = tokio_stream::iter([PipelineRequest { calls: (0..24).map(call).collect() }]);
+    let mut replies = client.store.pipeline(frames).await.unwrap().into_inner();
+    let mut answered = 0;
+    while let Some(reply) = replies.message().await.unwrap() {
+        for NumberedAnswer { id, answer } in reply.answers {
+            let Some(answer::Answer::Get(reply)) = answer.and_then(|answer| answer.answer) else {
+                panic!("call {id} has no answer");
+            };
+            assert_eq!(found(Ok(reply)).map(|value| value.len()), Some(1 << 20), "call {id}");
+            answered += 1;
+        }
+    }
+    assert_eq!(answered, 24);
 }

@@ -130,6 +130,35 @@ async fn a_continuation_that_no_page_gave_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_does_not_fit_on_a_page_begins_the_next_one() {
+    let cluster = Cluster::new(3);
+    let large = "v".repeat(god_proto::MAX_VALUE);
+    let page = "v".repeat(4 << 20);
+    for (at, text) in [(1, "small"), (2, &page[..page.len() - 100]), (3, &large), (4, &large), (5, "small")] {
+        for node in 1..=3 {
+            cluster.seed(node, value(&ordered(&key(at)), -1_000, text)).await;
+        }
+    }
+    for reverse in [false, true] {
+        let mut request = scan(100, reverse);
+        let mut found: Vec<String> = Vec::new();
+        while found.len() < 5 {
+            let reply = cluster.coordinator.scan(request.clone()).await;
+            assert_eq!(reply.failed, None);
+            let bytes: usize = reply.entries.iter().map(|entry| entry.value.len()).sum();
+            assert!(bytes <= god_proto::MAX_VALUE.max(4 << 20), "a page of {bytes} bytes");
+            found.extend(reply.entries.iter().map(|entry| String::from_utf8(entry.key.to_vec()).unwrap()));
+            request.continuation = reply.continuation;
+        }
+        let mut expected: Vec<String> = (1..=5).map(key).collect();
+        if reverse {
+            expected.reverse();
+        }
+        assert_eq!(found, expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_scan_fails_by_its_deadline_when_too_few_answer() {
     let cluster = Cluster::new(3);
     cluster.does(2, Does::Hang);
