@@ -4,6 +4,7 @@ use clap::{Parser, Subcommand};
 use god_sim::run::{Broken, Outcome, run};
 use std::{
     collections::BTreeMap,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::{
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -37,6 +38,9 @@ enum Command {
         /// The first of them
         #[arg(long, default_value_t = 1, value_name = "SEED")]
         from: u64,
+        /// Before them, the seeds that a file has: a number begins each line, the rest of it says what it found
+        #[arg(long, value_name = "FILE", conflicts_with = "seed")]
+        known: Option<PathBuf>,
         /// Just this one
         #[arg(long, value_name = "SEED", conflicts_with_all = ["seeds", "from"])]
         seed: Option<u64>,
@@ -50,11 +54,22 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let Command::Run { seeds, from, seed, trace, jobs } = Cli::parse().command;
+    let Command::Run { seeds, from, known, seed, trace, jobs } = Cli::parse().command;
+    let known = match known.as_deref().map_or(Ok(Vec::new()), read_seeds) {
+        Ok(known) => known,
+        Err(problem) => {
+            eprintln!("god-sim: {problem}");
+            return ExitCode::from(2);
+        }
+    };
     let (from, seeds) = seed.map_or((from, seeds), |seed| (seed, 1));
+    let (count, known) = (seeds.saturating_add(known.len() as u64), &known);
+    // The known ones first, then those that were asked for.
+    let seed_at =
+        move |at: u64| known.get(at as usize).copied().unwrap_or_else(|| from + (at - known.len() as u64));
     let jobs = jobs.or(std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1).max(1);
     let began = Instant::now();
-    let next = AtomicU64::new(from);
+    let next = AtomicU64::new(0);
     let (send, receive) = mpsc::channel::<Outcome>();
     let mut total = Total::default();
     let broken = std::thread::scope(|scope| {
@@ -62,8 +77,8 @@ fn main() -> ExitCode {
             let (send, next) = (send.clone(), &next);
             scope.spawn(move || {
                 loop {
-                    let seed = next.fetch_add(1, Relaxed);
-                    if seed >= from.saturating_add(seeds) || send.send(run(seed, Broken::Nothing)).is_err() {
+                    let at = next.fetch_add(1, Relaxed);
+                    if at >= count || send.send(run(seed_at(at), Broken::Nothing)).is_err() {
                         return;
                     }
                 }
@@ -77,11 +92,11 @@ fn main() -> ExitCode {
                 print_trace(&outcome);
             }
             if total.runs.is_multiple_of(20) {
-                println!("{:4} of {seeds} seeds, {:.1} s", total.runs, began.elapsed().as_secs_f64());
+                println!("{:4} of {count} seeds, {:.1} s", total.runs, began.elapsed().as_secs_f64());
             }
             if !outcome.problems.is_empty() {
                 // No new ones; those that run are waited for.
-                next.store(u64::MAX, Relaxed);
+                next.store(count, Relaxed);
                 broken.push(outcome);
             }
         }
@@ -90,6 +105,20 @@ fn main() -> ExitCode {
     total.print(began);
     broken.iter().for_each(print_broken);
     if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The seeds that a file lists. Empty lines, and those that begin with `#`, are for people.
+fn read_seeds(file: &Path) -> Result<Vec<u64>, String> {
+    let text =
+        std::fs::read_to_string(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+    let lines = text.lines().enumerate().map(|(at, line)| (at + 1, line.trim()));
+    lines
+        .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
+        .map(|(at, line)| {
+            let seed = line.split_whitespace().next().and_then(|word| word.parse().ok());
+            seed.ok_or_else(|| format!("{}:{at}: {line:?} does not begin with a seed", file.display()))
+        })
+        .collect()
 }
 
 /// What all runs were, together: so that a reader sees that something happened in them.

@@ -49,6 +49,8 @@ const SETTLE: Duration = Duration::from_millis(100);
 const ARCS_AT_ONCE: usize = 16;
 /// After how long an arc that could not be made equal is tried again.
 const LATER: Duration = Duration::from_secs(2);
+/// After how many comparisons an arc that does not become equal may differ in what is to be forgotten.
+const STAYS_UNEQUAL: u32 = 2;
 /// How long a hint may wait before the arc is compared by those who can reach its target.
 const STUCK_AFTER: Duration = Duration::from_millis(200);
 /// How many tombstones are purged at once.
@@ -68,6 +70,8 @@ struct State {
     soon: BTreeSet<bytes::Bytes>,
     /// Which of them was taken last: they are taken in turn, so that none waits for those that come again and again.
     taken: bytes::Bytes,
+    /// How often arcs were found to differ in a row, though all replicas had taken what was newer elsewhere.
+    differed: BTreeMap<ArcId, u32>,
     /// When a replica was last asked about arcs that lost hints here and that this node holds no copy of.
     asked: Option<Instant>,
     /// When arcs were last found equal.
@@ -273,6 +277,7 @@ impl Upkeep {
         state.away = away;
         let known: BTreeSet<ArcId> = ring.arcs().iter().map(|arc| arc.id).collect();
         state.equal.retain(|arc, _| known.contains(arc));
+        state.differed.retain(|arc, _| known.contains(arc));
         state.purges.retain(|arc, _| known.contains(arc));
         gauge!("god_upkeep_suspect_arcs").set(state.soon.len() as f64);
         drop(state);
@@ -326,7 +331,11 @@ impl Upkeep {
     /// of them are equal then, but for what is being written.
     async fn level(&self, ring: &Arc<Ring>, arc: &RingArc) -> Result<bool, PullError> {
         let others: Vec<NodeId> = arc.replicas.iter().copied().filter(|node| *node != self.me).collect();
-        let floor = self.next_floor(arc).await?;
+        // Another replica may keep a tombstone that this one has forgotten, below a floor that it did not hear of or that
+        // holds in a part of the arc only.
+        let differed =
+            self.suspects.0.lock().differed.get(&arc.id).is_some_and(|times| *times >= STAYS_UNEQUAL);
+        let floor = self.next_floor(arc, differed).await?;
         let promised = match floor {
             // While one is away it cannot promise, and nobody waits for it.
             Some(floor) if !arc.replicas.iter().any(|node| self.is_down(*node)) => {
@@ -360,6 +369,13 @@ impl Upkeep {
         {
             self.settle_floor(ring, arc, floor).await;
         }
+        let mut state = self.suspects.0.lock();
+        match compared {
+            Compared::Equal => drop(state.differed.remove(&arc.id)),
+            Compared::Differs if complete => *state.differed.entry(arc.id).or_default() += 1,
+            _ => {}
+        }
+        drop(state);
         Ok(complete)
     }
 
@@ -430,8 +446,9 @@ impl Upkeep {
         Ok(complete)
     }
 
-    /// Up to where the floor of an arc may rise now; `None`: there is nothing to be gained.
-    async fn next_floor(&self, arc: &RingArc) -> Result<Option<Version>, PullError> {
+    /// Up to where the floor of an arc may rise now; `None`: there is nothing to be gained. `anyway`: there may be
+    /// elsewhere.
+    async fn next_floor(&self, arc: &RingArc, anyway: bool) -> Result<Option<Version>, PullError> {
         let age_ms = self.settings.tombstone_age.as_millis() as u64;
         let target_ms = self.seams.wall.now_ms().saturating_sub(age_ms);
         let now = self.replica.floors().lowest(&arc.range).repaired;
@@ -444,7 +461,7 @@ impl Upkeep {
         let sum = sum.map_err(|error| PullError::Own(error.to_string()))?;
         // Without a tombstone there is nothing to purge, and a floor would only cost.
         let tombstones = sum.entries.saturating_sub(sum.live_keys + sum.live_members);
-        Ok((tombstones > 0).then(|| Version::new(target_ms, 0, NodeId(0))))
+        Ok((tombstones > 0 || anyway).then(|| Version::new(target_ms, 0, NodeId(0))))
     }
 
     /// Has every replica promise to take nothing at or below a version.
