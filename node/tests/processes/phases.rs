@@ -103,14 +103,15 @@ async fn any_node_may_die_at_any_phase_of_a_join_and_of_a_leave() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_join_and_a_leave_may_be_cancelled_at_any_phase() {
     use OperationPhase::{Cleaning, Moving, Waiting};
-    let mut cluster = Cluster::start(4, &[]).await;
+    // So slow that a cancel comes before the end.
+    let mut cluster = Cluster::start(4, &["--transfer-rate", "64KiB"]).await;
     let clients: Vec<Client> = cluster.nodes.iter().map(Process::client).collect();
     let load = Load::start(4, &clients);
     wait_for("the load to begin", || async {
         if load.acknowledged() > 300 { Ok(()) } else { Err(load.acknowledged().to_string()) }
     })
     .await;
-    another(&mut cluster, &["--join", "manual"]);
+    another(&mut cluster, &["--join", "manual", "--transfer-rate", "64KiB"]);
     let new = cluster.nodes[4].grpc.clone();
     let number = wait_for("the new node to be a member", || async {
         let status = clients[0].clone().status().await?;

@@ -455,7 +455,10 @@ fn copies_of_a_lost_node_for_which_there_is_no_other_are_made_when_there_is_one(
     let after = granted(&ring, &lost, &made);
     assert!(after.arcs().iter().all(|arc| arc.replicas.len() == 2 && !arc.replicas.contains(&NodeId(3))));
     let mut document = after.document().clone();
-    document.nodes[2].state = god_proto::v1::MemberState::Active.into();
+    let number = document.next_node;
+    let uuid = uuid::Uuid::from_u128(u128::from(number)).as_bytes().to_vec().into();
+    document.nodes.push(Member { number, uuid, weight: 1.0, ..Member::default() });
+    document.next_node += 1;
     let ring = Ring::new(document).unwrap();
     let made = plan(&ring, &Wish::Rebalance, &sizes).unwrap();
     let after = granted(&ring, &Wish::Rebalance, &made);
