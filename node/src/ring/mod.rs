@@ -7,6 +7,7 @@ mod change;
 mod current;
 mod planner;
 mod recover;
+mod terms;
 mod transition;
 #[cfg(test)]
 mod transition_tests;
@@ -22,6 +23,6 @@ pub use planner::{
 };
 pub use recover::{Recovery, recover};
 pub use transition::{
-    Evidence, begin, cancel, current, lost, merge, nodes_of, rebalance, refuse, retires, sources_needed,
-    split, start, step,
+    Evidence, begin, cancel, current, lost, lost_by, merge, nodes_of, rebalance, refuse, retires,
+    sources_needed, split, start, step,
 };

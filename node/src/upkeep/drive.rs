@@ -7,9 +7,10 @@ use super::{Upkeep, sizes::gather_sizes};
 use crate::{
     consensus::RegisterError,
     membership::PeerState,
+    peer::CallError,
     ring::{
-        ChangeError, Evidence, Wish, begin, cancel, current, lost, plan, refuse, replace_voter, retires,
-        start, step,
+        ChangeError, Evidence, Wish, begin, cancel, current, lost, lost_by, plan, refuse, replace_voter,
+        retires, start, step,
     },
 };
 use futures::future::join_all;
@@ -267,11 +268,24 @@ impl Upkeep {
             let begun = begin(&ring, id, wish).map_err(RegisterError::from)?;
             let begun = begun.unwrap_or_else(|| Ring::clone(&ring));
             let asked = Wish::of(wish).ok_or_else(|| Driven::Refused("there is no wish".to_owned()))?;
+            if let Some(node) = lost_by(wish).filter(|node| ring.node(*node).is_some())
+                && self.answers(node).await
+            {
+                return Err(Driven::Refused(format!(
+                    "node {node} answers, so its data are not lost; leave --lost away, or stop that node first"
+                )));
+            }
             let sizes = gather_sizes(self, &ring).await;
             plan(&to_plan(&begun), &asked, &sizes).map_err(|refused| Driven::Refused(refused.to_string()))?;
         }
         self.register.change(self.change_timeout, |ring| begin(ring, id, wish)).await?;
         Ok(())
+    }
+
+    /// Whether a node is there, whatever it says.
+    async fn answers(&self, node: NodeId) -> bool {
+        let asked = self.ask_node(node, 0, TIMEOUT, request::Body::Moving(Moving {}));
+        node == self.me || matches!(asked.await, Ok(_) | Err(CallError::Refused(_)))
     }
 
     /// Undoes an operation.

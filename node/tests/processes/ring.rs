@@ -139,6 +139,11 @@ async fn a_node_whose_disk_is_lost_is_replaced_under_load() {
     // Nodes have their numbers in the order in which they joined.
     let status = clients[0].clone().status().await.unwrap();
     let victim = status.nodes.iter().find(|node| node.grpc_address == cluster.nodes[2].grpc).unwrap().number;
+    // A number that was mistyped must not cost the data of a node that is there.
+    let alive = wish::Wish::Leave(LeaveWish { node: victim, lost: true });
+    let request = BeginOperationRequest { id: "mistyped".to_owned(), wish: Some(Wish { wish: Some(alive) }) };
+    let refused = clients[0].cluster.clone().begin_operation(request).await.unwrap().into_inner().failed;
+    assert!(refused.unwrap().message.contains("answers, so its data are not lost"));
     cluster.nodes[2].kill();
     std::fs::remove_dir_all(&cluster.nodes[2].data).unwrap();
     another(&mut cluster, &["--join", "manual"]);
