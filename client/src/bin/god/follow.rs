@@ -34,11 +34,16 @@ pub async fn follow(context: &Context, id: Option<&str>) -> Result<ListOperation
         let under_way: Vec<&OperationStatus> = list.operations.iter().filter(mine).collect();
         view.show(&under_way);
         if under_way.is_empty() {
-            let ended = list.ended.iter().find(|ended| Some(&*ended.id) == id && !ended.refused.is_empty());
-            if let Some(ended) = ended {
-                return Err(Failure::Usage(format!("operation {} was refused: {}", ended.id, ended.refused)));
-            }
-            return Ok(list);
+            // Of several of one name the latest.
+            return match list.ended.iter().rev().find(|ended| Some(&*ended.id) == id) {
+                Some(ended) if !ended.refused.is_empty() => {
+                    Err(Failure::Usage(format!("operation {} was refused: {}", ended.id, ended.refused)))
+                }
+                Some(ended) if ended.cancelled => {
+                    Err(Failure::Refused(format!("operation {} was cancelled, and is undone", ended.id)))
+                }
+                _ => Ok(list),
+            };
         }
         sleep(LOOK).await;
     }

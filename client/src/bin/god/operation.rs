@@ -126,7 +126,7 @@ pub async fn change(context: &Context, args: &ChangeArgs) -> Result<(), Failure>
         follow(context, Some(&id)).await?;
     }
     output::report(context.output(), &json!({ "id": id }), || match args.wait {
-        true => format!("operation {id} has ended"),
+        true => format!("operation {id} is done"),
         false => format!("operation {id} has begun; `god ring watch` shows how far it is"),
     });
     Ok(())

@@ -71,7 +71,7 @@ fn text(reply: &RecoverReply, done: bool) -> String {
         lines.push(match (risk.arcs_gone, risk.arcs_at_risk) {
             (0, 0) => format!("keyspace {}: no acknowledged write is lost", risk.keyspace),
             (gone, at_risk) => format!(
-                "keyspace {}: of {}, {gone} have no copy left (all of their keys are lost), and of {at_risk} \
+                "keyspace {}: of {}, {gone} have no copy left (all of their keys are lost), and in {at_risk} \
                  acknowledged writes may be lost that only the lost nodes had",
                 risk.keyspace,
                 counted(u64::from(risk.arcs), "arc")
