@@ -190,8 +190,10 @@ impl Upkeep {
         let losses = self.hints.losses();
         let foreign = self.hints.suspects().into_iter().find_map(|start| {
             match ring.arc_at(&Position::from_bytes(start.clone())) {
+                // One whose replicas are not all there keeps no other one waiting.
                 Some(arc) => {
-                    (!arc.replicas.contains(&self.me) && arc.next.is_none()).then(|| Ok(arc.clone()))
+                    let at_rest = arc.next.is_none() && !arc.replicas.iter().any(|node| self.is_down(*node));
+                    (at_rest && !arc.replicas.contains(&self.me)).then(|| Ok(arc.clone()))
                 }
                 // Its keyspace is gone, and with it what was lost.
                 None => Some(Err(start)),
@@ -206,7 +208,7 @@ impl Upkeep {
             }
             Some(Ok(arc)) => arc,
         };
-        if arc.replicas.iter().any(|node| self.is_down(*node)) || !self.suspects.0.lock().asks_now() {
+        if !self.suspects.0.lock().asks_now() {
             return;
         }
         let Some(replica) = arc.replicas.first() else { return };
