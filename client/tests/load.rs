@@ -5,29 +5,15 @@
 mod fake;
 
 use bytes::Bytes;
-use fake::Fake;
+use fake::{Fake, god_with};
 use serde_json::Value;
 use std::{
-    io::Write as _,
-    process::{Command, Output, Stdio},
+    process::{Command, Output},
     sync::atomic::Ordering,
 };
 
 fn load(fake: &Fake, args: &[&str], stdin: &[u8]) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_god"))
-        .arg("load")
-        .args(args)
-        .env("GOD_SERVER", fake.address.to_string())
-        .env_remove("GOD_KEYSPACE")
-        .env_remove("GOD_OUTPUT")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // It may end without reading all of it.
-    let _ = child.stdin.take().unwrap().write_all(stdin);
-    child.wait_with_output().unwrap()
+    god_with(fake, &[&["load"], args].concat(), stdin)
 }
 
 #[track_caller]

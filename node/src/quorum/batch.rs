@@ -11,7 +11,7 @@ use super::{
 };
 use futures::future::join_all;
 use god_proto::{
-    MAX_BATCH, MAX_MESSAGE,
+    MAX_BATCH,
     ids::{KeyspaceId, NodeId},
     position::Position,
     record::{Entry, Record},
@@ -244,7 +244,7 @@ impl Shared {
             let got = match self.read(&scope, &[], &asked).await {
                 // At least one is got each time; none would be asked for again for ever.
                 Ok(got) if !got.is_empty() => got,
-                Ok(_) => vec![Err(too_large(MAX_MESSAGE))],
+                Ok(_) => vec![Err(too_large())],
                 Err(Short::Moved) => return (answers, jobs),
                 Err(Short::Failed(rejected)) => {
                     let failed = |job: Job| (job.slot, refused(true, rejected.clone()));

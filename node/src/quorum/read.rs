@@ -303,8 +303,11 @@ impl Shared {
 const READ_AT_ONCE: usize = 256;
 
 /// What is said of a position that found no room.
-pub(super) fn too_large(most: usize) -> Rejected {
-    refuse(Reason::Invalid, format!("the values asked for together exceed {} MiB; ask for fewer", most >> 20))
+pub(super) fn too_large() -> Rejected {
+    refuse(
+        Reason::Invalid,
+        format!("the values asked for together exceed {} MiB; ask for fewer", god_proto::MAX_MESSAGE >> 20),
+    )
 }
 
 /// A record as a client sees it at a time.

@@ -5,7 +5,7 @@ use god_proto::{
     ids::KeyspaceId,
     position::Position,
     ring::{Ring, check_keyspace, quorums},
-    v1::{Arc, ReplicasWish, RingDocument, Terms},
+    v1::{Arc, ReplicasWish, RingDocument},
 };
 use std::collections::BTreeSet;
 
@@ -20,13 +20,9 @@ pub(super) fn overlaps(ring: &Ring, wish: &ReplicasWish) -> Result<(), ChangeErr
     if same == (wish.replicas, wish.write_quorum, wish.read_quorum) {
         return Ok(());
     }
-    let is_there = |terms: &Terms| terms.replicas == wish.replicas;
-    let terms = match old.former.iter().find(|terms| is_there(terms)) {
-        Some(terms) => *terms,
-        None if old.replicas == wish.replicas => quorums(old, old.replicas as usize),
-        None => return Ok(()),
-    };
-    if old.live && wish.read_quorum + terms.least_write_quorum <= terms.replicas {
+    let terms = quorums(old, wish.replicas as usize);
+    let is_there = terms.replicas == wish.replicas;
+    if old.live && is_there && wish.read_quorum + terms.least_write_quorum <= terms.replicas {
         return Err(ChangeError::Invalid(format!(
             "writes of before are on as few as {} of {} copies, and {} may miss all of these: ask for a read quorum of \
              {} or more",

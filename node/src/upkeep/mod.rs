@@ -36,7 +36,6 @@ use crate::{
 use god_proto::{
     ids::NodeId,
     peer::{Cause, Failure, request, response},
-    position::{Position, PositionRange},
     ring::Ring,
     version::Version,
 };
@@ -202,11 +201,7 @@ impl Upkeep {
         match call.body {
             request::Body::Pull(ask) => self.pull_for(ask, call.timeout).await,
             request::Body::Suspect(told) => {
-                let range = told.range.unwrap_or_default();
-                let range = PositionRange {
-                    start: Position::from_bytes(range.start),
-                    end: Position::from_bytes(range.end),
-                };
+                let range = pull::unwire(told.range);
                 if told.answer {
                     return self.level_for(&range, call.timeout).await.map(response::Body::Suspect);
                 }
@@ -226,9 +221,7 @@ impl Upkeep {
         ask: god_proto::peer::Pull,
         timeout: Duration,
     ) -> Result<response::Body, Failure> {
-        let range = ask.range.unwrap_or_default();
-        let range =
-            PositionRange { start: Position::from_bytes(range.start), end: Position::from_bytes(range.end) };
+        let range = pull::unwire(ask.range);
         let from = NodeId(ask.from);
         let Some(ring) = self.ring.get() else {
             return Err(failure(Cause::NotMember, "this node is in no cluster yet"));

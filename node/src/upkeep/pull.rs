@@ -361,6 +361,12 @@ pub(super) fn wire(range: &PositionRange) -> peer::Range {
     peer::Range { start: range.start.clone().into_bytes(), end: range.end.clone().into_bytes() }
 }
 
+/// An empty range where there is none.
+pub(super) fn unwire(range: Option<peer::Range>) -> PositionRange {
+    let range = range.unwrap_or_default();
+    PositionRange { start: Position::from_bytes(range.start), end: Position::from_bytes(range.end) }
+}
+
 fn weight(entry: &Entry) -> u64 {
     (entry.position.as_bytes().len() + entry.record.encoded_len()) as u64
 }
