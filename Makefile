@@ -50,12 +50,28 @@ test: build ## All that CI runs, except Kubernetes
 	.ci/setup test
 	.ci/fresh setup
 	cargo fmt --all --check
+	.ci/tidy
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings
 	cargo test --release --locked --workspace
 	$(MAKE) --no-print-directory models
 	$(MAKE) --no-print-directory sim
 	$(MAKE) --no-print-directory deny
 	$(MAKE) --no-print-directory fuzz
+
+# Crates that link C++, and so wait for RocksDB.
+NATIVE := god-rocks god-node
+
+.PHONY: check
+check: export PROPTEST_RNG_SEED ?= 20261124
+check: ## Between edits: format, tidy, clippy, and the tests of all that links no C++
+	cargo fmt --all --check
+	.ci/tidy
+	cargo clippy --release --locked --workspace $(NATIVE:%=--exclude %) --all-targets -- -D warnings
+	cargo test --release --locked --workspace $(NATIVE:%=--exclude %)
+
+.PHONY: loop
+loop: setup ## How long from an edit until it is tested, simulated, running
+	@.ci/loop
 
 .PHONY: sim
 sim: build ## Simulated clusters under faults: SEEDS of them, each repeatable, after those that once failed

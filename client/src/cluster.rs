@@ -105,7 +105,8 @@ impl Client {
         Ok(reply)
     }
 
-    /// Makes a ring decidable again whose majority of voters is lost for good; or says, in a dry run, what that would do.
+    /// Makes a ring decidable again whose majority of voters is lost for good; or says, in a dry run, what that
+    /// would do.
     pub async fn recover(&self, request: RecoverRequest) -> Result<RecoverReply> {
         let call = |mut to: ClusterClient<Channel>| {
             let request = request.clone();

@@ -106,8 +106,8 @@ impl Builder {
         self
     }
 
-    /// The node to ask first for the keys that it holds, as the ring has its address: one on the same machine, or in the
-    /// same zone. Default: each client draws a ranking of the nodes, so that many of them use all nodes alike.
+    /// The node to ask first for the keys that it holds, as the ring has its address: one on the same machine, or in
+    /// the same zone. Default: each client draws a ranking of the nodes, so that many of them use all nodes alike.
     #[must_use]
     pub fn nearest(mut self, server: impl Into<String>) -> Builder {
         self.settings.nearest = Some(server.into());

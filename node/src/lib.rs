@@ -1,20 +1,3 @@
-//! A node of GoD: an ordered, replicated key-value store.
-//!
-//! A request goes down `doors → quorum → peer → replica → radix → engine` and its answer comes back the same way.
-//! `docs/ARCHITECTURE.md` describes the rooms and names the invariants that comments here refer to.
+//! The program `god-node`: what a node is set to. The node itself is `god_core`, its disk `god_rocks`.
 
-pub mod consensus;
-pub mod doors;
-pub mod engine;
-pub mod membership;
-pub mod node;
-pub mod peer;
-pub mod quorum;
-pub mod radix;
-pub mod replica;
-pub mod ring;
-pub mod seam;
 pub mod settings;
-pub mod stop;
-pub mod upkeep;
-pub mod version;

@@ -2,19 +2,20 @@
 
 use anyhow::Context;
 use clap::{CommandFactory, FromArgMatches};
-use god_node::{
+use god_core::{
     doors::{Metrics, install_recorder, serve_grpc, serve_http},
-    engine::{CommitterSettings, DataDir, Engine, IdentityStore, RocksEngine, RocksSettings},
+    engine::{CommitterSettings, Engine, IdentityStore},
     membership::{Dns, GossipSettings},
     node::{ClientFace, Ground, Node, NodeSettings, PeerFace},
     peer::{GrpcTransport, Identity, PeerDoor, PeerSettings},
     quorum::{HintSettings, Settings as QuorumSettings},
     ring::{CurrentRing, Founding, Joiner},
     seam::Seams,
-    settings::{Cli, Door, LogFormat, Settings, host_name, load},
     stop::stop,
     upkeep::UpkeepSettings,
 };
+use god_node::settings::{Cli, Door, LogFormat, Settings, host_name, load};
+use god_rocks::{DataDir, RocksEngine, RocksSettings};
 use std::{io::IsTerminal, process::ExitCode, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
@@ -111,7 +112,7 @@ async fn serve(
     let ground = Ground {
         identity: Arc::new(directory),
         engine: Arc::clone(&engine) as Arc<dyn Engine>,
-        transport: Arc::clone(&transport) as Arc<dyn god_node::peer::Transport>,
+        transport: Arc::clone(&transport) as Arc<dyn god_core::peer::Transport>,
         ring,
         resolver: Arc::new(Dns),
         seams,
@@ -123,7 +124,7 @@ async fn serve(
     let node_settings = node_settings(&settings, uuid);
     let node = tokio::task::spawn_blocking(move || Node::start(node_settings, ground)).await??;
     let face = Arc::new(PeerFace(Arc::clone(&node)));
-    transport.set_local(Arc::clone(&face) as Arc<dyn god_node::peer::Handler>);
+    transport.set_local(Arc::clone(&face) as Arc<dyn god_core::peer::Handler>);
 
     let (stopper, stop) = stop();
     let refreshing = Arc::clone(&node);

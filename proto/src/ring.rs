@@ -179,8 +179,8 @@ impl RingArc {
         self.replicas.iter().copied().chain(next)
     }
 
-    /// Who must have copied before the next set takes over: those that are new. Where the sets differ in size all of the
-    /// next one must: a write may be on fewer of those that stay than the quorums of that size count on.
+    /// Who must have copied before the next set takes over: those that are new. Where the sets differ in size all of
+    /// the next one must: a write may be on fewer of those that stay than the quorums of that size count on.
     pub fn copiers(&self) -> impl Iterator<Item = NodeId> + '_ {
         let other_size = self.next.as_ref().is_some_and(|next| next.len() != self.replicas.len());
         let next = self.next.iter().flatten().copied();

@@ -4,7 +4,7 @@ use crate::{
     client::Shared,
     world::{World, WorldSettings},
 };
-use god_node::{doors::Service as _, engine::Durability};
+use god_core::{doors::Service as _, engine::Durability};
 use god_proto::v1::{InitRequest, Level};
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep};

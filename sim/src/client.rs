@@ -1,11 +1,9 @@
 //! Clients that ask one node after the other, and record what they were told.
 
-use crate::{
-    history::{Ask, Event, Survey, Token, Told},
-    world::{REPLICAS, Running, World},
-};
+use crate::world::{REPLICAS, Running, World};
 use bytes::Bytes;
-use god_node::{doors::Service, seam::Entropy};
+use god_core::{doors::Service, seam::Entropy};
+use god_history::{Ask, Event, Survey, Token, Told};
 use god_proto::{
     ids::KeyspaceId,
     position::PositionRange,

@@ -1,6 +1,6 @@
 //! Clocks on simulated walls: they run with simulated time, and step and drift when told to.
 
-use god_node::seam::Wall;
+use god_core::seam::Wall;
 use std::sync::{
     Arc,
     atomic::{AtomicI64, Ordering},

@@ -1,7 +1,7 @@
 //! What goes wrong, when: drawn from a seed.
 
 use crate::{network::Weather, world::World};
-use god_node::{
+use god_core::{
     doors::Service as _,
     engine::{EngineError, Pressure},
     seam::Entropy,

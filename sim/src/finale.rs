@@ -1,17 +1,16 @@
 //! After the faults: the cluster must come back, lose nothing, and be of one mind.
 
 use crate::{
-    checker::{Violation, check_register, check_set, check_surveys},
     client::{ALL, ONE, SET, Shared, consistency, copies},
-    history::{Ask, Event, Told},
     network::Weather,
     world::World,
 };
-use god_node::{
+use god_core::{
     doors::Service,
     node::PeerFace,
     peer::{Call, Handler},
 };
+use god_history::{Ask, Event, Told, Violation, check_register, check_set, check_surveys};
 use god_proto::peer::{Range, Summarize, Summary, request, response};
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep};
@@ -58,14 +57,14 @@ fn under_way(world: &World) -> String {
         .map(|ended| format!("{} cancelled {} {}", ended.id, ended.cancelled, ended.refused))
         .collect();
     let nobody = BTreeSet::new();
-    let evidence = god_node::ring::Evidence {
+    let evidence = god_core::ring::Evidence {
         ready: &BTreeSet::new(),
         clean: true,
         seen_clean: true,
         budget: 1,
         unclean: &nobody,
     };
-    let refused = god_node::ring::step(&ring, evidence).err().map(|error| format!(", refused: {error}"));
+    let refused = god_core::ring::step(&ring, evidence).err().map(|error| format!(", refused: {error}"));
     let refused = refused.unwrap_or_default();
     let voters: Vec<u32> = ring.voters().map(|voter| voter.0).collect();
     format!(

@@ -1,4 +1,4 @@
-//! Deterministic simulation of GoD clusters, and checkers of their histories.
+//! Deterministic simulation of GoD clusters. What their clients saw is judged by `god_history`.
 //!
 //! A whole cluster runs in one thread on seeded time, network, disk and randomness: the same seed gives the same
 //! run, event by event. The nodes are the real ones, from the coordinator down to the radix index; only the four
@@ -6,12 +6,10 @@
 //! simulated engine loses its unsynced tail at a crash.
 
 pub mod calm;
-pub mod checker;
 pub mod client;
 pub mod clock;
 pub mod faults;
 mod finale;
-pub mod history;
 pub mod lies;
 pub mod network;
 mod panics;

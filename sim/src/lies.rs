@@ -1,7 +1,7 @@
 //! Replicas that say they wrote what they did not: to see that the checkers notice.
 
 use crate::{network::Forge, world::World};
-use god_node::seam::Wall;
+use god_core::seam::Wall;
 use god_proto::{
     peer::{Kind, Verdict, Write, WriteDone, request, response},
     version::Version,

@@ -5,7 +5,7 @@
 
 use crate::{client::key_at, trace::Trace};
 use futures::future::BoxFuture;
-use god_node::{
+use god_core::{
     peer::{Call, CallError, Handler, Target, Transport, failure},
     ring::CurrentRing,
     seam::Entropy,

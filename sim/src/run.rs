@@ -4,12 +4,12 @@ use crate::{
     client::{COPIED, LOOSE, ORDERED, Shared},
     faults::{Fault, FaultSettings, draw, happen},
     finale::{heal, judge, ready},
-    history::{Event, Told},
     lies::{Lie, liar},
     panics,
     world::{World, WorldSettings},
 };
-use god_node::{doors::Service, engine::Durability, seam::Entropy};
+use god_core::{doors::Service, engine::Durability, seam::Entropy};
+use god_history::{Event, Told};
 use god_proto::v1::{CreateKeyspaceRequest, InitRequest, Level, Partitioner};
 use std::{
     hash::{Hash, Hasher},

@@ -2,11 +2,11 @@
 
 use crate::{
     client::{SET, SLACK, Shared, consistency, place},
-    history::Survey,
     world::Running,
 };
 use bytes::Bytes;
-use god_node::doors::Service;
+use god_core::doors::Service;
+use god_history::Survey;
 use god_proto::v1::{Consistency, CountRequest, ScanRequest};
 use std::time::Duration;
 use tokio::time::timeout;

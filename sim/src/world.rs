@@ -5,7 +5,7 @@ use crate::{
     network::{Network, Port},
     trace::Trace,
 };
-use god_node::{
+use god_core::{
     doors::Service,
     engine::{CommitterSettings, Durability, Engine, Reader as _, SimulatedDisk, SimulatedIdentity, Table},
     membership::{AsGiven, GossipSettings},
@@ -347,7 +347,7 @@ impl World {
             let engine = machine.disk.open();
             for table in Table::ALL {
                 for pair in
-                    engine.scan(table, b"", &[0xff; 16], god_node::engine::Direction::Forward).flatten()
+                    engine.scan(table, b"", &[0xff; 16], god_core::engine::Direction::Forward).flatten()
                 {
                     pair.hash(&mut hasher);
                 }

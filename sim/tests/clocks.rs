@@ -1,14 +1,11 @@
 //! Clocks that are off: what the store bears, what it refuses, and what happens to one that forgets its promises.
 
-use god_node::{
+use god_core::{
     doors::Service,
     engine::{Batch, Engine, Table},
 };
-use god_sim::{
-    checker::check_register,
-    client::Shared,
-    history::{Ask, Told},
-};
+use god_history::{Ask, Told, check_register};
+use god_sim::client::Shared;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 

@@ -3,12 +3,13 @@
 #![allow(clippy::unwrap_used)]
 
 use bytes::Bytes;
-use god_node::{
+use god_core::{
     doors::Service as _,
     engine::{CommitterSettings, Direction, SimulatedDisk},
     radix::{Limits, Store, StoreSettings, Summary, Verdict},
     seam::Offload,
 };
+use god_history::{Ask, Told, check_register};
 use god_proto::{
     ids::{KeyspaceId, NodeId},
     peer::{Cause, Write, request},
@@ -19,9 +20,7 @@ use god_proto::{
 };
 use god_sim::{
     calm::{agree, cluster, within},
-    checker::check_register,
     client::Shared,
-    history::{Ask, Told},
     run::{Broken, run},
 };
 use std::{sync::Arc, time::Duration};
@@ -187,7 +186,7 @@ async fn defect_11_a_replica_takes_no_write_under_another_ring_than_its_own() {
     let epoch = clients.world.ring().unwrap().epoch().0;
     for epoch in [epoch - 1, epoch + 1] {
         let body = request::Body::Write(Write { entries: vec![held.clone().into()] });
-        let call = god_node::peer::Call { epoch, timeout: LIMIT, body };
+        let call = god_core::peer::Call { epoch, timeout: LIMIT, body };
         let refused = member.replica.handle(call).await.unwrap_err();
         assert_eq!(refused.cause(), Cause::StaleEpoch);
     }

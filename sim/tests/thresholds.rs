@@ -2,7 +2,8 @@
 //! does not change them.
 #![allow(clippy::unwrap_used)]
 
-use god_node::{doors::Service as _, engine::Direction};
+use god_core::{doors::Service as _, engine::Direction};
+use god_history::{Ask, Told};
 use god_proto::{
     ids::{KeyspaceId, NodeId},
     position::PositionRange,
@@ -14,7 +15,6 @@ use god_proto::{
 use god_sim::{
     calm::{agree, cluster, start, within},
     client::{ORDERED, SET, Shared},
-    history::{Ask, Told},
     world::World,
 };
 use std::{sync::Arc, time::Duration};

@@ -26,10 +26,8 @@ use god_proto::{
 };
 use std::{
     collections::BTreeMap,
-    io::Write as _,
     net::SocketAddr,
     pin::Pin,
-    process::{Command, Output, Stdio},
     sync::{Arc, Mutex, atomic::Ordering},
 };
 use tonic::{Request, Response, Status, Streaming, transport::server::TcpIncoming};
@@ -441,21 +439,4 @@ impl cluster_server::Cluster for Fake {
     async fn recover(&self, _: Request<v1::RecoverRequest>) -> Reply<v1::RecoverReply> {
         Ok(Response::new(v1::RecoverReply::default()))
     }
-}
-
-/// What the `god` command does with these words and this input.
-pub fn god_with(fake: &Fake, args: &[&str], stdin: &[u8]) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_god"))
-        .args(args)
-        .env("GOD_SERVER", fake.address.to_string())
-        .env_remove("GOD_KEYSPACE")
-        .env_remove("GOD_OUTPUT")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // It may end without reading all of it.
-    let _ = child.stdin.take().unwrap().write_all(stdin);
-    child.wait_with_output().unwrap()
 }

@@ -4,19 +4,18 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use clap::Parser;
 use futures::{StreamExt, TryStreamExt, stream};
-use god_node::{
-    engine::{
-        Batch, CommitError, CommitterSettings, Durability, Engine, Reader, RocksEngine, RocksSettings, Table,
-    },
-    radix::{Limits, Store, StoreSettings},
-    seam::Offload,
-};
 use god_proto::{
     ids::{KeyspaceId, NodeId},
     position::Position,
     record::{Entry, Record},
     v1::Partitioner,
     version::Version,
+};
+use god_rocks::{RocksEngine, RocksSettings};
+use god_store::{
+    engine::{Batch, CommitError, CommitterSettings, Durability, Engine, Reader, Table},
+    radix::{Limits, Store, StoreSettings},
+    seam::Offload,
 };
 use rand::{RngExt, SeedableRng, rngs::SmallRng, seq::SliceRandom};
 use std::{

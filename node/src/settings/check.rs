@@ -6,8 +6,8 @@ use super::{
     merge::Merged,
     units::{ByteSize, Span},
 };
-use crate::engine::Durability;
 use god_proto::ring::MAX_REPLICAS;
+use god_store::engine::Durability;
 use std::{fmt::Write as _, net::SocketAddr, time::Duration};
 
 /// The largest weight that a ring takes.

@@ -154,7 +154,7 @@ pub struct Given {
     /// Threads that do the work [default: one a core]
     #[arg(long, env = "GOD_WORKER_THREADS", value_name = "N", help_heading = "Process")]
     pub worker_threads: Option<u32>,
-    /// What is logged, such as info or god_node=debug [default: info]
+    /// What is logged, such as info or god_core=debug [default: info]
     #[arg(long, env = "GOD_LOG", value_name = "FILTER", help_heading = "Process")]
     pub log: Option<String>,
     /// How it is logged [default: text]

@@ -21,7 +21,7 @@ mod units;
 pub use given::{Cli, DurabilityChoice, Given, JoinChoice, LogFormat};
 pub use units::{ByteSize, Span, Switch};
 
-use crate::engine::Durability;
+use god_store::engine::Durability;
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 use uuid::Uuid;
 

@@ -5,8 +5,8 @@ use crate::{
     cluster::{Cluster, wait_for},
     load::{Load, read_all},
 };
+use god_history::check_register;
 use god_proto::v1::Level;
-use god_sim::checker::check_register;
 use std::path::Path;
 
 const LIBRARY: &str = "libfaketimeMT.so.1";

@@ -5,8 +5,8 @@ use crate::{
     cluster::Cluster,
     load::{Load, read_all},
 };
+use god_history::check_register;
 use god_proto::v1::Level;
-use god_sim::checker::check_register;
 use std::time::Duration;
 
 /// DEADLINE: a frozen node costs a deadline, never a hang; and the others go on without it.

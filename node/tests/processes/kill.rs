@@ -5,10 +5,10 @@ use crate::{
     cluster::{Cluster, wait_for},
     load::{Load, of_set, read_all, set_members},
 };
+use god_history::{check_register, check_set};
 use god_proto::v1::Level;
-use god_sim::checker::{check_register, check_set};
 
-/// NO-LOST-WRITE, NO-RESURRECTION: ten times one node of three is killed under load, and starts again on its disk.
+/// NO-ten times one node of three is killed under load, and starts again on its disk.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_or_comes_back_when_nodes_are_killed_under_load() {
     let mut cluster = Cluster::start(3, &[]).await;

@@ -2,11 +2,11 @@
 
 use crate::client::Client;
 use bytes::Bytes;
+use god_history::{Ask, Event, Token, Told};
 use god_proto::{
     v1::{Level, get_reply, write_reply},
     version::Version,
 };
-use god_sim::history::{Ask, Event, Token, Told};
 use std::{
     sync::{
         Arc, Mutex,

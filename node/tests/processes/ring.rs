@@ -5,13 +5,10 @@ use crate::{
     cluster::{Cluster, Process, wait_for},
     load::{Load, of_set, read_all, set_members},
 };
+use god_history::{Event, check_register, check_set};
 use god_proto::v1::{
     BeginOperationRequest, CancelOperationRequest, LeaveWish, Level, ListOperationsReply,
     ListOperationsRequest, OperationPhase, RecoverRequest, ReplaceWish, Wish, wish,
-};
-use god_sim::{
-    checker::{check_register, check_set},
-    history::Event,
 };
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 

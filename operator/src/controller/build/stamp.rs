@@ -1,4 +1,5 @@
-//! What was wished for of an object, on the object: so that a field that is not wished for any more is seen to be there.
+//! What was wished for of an object, on the object: so that a field that is not wished for any more is seen to be
+//! there.
 
 use super::{Kind, Object};
 use serde_json::{Value, json};

@@ -1,5 +1,5 @@
-//! Objects of the API server as plain values. An object belongs to a cluster by its labels and by its name, both: labels
-//! come along when somebody copies an object, and a name of a set, a pod or a claim says which place it is.
+//! Objects of the API server as plain values. An object belongs to a cluster by its labels and by its name, both:
+//! labels come along when somebody copies an object, and a name of a set, a pod or a claim says which place it is.
 
 use crate::{
     controller::{
@@ -123,7 +123,8 @@ pub fn pod(object: &PodObject, cluster: &str, now: i64) -> Option<Pod> {
     })
 }
 
-/// Where a pod's node may be asked. A pod that has ended keeps its address in its status, and somebody else may have it.
+/// Where a pod's node may be asked. A pod that has ended keeps its address in its status, and somebody else may have
+/// it.
 pub fn address(object: &PodObject) -> Option<IpAddr> {
     let status = object.status.as_ref()?;
     status.phase.as_deref().filter(|phase| *phase == "Running")?;

@@ -89,8 +89,8 @@ pub async fn read(client: &Client, cluster: &GodCluster) -> Result<Option<Object
     let pods = Api::<Pod>::namespaced(client.clone(), &namespace);
     let volumes = Api::<PersistentVolumeClaim>::namespaced(client.clone(), &namespace);
     let (sets, pods) = tokio::try_join!(sets.list(&chosen), pods.list(&chosen))?;
-    // After the pods: a claim is made before its pod, so one that is not listed for a pod that was is truly gone. Without
-    // labels: a claim that lost them is no lost volume.
+    // After the pods: a claim is made before its pod, so one that is not listed for a pod that was is truly gone.
+    // Without labels: a claim that lost them is no lost volume.
     let volumes = volumes.list(&ListParams::default()).await?;
     Ok(Some(Objects {
         cluster: Arc::new(object),

@@ -1,4 +1,4 @@
-//! Sets, waking and hibernating, the founding.
+//! Sets, waking and hibernating, the founding (invariant FOUNDED-ONCE).
 
 use super::{Step, Verdict, blocked, size::wanted};
 use crate::controller::world::{Desired, Observed, RingView, Said};

@@ -61,8 +61,8 @@ pub(super) fn record(observed: &Observed, desired: &Desired) -> Verdict {
     }
 }
 
-/// Whose data are on a volume is written on the volume, in the node's own words. A node is on one volume: where it would
-/// be on two, one is a copy, or somebody answers in another's place.
+/// Whose data are on a volume is written on the volume, in the node's own words. A node is on one volume: where it
+/// would be on two, one is a copy, or somebody answers in another's place.
 pub(super) fn mark(observed: &Observed, desired: &Desired) -> Verdict {
     let two = observed.volumes.iter().find_map(|volume| {
         let node = volume.node?;

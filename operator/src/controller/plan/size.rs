@@ -1,4 +1,5 @@
-//! Growing, and the way out: leave, a committed ring without the node, one pod fewer.
+//! Growing, and the way out: leave, a committed ring without the node, one pod fewer (invariants SPEC-SIZE,
+//! POD-KEPT).
 
 use super::{Step, Verdict, blocked};
 use crate::{

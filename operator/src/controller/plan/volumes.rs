@@ -1,4 +1,4 @@
-//! Quarantine, deletion, expansion.
+//! Quarantine, deletion (invariant VOLUME-KEPT), expansion.
 
 use super::{Blocked, Step, Verdict, VolumeRef, blocked, size::wanted};
 use crate::{
@@ -38,8 +38,8 @@ pub(super) fn tidy(observed: &Observed, desired: &Desired) -> Verdict {
     Verdict::Pass
 }
 
-/// A node that runs without a claim is let be: its data are there until its pod ends. Who leaves, or is replaced, will not
-/// need it.
+/// A node that runs without a claim is let be: its data are there until its pod ends. Who leaves, or is replaced,
+/// will not need it.
 pub(super) fn unclaimed(observed: &Observed, desired: &Desired) -> Verdict {
     if observed.agreed_ring().is_none() {
         return Verdict::Pass;

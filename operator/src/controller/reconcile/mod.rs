@@ -202,8 +202,8 @@ fn pause(times: u32) -> Duration {
     }
 }
 
-/// What somebody should look at when a step finds the world changed again and again. It says the same each time, so that
-/// it is written once.
+/// What somebody should look at when a step finds the world changed again and again. It says the same each time, so
+/// that it is written once.
 fn overtaken(step: &Step, why: &str, times: u32) -> Option<Blocked> {
     (times >= PATIENCE).then(|| Blocked {
         reason: "StepOvertaken",

@@ -101,8 +101,8 @@ async fn unmonitor(
     Ok(())
 }
 
-/// The set that is there, as JSON. What is wished for is based on its version, and keeps the volumes' size: that changes
-/// by its own steps.
+/// The set that is there, as JSON. What is wished for is based on its version, and keeps the volumes' size: that
+/// changes by its own steps.
 fn found_set(look: &Look, object: &mut Object) -> Option<serde_json::Value> {
     const SIZE: &str = "/spec/volumeClaimTemplates/0/spec/resources/requests/storage";
     let found = look.objects.sets.iter().find(|set| set.name_any() == object.name)?;

@@ -1,5 +1,5 @@
-//! What may be concluded from what was seen. Everything that destroys rests on these, and each of them needs a ring that
-//! a majority of its members acknowledges: not knowing is never evidence.
+//! What may be concluded from what was seen. Everything that destroys rests on these, and each of them needs a ring
+//! that a majority of its members acknowledges: not knowing is never evidence (invariants VOLUME-KEPT, LOST-IS-LOST).
 
 use super::{Observed, Pod, Ring, RingView, Said, Volume};
 use uuid::Uuid;
@@ -53,8 +53,8 @@ impl Observed {
         !self.is_retired(volume) && !self.is_nobodys(volume)
     }
 
-    /// The member's volume is gone: every volume there is belongs to somebody else, and no pod is, or may be, its. A node
-    /// whose claim is not there, or is not labelled, has its data for as long as it runs.
+    /// The member's volume is gone: every volume there is belongs to somebody else, and no pod is, or may be, its. A
+    /// node whose claim is not there, or is not labelled, has its data for as long as it runs.
     pub fn is_homeless(&self, node: Uuid) -> bool {
         self.agreed_ring().is_some_and(|ring| ring.members.contains_key(&node))
             && self.volumes.iter().all(|volume| volume.node.is_some_and(|other| other != node))

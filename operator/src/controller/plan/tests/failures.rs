@@ -126,7 +126,8 @@ fn a_pod_that_waits_for_a_volume_that_goes_is_made_again() {
     assert_eq!(world.unlike(&desired(3)), None);
 }
 
-/// A claim was removed by force, or lost its labels, while its pod ran: what is not seen was taken for what is not there.
+/// A claim was removed by force, or lost its labels, while its pod ran: what is not seen was taken for what is not
+/// there.
 #[test]
 fn a_node_that_runs_without_a_claim_leaves_before_its_pod_goes() {
     let mut world = World::running(3);

@@ -113,8 +113,8 @@ impl World {
         let Some(set) = self.sets.get(pool).filter(|set| set.version == version) else { return Ok(()) };
         let is_off = to == 0;
         for ordinal in to..set.replicas {
-            // Where there were no data yet, a node that was admitted since the last look may have been dealt arcs: it is
-            // not marked as a member. It comes back with its volume.
+            // Where there were no data yet, a node that was admitted since the last look may have been dealt arcs:
+            // it is not marked as a member. It comes back with its volume.
             let place = place(pool, ordinal);
             let is_marked = self.volumes.iter().any(|it| it.place == place && it.cluster.is_some());
             if !is_marked && !self.mounted.contains_key(&place) {

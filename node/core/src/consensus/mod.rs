@@ -1,0 +1,8 @@
+//! The Paxos register that decides the ring, one epoch after the other.
+
+mod register;
+#[cfg(test)]
+mod tests;
+
+pub use god_rules::paxos::{Acceptor, Ballot, Promise};
+pub use register::{Register, RegisterError};

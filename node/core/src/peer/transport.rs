@@ -1,0 +1,159 @@
+//! Calls other nodes over gRPC, and this node in place.
+
+use super::{
+    Call, CallError, Handler, Target, Transport,
+    hello::Identity,
+    link::{Learned, Link, Route},
+    meter::Meter,
+    settings::PeerSettings,
+};
+use crate::seam::Entropy;
+use futures::{FutureExt, future::BoxFuture};
+use god_proto::{
+    ids::NodeId,
+    peer::{request, response},
+};
+use parking_lot::RwLock;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
+use tokio::time::timeout;
+
+/// The real network.
+///
+/// A call is queued when [`Transport::call`] is called, not when its future is polled, and is sent even if the future
+/// is dropped. (A call of the node to itself is not: dropping its future drops the handler's.) Connections are made
+/// when there is something to send. While a peer cannot be reached, calls to it fail at once with the reason.
+pub struct GrpcTransport {
+    settings: Arc<PeerSettings>,
+    identity: Arc<Identity>,
+    entropy: Arc<Entropy>,
+    local: OnceLock<Arc<dyn Handler>>,
+    learned: Arc<Learned>,
+    // Node links are as many as nodes that were ever called; address links are bounded by the settings.
+    nodes: RwLock<BTreeMap<NodeId, Arc<Link>>>,
+    addresses: RwLock<BTreeMap<String, Arc<Link>>>,
+}
+
+impl GrpcTransport {
+    /// Must be used within a tokio runtime. Metrics go to the recorder that is installed when a peer is first called.
+    pub fn new(settings: PeerSettings, identity: Arc<Identity>, entropy: Arc<Entropy>) -> GrpcTransport {
+        GrpcTransport {
+            settings: Arc::new(settings),
+            identity,
+            entropy,
+            local: OnceLock::new(),
+            learned: Arc::default(),
+            nodes: RwLock::default(),
+            addresses: RwLock::default(),
+        }
+    }
+
+    /// Says who answers calls of this node to itself. Counts once; until then such calls are not sent.
+    pub fn set_local(&self, handler: Arc<dyn Handler>) {
+        let _already_set = self.local.set(handler);
+    }
+
+    /// A node said that its peer door is at this host:port. Connections to another address of it are given up.
+    pub fn learn(&self, node: NodeId, address: String) {
+        let link = self.nodes.read().get(&node).cloned();
+        if self.learned.note(node, address)
+            && let Some(link) = link
+        {
+            link.moved();
+        }
+    }
+
+    /// A node is there: ends the wait after failed connects to it.
+    pub fn heard_from(&self, node: NodeId) {
+        let link = self.nodes.read().get(&node).cloned();
+        if let Some(link) = link {
+            link.retry();
+        }
+    }
+
+    fn link(&self, to: &Target) -> Arc<Link> {
+        match to {
+            Target::Node(node) => {
+                if let Some(link) = self.nodes.read().get(node) {
+                    return Arc::clone(link);
+                }
+                Arc::clone(self.nodes.write().entry(*node).or_insert_with(|| self.connect(to)))
+            }
+            Target::Address(address) => {
+                if let Some(link) = self.addresses.read().get(address) {
+                    return Arc::clone(link);
+                }
+                let mut links = self.addresses.write();
+                if links.len() >= self.settings.addresses && !links.contains_key(address) {
+                    let oldest = links.iter().min_by_key(|(_, link)| link.used()).map(|(at, _)| at.clone());
+                    oldest.and_then(|oldest| links.remove(&oldest));
+                }
+                Arc::clone(links.entry(address.clone()).or_insert_with(|| self.connect(to)))
+            }
+        }
+    }
+
+    fn connect(&self, to: &Target) -> Arc<Link> {
+        Arc::new(Link::new(Route {
+            target: to.clone(),
+            settings: Arc::clone(&self.settings),
+            identity: Arc::clone(&self.identity),
+            entropy: Arc::clone(&self.entropy),
+            learned: Arc::clone(&self.learned),
+            meter: Meter::new(to),
+        }))
+    }
+
+    fn is_self(&self, to: &Target) -> bool {
+        matches!(to, Target::Node(node) if self.identity.number() == Some(*node))
+    }
+
+    fn call_local(&self, call: Call) -> BoxFuture<'static, Result<response::Body, CallError>> {
+        let Some(handler) = self.local.get() else {
+            return failed(CallError::NotSent("this node is not ready to answer".to_owned()));
+        };
+        let limit = call.timeout;
+        let answer = handler.handle(self.identity.number(), call);
+        async move {
+            match timeout(limit, answer).await {
+                Ok(answer) => answer.map_err(CallError::Refused),
+                Err(_) => Err(CallError::TimedOut),
+            }
+        }
+        .boxed()
+    }
+}
+
+impl Transport for GrpcTransport {
+    fn call(&self, to: Target, call: Call) -> BoxFuture<'static, Result<response::Body, CallError>> {
+        if self.is_self(&to) {
+            return self.call_local(call);
+        }
+        match self.link(&to).call(call) {
+            Ok(outcome) => outcome.map(lost_with_its_lane).boxed(),
+            Err(error) => failed(error),
+        }
+    }
+
+    fn tell(&self, to: Target, epoch: u64, body: request::Body) {
+        if self.is_self(&to) {
+            let answer = self.call_local(Call { epoch, timeout: self.settings.tell_timeout, body });
+            tokio::spawn(answer);
+        } else {
+            self.link(&to).tell(epoch, body);
+        }
+    }
+}
+
+/// A lane answers every call before it ends; only the end of the runtime comes before that.
+fn lost_with_its_lane<T>(
+    outcome: Result<Result<T, CallError>, impl std::error::Error>,
+) -> Result<T, CallError> {
+    outcome.unwrap_or_else(|_| Err(CallError::Lost("this node stops".to_owned())))
+}
+
+fn failed(error: CallError) -> BoxFuture<'static, Result<response::Body, CallError>> {
+    futures::future::ready(Err(error)).boxed()
+}

@@ -1,0 +1,207 @@
+//! Exact counts at a quorum, by comparing digests and descending only where they differ.
+//!
+//! Counts are of live records: keys with a value. One that has expired counts until it is swept.
+
+use super::{
+    Shared,
+    fan::{Scope, Short, strange},
+    refusal::{later, not_initialised, ring_moves},
+    scan::{Wanted, wire_range},
+};
+use crate::{peer::CallError, radix::Summary};
+use futures::{StreamExt, stream};
+use god_proto::{
+    MAX_PAGE,
+    ids::NodeId,
+    peer::{self, request, response},
+    position::{Position, PositionRange},
+    v1::{Reason, Rejected},
+};
+use god_rules::quorum::{Need, Sets};
+use std::sync::Arc;
+use tokio::time::Instant;
+
+/// Ranges of up to so many entries are listed, not cut further.
+pub(super) const LIST_BELOW: u64 = 64;
+/// The most cuts on the way from an arc down to lists: with halves, enough for 2^64 entries.
+pub(super) const MAX_CUTS: usize = 64;
+/// The most ranges of one arc that may differ at the same time.
+const MAX_TORN: usize = 4_096;
+/// The most ranges in one question.
+const RANGES_AT_ONCE: usize = 512;
+/// Questions under way at the same time for one count.
+const AT_ONCE: usize = 8;
+
+/// What a quorum says of a range.
+pub(super) enum Sum {
+    /// All are alike: these members, so many live keys.
+    Alike { members: Vec<usize>, live_keys: u64 },
+    /// They differ. This member holds the most entries, so many.
+    Torn { member: usize, entries: u64 },
+}
+
+/// What became of a range that differs.
+enum Torn {
+    Listed(u64),
+    Cut(PositionRange, PositionRange),
+}
+
+impl Shared {
+    /// Live keys of a range of one keyspace.
+    pub(super) async fn count_range(
+        &self,
+        range: PositionRange,
+        need: Need,
+        deadline: Instant,
+    ) -> Result<u64, Rejected> {
+        let (mut total, mut left) = (0, vec![range]);
+        for _ in 0..super::batch::MAX_RINGS {
+            let ring = self.ring.get().ok_or_else(not_initialised)?;
+            let parts = left.iter().flat_map(|range| {
+                ring.arcs_in(range).iter().map(|arc| (arc.range.intersect(range), Sets::of(&ring, arc, need)))
+            });
+            let counts = parts.map(|(part, sets)| {
+                let scope = Scope { ring: Arc::clone(&ring), sets, deadline };
+                async move { (self.count_arc(&scope, part.clone()).await, part) }
+            });
+            let counts: Vec<_> = counts.collect();
+            let mut counts = stream::iter(counts).buffered(AT_ONCE);
+            let mut moved = Vec::new();
+            while let Some((count, part)) = counts.next().await {
+                match count {
+                    Ok(count) => total += count,
+                    Err(Short::Moved) => moved.push(part),
+                    Err(Short::Failed(rejected)) => return Err(rejected),
+                }
+            }
+            drop(counts);
+            if moved.is_empty() {
+                return Ok(total);
+            }
+            left = moved;
+        }
+        Err(ring_moves())
+    }
+
+    /// Live keys of a part of one arc.
+    pub(super) async fn count_arc(&self, scope: &Scope, range: PositionRange) -> Result<u64, Short> {
+        let (mut total, mut pending) = (0, vec![range]);
+        for _ in 0..MAX_CUTS {
+            if pending.is_empty() {
+                return Ok(total);
+            }
+            if pending.len() > MAX_TORN {
+                break;
+            }
+            let mut torn = Vec::new();
+            for ranges in pending.chunks(RANGES_AT_ONCE) {
+                for (sum, range) in self.compare(scope, ranges).await?.into_iter().zip(ranges) {
+                    match sum {
+                        Sum::Alike { live_keys, .. } => total += live_keys,
+                        Sum::Torn { member, entries } => torn.push((range.clone(), member, entries)),
+                    }
+                }
+            }
+            pending.clear();
+            let torn: Vec<_> = torn.into_iter().map(|torn| self.descend(scope, torn)).collect();
+            let mut torn = stream::iter(torn).buffered(AT_ONCE);
+            while let Some(torn) = torn.next().await {
+                match torn? {
+                    Torn::Listed(live) => total += live,
+                    Torn::Cut(low, high) => pending.extend([low, high]),
+                }
+            }
+        }
+        let message = "the replicas differ in too many places to count; try again when they are level";
+        Err(Short::Failed(later(Reason::Unavailable, message, 1_000)))
+    }
+
+    async fn descend(&self, scope: &Scope, torn: (PositionRange, usize, u64)) -> Result<Torn, Short> {
+        let (range, member, entries) = torn;
+        if entries > LIST_BELOW
+            && let Some((low, high)) = self.cut(scope, &range, member).await?
+        {
+            return Ok(Torn::Cut(low, high));
+        }
+        Ok(Torn::Listed(self.list(scope, &range).await?.len() as u64))
+    }
+
+    /// Compares what a quorum holds of ranges of one arc.
+    pub(super) async fn compare(&self, scope: &Scope, ranges: &[PositionRange]) -> Result<Vec<Sum>, Short> {
+        let body = || {
+            let ranges = ranges.iter().map(wire_range).collect();
+            request::Body::Summarize(peer::Summarize { ranges, as_stored: false })
+        };
+        let said = self.gather(scope, &[], body, |reply| decode(reply, ranges.len())).await?;
+        let compared = (0..ranges.len()).map(|at| {
+            // Those who only come to be replicas confirm the ring by answering. What they have is not all yet.
+            let full = || said.iter().filter(|(member, _)| scope.sets.replicas() & 1 << *member != 0);
+            let mut sums = full().filter_map(|(member, sums)| Some((*member, sums.get(at)?)));
+            let Some((first, reference)) = sums.next() else { return Sum::Torn { member: 0, entries: 0 } };
+            let (mut alike, mut most) = (true, (first, reference.entries));
+            for (member, sum) in sums {
+                alike &= sum.digest == reference.digest && sum.entries == reference.entries;
+                if sum.entries > most.1 {
+                    most = (member, sum.entries);
+                }
+            }
+            if alike {
+                let members = full().map(|(member, _)| *member).collect();
+                Sum::Alike { members, live_keys: reference.live_keys }
+            } else {
+                metrics::counter!("god_quorum_torn_ranges_total").increment(1);
+                Sum::Torn { member: most.0, entries: most.1 }
+            }
+        });
+        Ok(compared.collect())
+    }
+
+    /// Cuts a range where a member, or another one in its place, has half of its entries; `None`: it is too small.
+    pub(super) async fn cut(
+        &self,
+        scope: &Scope,
+        range: &PositionRange,
+        member: usize,
+    ) -> Result<Option<(PositionRange, PositionRange)>, Short> {
+        let prefer: Vec<NodeId> = scope.nodes(std::iter::once(member));
+        let one = Scope { sets: scope.sets.any_one(), ..scope.clone() };
+        let body = || request::Body::Split(peer::Split { range: Some(wire_range(range)), as_stored: false });
+        let decode = |reply| match reply {
+            response::Body::Split(done) => Ok(Position::from_bytes(done.position)),
+            _ => Err(strange("is not that to a split")),
+        };
+        let points = self.gather(&one, &prefer, body, decode).await?;
+        let inner = points.into_iter().map(|(_, at)| at).find(|at| *at > range.start && *at < range.end);
+        Ok(inner.map(|at| {
+            let low = PositionRange { start: range.start.clone(), end: at.clone() };
+            (low, PositionRange { start: at, end: range.end.clone() })
+        }))
+    }
+
+    /// The live keys of a range, merged from a quorum. Replicas that are found behind are repaired.
+    pub(super) async fn list(&self, scope: &Scope, range: &PositionRange) -> Result<Vec<Position>, Short> {
+        let wanted = Wanted { reverse: false, keys_only: true, limit: MAX_PAGE, max_bytes: 4 << 20 };
+        let (mut keys, mut rest) = (Vec::new(), range.clone());
+        for _ in 0..MAX_CUTS {
+            let merged = self.page(scope, &rest, wanted).await?;
+            let live = merged.entries.into_iter().filter(|entry| entry.record.is_live());
+            keys.extend(live.map(|entry| entry.position).filter(Position::is_own));
+            if merged.rest.is_empty() {
+                return Ok(keys);
+            }
+            rest = merged.rest;
+        }
+        let message = "a range grew too large while it was listed; try again";
+        Err(Short::Failed(later(Reason::Unavailable, message, 1_000)))
+    }
+}
+
+fn decode(body: response::Body, count: usize) -> Result<Vec<Summary>, CallError> {
+    match body {
+        response::Body::Summarize(done) if done.summaries.len() == count => {
+            let sums = done.summaries.into_iter().map(Summary::try_from).collect::<Result<_, _>>();
+            sums.map_err(strange)
+        }
+        _ => Err(strange("is not that to a comparison")),
+    }
+}

@@ -1,0 +1,95 @@
+//! The coordinator: carries what clients ask to enough replicas, and says truly what came of it.
+//!
+//! - [`Coordinator`]: what the doors ask: batches of reads and writes, and questions about order.
+//! - [`Hints`]: writes that wait for a replica to come back.
+//! - [`RingSync`]: what a coordinator asks of those who keep the ring.
+//! - `admit`: what a call asks for, or why it is refused: pure.
+//! - `god_rules::quorum`: when some replicas are enough, what a write came to, whom to ask next.
+//! - `merge`: what replicas' pages say together: pure.
+//! - `batch`, `write`, `read`, `scan`, `count`, `order`: the effects, thin, over `fan`, which asks replicas.
+//! - `refusal`: what a client is told when its request is not done: pure.
+
+mod admit;
+mod batch;
+mod count;
+mod fan;
+mod hints;
+mod merge;
+mod order;
+mod read;
+mod refusal;
+mod scan;
+mod settings;
+mod sync;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+pub use hints::{HintSettings, Hints};
+pub use settings::Settings;
+pub use sync::RingSync;
+
+use crate::{membership::Liveness, peer::Transport, ring::CurrentRing, seam::Seams, version::Clock};
+use god_proto::ids::NodeId;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+
+/// Coordinates clients' requests. Clones are the same coordinator.
+#[derive(Clone)]
+pub struct Coordinator(Arc<Shared>);
+
+/// What coordinating takes.
+struct Shared {
+    me: NodeId,
+    ring: CurrentRing,
+    transport: Arc<dyn Transport>,
+    clock: Arc<Clock>,
+    liveness: Arc<Liveness>,
+    hints: Arc<Hints>,
+    sync: Arc<dyn RingSync>,
+    seams: Seams,
+    settings: Settings,
+    /// Room for writes that go on after their clients were answered, in kibibytes.
+    background: Arc<Semaphore>,
+}
+
+/// The rooms that a coordinator works with.
+#[derive(Clone)]
+pub struct Parts {
+    /// The newest ring.
+    pub ring: CurrentRing,
+    /// The network.
+    pub transport: Arc<dyn Transport>,
+    /// Stamps versions.
+    pub clock: Arc<Clock>,
+    /// Who seems to be there.
+    pub liveness: Arc<Liveness>,
+    /// Keeps writes for those who are not.
+    pub hints: Arc<Hints>,
+    /// Keeps the ring.
+    pub sync: Arc<dyn RingSync>,
+    /// Wall clock, randomness, threads.
+    pub seams: Seams,
+}
+
+impl Coordinator {
+    /// A coordinator on the node of this number.
+    pub fn new(me: NodeId, parts: Parts, settings: Settings) -> Coordinator {
+        let Parts { ring, transport, clock, liveness, hints, sync, seams } = parts;
+        let background = (settings.background_bytes >> 10).min(Semaphore::MAX_PERMITS);
+        let background = Arc::new(Semaphore::new(background));
+        Coordinator(Arc::new(Shared {
+            me,
+            ring,
+            transport,
+            clock,
+            liveness,
+            hints,
+            sync,
+            seams,
+            settings,
+            background,
+        }))
+    }
+}

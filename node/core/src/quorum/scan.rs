@@ -1,0 +1,297 @@
+//! Pages of keys in order, across arcs.
+
+use super::{
+    Coordinator, Shared,
+    admit::{find, invalid, need},
+    fan::{Scope, Short, strange},
+    merge::{Merged, Page, check, merge},
+    refusal::{not_initialised, refuse, ring_moves},
+};
+use crate::peer::CallError;
+use bytes::{BufMut, Bytes, BytesMut};
+use god_proto::{
+    MAX_PAGE,
+    ids::KeyspaceId,
+    peer::{self, request, response},
+    position::{Position, PositionRange},
+    record::Entry,
+    ring::{Ring, RingArc, partitioner},
+    v1::{KeyValue, Partitioner, Reason, Rejected, ScanReply, ScanRequest},
+};
+use god_rules::quorum::{Need, Sets, Use};
+use std::sync::Arc;
+use tokio::time::Instant;
+
+/// Keys on a page that does not say how many.
+const DEFAULT_LIMIT: u32 = 1_000;
+/// Bytes at which a page ends.
+const PAGE_BYTES: usize = 4 << 20;
+/// Entries asked for at least, once a page of replicas gave fewer keys than were wanted.
+const ENTRIES_AGAIN: u32 = 256;
+/// The most questions to replicas for one page; then it ends where it is.
+const MAX_QUESTIONS: usize = 256;
+/// The first byte of a continuation: its layout.
+const CONTINUATION: u8 = 1;
+
+/// A page in the making.
+struct Scan {
+    keyspace: KeyspaceId,
+    partitioner: Partitioner,
+    reverse: bool,
+    keys_only: bool,
+    limit: u32,
+    need: Need,
+    deadline: Instant,
+    /// What is left to scan.
+    range: PositionRange,
+    found: Vec<KeyValue>,
+    bytes: usize,
+}
+
+/// How to ask replicas for a page.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted {
+    pub reverse: bool,
+    pub keys_only: bool,
+    pub limit: u32,
+    pub max_bytes: usize,
+}
+
+impl Coordinator {
+    /// One page of keys in order. Deleted and expired keys are left out; replicas that are found behind are repaired
+    /// before the answer.
+    pub async fn scan(&self, request: ScanRequest) -> ScanReply {
+        let shared = &self.0;
+        match shared.scan(request).await {
+            Ok(reply) => reply,
+            Err(rejected) => ScanReply { failed: Some(rejected), ..ScanReply::default() },
+        }
+    }
+}
+
+impl Shared {
+    async fn scan(&self, request: ScanRequest) -> Result<ScanReply, Rejected> {
+        let ring = self.ring.get().ok_or_else(not_initialised)?;
+        let mut scan =
+            Scan::new(&ring, request, |timeout_ms| Instant::now() + self.settings.timeout(timeout_ms))?;
+        drop(ring);
+        let (mut rings, mut moved) = (0, false);
+        let mut asks = scan.limit;
+        for _ in 0..MAX_QUESTIONS {
+            if scan.range.is_empty() {
+                return Ok(scan.end());
+            }
+            let ring = self.ring.get().ok_or_else(not_initialised)?;
+            let Some(arc) = scan.arc(&ring) else {
+                return Err(refuse(Reason::NoSuchKeyspace, "the keyspace is gone"));
+            };
+            let part = arc.range.intersect(&scan.range);
+            let scope = Scope {
+                ring: Arc::clone(&ring),
+                sets: Sets::of(&ring, arc, scan.need),
+                deadline: scan.deadline,
+            };
+            let wanted = Wanted {
+                reverse: scan.reverse,
+                keys_only: scan.keys_only,
+                limit: asks.min(MAX_PAGE),
+                max_bytes: PAGE_BYTES.saturating_sub(scan.bytes).max(1),
+            };
+            match self.page(&scope, &part, wanted).await {
+                Ok(merged) => {
+                    let now_ms = self.seams.wall.now_ms();
+                    if scan.take(&part, merged, now_ms)? {
+                        return Ok(scan.end());
+                    }
+                    moved = true;
+                    asks = scan.left().max(ENTRIES_AGAIN);
+                }
+                Err(Short::Moved) => {
+                    rings += 1;
+                    if rings > super::batch::MAX_RINGS {
+                        return Err(ring_moves());
+                    }
+                }
+                // What was found is worth a page; the next one begins where this one failed.
+                Err(Short::Failed(_)) if moved => return Ok(scan.end()),
+                Err(Short::Failed(rejected)) => return Err(rejected),
+            }
+        }
+        Ok(scan.end())
+    }
+
+    /// What a quorum holds of a part of an arc, from the side where the scan begins, up to where each covers it.
+    pub(super) async fn page(
+        &self,
+        scope: &Scope,
+        range: &PositionRange,
+        wanted: Wanted,
+    ) -> Result<Merged, Short> {
+        let Wanted { reverse, keys_only, limit, max_bytes } = wanted;
+        let body = || {
+            let range = Some(wire_range(range));
+            let max_bytes = max_bytes as u32;
+            request::Body::Scan(peer::Scan { range, reverse, limit, max_bytes, keys_only, as_stored: false })
+        };
+        let pages = self.gather(scope, &[], body, |reply| decode(reply, range, reverse)).await?;
+        let asked = scope.nodes(pages.iter().map(|(member, _)| *member));
+        let mut merged = merge(range, reverse, pages.into_iter().map(|(_, page)| page).collect());
+        if !merged.torn.is_empty() {
+            let torn = merged.torn.iter().filter_map(|at| merged.entries.get(*at));
+            let positions = torn.map(|entry| entry.position.clone()).collect();
+            // A quorum's read repairs those that are behind.
+            let records = self.read_all(scope, &asked, positions).await?;
+            for (at, record) in merged.torn.iter().zip(records) {
+                if let (Some(entry), Some(mut record)) = (merged.entries.get_mut(*at), record)
+                    && record.version >= entry.record.version
+                {
+                    if keys_only {
+                        record.value = Bytes::new();
+                    }
+                    entry.record = record;
+                }
+            }
+        }
+        Ok(merged)
+    }
+}
+
+impl Scan {
+    fn new(ring: &Ring, request: ScanRequest, deadline: impl Fn(u32) -> Instant) -> Result<Scan, Rejected> {
+        let keyspace = find(ring, &request.keyspace)?;
+        let (id, partitioner) = (KeyspaceId(keyspace.id), partitioner(keyspace));
+        let limit = match request.limit {
+            0 => DEFAULT_LIMIT,
+            limit @ 1..=MAX_PAGE => limit,
+            limit => {
+                let message = format!("the limit is {limit}; the most keys on a page are {MAX_PAGE}");
+                return Err(refuse(Reason::Invalid, message));
+            }
+        };
+        let keys = request.range.unwrap_or_default();
+        let mut range = PositionRange::of_keys(id, partitioner, &keys).map_err(|error| invalid(&error))?;
+        if !request.continuation.is_empty() {
+            let resume = resume(id, &request.continuation)?;
+            if request.reverse {
+                range.end = range.end.min(resume);
+            } else {
+                range.start = range.start.max(resume);
+            }
+        }
+        Ok(Scan {
+            keyspace: id,
+            partitioner,
+            reverse: request.reverse,
+            keys_only: request.keys_only,
+            limit,
+            need: need(keyspace, request.consistency.as_ref(), Use::Read)?,
+            deadline: deadline(request.timeout_ms),
+            range,
+            found: Vec::new(),
+            bytes: 0,
+        })
+    }
+
+    /// The arc where what is left begins.
+    fn arc<'a>(&self, ring: &'a Ring) -> Option<&'a RingArc> {
+        let arcs = ring.arcs_in(&self.range);
+        let arc = if self.reverse { arcs.last() } else { arcs.first() };
+        arc.filter(|arc| arc.keyspace == self.keyspace)
+    }
+
+    fn left(&self) -> u32 {
+        self.limit.saturating_sub(self.found.len() as u32)
+    }
+
+    /// Adds what was found in a part; says whether the page is full.
+    fn take(&mut self, part: &PositionRange, merged: Merged, now_ms: u64) -> Result<bool, Rejected> {
+        for Entry { position, record } in merged.entries {
+            if !position.is_own() || !record.is_visible(now_ms) {
+                continue;
+            }
+            let decoded = position.decode(self.partitioner);
+            let (_, key, _) = decoded.map_err(|error| refuse(Reason::Storage, error.to_string()))?;
+            let bytes = key.len() + record.value.len();
+            // A page of what fits and one large value more would be more than a message holds.
+            if !self.found.is_empty() && self.bytes + bytes > PAGE_BYTES {
+                self.reach(&position);
+                return Ok(true);
+            }
+            self.bytes += bytes;
+            self.found.push(KeyValue {
+                key,
+                value: record.value,
+                version: Some(record.version.into()),
+                expires_at_ms: record.expires_at_ms.unwrap_or(0),
+            });
+            if self.left() == 0 || self.bytes >= PAGE_BYTES {
+                self.pass(&position);
+                return Ok(true);
+            }
+        }
+        if self.reverse {
+            self.range.end = if merged.rest.is_empty() { part.start.clone() } else { merged.rest.end };
+        } else {
+            self.range.start = if merged.rest.is_empty() { part.end.clone() } else { merged.rest.start };
+        }
+        Ok(false)
+    }
+
+    /// What is before this is done.
+    fn reach(&mut self, position: &Position) {
+        if self.reverse {
+            self.range.end = position.next();
+        } else {
+            self.range.start = position.clone();
+        }
+    }
+
+    /// What is up to here is done.
+    fn pass(&mut self, position: &Position) {
+        if self.reverse {
+            self.range.end = position.clone();
+        } else {
+            self.range.start = position.next();
+        }
+    }
+
+    fn end(self) -> ScanReply {
+        let mut continuation = BytesMut::new();
+        if !self.range.is_empty() {
+            let from = if self.reverse { self.range.end } else { self.range.start };
+            continuation.put_u8(CONTINUATION);
+            continuation.put_slice(from.as_bytes());
+        }
+        ScanReply { entries: self.found, continuation: continuation.freeze(), failed: None }
+    }
+}
+
+/// Where a page resumes.
+fn resume(keyspace: KeyspaceId, continuation: &Bytes) -> Result<Position, Rejected> {
+    let bad =
+        |why: &str| refuse(Reason::Invalid, format!("the continuation {why}; take it from the page before"));
+    if continuation.first() != Some(&CONTINUATION) {
+        return Err(bad("is not one of this version"));
+    }
+    let position = Position::from_bytes(continuation.slice(1..));
+    let whole = PositionRange::of_keyspace(keyspace);
+    if position < whole.start || position > whole.end || position.as_bytes().len() > 5 * god_proto::MAX_KEY {
+        return Err(bad("is not of this keyspace"));
+    }
+    Ok(position)
+}
+
+fn decode(body: response::Body, range: &PositionRange, reverse: bool) -> Result<Page, CallError> {
+    let response::Body::Scan(done) = body else {
+        return Err(strange("is not that to a scan"));
+    };
+    let entries = done.entries.into_iter().map(Entry::try_from).collect::<Result<_, _>>();
+    let entries = entries.map_err(|error| strange(&format!("holds {error}")))?;
+    let page = Page { entries, more: done.more };
+    check(&page, range, reverse).map_err(|error| strange(&format!("is wrong: {error}")))?;
+    Ok(page)
+}
+
+pub(super) fn wire_range(range: &PositionRange) -> peer::Range {
+    peer::Range { start: range.start.clone().into_bytes(), end: range.end.clone().into_bytes() }
+}

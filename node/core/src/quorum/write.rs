@@ -1,0 +1,466 @@
+//! Carries writes to the replicas of one arc, and answers as soon as the outcome is known.
+
+use super::{
+    Shared,
+    fan::{Asked, Reply, Scope, other_epoch, strange},
+    refusal::{Failures, later, unreachable},
+};
+use crate::{peer::CallError, version::Clock};
+use futures::{StreamExt, stream::FuturesUnordered};
+use god_proto::{
+    peer,
+    peer::{request, response},
+    record::Entry,
+    v1::{Committed, Reason, Rejected, Unknown, write_reply},
+    version::Version,
+};
+use god_rules::quorum::{MAX_ROUNDS, Mask, Outcome, Tally, bits};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+/// How often one replica is asked again under the same ring because its own was older.
+const MAX_PUSHES: u8 = 2;
+/// How long after its write was decided a replica may take to answer before its copy is suspect.
+const LATE: Duration = Duration::from_millis(300);
+
+/// A write on its way.
+#[derive(Debug)]
+pub(super) struct Item {
+    /// Where its answer belongs.
+    pub slot: usize,
+    /// What is written; of version zero until it is stamped.
+    pub entry: Entry,
+    /// Whether a replica may hold it already.
+    pub open: bool,
+}
+
+/// What came of some writes.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    pub answers: Vec<(usize, write_reply::Outcome)>,
+    /// To be tried again under the newer ring.
+    pub again: Vec<Item>,
+}
+
+/// The write of one slot.
+struct Write {
+    slot: usize,
+    entry: Entry,
+    tally: Tally,
+    outcome: Option<Outcome>,
+    refusal: Option<Rejected>,
+}
+
+impl Write {
+    /// Whether a replica that lacks this write should have it later. Never what a client was told is not written.
+    fn is_owed(&self) -> bool {
+        matches!(self.outcome, Some(Outcome::Committed { .. } | Outcome::Unknown { .. }))
+    }
+}
+
+/// A message under way: which writes it carries, each in which round.
+struct Sent {
+    writes: Arc<[(u32, u8)]>,
+    pushes: u8,
+    asked: Asked,
+}
+
+impl Future for Sent {
+    type Output = (Arc<[(u32, u8)]>, u8, usize, Reply);
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let reply = Pin::new(&mut this.asked).poll(context);
+        reply.map(|(at, reply)| (Arc::clone(&this.writes), this.pushes, at, reply))
+    }
+}
+
+/// All writes of one group and all messages that carry them. Dropped with messages under way, it leaves a task that
+/// waits for their ends and hints the replicas that did not acknowledge.
+struct Flight {
+    shared: Arc<Shared>,
+    scope: Scope,
+    writes: Vec<Write>,
+    undecided: usize,
+    calls: FuturesUnordered<Sent>,
+    failures: Failures,
+    /// Whether nobody needs to wait for the messages under way.
+    released: bool,
+}
+
+impl Shared {
+    /// Writes entries to the replicas of a scope.
+    pub(super) async fn write(self: &Arc<Self>, scope: Scope, items: Vec<Item>) -> Written {
+        let writes: Vec<Write> = items
+            .into_iter()
+            .map(|item| Write {
+                slot: item.slot,
+                entry: item.entry,
+                tally: Tally::resumed(item.open),
+                outcome: None,
+                refusal: None,
+            })
+            .collect();
+        let mut flight = Flight {
+            shared: Arc::clone(self),
+            undecided: writes.len(),
+            calls: FuturesUnordered::new(),
+            failures: Failures::default(),
+            released: false,
+            writes,
+            scope,
+        };
+        flight.fly().await;
+        flight.land()
+    }
+}
+
+impl Flight {
+    /// Goes on until every write is decided, time is up, or the ring has moved.
+    async fn fly(&mut self) {
+        self.begin((0..self.writes.len() as u32).collect()).await;
+        let timer = sleep_until(self.scope.deadline);
+        tokio::pin!(timer);
+        while self.undecided > 0 {
+            tokio::select! {
+                biased;
+                Some((writes, pushes, at, reply)) = self.calls.next() => {
+                    if let Some(failure) = other_epoch(&reply) {
+                        if failure.epoch > self.scope.ring.epoch().0 {
+                            let epoch = failure.epoch;
+                            if self.shared.catch_up(&self.scope, at, epoch).await {
+                                self.ended(&writes, at, reply);
+                                self.released = true;
+                                self.hint_pending();
+                                return;
+                            }
+                        } else if pushes < MAX_PUSHES {
+                            self.send(at, writes, pushes + 1);
+                            continue;
+                        }
+                    }
+                    let newer = self.ended(&writes, at, reply);
+                    if !newer.is_empty() {
+                        self.begin(newer).await;
+                    }
+                }
+                () = &mut timer => {
+                    for at in 0..self.writes.len() {
+                        if let Some(write) = self.writes.get(at) && write.outcome.is_none() {
+                            let outcome = write.tally.give_up();
+                            self.decide(at, outcome, true);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Begins a round: stamps these writes and sends them to all that are not known to be gone.
+    async fn begin(&mut self, which: Vec<u32>) {
+        let reachable = self.shared.reachable(&self.scope.sets);
+        let missed = self.scope.sets.all() & !reachable;
+        let enough = self.scope.sets.enough(reachable);
+        if !enough {
+            let refusal = unreachable(self.scope.sets.shortfall(reachable));
+            for at in which {
+                self.give_up(at as usize, &refusal);
+            }
+            return;
+        }
+        // One that goes on under a newer ring keeps its version: replicas that hold it already say so.
+        let keeps = |write: &Write| write.tally.round() == 0 && write.entry.record.version != Version::ZERO;
+        let fresh = which
+            .iter()
+            .filter(|at| self.writes.get(**at as usize).is_some_and(|write| !keeps(write)))
+            .count();
+        let stamps = match fresh {
+            0 => Ok(None),
+            fresh => stamp(&self.shared.clock, self.scope.deadline, fresh).await.map(Some),
+        };
+        let mut stamps = match stamps {
+            Ok(stamps) => stamps.into_iter().flatten(),
+            Err(refusal) => {
+                for at in which {
+                    self.give_up(at as usize, &refusal);
+                }
+                return;
+            }
+        };
+        let mut ready = Vec::with_capacity(which.len());
+        for at in which {
+            let Some(write) = self.writes.get_mut(at as usize) else { continue };
+            if !keeps(write) {
+                // As many were stamped as are taken.
+                let Some(version) = stamps.next() else { continue };
+                write.entry.record.version = version;
+            }
+            write.tally.begin(reachable, missed);
+            ready.push((at, write.tally.round()));
+        }
+        if ready.is_empty() {
+            return;
+        }
+        let ready: Arc<[(u32, u8)]> = ready.into();
+        for at in bits(reachable) {
+            self.send(at, Arc::clone(&ready), 0);
+        }
+    }
+
+    fn send(&mut self, at: usize, writes: Arc<[(u32, u8)]>, pushes: u8) {
+        let chosen = writes.iter().filter_map(|(write, _)| self.writes.get(*write as usize));
+        let entries = chosen.map(|write| peer::Entry::from(write.entry.clone())).collect();
+        let body = request::Body::Write(peer::Write { entries });
+        // Replicas get longer than an impatient client, so that a slow one is not taken for one that failed.
+        let left = self.scope.deadline.saturating_duration_since(Instant::now());
+        let timeout = left.max(self.shared.settings.default_timeout);
+        let asked = if pushes == 0 {
+            self.shared.call(&self.scope, at, timeout, body)
+        } else {
+            self.shared.call_after_push(&self.scope, at, timeout, body)
+        };
+        self.calls.push(Sent { writes, pushes, asked });
+    }
+
+    /// Takes the end of a message; gives the writes that met newer ones and must be stamped again.
+    fn ended(&mut self, sent: &[(u32, u8)], at: usize, reply: Reply) -> Vec<u32> {
+        let who: Mask = 1 << at;
+        let verdicts = match reply {
+            Ok(response::Body::Write(done)) if done.verdicts.len() == sent.len() => Ok(done.verdicts),
+            Ok(_) => Err(strange("is not that to a write")),
+            Err(error) => Err(error),
+        };
+        let mut newer = Vec::new();
+        match verdicts {
+            Ok(verdicts) => {
+                for ((write, round), verdict) in sent.iter().zip(verdicts) {
+                    if self.verdict(*write, *round, who, verdict) {
+                        newer.push(*write);
+                    }
+                }
+            }
+            Err(error) => self.failed(sent, at, error),
+        }
+        for (write, _) in sent {
+            let at = *write as usize;
+            if let Some(write) = self.writes.get(at)
+                && write.outcome.is_none()
+                && let Some(outcome) = write.tally.decide(&self.scope.sets)
+                // One that is stamped again has another chance.
+                && (matches!(outcome, Outcome::Committed { .. }) || !newer.contains(&(at as u32)))
+            {
+                self.decide(at, outcome, false);
+            }
+        }
+        newer.retain(|at| self.writes.get(*at as usize).is_some_and(|write| write.outcome.is_none()));
+        newer
+    }
+
+    /// Takes a replica's word on one write; says whether the write must be stamped again.
+    fn verdict(&mut self, at: u32, round: u8, who: Mask, verdict: peer::Verdict) -> bool {
+        let superseded_by = verdict.superseded_by.map(Version::from);
+        let observed = superseded_by.map(|version| self.shared.clock.observe(version));
+        let Some(write) = self.writes.get_mut(at as usize) else { return false };
+        if round != write.tally.round() {
+            if superseded_by.is_none() {
+                write.tally.reopen();
+            }
+            return false;
+        }
+        match observed {
+            None => {
+                write.tally.acked(who);
+                false
+            }
+            Some(Ok(())) => {
+                write.tally.superseded(who);
+                metrics::counter!("god_quorum_superseded_total").increment(1);
+                write.outcome.is_none() && write.tally.round() < MAX_ROUNDS
+            }
+            // What is there is from a clock so far ahead that this node may not follow.
+            Some(Err(error)) => {
+                write.tally.superseded(who);
+                write.refusal = Some(later(Reason::Clock, error.to_string(), 0));
+                false
+            }
+        }
+    }
+
+    fn failed(&mut self, sent: &[(u32, u8)], at: usize, error: CallError) {
+        let open = error.is_open();
+        let Some(node) = self.scope.sets.node(at) else { return };
+        let mut owed = Vec::new();
+        for (write, round) in sent {
+            let Some(write) = self.writes.get_mut(*write as usize) else { continue };
+            if *round == write.tally.round() {
+                write.tally.failed(1 << at, open);
+                if write.is_owed() {
+                    owed.push(write.entry.clone());
+                }
+            } else if open {
+                write.tally.reopen();
+            }
+        }
+        self.shared.hints.add(node, &owed);
+        self.failures.note(node, error);
+    }
+
+    /// Ends a write that cannot be sent.
+    fn give_up(&mut self, at: usize, refusal: &Rejected) {
+        let Some(write) = self.writes.get_mut(at) else { return };
+        write.refusal = Some(refusal.clone());
+        let outcome = write.tally.give_up();
+        self.decide(at, outcome, false);
+    }
+
+    fn decide(&mut self, at: usize, outcome: Outcome, out_of_time: bool) {
+        let Some(write) = self.writes.get_mut(at) else { return };
+        write.outcome = Some(outcome);
+        self.undecided -= 1;
+        if write.is_owed() {
+            for missed in bits(write.tally.missed()) {
+                if let Some(node) = self.scope.sets.node(missed) {
+                    self.shared.hints.add(node, std::slice::from_ref(&write.entry));
+                }
+            }
+        } else if write.refusal.is_none() {
+            let shortfall = self.scope.sets.shortfall(0);
+            let refusal = if write.tally.round() >= MAX_ROUNDS {
+                later(Reason::Busy, "it met a newer write each time it was stamped", 0)
+            } else {
+                self.failures.refusal(shortfall, out_of_time)
+            };
+            write.refusal = Some(refusal);
+        }
+    }
+
+    fn land(&mut self) -> Written {
+        let mut written = Written::default();
+        for write in &mut self.writes {
+            let version = Some(write.entry.record.version.into());
+            let outcome = match write.outcome {
+                Some(Outcome::Committed { acks }) => {
+                    write_reply::Outcome::Committed(Committed { version, acks })
+                }
+                Some(Outcome::Unknown { acks }) => {
+                    let (_, needed) = self.scope.sets.shortfall(0);
+                    let because = match &write.refusal {
+                        Some(refusal) => format!("; {}", refusal.message),
+                        None => self.failures.because(),
+                    };
+                    // While an arc changes hands each of both sets must.
+                    let count = match acks < needed {
+                        true => format!("{acks} of {needed} replicas needed acknowledged"),
+                        false => {
+                            format!("{acks} replicas acknowledged, and not enough of the old or new ones")
+                        }
+                    };
+                    let message = format!("{count}; it may surface later{because}");
+                    write_reply::Outcome::Unknown(Unknown { version, acks, message })
+                }
+                Some(Outcome::Rejected) => {
+                    write_reply::Outcome::Rejected(write.refusal.take().unwrap_or_default())
+                }
+                None => {
+                    let open = write.tally.is_open();
+                    written.again.push(Item { slot: write.slot, entry: write.entry.clone(), open });
+                    continue;
+                }
+            };
+            written.answers.push((write.slot, outcome));
+        }
+        written
+    }
+
+    /// Waits for the messages that are still under way.
+    async fn finish(mut self) {
+        let late = tokio::time::sleep(LATE);
+        tokio::pin!(late);
+        loop {
+            tokio::select! {
+                biased;
+                call = self.calls.next() => match call {
+                    Some((writes, _, at, reply)) => drop(self.ended(&writes, at, reply)),
+                    None => return,
+                },
+                () = &mut late, if !late.is_elapsed() => {
+                    // The others can tell whether it has them, by other ways.
+                    for write in self.writes.iter().filter(|write| write.is_owed() && write.tally.pending() != 0) {
+                        self.shared.hints.late(&write.entry.position);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Kibibytes that wait with this flight.
+    fn weight(&self) -> u32 {
+        let bytes = |write: &Write| write.entry.position.as_bytes().len() + write.entry.record.value.len();
+        let bytes: usize = self.writes.iter().map(bytes).sum();
+        (bytes >> 10) as u32 + 1
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        if self.calls.is_empty() || self.released {
+            return;
+        }
+        // Whoever asked is gone: what is undecided may surface.
+        for write in &mut self.writes {
+            if write.outcome.is_none() {
+                write.outcome = Some(Outcome::Unknown { acks: 0 });
+            }
+        }
+        let rest = Flight {
+            shared: Arc::clone(&self.shared),
+            scope: self.scope.clone(),
+            writes: std::mem::take(&mut self.writes),
+            undecided: 0,
+            calls: std::mem::take(&mut self.calls),
+            failures: Failures::default(),
+            // A task that ends early ends with its runtime: there is nowhere left to wait.
+            released: true,
+        };
+        let room = Arc::clone(&self.shared.background).try_acquire_many_owned(rest.weight());
+        if let (Ok(room), Ok(runtime)) = (room, tokio::runtime::Handle::try_current()) {
+            runtime.spawn(async move {
+                rest.finish().await;
+                drop(room);
+            });
+        } else {
+            metrics::counter!("god_quorum_background_refused_total").increment(1);
+            rest.hint_pending();
+        }
+    }
+}
+
+impl Flight {
+    /// Hints the replicas that did not answer yet.
+    fn hint_pending(&self) {
+        for write in self.writes.iter().filter(|write| write.is_owed()) {
+            for at in bits(write.tally.pending()) {
+                if let Some(node) = self.scope.sets.node(at) {
+                    self.shared.hints.add(node, std::slice::from_ref(&write.entry));
+                }
+            }
+        }
+    }
+}
+
+/// Versions for so many writes. Not a method: a flight waits for futures that no two threads may look at.
+async fn stamp(
+    clock: &Arc<Clock>,
+    deadline: Instant,
+    count: usize,
+) -> Result<impl Iterator<Item = Version> + use<>, Rejected> {
+    match timeout_at(deadline, clock.stamp(count)).await {
+        Ok(stamps) => stamps.map_err(|error| later(Reason::Clock, error.to_string(), 0)),
+        Err(_) => Err(later(Reason::Deadline, "no version could be stamped in time", 0)),
+    }
+}

@@ -1,0 +1,426 @@
+//! Takes the steps of operations.
+//!
+//! One node does so at a time: the first voter that seems to be up. Where two believe to be it, they contend for the
+//! epoch and one of them finds the step taken. Nothing is lost with a driver: what has been done is in the ring.
+
+use super::{Upkeep, sizes::gather_sizes};
+use crate::{
+    consensus::RegisterError,
+    membership::PeerState,
+    peer::CallError,
+    ring::{
+        ChangeError, Evidence, Wish, begin, cancel, current, lost, lost_by, plan, refuse, replace_voter,
+        retires, start, step,
+    },
+};
+use futures::future::join_all;
+use god_proto::{
+    ids::{ArcId, NodeId},
+    peer::{ArcProgress, ArcSizes, Moving, MovingDone, request, response},
+    ring::{Ring, RingArc},
+    v1::{self, ListOperationsReply, OperationPhase, OperationStatus},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::time::{Instant, sleep};
+
+/// How often the next step is looked for.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long a node may take to say how far it is.
+const TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a node that leaves may be silent before the others end its leave without it.
+const GONE_AFTER: Duration = Duration::from_secs(10);
+
+/// What came of asking for an operation.
+#[derive(Debug, thiserror::Error)]
+pub enum Driven {
+    /// It is refused for what it asks.
+    #[error("{0}")]
+    Refused(String),
+    /// The ring did not change.
+    #[error(transparent)]
+    Ring(#[from] RegisterError),
+}
+
+/// The node that leaves and is silent, and since when.
+type Silent = Option<(NodeId, Instant)>;
+
+/// What is known of a node that leaves, once all its arcs are elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leaver {
+    /// It holds something that the others should have, or does not say.
+    Holds,
+    /// It says that it holds nothing.
+    Clean,
+    /// Nobody waits for it.
+    Gone,
+}
+
+impl Upkeep {
+    /// Drives, while it is this node's turn.
+    pub(super) async fn drive(&self) {
+        let mut silent: Silent = None;
+        let mut gone: BTreeMap<NodeId, Instant> = BTreeMap::new();
+        loop {
+            sleep(LOOK).await;
+            let Some(ring) = self.ring.get() else { continue };
+            self.mind_voters(&ring, &mut gone).await;
+            if ring.operations().is_empty() || self.driver(&ring) != Some(self.me) {
+                silent = None;
+                continue;
+            }
+            if let Err(error) = self.advance(&ring, &mut silent).await {
+                tracing::debug!(%error, "a step of an operation is tried again");
+                sleep(LOOK).await;
+            }
+        }
+    }
+
+    /// Has another node decide in place of a voter that has been away for long. Otherwise one more that goes could
+    /// leave too few to decide anything, and with them the way to make up for either.
+    async fn mind_voters(&self, ring: &Arc<Ring>, gone: &mut BTreeMap<NodeId, Instant>) {
+        let now = Instant::now();
+        let away: BTreeSet<NodeId> = ring.voters().filter(|voter| self.is_down(*voter)).collect();
+        gone.retain(|voter, _| away.contains(voter));
+        for voter in away {
+            gone.entry(voter).or_insert(now);
+        }
+        let long = gone.iter().find(|(_, since)| now.duration_since(**since) >= self.settings.vote_after);
+        let Some(voter) = long.map(|(voter, _)| *voter) else { return };
+        if self.driver(ring) != Some(self.me) {
+            return;
+        }
+        let up = |node: NodeId| node == self.me || self.liveness.state(node) == PeerState::Up;
+        // Tried again after as long, whatever comes of it.
+        gone.insert(voter, now);
+        match self.register.change(self.change_timeout, |ring| replace_voter(ring, voter, up)).await {
+            Ok(_) => {
+                tracing::info!(%voter, "a voter is away: another node decides in its place, if there is one")
+            }
+            Err(error) => tracing::debug!(%voter, %error, "a voter that is away could not be replaced"),
+        }
+    }
+
+    /// Whose turn it is to drive, as this node sees it.
+    pub(super) fn driver(&self, ring: &Ring) -> Option<NodeId> {
+        let mut voters: Vec<NodeId> = ring.voters().collect();
+        voters.sort_unstable();
+        // One whose disk is full answers, and decides nothing: another one takes over.
+        let ready = |node: &NodeId| *node == self.me || self.liveness.peer(*node).ready;
+        let there = || voters.iter().copied().filter(|node| !self.is_down(*node));
+        there().find(ready).or_else(|| there().next())
+    }
+
+    async fn advance(&self, ring: &Arc<Ring>, silent: &mut Silent) -> Result<(), RegisterError> {
+        let Some(operation) = current(ring) else { return Ok(()) };
+        let wish = operation.wish.clone().unwrap_or_default();
+        if operation.phase() == OperationPhase::Waiting {
+            return self.plan_and_start(ring, &operation.id, &wish).await;
+        }
+        let ready = if ring.is_moving() { self.ready_arcs(ring).await } else { BTreeSet::new() };
+        let leaver = match operation.phase() {
+            OperationPhase::Cleaning => match retires(&wish).filter(|node| !lost(ring).contains(node)) {
+                Some(node) => self.has_handed_over(node, ring, silent).await,
+                None => Leaver::Gone,
+            },
+            _ => Leaver::Holds,
+        };
+        let (clean, seen_clean) = (leaver != Leaver::Holds, leaver == Leaver::Clean);
+        let unclean = self.unclean(ring, operation).await;
+        let epoch = ring.epoch();
+        let budget = self.settings.moving_arcs;
+        self.register
+            .change(self.change_timeout, |ring| {
+                // Seen under this epoch; under another one it is looked at again.
+                if ring.epoch() != epoch {
+                    return Ok(None);
+                }
+                step(ring, Evidence { ready: &ready, clean, seen_clean, budget, unclean: &unclean })
+            })
+            .await?;
+        Ok(())
+    }
+
+    async fn plan_and_start(&self, ring: &Arc<Ring>, id: &str, wish: &v1::Wish) -> Result<(), RegisterError> {
+        let sizes = gather_sizes(self, ring).await;
+        let planned = match Wish::of(wish) {
+            // Who waits must not be refused because of its own operation.
+            Some(wish) => plan(&to_plan(ring), &wish, &sizes).map_err(|refused| refused.to_string()),
+            None => Err("this version does not know such an operation".to_owned()),
+        };
+        let epoch = ring.epoch();
+        self.register
+            .change(self.change_timeout, |ring| {
+                if ring.epoch() != epoch {
+                    return Ok(None);
+                }
+                match &planned {
+                    Ok(plan) => start(ring, id, plan),
+                    Err(why) => refuse(ring, id, why),
+                }
+            })
+            .await?;
+        Ok(())
+    }
+
+    /// Arcs whose new replicas all say that they are ready.
+    async fn ready_arcs(&self, ring: &Ring) -> BTreeSet<ArcId> {
+        let progress = self.progress(ring).await;
+        let ready = |arc: &&RingArc| {
+            let mut new = arc.copiers().peekable();
+            arc.next.is_some()
+                && (new.peek().is_none()
+                    || new.all(|node| {
+                        progress.get(&node).is_some_and(|said| {
+                            said.arcs
+                                .iter()
+                                .any(|it| it.arc == arc.id.0 && it.since == arc.since.0 && it.ready)
+                        })
+                    }))
+        };
+        ring.arcs().iter().filter(ready).map(|arc| arc.id).collect()
+    }
+
+    /// Of the nodes that arcs are yet to begin to move to: those that hold what they should not, or do not answer.
+    async fn unclean(&self, ring: &Ring, operation: &v1::Operation) -> BTreeSet<NodeId> {
+        let back = operation.phase() == OperationPhase::Cancelling;
+        let mut nodes = BTreeSet::new();
+        for step in &operation.moves {
+            let target = if back { &step.from } else { &step.to };
+            if let Some(arc) = ring.arc(ArcId(step.arc)).filter(|arc| arc.next.is_none()) {
+                nodes.extend(
+                    target.iter().map(|node| NodeId(*node)).filter(|node| !arc.replicas.contains(node)),
+                );
+            }
+        }
+        let asked = nodes.into_iter().map(|node| async move {
+            let ask = request::Body::Sizes(ArcSizes { middles: false });
+            let said = self.ask_node(node, ring.epoch().0, TIMEOUT, ask).await;
+            let clean = matches!(&said, Ok(response::Body::Sizes(said))
+                if said.misplaced_entries == 0 && said.epoch == ring.epoch().0);
+            (!clean).then_some(node)
+        });
+        join_all(asked).await.into_iter().flatten().collect()
+    }
+
+    /// What those who receive arcs say of them.
+    async fn progress(&self, ring: &Ring) -> BTreeMap<NodeId, MovingDone> {
+        let receivers: BTreeSet<NodeId> = ring.arcs().iter().flat_map(RingArc::copiers).collect();
+        let asked = receivers.into_iter().map(|node| async move {
+            match self.ask_node(node, 0, TIMEOUT, request::Body::Moving(Moving {})).await {
+                Ok(response::Body::Moving(said)) => Some((node, said)),
+                _ => None,
+            }
+        });
+        join_all(asked).await.into_iter().flatten().collect()
+    }
+
+    /// Whether a node that leaves has nothing left that the others should have. One that has been silent for long is
+    /// gone: what was acknowledged at a quorum is on the new replicas.
+    async fn has_handed_over(&self, node: NodeId, ring: &Ring, silent: &mut Silent) -> Leaver {
+        let ask = request::Body::Sizes(ArcSizes { middles: false });
+        match self.ask_node(node, ring.epoch().0, TIMEOUT, ask).await {
+            Ok(response::Body::Sizes(said)) => {
+                *silent = None;
+                match said.misplaced_entries == 0 && said.arcs.is_empty() {
+                    true => Leaver::Clean,
+                    false => Leaver::Holds,
+                }
+            }
+            _ if self.is_down(node) => {
+                // Since when this one is, not one that left before it.
+                let since = match silent.filter(|(of, _)| *of == node) {
+                    Some((_, since)) => since,
+                    None => silent.insert((node, Instant::now())).1,
+                };
+                if since.elapsed() >= GONE_AFTER { Leaver::Gone } else { Leaver::Holds }
+            }
+            _ => {
+                *silent = None;
+                Leaver::Holds
+            }
+        }
+    }
+
+    /// What an operation would do.
+    pub async fn plan_operation(
+        &self,
+        wish: &v1::Wish,
+    ) -> Result<(Arc<Ring>, crate::ring::Plan, crate::ring::Sizes), Driven> {
+        let ring = self.ring.get().ok_or(RegisterError::NoRing)?;
+        let asked = Wish::of(wish).ok_or_else(|| Driven::Refused("there is no wish".to_owned()))?;
+        let sizes = gather_sizes(self, &ring).await;
+        let plan =
+            plan(&to_plan(&ring), &asked, &sizes).map_err(|refused| Driven::Refused(refused.to_string()))?;
+        Ok((ring, plan, sizes))
+    }
+
+    /// Begins an operation, if it can be planned now.
+    pub async fn begin_operation(&self, id: &str, wish: &v1::Wish) -> Result<(), Driven> {
+        let ring = self.ring.get().ok_or(RegisterError::NoRing)?;
+        let known = ring.operations().iter().any(|operation| operation.id == id)
+            || ring.document().ended.iter().any(|ended| ended.id == id);
+        if !known {
+            // Refused at once rather than when its turn comes, where that is known already.
+            let begun = begin(&ring, id, wish).map_err(RegisterError::from)?;
+            let begun = begun.unwrap_or_else(|| Ring::clone(&ring));
+            let asked = Wish::of(wish).ok_or_else(|| Driven::Refused("there is no wish".to_owned()))?;
+            if let Some(node) = lost_by(wish).filter(|node| ring.node(*node).is_some())
+                && self.answers(node).await
+            {
+                return Err(Driven::Refused(format!(
+                    "node {node} answers, so its data are not lost; leave --lost away, or stop that node first"
+                )));
+            }
+            let sizes = gather_sizes(self, &ring).await;
+            plan(&to_plan(&begun), &asked, &sizes).map_err(|refused| Driven::Refused(refused.to_string()))?;
+        }
+        self.register.change(self.change_timeout, |ring| begin(ring, id, wish)).await?;
+        Ok(())
+    }
+
+    /// Whether a node is there, whatever it says.
+    async fn answers(&self, node: NodeId) -> bool {
+        let asked = self.ask_node(node, 0, TIMEOUT, request::Body::Moving(Moving {}));
+        node == self.me || matches!(asked.await, Ok(_) | Err(CallError::Refused(_)))
+    }
+
+    /// Undoes an operation.
+    pub async fn cancel_operation(&self, id: &str) -> Result<(), Driven> {
+        self.register.change(self.change_timeout, |ring| cancel(ring, id)).await?;
+        Ok(())
+    }
+
+    /// The operations, and how far they are.
+    pub async fn list_operations(&self) -> Result<ListOperationsReply, Driven> {
+        let ring = self.ring.get().ok_or(RegisterError::NoRing)?;
+        let progress = self.progress(&ring).await;
+        let driver = self.driver(&ring).map_or(0, |node| node.0);
+        let operations = ring
+            .operations()
+            .iter()
+            .map(|operation| self.status_of(&ring, operation, driver, &progress))
+            .collect();
+        Ok(ListOperationsReply {
+            operations,
+            ended: ring.document().ended.clone(),
+            epoch: ring.epoch().0,
+            failed: None,
+        })
+    }
+
+    fn status_of(
+        &self,
+        ring: &Ring,
+        operation: &v1::Operation,
+        driver: u32,
+        progress: &BTreeMap<NodeId, MovingDone>,
+    ) -> OperationStatus {
+        let back = operation.phase() == OperationPhase::Cancelling;
+        let moves: BTreeMap<u64, &Vec<u32>> =
+            operation.moves.iter().map(|step| (step.arc, if back { &step.from } else { &step.to })).collect();
+        let mine = || ring.arcs().iter().filter(|arc| moves.contains_key(&arc.id.0));
+        let done = mine().filter(|arc| {
+            arc.next.is_none()
+                && moves
+                    .get(&arc.id.0)
+                    .is_some_and(|to| arc.replicas.iter().map(|node| node.0).eq(to.iter().copied()))
+        });
+        let moving: Vec<&RingArc> = mine().filter(|arc| arc.next.is_some()).collect();
+        let said: Vec<(NodeId, &ArcProgress)> = moving
+            .iter()
+            .flat_map(|arc| arc.copiers().map(move |node| (*arc, node)))
+            .filter_map(|(arc, node)| {
+                let said = progress.get(&node)?.arcs.iter();
+                Some((node, said.clone().find(|it| it.arc == arc.id.0 && it.since == arc.since.0)?))
+            })
+            .collect();
+        let sum = |what: fn(&ArcProgress) -> u64| said.iter().map(|(_, it)| what(it)).sum::<u64>();
+        let (bytes_done, bytes_total) = (sum(|it| it.bytes_done), sum(|it| it.bytes_total));
+        let bytes_per_second = progress.values().map(|said| said.bytes_per_second).sum();
+        let arcs_done = done.count() as u32;
+        let arcs_total = mine().count() as u32;
+        // What has not begun is taken to be as large as what is moving.
+        let left = bytes_total.saturating_sub(bytes_done)
+            + u64::from(arcs_total.saturating_sub(arcs_done + moving.len() as u32)) * bytes_total
+                / (moving.len().max(1) as u64);
+        let phase = operation.phase();
+        let blocked = match phase {
+            OperationPhase::Waiting if current(ring).is_some_and(|first| first.id != operation.id) => {
+                "it waits for the operations before it".to_owned()
+            }
+            OperationPhase::Cleaning => operation
+                .wish
+                .as_ref()
+                .and_then(retires)
+                .filter(|node| self.is_down(*node))
+                .map_or_else(String::new, |node| {
+                    format!(
+                        "node {node} does not answer; it is retired without handing over when it stays silent"
+                    )
+                }),
+            _ => blocked(&moving, &said, progress),
+        };
+        OperationStatus {
+            operation: Some(operation.clone()),
+            driver,
+            arcs_done,
+            arcs_total,
+            arcs_moving: moving.len() as u32,
+            entries_done: sum(|it| it.entries_done),
+            entries_total: sum(|it| it.entries_total),
+            bytes_done,
+            bytes_total,
+            bytes_per_second,
+            eta_ms: (left * 1_000).checked_div(bytes_per_second).unwrap_or(0),
+            blocked,
+        }
+    }
+}
+
+/// Why arcs do not go on.
+fn blocked(
+    moving: &[&RingArc],
+    said: &[(NodeId, &ArcProgress)],
+    progress: &BTreeMap<NodeId, MovingDone>,
+) -> String {
+    let silent: BTreeSet<NodeId> =
+        moving.iter().flat_map(|arc| arc.copiers()).filter(|node| !progress.contains_key(node)).collect();
+    if let Some(node) = silent.first() {
+        return format!("node {node}, which is to hold the arcs, does not answer");
+    }
+    let reason = said.iter().find(|(_, it)| !it.blocked.is_empty());
+    reason.map_or_else(String::new, |(node, it)| format!("node {node}: {}", it.blocked))
+}
+
+/// What of a ring is planned: what holds data, as if nobody had asked for anything. (EMPTY-MOVES-FREE: the rest is
+/// dealt out anew.)
+pub(super) fn to_plan(ring: &Ring) -> Ring {
+    let mut document = ring.document().clone();
+    document.operations.clear();
+    document.keyspaces.retain(|keyspace| keyspace.live);
+    let live: BTreeSet<u64> = ring
+        .arcs()
+        .iter()
+        .filter(|arc| ring.keyspace_by_id(arc.keyspace).is_some_and(|keyspace| keyspace.live))
+        .map(|arc| arc.id.0)
+        .collect();
+    document.arcs.retain(|arc| live.contains(&arc.id));
+    // A document with fewer keyspaces and operations breaks no rule that it kept with them.
+    Ring::new(document).unwrap_or_else(|_| ring.clone())
+}
+
+/// The error of an operation's change, for clients.
+impl Driven {
+    /// Whether the wish itself is at fault.
+    pub fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Driven::Refused(_)
+                | Driven::Ring(RegisterError::Refused(ChangeError::Invalid(_) | ChangeError::Exists(_)))
+        )
+    }
+}

@@ -1,0 +1,328 @@
+//! This node becomes a replica of arcs: it copies what the old replicas have, and says when it has enough.
+//!
+//! Enough (invariant BARRIER): all that one more of the old replicas had than a write may have missed, each asked
+//! after every write that it admitted under an older ring was applied. An acknowledged write of before the transition
+//! is on one of them at least; one of since then needs a quorum of the new set itself.
+//!
+//! First of all it takes over the promise of one of them: what that refuses is refused here as well, and before that no
+//! write is taken at all (invariant PROMISE-INHERITED). All of them have promised alike whatever a floor was decided
+//! on.
+
+use super::{
+    Upkeep,
+    pull::{PullError, Pulled, Wanted},
+};
+use crate::{
+    membership::PeerState,
+    replica::Floor,
+    ring::{lost, sources_needed},
+};
+use futures::{StreamExt, stream::FuturesUnordered};
+use god_proto::{
+    ids::{ArcId, NodeId},
+    peer::{self, ArcProgress, MovingDone, Summarize, Summary, request, response},
+    position::PositionRange,
+    ring::{Ring, RingArc},
+    version::Version,
+};
+use parking_lot::Mutex;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+use tokio::{sync::Semaphore, time::sleep};
+
+/// How often the ring is looked at for arcs to receive.
+const LOOK: Duration = Duration::from_millis(50);
+/// How long a session waits after it could not go on.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Rounds after which a copy that never stays equal is taken as it is: each one alone is enough.
+const MAX_ROUNDS: u32 = 8;
+
+/// The session of an arc's transition.
+type Session = (ArcId, u64);
+
+/// How far this node's sessions are.
+#[derive(Default)]
+pub(super) struct Receiving {
+    sessions: Mutex<BTreeMap<Session, Arc<Progress>>>,
+    bytes_per_second: AtomicU64,
+}
+
+/// How far one session is.
+#[derive(Default)]
+pub(super) struct Progress {
+    entries_done: AtomicU64,
+    entries_total: AtomicU64,
+    bytes_done: AtomicU64,
+    bytes_total: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    ready: bool,
+    blocked: String,
+}
+
+impl Receiving {
+    pub(super) fn report(&self) -> MovingDone {
+        let sessions = self.sessions.lock();
+        let arcs = sessions.iter().map(|((arc, since), progress)| {
+            let state = progress.state.lock();
+            ArcProgress {
+                arc: arc.0,
+                since: *since,
+                ready: state.ready,
+                entries_done: progress.entries_done.load(Relaxed),
+                entries_total: progress.entries_total.load(Relaxed),
+                bytes_done: progress.bytes_done.load(Relaxed),
+                bytes_total: progress.bytes_total.load(Relaxed),
+                blocked: state.blocked.clone(),
+            }
+        });
+        MovingDone { arcs: arcs.collect(), bytes_per_second: self.bytes_per_second.load(Relaxed) }
+    }
+}
+
+impl Upkeep {
+    /// Starts a session for each arc that this node is about to hold, and forgets those that are over.
+    pub(super) async fn receive(&self) {
+        let copying = Semaphore::new(self.settings.receiving_arcs);
+        let mut running = FuturesUnordered::new();
+        let mut active: BTreeSet<Session> = BTreeSet::new();
+        loop {
+            self.receiving.bytes_per_second.store(self.pace.rate(), Relaxed);
+            let wanted = self.ring.get().map(|ring| sessions(&ring, self.me)).unwrap_or_default();
+            self.receiving.sessions.lock().retain(|session, _| wanted.contains(session));
+            for session in wanted {
+                if self.is_ready(session) || !active.insert(session) {
+                    continue;
+                }
+                let progress = Arc::clone(self.receiving.sessions.lock().entry(session).or_default());
+                let copying = &copying;
+                running.push(async move {
+                    self.session(session, &progress, copying).await;
+                    session
+                });
+            }
+            tokio::select! {
+                biased;
+                Some(session) = running.next(), if !running.is_empty() => {
+                    active.remove(&session);
+                }
+                () = sleep(LOOK) => {}
+            }
+        }
+    }
+
+    fn is_ready(&self, session: Session) -> bool {
+        self.receiving.sessions.lock().get(&session).is_some_and(|progress| progress.state.lock().ready)
+    }
+
+    /// The arc of a session, while it lasts.
+    fn in_session(&self, (arc, since): Session) -> Option<(Arc<Ring>, RingArc)> {
+        let ring = self.ring.get()?;
+        let found = ring.arc(arc).filter(|arc| arc.next.is_some() && arc.since.0 == since)?.clone();
+        Some((ring, found))
+    }
+
+    /// Copies one arc, until it is ready or the session is over.
+    async fn session(&self, session: Session, progress: &Progress, copying: &Semaphore) {
+        // What is being removed here, because it was somebody else's, is gone before anything is compared.
+        self.replica.settle().await;
+        if self.in_session(session).is_some_and(|(_, arc)| !arc.replicas.contains(&self.me)) {
+            self.inherit(session, progress).await;
+        }
+        let Ok(_turn) = copying.acquire().await else { return };
+        let began_ms = self.seams.wall.now_ms();
+        let mut rounds = 0;
+        while let Some((ring, arc)) = self.in_session(session) {
+            let own = usize::from(arc.replicas.contains(&self.me));
+            let needed = sources_needed(&ring, arc.keyspace, &arc.replicas).saturating_sub(own);
+            match self.round(session, &arc, needed, progress).await {
+                Ok(pulled) => {
+                    rounds += 1;
+                    // A round in which nothing old was missing is the proof that the one before it was complete.
+                    let settled = pulled.entries == 0 || pulled.oldest.ms() + 1_000 > began_ms;
+                    if (rounds > 1 && settled) || rounds > MAX_ROUNDS {
+                        // What the old replicas have on their disks must not be in this one's memory only.
+                        if let Err(error) = self.store.sync().await {
+                            progress.state.lock().blocked = error.to_string();
+                            sleep(PAUSE).await;
+                            continue;
+                        }
+                        let mut state = progress.state.lock();
+                        *state = State { ready: true, blocked: String::new() };
+                        return;
+                    }
+                }
+                Err(PullError::Over) => return,
+                Err(error) => {
+                    progress.state.lock().blocked = error.to_string();
+                    sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Takes over the promise of one of the old replicas, whichever gives it first, or waits until the session is over.
+    async fn inherit(&self, session: Session, progress: &Progress) {
+        while let Some((ring, arc)) = self.in_session(session) {
+            let mut olds = self.by_liveness(&arc);
+            let gone = lost(&ring);
+            olds.retain(|node| !gone.contains(node));
+            // Where the data of all are gone, so are their promises.
+            let mut inherited = olds.is_empty();
+            for from in olds {
+                match self.inherit_from(session, from, &arc).await {
+                    Ok(()) => inherited = true,
+                    Err(error) => progress.state.lock().blocked = error.to_string(),
+                }
+                if inherited {
+                    break;
+                }
+            }
+            if inherited {
+                let under_way = self.ring.get().map(|ring| sessions(&ring, self.me));
+                self.replica.inherit(session.0, session.1, &under_way.unwrap_or_default());
+                return;
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    async fn inherit_from(&self, session: Session, from: NodeId, arc: &RingArc) -> Result<(), PullError> {
+        let still = || self.in_session(session).is_some();
+        let answer = self.ask(from, &still, asks_floor(&arc.range)).await?;
+        let promised = floor(from, answer)?.promised;
+        let raised =
+            self.replica.floors().raise(&arc.range, Floor { promised, repaired: Version::ZERO }).await;
+        raised.map_err(|error| PullError::Own(error.to_string()))
+    }
+
+    /// The old replicas of an arc, those first that seem to be up.
+    fn by_liveness(&self, arc: &RingArc) -> Vec<NodeId> {
+        let mut olds: Vec<NodeId> = arc.replicas.iter().copied().filter(|node| *node != self.me).collect();
+        olds.sort_by_key(|node| (self.liveness.state(*node) != PeerState::Up, *node));
+        olds
+    }
+
+    /// One pass over all old replicas that can be reached.
+    async fn round(
+        &self,
+        session: Session,
+        arc: &RingArc,
+        needed: usize,
+        progress: &Progress,
+    ) -> Result<Pulled, PullError> {
+        let still = || self.in_session(session).is_some();
+        let sources = self.by_liveness(arc);
+        let (mut all, mut complete, mut problem) = (Pulled::default(), 0, None);
+        for from in sources {
+            if self.is_down(from) && complete >= needed {
+                continue;
+            }
+            match self.copy(from, arc, &still, progress, complete == 0).await {
+                Ok(pulled) => {
+                    complete += 1;
+                    progress.state.lock().blocked.clear();
+                    if pulled.entries > 0 {
+                        all.oldest =
+                            if all.entries == 0 { pulled.oldest } else { all.oldest.min(pulled.oldest) };
+                    }
+                    all.entries += pulled.entries;
+                    all.bytes += pulled.bytes;
+                }
+                Err(PullError::Over) => return Err(PullError::Over),
+                Err(error) => problem = Some(error.to_string()),
+            }
+        }
+        if complete >= needed {
+            return Ok(all);
+        }
+        let because = problem.unwrap_or_else(|| "they do not answer".to_owned());
+        Err(PullError::Own(format!(
+            "{complete} of {needed} old replicas needed could be copied from: {because}"
+        )))
+    }
+
+    async fn copy(
+        &self,
+        from: NodeId,
+        arc: &RingArc,
+        still: &(dyn Fn() -> bool + Send + Sync),
+        progress: &Progress,
+        counts: bool,
+    ) -> Result<Pulled, PullError> {
+        self.fence(from, still).await?;
+        let ask = |body| async move { self.ask(from, still, body).await };
+        let floor = floor(from, ask(asks_floor(&arc.range)).await?)?;
+        if counts {
+            let total = sum(from, ask(asks_sum(&arc.range)).await?)?;
+            progress.entries_total.store(total.entries, Relaxed);
+            progress.bytes_total.store(total.bytes, Relaxed);
+            progress.entries_done.store(0, Relaxed);
+            progress.bytes_done.store(0, Relaxed);
+        }
+        let done = |entries: u64, bytes: u64| {
+            if counts {
+                progress.entries_done.fetch_add(entries, Relaxed);
+                progress.bytes_done.fetch_add(bytes, Relaxed);
+            }
+        };
+        let stays = arc.replicas.contains(&self.me);
+        let wanted = Wanted {
+            range: arc.range.clone(),
+            from,
+            as_stored: false,
+            // A new one takes what comes whatever its age, and what was purged there goes here as well: never zero. One
+            // that stays may have what the other one lacks.
+            exact_to: if stays { Version::ZERO } else { floor.repaired.max(Version::new(0, 0, NodeId(1))) },
+            still,
+            done: &done,
+        };
+        let pulled = self.pull(&wanted).await?;
+        if !stays {
+            let raised = self.replica.floors().raise(&arc.range, floor).await;
+            raised.map_err(|error| PullError::Own(error.to_string()))?;
+        }
+        Ok(pulled)
+    }
+}
+
+fn asks_floor(range: &PositionRange) -> request::Body {
+    request::Body::Floor(peer::Floor { range: Some(super::pull::wire(range)), ..Default::default() })
+}
+
+/// The lowest floor of a range on another node.
+fn floor(node: NodeId, answer: response::Body) -> Result<Floor, PullError> {
+    match answer {
+        response::Body::Floor(done) => Ok(Floor {
+            promised: done.promised.map_or(Version::ZERO, Version::from),
+            repaired: done.repaired.map_or(Version::ZERO, Version::from),
+        }),
+        _ => Err(PullError::Source(node, "its answer is not that to a floor".to_owned())),
+    }
+}
+
+fn asks_sum(range: &PositionRange) -> request::Body {
+    request::Body::Summarize(Summarize { ranges: vec![super::pull::wire(range)], as_stored: false })
+}
+
+fn sum(node: NodeId, answer: response::Body) -> Result<Summary, PullError> {
+    match answer {
+        response::Body::Summarize(done) => Ok(done.summaries.into_iter().next().unwrap_or_default()),
+        _ => Err(PullError::Source(node, "its answer is not that to a comparison".to_owned())),
+    }
+}
+
+/// The arcs of which a node must copy before their next set takes over.
+fn sessions(ring: &Ring, me: NodeId) -> BTreeSet<Session> {
+    let arrives = |arc: &&RingArc| arc.copiers().any(|node| node == me);
+    ring.arcs().iter().filter(arrives).map(|arc| (arc.id, arc.since.0)).collect()
+}

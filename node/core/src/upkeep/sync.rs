@@ -1,0 +1,540 @@
+//! Compares the replicas of arcs, and makes them equal.
+//!
+//! The first replica of an arc that seems to be up compares: digests first, and only where those differ the ranges
+//! below, down to lists. It takes what is newer elsewhere, then has the others take what is newer here; after both
+//! rounds each replica has all that any of them had when they began.
+//!
+//! Arcs are compared in turn, those first of which something is suspect: a replica that was away, hints that were
+//! dropped, a hint that does not get through.
+//!
+//! Floors (invariant PURGE-FLOOR). Every replica first promises to take nothing at or below T; then they are made
+//! equal, as above; then all are told that they are equal at or below T. Only then may a tombstone at or below T go:
+//! what it deleted is on no replica, and is refused from everywhere else. It goes when the reads have ended that were
+//! under way when its replica heard of the floor (invariant READS-BEFORE-PURGE): one of them may have been told of what
+//! it deleted, by a replica that was not equal yet.
+
+use super::{
+    Upkeep,
+    pull::{PullError, Wanted, wire},
+};
+use crate::{
+    engine::{Direction, EngineError},
+    peer::{CallError, Target, failure},
+};
+use god_proto::{
+    ids::{ArcId, NodeId},
+    peer::{Cause, Failure, Floor, Pull, Summarize, Summary, Suspect, SuspectDone, request, response},
+    position::{Position, PositionRange},
+    record::Kind,
+    ring::{Ring, RingArc},
+    version::Version,
+};
+use metrics::{counter, gauge};
+use parking_lot::Mutex;
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::time::{Instant, sleep};
+
+/// How often it is looked for what is suspect.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long a comparison, and a pull of another replica, may take.
+const COMPARE_TIMEOUT: Duration = Duration::from_secs(2);
+const PULL_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long arcs that differ are left alone: writes under way make them equal by themselves.
+const SETTLE: Duration = Duration::from_millis(100);
+/// How many arcs are compared in one look.
+const ARCS_AT_ONCE: usize = 16;
+/// After how long an arc that could not be made equal is tried again.
+const LATER: Duration = Duration::from_secs(2);
+/// After how many comparisons an arc that does not become equal may differ in what is to be forgotten.
+const STAYS_UNEQUAL: u32 = 2;
+/// How long a hint may wait before the arc is compared by those who can reach its target.
+const STUCK_AFTER: Duration = Duration::from_millis(200);
+/// How many tombstones are purged at once.
+const PURGE_STEP: usize = 1_024;
+/// How many floors of an arc may wait for reads to end.
+const MAX_SEEN: usize = 8;
+/// A floor rises only if it does by so much, as a part of the age of tombstones.
+const FLOOR_STEP: u32 = 4;
+
+/// Arcs that may differ, and when they were compared.
+#[derive(Default)]
+pub(super) struct Suspects(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    /// First positions of arcs to be compared soon.
+    soon: BTreeSet<bytes::Bytes>,
+    /// Which of them was taken last: they are taken in turn, so that none waits for those that come again and again.
+    taken: bytes::Bytes,
+    /// How often arcs were found to differ in a row, though all replicas had taken what was newer elsewhere.
+    differed: BTreeMap<ArcId, u32>,
+    /// When a replica was last asked about arcs that lost hints here and that this node holds no copy of.
+    asked: Option<Instant>,
+    /// When arcs were last found equal.
+    equal: BTreeMap<ArcId, Instant>,
+    /// Nodes that were away when last looked at.
+    away: BTreeSet<NodeId>,
+    /// Arcs that could not be made equal, and when they are tried again.
+    later: BTreeMap<bytes::Bytes, Instant>,
+    /// Up to where tombstones of arcs go.
+    purges: BTreeMap<ArcId, Purges>,
+}
+
+impl State {
+    /// Whether it is time to ask again about arcs of others.
+    fn asks_now(&mut self) -> bool {
+        let now = Instant::now();
+        let due = self.asked.is_none_or(|at| now.duration_since(at) >= LATER);
+        if due {
+            self.asked = Some(now);
+        }
+        due
+    }
+
+    /// The next arc in turn that is to be compared soon.
+    fn take_next(&mut self) -> Option<bytes::Bytes> {
+        let after = (std::ops::Bound::Excluded(self.taken.clone()), std::ops::Bound::Unbounded);
+        let next = self.soon.range(after).next().or_else(|| self.soon.first())?.clone();
+        self.soon.remove(&next);
+        self.taken.clone_from(&next);
+        Some(next)
+    }
+}
+
+/// Up to where the tombstones of an arc were purged, and will be.
+#[derive(Default)]
+struct Purges {
+    done: Version,
+    /// Repaired floors, rising, and when each was first seen.
+    seen: VecDeque<(Version, Instant)>,
+}
+
+impl Purges {
+    /// Takes note of the floor that holds now; gives the highest that was seen so long ago.
+    fn due(&mut self, floor: Version, longest_read: Duration) -> Option<Version> {
+        let newest = self.seen.back().map_or(self.done, |(floor, _)| *floor);
+        // What does not fit is seen later.
+        if floor > newest && self.seen.len() < MAX_SEEN {
+            self.seen.push_back((floor, Instant::now()));
+        }
+        let mut due = None;
+        while let Some((floor, _)) = self.seen.pop_front_if(|(_, at)| at.elapsed() > longest_read) {
+            due = Some(floor);
+        }
+        due
+    }
+}
+
+/// What came of comparing an arc.
+enum Compared {
+    Equal,
+    Differs,
+    /// Not all replicas answered.
+    Incomplete,
+}
+
+impl Upkeep {
+    /// Somebody says that a range may have unequal replicas: it is compared soon, unless one of them is away. Then it
+    /// is when that one comes back.
+    pub(super) fn suspect(&self, range: &PositionRange) {
+        let Some(ring) = self.ring.get() else { return };
+        let mut state = self.suspects.0.lock();
+        for arc in ring.arcs_in(range) {
+            if arc.replicas.contains(&self.me) && !arc.replicas.iter().any(|node| self.is_down(*node)) {
+                state.soon.insert(arc.range.start.clone().into_bytes());
+            }
+        }
+    }
+
+    pub(super) async fn sync(&self) {
+        if !self.settings.compares {
+            return;
+        }
+        loop {
+            sleep(LOOK).await;
+            let Some(ring) = self.ring.get() else { continue };
+            self.notice(&ring);
+            self.purge_all(&ring).await;
+            self.ask_about_losses(&ring).await;
+            for _ in 0..ARCS_AT_ONCE {
+                let Some(arc) = self.next_arc(&ring) else { break };
+                let start = arc.range.start.clone().into_bytes();
+                let lost = self.hints.losses();
+                let leveled = self.level(&ring, &arc).await;
+                let mut state = self.suspects.0.lock();
+                state.equal.insert(arc.id, Instant::now());
+                match leveled {
+                    Ok(true) => {
+                        state.later.remove(&start);
+                        drop(state);
+                        self.hints.forgive(&arc.range, lost);
+                    }
+                    Ok(false) => {
+                        state.later.insert(start, Instant::now() + LATER);
+                    }
+                    Err(error) => {
+                        tracing::debug!(%arc, %error, "an arc could not be made equal; it is tried again");
+                        state.later.insert(start, Instant::now() + LATER);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Hints that were dropped for arcs that others hold: asks a replica to compare those, an arc at a time.
+    async fn ask_about_losses(&self, ring: &Arc<Ring>) {
+        let losses = self.hints.losses();
+        let foreign = self.hints.suspects().into_iter().find_map(|start| {
+            match ring.arc_at(&Position::from_bytes(start.clone())) {
+                // One whose replicas are not all there keeps no other one waiting.
+                Some(arc) => {
+                    let at_rest = arc.next.is_none() && !arc.replicas.iter().any(|node| self.is_down(*node));
+                    (at_rest && !arc.replicas.contains(&self.me)).then(|| Ok(arc.clone()))
+                }
+                // Its keyspace is gone, and with it what was lost.
+                None => Some(Err(start)),
+            }
+        });
+        let arc = match foreign {
+            None => return,
+            Some(Err(start)) => {
+                let start = Position::from_bytes(start);
+                let end = start.next();
+                return self.hints.forgive(&PositionRange { start, end }, losses);
+            }
+            Some(Ok(arc)) => arc,
+        };
+        if !self.suspects.0.lock().asks_now() {
+            return;
+        }
+        let Some(replica) = arc.replicas.first() else { return };
+        let body = request::Body::Suspect(Suspect { range: Some(wire(&arc.range)), answer: true });
+        match self.ask_node(*replica, ring.epoch().0, PULL_TIMEOUT, body).await {
+            Ok(response::Body::Suspect(done)) if done.equal => self.hints.forgive(&arc.range, losses),
+            answer => tracing::debug!(%arc, ?answer, "an arc that lost hints is not known to be equal yet"),
+        }
+    }
+
+    /// Another node lost hints for an arc that this one holds: says whether its replicas are equal now.
+    pub(super) async fn level_for(
+        &self,
+        range: &PositionRange,
+        timeout: Duration,
+    ) -> Result<SuspectDone, Failure> {
+        let ring =
+            self.ring.get().ok_or_else(|| failure(Cause::NotMember, "this node is in no cluster yet"))?;
+        let arc = match ring.arcs_in(range) {
+            [arc] if arc.replicas.contains(&self.me) && arc.next.is_none() => arc.clone(),
+            _ => {
+                return Err(failure(
+                    Cause::NotReplica,
+                    "the range is not part of one arc of this node at rest",
+                ));
+            }
+        };
+        match tokio::time::timeout(timeout, self.level(&ring, &arc)).await {
+            Ok(Ok(equal)) => Ok(SuspectDone { equal }),
+            Ok(Err(error)) => Err(failure(Cause::Busy, error.to_string())),
+            Err(_) => Err(failure(Cause::Deadline, "the comparison did not end in time")),
+        }
+    }
+
+    /// What has become suspect since the last look.
+    fn notice(&self, ring: &Ring) {
+        let away: BTreeSet<NodeId> =
+            ring.nodes().iter().map(|node| NodeId(node.number)).filter(|node| self.is_down(*node)).collect();
+        let is_whole = |arc: &RingArc| arc.replicas.iter().all(|node| !away.contains(node));
+        let lost = self.hints.suspects();
+        let stuck = self.hints.stuck(STUCK_AFTER);
+        let now = Instant::now();
+        let mut state = self.suspects.0.lock();
+        let back: Vec<NodeId> = state.away.difference(&away).copied().collect();
+        for arc in ring.arcs().iter().filter(|arc| back.iter().any(|node| arc.replicas.contains(node))) {
+            state.soon.insert(arc.range.start.clone().into_bytes());
+        }
+        let due: Vec<bytes::Bytes> =
+            state.later.iter().filter(|(_, at)| **at <= now).map(|(start, _)| start.clone()).collect();
+        for start in due {
+            state.later.remove(&start);
+            state.soon.insert(start);
+        }
+        let mut tell: Vec<(NodeId, PositionRange)> = Vec::new();
+        for start in lost.into_iter().chain(stuck) {
+            let Some(arc) = ring.arc_at(&Position::from_bytes(start.clone())) else { continue };
+            let waits = state.later.contains_key(&start);
+            // The others compare as well: it may be just this node that does not reach one of them.
+            if !waits {
+                let others = arc.replicas.iter().filter(|node| **node != self.me && !away.contains(*node));
+                tell.extend(others.map(|node| (*node, arc.range.clone())));
+                if arc.replicas.contains(&self.me) && is_whole(arc) {
+                    state.soon.insert(start.clone());
+                }
+                state.later.insert(start, now + LATER);
+            }
+        }
+        state.away = away;
+        let known: BTreeSet<ArcId> = ring.arcs().iter().map(|arc| arc.id).collect();
+        state.equal.retain(|arc, _| known.contains(arc));
+        state.differed.retain(|arc, _| known.contains(arc));
+        state.purges.retain(|arc, _| known.contains(arc));
+        gauge!("god_upkeep_suspect_arcs").set(state.soon.len() as f64);
+        drop(state);
+        for (node, range) in tell {
+            let body = request::Body::Suspect(Suspect { range: Some(wire(&range)), answer: false });
+            self.transport.tell(Target::Node(node), 0, body);
+        }
+    }
+
+    /// Purges what may go of all arcs that this node holds.
+    async fn purge_all(&self, ring: &Ring) {
+        for arc in ring.arcs().iter().filter(|arc| arc.next.is_none() && arc.replicas.contains(&self.me)) {
+            let floor = self.replica.floors().lowest(&arc.range).repaired;
+            if floor == Version::ZERO {
+                continue;
+            }
+            let due = self.suspects.0.lock().purges.entry(arc.id).or_default().due(floor, self.longest_read);
+            let Some(due) = due else { continue };
+            match self.purge(arc, due).await {
+                Ok(()) => {
+                    self.suspects.0.lock().purges.entry(arc.id).or_default().done = due;
+                }
+                // The floor is seen anew.
+                Err(error) => tracing::warn!(%arc, %error, "tombstones could not be purged"),
+            }
+        }
+    }
+
+    /// The arc to compare now: a suspect one, or the one that was compared longest ago, if that is long enough.
+    fn next_arc(&self, ring: &Ring) -> Option<RingArc> {
+        let mut state = self.suspects.0.lock();
+        while let Some(start) = state.take_next() {
+            if let Some(arc) = ring.arc_at(&Position::from_bytes(start))
+                && arc.next.is_none()
+                && arc.replicas.contains(&self.me)
+            {
+                return Some(arc.clone());
+            }
+        }
+        let now = Instant::now();
+        let leads = |arc: &&RingArc| {
+            arc.next.is_none() && arc.replicas.iter().find(|node| !self.is_down(**node)) == Some(&self.me)
+        };
+        let due = ring.arcs().iter().filter(leads).filter(|arc| {
+            state.equal.get(&arc.id).is_none_or(|at| now.duration_since(*at) >= self.settings.sync_interval)
+        });
+        due.min_by_key(|arc| state.equal.get(&arc.id).copied()).cloned()
+    }
+
+    /// Compares an arc, makes its replicas equal if they are not, and raises its floor if it is time. Says whether all
+    /// of them are equal then, but for what is being written.
+    async fn level(&self, ring: &Arc<Ring>, arc: &RingArc) -> Result<bool, PullError> {
+        let others: Vec<NodeId> = arc.replicas.iter().copied().filter(|node| *node != self.me).collect();
+        // Another replica may keep a tombstone that this one has forgotten, below a floor that it did not hear of or
+        // that holds in a part of the arc only.
+        let differed =
+            self.suspects.0.lock().differed.get(&arc.id).is_some_and(|times| *times >= STAYS_UNEQUAL);
+        let floor = self.next_floor(arc, differed).await?;
+        let promised = match floor {
+            // While one is away it cannot promise, and nobody waits for it.
+            Some(floor) if !arc.replicas.iter().any(|node| self.is_down(*node)) => {
+                self.promise(ring, arc, floor).await
+            }
+            _ => false,
+        };
+        let mut compared = self.compare(ring, arc).await?;
+        if matches!(compared, Compared::Differs) && !promised {
+            // Writes under way differ for a moment.
+            sleep(SETTLE).await;
+            compared = self.compare(ring, arc).await?;
+        }
+        counter!("god_upkeep_arcs_compared_total").increment(1);
+        // Who did not hear that a floor is repaired keeps tombstones that the others have forgotten.
+        let repaired = self.replica.floors().lowest(&arc.range).repaired;
+        if matches!(compared, Compared::Differs) && repaired > Version::ZERO {
+            self.settle_floor(ring, arc, repaired).await;
+        }
+        let complete = match compared {
+            Compared::Equal => true,
+            Compared::Differs => self.exchange(ring, arc, &others).await?,
+            Compared::Incomplete => {
+                self.exchange(ring, arc, &others).await?;
+                false
+            }
+        };
+        if complete
+            && promised
+            && let Some(floor) = floor
+        {
+            self.settle_floor(ring, arc, floor).await;
+        }
+        let mut state = self.suspects.0.lock();
+        match compared {
+            Compared::Equal => drop(state.differed.remove(&arc.id)),
+            Compared::Differs if complete => *state.differed.entry(arc.id).or_default() += 1,
+            _ => {}
+        }
+        drop(state);
+        Ok(complete)
+    }
+
+    async fn compare(&self, ring: &Ring, arc: &RingArc) -> Result<Compared, PullError> {
+        let ask = || request::Body::Summarize(Summarize { ranges: vec![wire(&arc.range)], as_stored: false });
+        let asked =
+            arc.replicas.iter().filter(|node| !self.is_down(**node)).map(|node| async move {
+                self.ask_node(*node, ring.epoch().0, COMPARE_TIMEOUT, ask()).await
+            });
+        let answers = futures::future::join_all(asked).await;
+        let mut sums: Vec<Summary> = Vec::new();
+        let mut silent = arc.replicas.len() - answers.len();
+        for answer in answers {
+            match answer {
+                Ok(response::Body::Summarize(done)) => sums.extend(done.summaries.into_iter().next()),
+                // Under another ring it is compared again anyway.
+                Ok(_) | Err(CallError::Refused(_)) => return Err(PullError::Over),
+                Err(_) => silent += 1,
+            }
+        }
+        let equal = sums.array_windows().all(|[a, b]| a.digest == b.digest && a.entries == b.entries);
+        Ok(match (equal, silent) {
+            (true, 0) => Compared::Equal,
+            (false, 0) => Compared::Differs,
+            _ => Compared::Incomplete,
+        })
+    }
+
+    /// Takes what is newer elsewhere, then has the others take what is newer here. Says whether all took part.
+    async fn exchange(&self, ring: &Ring, arc: &RingArc, others: &[NodeId]) -> Result<bool, PullError> {
+        let still = || self.ring.get().is_some_and(|ring| ring.arc(arc.id) == Some(arc));
+        let mut complete = true;
+        for from in others {
+            if self.is_down(*from) {
+                complete = false;
+                continue;
+            }
+            let wanted = Wanted {
+                range: arc.range.clone(),
+                from: *from,
+                as_stored: false,
+                exact_to: Version::ZERO,
+                still: &still,
+                done: &|_, _| {},
+            };
+            match self.pull(&wanted).await {
+                Ok(pulled) => {
+                    counter!("god_upkeep_mended_entries_total").increment(pulled.entries);
+                    counter!("god_upkeep_compared_bytes_total").increment(pulled.compared);
+                }
+                Err(PullError::Source(node, problem)) => {
+                    tracing::debug!(%node, problem, "a replica could not be compared");
+                    complete = false;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        for to in others.iter().filter(|to| !self.is_down(**to)) {
+            let pull = Pull { range: Some(wire(&arc.range)), from: self.me.0, as_stored: false };
+            let epoch = self.ring.epoch().max(ring.epoch()).0;
+            match self.ask_node(*to, epoch, PULL_TIMEOUT, request::Body::Pull(pull)).await {
+                Ok(response::Body::Pull(done)) => {
+                    counter!("god_upkeep_mended_entries_total").increment(done.entries);
+                }
+                _ => complete = false,
+            }
+        }
+        Ok(complete)
+    }
+
+    /// Up to where the floor of an arc may rise now; `None`: there is nothing to be gained. `anyway`: there may be
+    /// elsewhere.
+    async fn next_floor(&self, arc: &RingArc, anyway: bool) -> Result<Option<Version>, PullError> {
+        let age_ms = self.settings.tombstone_age.as_millis() as u64;
+        let target_ms = self.seams.wall.now_ms().saturating_sub(age_ms);
+        let now = self.replica.floors().lowest(&arc.range).repaired;
+        let step = (age_ms / u64::from(FLOOR_STEP)).max(1);
+        if target_ms < now.ms() + step {
+            return Ok(None);
+        }
+        let (view, range) = (self.store.view(), arc.range.clone());
+        let sum = self.offload.run(move || view.summary(&range)).await;
+        let sum = sum.map_err(|error| PullError::Own(error.to_string()))?;
+        // Without a tombstone there is nothing to purge, and a floor would only cost.
+        let tombstones = sum.entries.saturating_sub(sum.live_keys + sum.live_members);
+        Ok((tombstones > 0 || anyway).then(|| Version::new(target_ms, 0, NodeId(0))))
+    }
+
+    /// Has every replica promise to take nothing at or below a version.
+    async fn promise(&self, ring: &Ring, arc: &RingArc, floor: Version) -> bool {
+        self.tell_floor(ring, arc, floor, Version::ZERO).await
+    }
+
+    /// Tells every replica that all are equal at or below a version.
+    async fn settle_floor(&self, ring: &Ring, arc: &RingArc, floor: Version) {
+        if self.tell_floor(ring, arc, floor, floor).await {
+            counter!("god_upkeep_floors_raised_total").increment(1);
+        }
+    }
+
+    async fn tell_floor(&self, ring: &Ring, arc: &RingArc, promise: Version, repaired: Version) -> bool {
+        let message = Floor {
+            range: Some(wire(&arc.range)),
+            promise: Some(promise.into()),
+            repaired: (repaired > Version::ZERO).then(|| repaired.into()),
+        };
+        let told = arc.replicas.iter().map(|node| {
+            self.ask_node(*node, ring.epoch().0, COMPARE_TIMEOUT, request::Body::Floor(message.clone()))
+        });
+        let answers = futures::future::join_all(told).await;
+        answers.into_iter().all(|answer| match answer {
+            Ok(response::Body::Floor(done)) => {
+                done.promised.map(Version::from).is_some_and(|promised| promised >= promise)
+            }
+            _ => false,
+        })
+    }
+
+    /// Removes tombstones at or below the repaired floor of an arc, some at a time.
+    async fn purge(&self, arc: &RingArc, floor: Version) -> Result<(), EngineError> {
+        loop {
+            let (view, range) = (self.store.view(), arc.range.clone());
+            let find = move || old_tombstones(&view, &range, floor);
+            let old = self.offload.run(find).await?;
+            let count = old.len();
+            if count > 0 {
+                let done = self.store.forget(old).await;
+                done.map_err(|error| EngineError::Failed(error.to_string()))?;
+                counter!("god_upkeep_tombstones_purged_total").increment(count as u64);
+            }
+            if count < PURGE_STEP {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// The first tombstones of a range at or below a version. Cost: a scan of the range.
+fn old_tombstones(
+    view: &crate::radix::View,
+    range: &PositionRange,
+    floor: Version,
+) -> Result<Vec<(Position, Version)>, EngineError> {
+    let sum = view.summary(range)?;
+    if sum.entries == sum.live_keys + sum.live_members {
+        return Ok(vec![]);
+    }
+    let mut found = Vec::new();
+    for entry in view.scan(range, Direction::Forward) {
+        let entry = entry?;
+        let record = entry.record;
+        if record.kind == Kind::Tombstone && record.version <= floor {
+            found.push((entry.position, record.version));
+            if found.len() == PURGE_STEP {
+                break;
+            }
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,6 @@
+//! The hybrid logical clock: versions that grow with cause and with time, and never come twice.
+
+mod clock;
+
+pub use clock::{Clock, ClockError};
+pub use god_rules::version::{MAX_AHEAD_MS, Offsets, Sample};

@@ -1,0 +1,119 @@
+//! The store over RocksDB, with a writer's thread, beside the same store over the simulated engine.
+#![allow(clippy::unwrap_used)]
+
+use god_proto::{
+    ids::{KeyspaceId, NodeId},
+    position::{Position, PositionRange},
+    record::{Entry, Record},
+    v1::Partitioner,
+    version::Version,
+};
+use god_rocks::{RocksEngine, RocksSettings};
+use god_store::{
+    engine::{CommitterSettings, Direction, Engine, SimulatedDisk},
+    radix::{Limits, Store, StoreSettings},
+    seam::Offload,
+};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+const KS: KeyspaceId = KeyspaceId(7);
+const KEY: [u8; 16] = *b"a cluster's name";
+const LIMITS: Limits =
+    Limits { split_above: 64, split_bytes: 1 << 20, merge_below: 16, most_open: 20, remembered: 64 };
+
+fn open(engine: Arc<dyn Engine>, threaded: bool) -> Arc<Store> {
+    let offload = if threaded { Offload::Threads } else { Offload::Inline };
+    let settings =
+        StoreSettings { committer: CommitterSettings::default(), offload, threaded, limits: LIMITS };
+    Arc::new(Store::open(engine, KEY, settings).unwrap())
+}
+
+fn open_rocks(dir: &Path) -> Arc<Store> {
+    open(RocksEngine::open(dir, &RocksSettings::default()).unwrap(), true)
+}
+
+fn entry(n: usize, ms: u64) -> Entry {
+    let position = Position::of_key(KS, Partitioner::Hashed, format!("key {n}").as_bytes()).unwrap();
+    let version = Version::new(ms, 0, NodeId(1));
+    let record = if (n as u64 + ms).is_multiple_of(5) {
+        Record::tombstone(version)
+    } else {
+        Record::value(version, format!("value {ms}"))
+    };
+    Entry { position, record }
+}
+
+fn group(writer: usize, ms: u64) -> Vec<Entry> {
+    let from = (writer * 300 + ms as usize * 71) % 3_000;
+    (from..from + 200).map(|n| entry(n, ms)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_rocksdb_views_are_whole_while_writers_write_and_a_reopened_store_is_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_rocks(dir.path());
+    let done = Arc::new(AtomicBool::new(false));
+    let watcher = {
+        let (store, done) = (Arc::clone(&store), Arc::clone(&done));
+        tokio::task::spawn_blocking(move || {
+            let mut looks = 0;
+            while !done.load(Ordering::Acquire) || looks == 0 {
+                store.view().verify().unwrap();
+                looks += 1;
+            }
+        })
+    };
+    let writers: Vec<_> = (0..4)
+        .map(|writer| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move {
+                for ms in 1..20 {
+                    store.write(group(writer, ms)).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    done.store(true, Ordering::Release);
+    watcher.await.unwrap();
+
+    // The simulated engine's store is held against a naive model by tests of its own.
+    let model = open(SimulatedDisk::new().open(), false);
+    for writer in 0..4 {
+        for ms in 1..20 {
+            model.write(group(writer, ms)).await.unwrap();
+        }
+    }
+    let before = store.summary();
+    assert!(before.entries > 2_000);
+    assert_eq!(before, model.summary());
+    assert!(store.figures().buckets > 10);
+    store.close().await.unwrap();
+    drop(store);
+
+    let store = open_rocks(dir.path());
+    assert_eq!(store.summary(), before);
+    let (view, expected) = (store.view(), model.view());
+    view.verify().unwrap();
+    let half = PositionRange { start: Position::of_hash(KS, 1 << 62), end: Position::of_hash(KS, 3 << 62) };
+    let sum = view.summary(&half).unwrap();
+    assert_eq!(sum, expected.summary(&half).unwrap());
+    for direction in [Direction::Forward, Direction::Reverse] {
+        let all = |view: &god_store::radix::View| view.scan(&half, direction).collect::<Result<Vec<_>, _>>();
+        assert_eq!(all(&view).unwrap(), all(&expected).unwrap());
+    }
+    for rank in [0, 1, sum.live_keys / 2, sum.live_keys - 1, sum.live_keys] {
+        assert_eq!(view.select(&half, rank).unwrap(), expected.select(&half, rank).unwrap());
+    }
+    let positions: Vec<Position> = (0..4_000).map(|n| entry(n, 1).position).collect();
+    assert_eq!(store.get_many(&positions).await.unwrap(), model.get_many(&positions).await.unwrap());
+    store.stop();
+}

@@ -1,0 +1,159 @@
+//! The replicas of an arc, and when some of them are enough. Pure.
+
+use super::need::Need;
+use god_proto::{
+    ids::NodeId,
+    ring::{Ring, RingArc, quorums},
+};
+
+/// Some members of [`Sets`], a bit each.
+pub type Mask = u64;
+
+/// Who must see what is done at an arc, and how many of them: its replicas and, while it changes hands, those of the
+/// next set. Each set has a quorum of its own.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sets {
+    members: Vec<NodeId>,
+    old: Quorum,
+    new: Option<Quorum>,
+}
+
+/// So many of a set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Quorum {
+    set: Mask,
+    need: u32,
+}
+
+impl Quorum {
+    fn is_in(self, who: Mask) -> bool {
+        self.has(who) >= self.need
+    }
+
+    fn has(self, who: Mask) -> u32 {
+        (who & self.set).count_ones()
+    }
+}
+
+impl Sets {
+    /// The sets of an arc of this ring. A set smaller than what is needed serves with what it has.
+    pub fn of(ring: &Ring, arc: &RingArc, needed: Need) -> Sets {
+        let members: Vec<NodeId> = arc.all_replicas().take(Mask::BITS as usize).collect();
+        let keyspace = ring.keyspace_by_id(arc.keyspace);
+        let quorum = |nodes: &[NodeId]| {
+            let bit = |(at, node): (usize, &NodeId)| if nodes.contains(node) { 1 << at } else { 0 };
+            let set: Mask = members.iter().enumerate().map(bit).sum();
+            let need = keyspace.map_or(u32::MAX, |keyspace| needed.of(quorums(keyspace, nodes.len())));
+            Quorum { set, need: need.min(set.count_ones()) }
+        };
+        let (old, new) = (quorum(&arc.replicas), arc.next.as_deref().map(quorum));
+        Sets { members, old, new }
+    }
+
+    /// The same members, any one of which is enough.
+    #[must_use]
+    pub fn any_one(&self) -> Sets {
+        Sets { members: self.members.clone(), old: Quorum { set: self.all(), need: 1 }, new: None }
+    }
+
+    /// All of them, the replicas first.
+    pub fn members(&self) -> &[NodeId] {
+        &self.members
+    }
+
+    /// The member of this bit.
+    pub fn node(&self, at: usize) -> Option<NodeId> {
+        self.members.get(at).copied()
+    }
+
+    /// Every member.
+    pub fn all(&self) -> Mask {
+        self.old.set | self.new.map_or(0, |new| new.set)
+    }
+
+    /// The replicas, without those who only come to be some.
+    pub fn replicas(&self) -> Mask {
+        self.old.set
+    }
+
+    /// Whether these are a quorum in each set (invariant JOINT-QUORUM).
+    pub fn enough(&self, who: Mask) -> bool {
+        self.each().all(|quorum| quorum.is_in(who))
+    }
+
+    /// Whether one more member of this bit would bring a set that lacks some nearer to its quorum.
+    pub fn helps(&self, who: Mask, bit: Mask) -> bool {
+        self.each().any(|quorum| quorum.set & bit != 0 && !quorum.is_in(who))
+    }
+
+    /// How many there are, and are needed, in the set that lacks most.
+    pub fn shortfall(&self, who: Mask) -> (u32, u32) {
+        let count = |quorum: Quorum| (quorum.has(who), quorum.need);
+        self.each().map(count).max_by_key(|(is, needed)| needed.saturating_sub(*is)).unwrap_or((0, 0))
+    }
+
+    fn each(&self) -> impl Iterator<Item = Quorum> {
+        std::iter::once(self.old).chain(self.new)
+    }
+}
+
+/// The members of a mask.
+pub fn bits(mut who: Mask) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let at = who.trailing_zeros();
+        who &= who.checked_sub(1)?;
+        Some(at as usize)
+    })
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Sets of which `need` are needed each.
+    pub fn sets(old: &[u32], new: Option<&[u32]>, need: u32) -> Sets {
+        let nodes = |numbers: &[u32]| numbers.iter().copied().map(NodeId).collect::<Vec<_>>();
+        let (old, new) = (nodes(old), new.map(nodes));
+        let mut members = old.clone();
+        members.extend(new.iter().flatten().filter(|node| !old.contains(node)));
+        let quorum = |set: &[NodeId]| {
+            let bit = |(at, node): (usize, &NodeId)| if set.contains(node) { 1 << at } else { 0 };
+            Quorum { set: members.iter().enumerate().map(bit).sum(), need: need.min(set.len() as u32) }
+        };
+        let (old, new) = (quorum(&old), new.as_deref().map(quorum));
+        Sets { members, old, new }
+    }
+
+    #[test]
+    fn an_arc_that_changes_hands_needs_a_quorum_of_both_sets() {
+        let sets = sets(&[1, 2, 3], Some(&[3, 4, 5]), 2);
+        assert_eq!(sets.members(), [1, 2, 3, 4, 5].map(NodeId));
+        assert!(!sets.enough(0b00111), "one of the next set");
+        assert!(!sets.enough(0b11100), "one of the old set");
+        assert!(sets.enough(0b01101));
+        assert_eq!(sets.shortfall(0b00011), (0, 2));
+        assert!(sets.helps(0b00011, 0b01000));
+        assert!(!sets.helps(0b00011, 0b00000));
+    }
+
+    #[test]
+    fn a_set_smaller_than_the_quorum_serves_with_what_it_has() {
+        let sets = sets(&[1], None, 2);
+        assert!(sets.enough(0b1));
+        assert!(!sets.enough(0b0));
+        assert_eq!(sets.shortfall(0), (0, 1));
+    }
+
+    #[test]
+    fn any_one_member_is_enough_where_that_is_asked() {
+        let sets = sets(&[1, 2, 3], Some(&[3, 4, 5]), 2).any_one();
+        assert!(sets.enough(0b10000) && sets.enough(0b1) && !sets.enough(0));
+    }
+
+    #[test]
+    fn bits_are_the_members_of_a_mask() {
+        assert_eq!(bits(0b1011).collect::<Vec<_>>(), [0, 1, 3]);
+        assert_eq!(bits(0).count(), 0);
+        assert_eq!(bits(1 << 63).collect::<Vec<_>>(), [63]);
+    }
+}

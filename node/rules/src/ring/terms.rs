@@ -1,0 +1,84 @@
+//! Which quorums hold for arcs of a number of copies, while that number changes. Pure.
+
+use super::change::ChangeError;
+use god_proto::{
+    ids::KeyspaceId,
+    position::Position,
+    ring::{Ring, check_keyspace, quorums},
+    v1::{Arc, ReplicasWish, RingDocument},
+};
+use std::collections::BTreeSet;
+
+/// OVERLAP, where the number of copies stays: reads after the change meet writes of before it, which are on as few
+/// as the least write quorum of the copies. (Where that number changes, every member of the new set copies before it
+/// takes over.)
+pub(super) fn overlaps(ring: &Ring, wish: &ReplicasWish) -> Result<(), ChangeError> {
+    let Some(old) = ring.keyspace_by_id(KeyspaceId(wish.keyspace)) else {
+        return Err(ChangeError::Invalid(format!("there is no keyspace {}", wish.keyspace)));
+    };
+    let same = (old.replicas, old.write_quorum, old.read_quorum);
+    if same == (wish.replicas, wish.write_quorum, wish.read_quorum) {
+        return Ok(());
+    }
+    let terms = quorums(old, wish.replicas as usize);
+    let is_there = terms.replicas == wish.replicas;
+    if old.live && is_there && wish.read_quorum + terms.least_write_quorum <= terms.replicas {
+        return Err(ChangeError::Invalid(format!(
+            "writes of before are on as few as {} of {} copies, and {} may miss all of these: ask for a read quorum of \
+             {} or more",
+            terms.least_write_quorum,
+            terms.replicas,
+            wish.read_quorum,
+            terms.replicas + 1 - terms.least_write_quorum
+        )));
+    }
+    Ok(())
+}
+
+/// Gives a keyspace other quorums. Arcs that have the number of copies of before keep those of before.
+pub(super) fn take_terms(document: &mut RingDocument, wish: ReplicasWish) -> Result<(), ChangeError> {
+    let widths: BTreeSet<usize> = widths(document, wish.keyspace);
+    let Some(keyspace) = document.keyspaces.iter_mut().find(|keyspace| keyspace.id == wish.keyspace) else {
+        return Err(ChangeError::Invalid(format!("there is no keyspace {}", wish.keyspace)));
+    };
+    let was = quorums(keyspace, keyspace.replicas as usize);
+    let mut known = std::mem::take(&mut keyspace.former);
+    known.push(was);
+    // Where arcs have that number of copies already, what is on them counts.
+    let there = known.extract_if(.., |terms| terms.replicas == wish.replicas).last();
+    let least = there.map_or(wish.write_quorum, |there| there.least_write_quorum.min(wish.write_quorum));
+    // Arcs of no known number of copies keep what holds for all.
+    let is_known = |width: &usize| {
+        let width = *width as u32;
+        width == wish.replicas || known.iter().any(|terms| terms.replicas == width)
+    };
+    if widths.iter().all(is_known) {
+        known.retain(|terms| widths.contains(&(terms.replicas as usize)));
+    }
+    keyspace.former = known;
+    keyspace.replicas = wish.replicas;
+    keyspace.write_quorum = wish.write_quorum;
+    keyspace.read_quorum = wish.read_quorum;
+    keyspace.least_write_quorum = if least == wish.write_quorum { 0 } else { least };
+    check_keyspace(keyspace).map_err(ChangeError::Invalid)
+}
+
+/// How many copies arcs of a keyspace have, or are about to have.
+fn widths(document: &RingDocument, keyspace: u32) -> BTreeSet<usize> {
+    let of = |arc: &&Arc| Position::from_bytes(arc.start.clone()).keyspace() == Some(KeyspaceId(keyspace));
+    let sizes = |arc: &Arc| {
+        let next = arc.transition.as_ref().map(|transition| transition.next.len());
+        std::iter::once(arc.replicas.len()).chain(next)
+    };
+    document.arcs.iter().filter(of).flat_map(sizes).collect()
+}
+
+/// Forgets the quorums of numbers of copies that no arc has any more.
+pub(super) fn forget_terms(document: &mut RingDocument, keyspace: u32) {
+    let widths = widths(document, keyspace);
+    if let Some(keyspace) = document.keyspaces.iter_mut().find(|it| it.id == keyspace)
+        && widths.iter().all(|width| *width as u32 == keyspace.replicas)
+    {
+        keyspace.former.clear();
+    }
+}

@@ -1,0 +1,560 @@
+//! How operations change the ring, a step at a time: pure functions from a ring to the next one.
+//!
+//! An operation waits until those before it have ended, is planned, moves its arcs, cleans, and ends. An arc moves in
+//! two steps: *joint*, in which writes and reads need a quorum of the old and of the new set, and the switch to the
+//! new set, once every new replica has what it must have. All that is needed to go on is in the document, so any node
+//! may take the next step, and two that do so at once only contend for the epoch.
+
+use super::{
+    change::{ChangeError, choose_voters, deal, next, splits_of},
+    planner::Plan,
+    terms::{forget_terms, overlaps, take_terms},
+};
+use god_proto::{
+    ids::{ArcId, KeyspaceId, NodeId},
+    position::Position,
+    ring::{MAX_ENDED, MAX_OPERATIONS, Ring, check_operation_id, quorums},
+    v1::{
+        Arc, Departure, EndedOperation, JoinWish, LeaveWish, MemberState, Move, Operation, OperationPhase,
+        RebalanceWish, ReplaceWish, ReplicasWish, ReweightWish, RezoneWish, RingDocument, Transition, Wish,
+        wish,
+    },
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How many nodes that left are remembered with what is known of them.
+const MAX_DEPARTURES: usize = 64;
+
+/// What is known beyond the document when a step is taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Evidence<'a> {
+    /// Arcs whose new replicas all have what they must have, for the transition that the document names.
+    pub ready: &'a BTreeSet<ArcId>,
+    /// Who leaves has handed over all that it had, or is gone for good.
+    pub clean: bool,
+    /// Who leaves was seen to have handed over. (Else it is gone, and nobody can see what it holds.)
+    pub seen_clean: bool,
+    /// How many arcs may change hands at the same time.
+    pub budget: usize,
+    /// Nodes that still hold something they should not, or do not say. No arc begins to move to them (invariant
+    /// CLEAN-BEFORE-JOINT): what they kept from an earlier time may be older than a deletion that is forgotten, and a
+    /// replica answers reads from the moment its arc is joint.
+    pub unclean: &'a BTreeSet<NodeId>,
+}
+
+/// The ring with an operation in it that waits for its turn. `None`: the same one is there, or has ended, already.
+pub fn begin(ring: &Ring, id: &str, wish: &Wish) -> Result<Option<Ring>, ChangeError> {
+    check_operation_id(id).map_err(ChangeError::Invalid)?;
+    let known = ring.operations().iter().find(|operation| operation.id == id);
+    let known = known.and_then(|operation| operation.wish.as_ref());
+    let ended = ring.document().ended.iter().find(|operation| operation.id == id);
+    if let Some(known) = known.or(ended.and_then(|operation| operation.wish.as_ref())) {
+        return match known == wish {
+            true => Ok(None),
+            false => {
+                Err(ChangeError::Exists(format!("operation {id} was asked for before, and for another end")))
+            }
+        };
+    }
+    if ring.operations().len() >= MAX_OPERATIONS {
+        return Err(ChangeError::Invalid(format!(
+            "{MAX_OPERATIONS} operations wait already; cancel some, or wait for them to end"
+        )));
+    }
+    if let Some(wish::Wish::Replicas(wish)) = &wish.wish {
+        overlaps(ring, wish)?;
+    }
+    let gone = lost_by(wish);
+    for node in nodes_of(wish) {
+        if ring.node(node).is_none() {
+            return Err(ChangeError::Invalid(format!("there is no node {node}; `god status` lists them")));
+        }
+        let other = ring
+            .operations()
+            .iter()
+            .find(|other| other.wish.as_ref().is_some_and(|wish| nodes_of(wish).contains(&node)));
+        // What goes back ends where it is when data are gone: perhaps it waits for the very node that is gone.
+        let ends = |other: &Operation| gone.is_some() && other.phase() == OperationPhase::Cancelling;
+        if let Some(other) = other.filter(|other| gone != Some(node) && !ends(other)) {
+            return Err(ChangeError::Exists(format!(
+                "operation {} on node {node} is under way; wait for it, or run `god ring cancel {}`",
+                other.id, other.id
+            )));
+        }
+    }
+    let mut document = next(ring);
+    let at = match gone {
+        Some(node) => {
+            make_way(ring, &mut document, node)?;
+            0
+        }
+        None => document.operations.len(),
+    };
+    let operation = Operation {
+        id: id.to_owned(),
+        wish: Some(wish.clone()),
+        phase: OperationPhase::Waiting.into(),
+        ..Operation::default()
+    };
+    document.operations.insert(at, operation);
+    Ok(Some(Ring::new(document)?))
+}
+
+/// Copies that are gone are made up for first. What is under way stops where it is, and is planned anew afterwards;
+/// what goes back ends there; what was asked of the node itself has no sense any more.
+fn make_way(ring: &Ring, document: &mut RingDocument, gone: NodeId) -> Result<(), ChangeError> {
+    for operation in ring.operations() {
+        let wish = operation.wish.clone().unwrap_or_default();
+        if !nodes_of(&wish).contains(&gone) {
+            if operation.phase() == OperationPhase::Cancelling {
+                bring_back(ring, document, &operation.id)?;
+                end(document, &operation.id, true, "");
+            }
+            continue;
+        }
+        // One that was to be replaced by the node that is gone stays. The node itself gets nothing back.
+        if retires(&wish).is_some_and(|old| old != gone) {
+            bring_back(ring, document, &operation.id)?;
+        }
+        end(document, &operation.id, false, &format!("the data of node {gone} are gone"));
+    }
+    for operation in &mut document.operations {
+        if operation.phase() == OperationPhase::Moving {
+            operation.phase = OperationPhase::Waiting.into();
+            operation.moves.clear();
+        }
+    }
+    for arc in &mut document.arcs {
+        arc.transition = None;
+    }
+    Ok(())
+}
+
+/// The node whose data an operation takes for gone.
+pub fn lost_by(wish: &Wish) -> Option<NodeId> {
+    match wish.wish {
+        Some(
+            wish::Wish::Leave(LeaveWish { node: old, lost: true })
+            | wish::Wish::Replace(ReplaceWish { old, lost: true, .. }),
+        ) => Some(NodeId(old)),
+        _ => None,
+    }
+}
+
+/// The nodes that an operation is about.
+pub fn nodes_of(wish: &Wish) -> Vec<NodeId> {
+    match &wish.wish {
+        Some(
+            wish::Wish::Join(JoinWish { node })
+            | wish::Wish::Leave(LeaveWish { node, .. })
+            | wish::Wish::Reweight(ReweightWish { node, .. })
+            | wish::Wish::Rezone(RezoneWish { node, .. }),
+        ) => vec![NodeId(*node)],
+        Some(wish::Wish::Replace(ReplaceWish { old, new, .. })) => vec![NodeId(*old), NodeId(*new)],
+        Some(wish::Wish::Replicas(_) | wish::Wish::Rebalance(_)) | None => vec![],
+    }
+}
+
+/// The node that an operation retires.
+pub fn retires(wish: &Wish) -> Option<NodeId> {
+    match &wish.wish {
+        Some(
+            wish::Wish::Leave(LeaveWish { node: old, .. }) | wish::Wish::Replace(ReplaceWish { old, .. }),
+        ) => Some(NodeId(*old)),
+        _ => None,
+    }
+}
+
+/// The nodes whose data operations take for gone, whether it is their turn or not.
+pub fn lost(ring: &Ring) -> BTreeSet<NodeId> {
+    ring.operations().iter().filter_map(|operation| lost_by(operation.wish.as_ref()?)).collect()
+}
+
+/// The operation whose turn it is.
+pub fn current(ring: &Ring) -> Option<&Operation> {
+    ring.operations().first()
+}
+
+/// The ring in which the operation whose turn it is moves, by a plan that was made for this ring.
+pub fn start(ring: &Ring, id: &str, plan: &Plan) -> Result<Option<Ring>, ChangeError> {
+    let mut document = next(ring);
+    let Some(operation) = document.operations.first_mut() else { return Ok(None) };
+    if operation.id != id || operation.phase() != OperationPhase::Waiting {
+        return Ok(None);
+    }
+    let wish = operation.wish.clone().unwrap_or_default();
+    // What was asked for before it may have changed what it was checked against.
+    if let Some(wish::Wish::Replicas(wish)) = &wish.wish
+        && let Err(ChangeError::Invalid(why)) = overlaps(ring, wish)
+    {
+        return refuse(ring, id, &why);
+    }
+    operation.phase = OperationPhase::Moving.into();
+    operation.moves = plan
+        .moves
+        .iter()
+        .map(|step| Move {
+            arc: step.arc.0,
+            from: step.from.iter().map(|node| node.0).collect(),
+            to: step.to.iter().map(|node| node.0).collect(),
+        })
+        .collect();
+    let undo = carry_out(&mut document, &wish)?;
+    if let Some(wish::Wish::Join(JoinWish { node }) | wish::Wish::Replace(ReplaceWish { new: node, .. })) =
+        wish.wish
+        && let Some(member) = member(&mut document, node)
+    {
+        member.waits = false;
+    }
+    // One that was begun before and made way keeps what it was to go back to then.
+    if let Some(operation) = document.operations.first_mut() {
+        operation.undo.get_or_insert(undo);
+    }
+    for split in &plan.splits {
+        let Some(arc) = document.arcs.iter().find(|arc| arc.id == split.arc.0) else { continue };
+        let upper = Arc { id: split.new.0, start: split.at.clone().into_bytes(), ..arc.clone() };
+        document.next_arc = document.next_arc.max(split.new.0 + 1);
+        document.arcs.push(upper);
+    }
+    document.arcs.sort_by(|a, b| a.start.cmp(&b.start));
+    deal_empty(ring, &mut document);
+    Ok(Some(Ring::new(document)?))
+}
+
+/// Changes what the wish says of nodes and keyspaces, but for what must wait until the end; gives the wish that would
+/// bring back what was there.
+fn carry_out(document: &mut RingDocument, wish: &Wish) -> Result<Wish, ChangeError> {
+    let gone = |node: u32| ChangeError::Invalid(format!("there is no node {node}"));
+    let undo = match wish.wish.clone() {
+        Some(
+            wish::Wish::Leave(LeaveWish { node: old, .. }) | wish::Wish::Replace(ReplaceWish { old, .. }),
+        ) => {
+            member(document, old).ok_or_else(|| gone(old))?.state = MemberState::Leaving.into();
+            document.voters = choose_voters(&document.nodes, &document.voters);
+            wish.wish.clone()
+        }
+        Some(wish::Wish::Reweight(ReweightWish { node, weight })) => {
+            let member = member(document, node).ok_or_else(|| gone(node))?;
+            let weight = std::mem::replace(&mut member.weight, weight);
+            Some(wish::Wish::Reweight(ReweightWish { node, weight }))
+        }
+        Some(wish::Wish::Rezone(RezoneWish { node, zone })) => {
+            let member = member(document, node).ok_or_else(|| gone(node))?;
+            let zone = std::mem::replace(&mut member.zone, zone);
+            Some(wish::Wish::Rezone(RezoneWish { node, zone }))
+        }
+        Some(wish::Wish::Replicas(wish)) => {
+            let found = document.keyspaces.iter_mut().find(|keyspace| keyspace.id == wish.keyspace);
+            let Some(keyspace) = found else {
+                return Err(ChangeError::Invalid(format!("there is no keyspace {}", wish.keyspace)));
+            };
+            let was = ReplicasWish {
+                keyspace: keyspace.id,
+                replicas: keyspace.replicas,
+                write_quorum: keyspace.write_quorum,
+                read_quorum: keyspace.read_quorum,
+            };
+            take_terms(document, wish)?;
+            Some(wish::Wish::Replicas(was))
+        }
+        Some(wish @ (wish::Wish::Join(_) | wish::Wish::Rebalance(_))) => Some(wish),
+        None => None,
+    };
+    Ok(Wish { wish: undo })
+}
+
+/// EMPTY-MOVES-FREE: keyspaces that are not live are dealt out anew instead of being moved.
+fn deal_empty(ring: &Ring, document: &mut RingDocument) {
+    let empty: Vec<u32> =
+        document.keyspaces.iter().filter(|keyspace| !keyspace.live).map(|it| it.id).collect();
+    for id in empty {
+        let splits = splits_of(ring, KeyspaceId(id));
+        deal(document, id, &splits);
+    }
+}
+
+fn member(document: &mut RingDocument, number: u32) -> Option<&mut god_proto::v1::Member> {
+    document.nodes.iter_mut().find(|node| node.number == number)
+}
+
+/// The next step of the operation whose turn it is; `None`: nothing can be done yet. One step may switch some arcs
+/// and begin to move others.
+pub fn step(ring: &Ring, evidence: Evidence<'_>) -> Result<Option<Ring>, ChangeError> {
+    let Some(operation) = current(ring) else { return Ok(None) };
+    let wish = operation.wish.clone().unwrap_or_default();
+    let (phase, id) = (operation.phase(), operation.id.clone());
+    let mut document = next(ring);
+    match phase {
+        OperationPhase::Waiting => return Ok(None),
+        OperationPhase::Moving | OperationPhase::Cancelling => {
+            let back = phase == OperationPhase::Cancelling;
+            if !move_arcs(&mut document, operation, back, evidence) {
+                end_moves(ring, &mut document, &wish, &id, back)?;
+            }
+        }
+        OperationPhase::Cleaning => {
+            if !evidence.clean {
+                return Ok(None);
+            }
+            if let Some(old) = retires(&wish) {
+                retire(ring, &mut document, old, evidence.seen_clean);
+            }
+            end(&mut document, &id, false, "");
+        }
+    }
+    let same = document.arcs == ring.document().arcs && document.operations == ring.document().operations;
+    if same { Ok(None) } else { Ok(Some(Ring::new(document)?)) }
+}
+
+/// Takes what steps can be taken; says whether any arc is not where it should be.
+fn move_arcs(document: &mut RingDocument, operation: &Operation, back: bool, evidence: Evidence<'_>) -> bool {
+    let since = document.epoch;
+    let places: BTreeMap<u64, usize> =
+        document.arcs.iter().enumerate().map(|(at, arc)| (arc.id, at)).collect();
+    let mut room = evidence
+        .budget
+        .max(1)
+        .saturating_sub(document.arcs.iter().filter(|arc| arc.transition.is_some()).count());
+    let mut unfinished = false;
+    for step in &operation.moves {
+        let target = if back { &step.from } else { &step.to };
+        // An arc that is no more belonged to a keyspace that was dealt out anew.
+        let Some(arc) = places.get(&step.arc).and_then(|at| document.arcs.get_mut(*at)) else { continue };
+        match &arc.transition {
+            Some(transition) if transition.next == *target => {
+                let ready = evidence.ready.contains(&ArcId(arc.id));
+                if ready {
+                    arc.replicas.clone_from(target);
+                    arc.transition = None;
+                    room += 1;
+                } else {
+                    unfinished = true;
+                }
+            }
+            // Another target: the operation was cancelled. What is under way has changed nothing for good.
+            Some(_) => {
+                arc.transition = None;
+                room += 1;
+                unfinished |= arc.replicas != *target;
+            }
+            None if arc.replicas == *target => {}
+            None if same_nodes(&arc.replicas, target) => arc.replicas.clone_from(target),
+            None => {
+                unfinished = true;
+                let fresh = |node: &&u32| !arc.replicas.contains(node);
+                let clean =
+                    !target.iter().filter(fresh).any(|node| evidence.unclean.contains(&NodeId(*node)));
+                if room > 0 && clean {
+                    room -= 1;
+                    arc.transition = Some(Transition { next: target.clone(), since });
+                }
+            }
+        }
+    }
+    unfinished
+}
+
+fn same_nodes(a: &[u32], b: &[u32]) -> bool {
+    a.iter().collect::<BTreeSet<_>>() == b.iter().collect::<BTreeSet<_>>()
+}
+
+/// All arcs are where they should be.
+fn end_moves(
+    ring: &Ring,
+    document: &mut RingDocument,
+    wish: &Wish,
+    id: &str,
+    back: bool,
+) -> Result<(), ChangeError> {
+    if back {
+        bring_back(ring, document, id)?;
+        end(document, id, true, "");
+        return Ok(());
+    }
+    // What is on a node that is to be retired, and was in no plan, is planned for now.
+    let left = retires(wish).is_some_and(|old| document.arcs.iter().any(|arc| arc.replicas.contains(&old.0)));
+    if left {
+        if let Some(operation) = document.operations.first_mut() {
+            operation.phase = OperationPhase::Waiting.into();
+            operation.moves.clear();
+        }
+        return Ok(());
+    }
+    if let Some(wish::Wish::Replicas(wish)) = wish.wish {
+        forget_terms(document, wish.keyspace);
+    }
+    if retires(wish).is_some() {
+        if let Some(operation) = document.operations.first_mut() {
+            operation.phase = OperationPhase::Cleaning.into();
+        }
+    } else {
+        end(document, id, false, "");
+    }
+    Ok(())
+}
+
+/// Brings back what an operation changed of nodes and keyspaces when it was started. Arcs that moved stay where they
+/// are.
+fn bring_back(ring: &Ring, document: &mut RingDocument, id: &str) -> Result<(), ChangeError> {
+    let operation = ring.operations().iter().find(|operation| operation.id == id);
+    let Some(undo) = operation.and_then(|operation| operation.undo.clone()) else { return Ok(()) };
+    match undo.wish {
+        Some(
+            wish::Wish::Leave(LeaveWish { node: old, .. }) | wish::Wish::Replace(ReplaceWish { old, .. }),
+        ) => {
+            if let Some(member) = member(document, old) {
+                member.state = MemberState::Active.into();
+            }
+            document.voters = choose_voters(&document.nodes, &document.voters);
+        }
+        Some(wish::Wish::Replicas(was)) => {
+            take_terms(document, was)?;
+            forget_terms(document, was.keyspace);
+        }
+        Some(wish::Wish::Reweight(_) | wish::Wish::Rezone(_)) => {
+            carry_out(document, &undo)?;
+        }
+        _ => {}
+    }
+    deal_empty(ring, document);
+    Ok(())
+}
+
+/// Takes a node out for good: it holds nothing by the ring any more.
+fn retire(ring: &Ring, document: &mut RingDocument, old: NodeId, handed_over: bool) {
+    let Some(node) = ring.node(old) else { return };
+    document.retired.push(node.uuid.clone());
+    document.departures.push(Departure { uuid: node.uuid.clone(), epoch: document.epoch, handed_over });
+    let surplus = document.departures.len().saturating_sub(MAX_DEPARTURES);
+    document.departures.drain(..surplus);
+    document.nodes.retain(|node| node.number != old.0);
+    // Nothing can go back to it.
+    for operation in &mut document.operations {
+        operation.moves.retain(|step| !step.from.contains(&old.0) && !step.to.contains(&old.0));
+    }
+    document.voters.retain(|voter| *voter != old.0);
+    document.voters = choose_voters(&document.nodes, &document.voters);
+}
+
+fn end(document: &mut RingDocument, id: &str, cancelled: bool, refused: &str) {
+    let Some(at) = document.operations.iter().position(|operation| operation.id == id) else { return };
+    let operation = document.operations.remove(at);
+    document.ended.push(EndedOperation {
+        id: operation.id,
+        wish: operation.wish,
+        cancelled,
+        epoch: document.epoch,
+        refused: refused.to_owned(),
+    });
+    let surplus = document.ended.len().saturating_sub(MAX_ENDED);
+    document.ended.drain(..surplus);
+}
+
+/// The ring without an operation that cannot be carried out, and the reason. What was done of it before it made way
+/// for another one stays where it is; what it changed of nodes is brought back.
+pub fn refuse(ring: &Ring, id: &str, why: &str) -> Result<Option<Ring>, ChangeError> {
+    let waits = |operation: &&Operation| operation.id == id && operation.phase() == OperationPhase::Waiting;
+    if !ring.operations().iter().any(|operation| waits(&operation)) {
+        return Ok(None);
+    }
+    let mut document = next(ring);
+    bring_back(ring, &mut document, id)?;
+    end(&mut document, id, false, why);
+    Ok(Some(Ring::new(document)?))
+}
+
+/// The ring in which an operation goes back. `None`: it does already, or was cancelled.
+pub fn cancel(ring: &Ring, id: &str) -> Result<Option<Ring>, ChangeError> {
+    let mut document = next(ring);
+    let Some(operation) = document.operations.iter_mut().find(|operation| operation.id == id) else {
+        return match ring.document().ended.iter().find(|ended| ended.id == id) {
+            Some(ended) if ended.cancelled => Ok(None),
+            Some(_) => {
+                Err(ChangeError::Invalid(format!("operation {id} has ended; ask for its opposite instead")))
+            }
+            None => {
+                Err(ChangeError::Invalid(format!("there is no operation {id}; `god ring show` lists them")))
+            }
+        };
+    };
+    match operation.phase() {
+        OperationPhase::Waiting => {
+            bring_back(ring, &mut document, id)?;
+            end(&mut document, id, true, "");
+        }
+        OperationPhase::Cancelling => return Ok(None),
+        _ if operation.wish.as_ref().is_some_and(|wish| lost_by(wish).is_some()) => {
+            return Err(ChangeError::Invalid(format!(
+                "operation {id} makes up for data that are gone, and cannot be undone; let it end"
+            )));
+        }
+        OperationPhase::Moving | OperationPhase::Cleaning => {
+            operation.phase = OperationPhase::Cancelling.into();
+            // What was to go last comes back first.
+            operation.moves.reverse();
+        }
+    }
+    Ok(Some(Ring::new(document)?))
+}
+
+/// How many old replicas of an arc a member of its next set must have copied from, itself among them if it is one: one
+/// more than a write may have missed. Counts with the lowest write quorum under which they may hold data, and with a
+/// majority where that is less, as calls may ask for that (invariant BARRIER). A node whose data are gone is waited
+/// for by nobody: what only it had is given up. Where all are gone that is everything, and none is needed.
+pub fn sources_needed(ring: &Ring, keyspace: KeyspaceId, old: &[NodeId]) -> usize {
+    let replicas = old.len();
+    let lost = lost(ring).iter().filter(|node| old.contains(node)).count();
+    let least = ring.keyspace_by_id(keyspace).map_or(1, |keyspace| {
+        let terms = quorums(keyspace, replicas);
+        terms.least_write_quorum.min(terms.replicas / 2 + 1) as usize
+    });
+    (replicas + 1 - least.clamp(1, replicas.max(1))).min(replicas.saturating_sub(lost))
+}
+
+/// The ring with an arc cut in two at a position within it: both parts keep its replicas. `None`: it cannot be cut
+/// there, or is changing hands.
+pub fn split(ring: &Ring, arc: ArcId, at: &Position) -> Result<Option<Ring>, ChangeError> {
+    let inner =
+        |arc: &god_proto::ring::RingArc| arc.range.start < *at && *at < arc.range.end && arc.next.is_none();
+    if !ring.arc(arc).is_some_and(inner) {
+        return Ok(None);
+    }
+    let mut document = next(ring);
+    let Some(lower) = document.arcs.iter().find(|lower| lower.id == arc.0) else { return Ok(None) };
+    let upper = Arc { id: document.next_arc, start: at.clone().into_bytes(), ..lower.clone() };
+    document.next_arc += 1;
+    document.arcs.push(upper);
+    document.arcs.sort_by(|a, b| a.start.cmp(&b.start));
+    Ok(Some(Ring::new(document)?))
+}
+
+/// The ring in which these arcs are one with the arcs before them, as far as those have the same replicas and none
+/// changes hands or is about to. `None`: nothing changes.
+pub fn merge(ring: &Ring, which: &BTreeSet<ArcId>) -> Result<Option<Ring>, ChangeError> {
+    let moving: BTreeSet<u64> =
+        ring.operations().iter().flat_map(|operation| &operation.moves).map(|step| step.arc).collect();
+    let mut document = next(ring);
+    let mut kept: Vec<Arc> = Vec::with_capacity(document.arcs.len());
+    let keyspace = |arc: &Arc| Position::from_bytes(arc.start.clone()).keyspace();
+    for arc in std::mem::take(&mut document.arcs) {
+        let joins = |before: &Arc| {
+            which.contains(&ArcId(arc.id))
+                && keyspace(before) == keyspace(&arc)
+                && same_nodes(&before.replicas, &arc.replicas)
+                && [before, &arc].iter().all(|arc| arc.transition.is_none() && !moving.contains(&arc.id))
+        };
+        if !kept.last().is_some_and(joins) {
+            kept.push(arc);
+        }
+    }
+    if kept.len() == ring.arcs().len() {
+        return Ok(None);
+    }
+    document.arcs = kept;
+    Ok(Some(Ring::new(document)?))
+}
+
+/// A wish from its parts, for whoever asks for operations.
+pub fn rebalance() -> Wish {
+    Wish { wish: Some(wish::Wish::Rebalance(RebalanceWish {})) }
+}
