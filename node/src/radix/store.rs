@@ -99,10 +99,20 @@ impl Store {
         rebuild(engine, &Scale::new(&key), Limits::default())
     }
 
+    /// As [`Store::write_below`], where nothing that stands is a wrong clock's.
+    pub async fn write(&self, entries: Vec<Entry>) -> Result<Vec<Verdict>, CommitError> {
+        self.write_below(entries, u64::MAX).await
+    }
+
     /// Writes entries; the newest version at a position stands, within one call too. One verdict for each entry, in
     /// the same order. When it returns, the writes are as durable as the settings ask; all of one call become
-    /// visible together. Positions must be below those of keyspace `u32::MAX`.
-    pub async fn write(&self, entries: Vec<Entry>) -> Result<Vec<Verdict>, CommitError> {
+    /// visible together. Positions must be below those of keyspace `u32::MAX`. A version above `ceiling_ms`, in
+    /// milliseconds since 1970, gives way to any (invariant FAR-IS-NOT-THERE).
+    pub async fn write_below(
+        &self,
+        entries: Vec<Entry>,
+        ceiling_ms: u64,
+    ) -> Result<Vec<Verdict>, CommitError> {
         if entries.is_empty() {
             return Ok(Vec::new());
         }
@@ -110,7 +120,7 @@ impl Store {
             let problem = format!("position {:?} is above all keyspaces; it was not written", entry.position);
             return Err(EngineError::Corrupt(problem).into());
         }
-        self.committer.submit(Job::Write(entries)).await
+        self.committer.submit(Job::Write { entries, ceiling_ms }).await
     }
 
     /// Removes records as if they had never been, each only if it has just this version: for tombstones below the

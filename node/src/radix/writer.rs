@@ -41,8 +41,12 @@ pub enum Verdict {
 /// What is asked of the writer.
 #[derive(Debug)]
 pub enum Job {
-    /// See [`super::Store::write`].
-    Write(Vec<Entry>),
+    /// See [`super::Store::write_below`].
+    Write {
+        entries: Vec<Entry>,
+        /// What stands above this millisecond stands in nobody's way.
+        ceiling_ms: u64,
+    },
     /// See [`super::Store::forget`].
     Forget(Vec<(Position, Version)>),
     /// Removes what stands in a range, as if it had never been.
@@ -68,6 +72,7 @@ struct Item<'a> {
     position: &'a Position,
     version: Version,
     record: Option<&'a Record>,
+    ceiling_ms: u64,
 }
 
 /// What stands at a position while a group is decided. Stored bytes are there where it may matter what they say.
@@ -98,7 +103,7 @@ impl Apply for Writer {
 
     fn weight(job: &Job) -> usize {
         match job {
-            Job::Write(entries) => entries
+            Job::Write { entries, .. } => entries
                 .iter()
                 .map(|entry| entry.position.as_bytes().len() + entry.record.encoded_len() + ENTRY_OVERHEAD)
                 .sum(),
@@ -276,7 +281,7 @@ impl Writer {
 impl Job {
     fn len(&self) -> usize {
         match self {
-            Job::Write(entries) => entries.len(),
+            Job::Write { entries, .. } => entries.len(),
             Job::Forget(which) => which.len(),
             Job::Drop(_) | Job::Close => 0,
         }
@@ -287,15 +292,19 @@ fn items(jobs: &[Job]) -> Vec<Item<'_>> {
     let mut items = Vec::with_capacity(jobs.iter().map(Job::len).sum());
     for job in jobs {
         match job {
-            Job::Write(entries) => items.extend(entries.iter().map(|Entry { position, record }| Item {
-                position,
-                version: record.version,
-                record: Some(record),
-            })),
+            Job::Write { entries, ceiling_ms } => {
+                items.extend(entries.iter().map(|Entry { position, record }| Item {
+                    position,
+                    version: record.version,
+                    record: Some(record),
+                    ceiling_ms: *ceiling_ms,
+                }));
+            }
             Job::Forget(which) => items.extend(which.iter().map(|(position, version)| Item {
                 position,
                 version: *version,
                 record: None,
+                ceiling_ms: u64::MAX,
             })),
             Job::Drop(_) | Job::Close => {}
         }
@@ -314,7 +323,9 @@ fn decide<'a>(item: &Item<'a>, current: &mut Current<'a>) -> Verdict {
             check_same_content(item.position, record, current);
             Verdict::Equal
         }
-        (Some(record), Some(there)) if record.version < there => Verdict::Superseded(there),
+        (Some(record), Some(there)) if record.version < there && there.ms() <= item.ceiling_ms => {
+            Verdict::Superseded(there)
+        }
         (Some(record), _) => {
             *current = Current::Written(record);
             Verdict::Applied
