@@ -128,11 +128,13 @@ impl Fault {
 pub struct FaultSettings {
     /// Machines may go down: only where every acknowledged write is synced before, or to show what happens if not.
     pub machines: bool,
-    /// Clocks may be off by two seconds, rather than by what the store bears.
+    /// Clocks may be off by two seconds, and one at a time by an hour, rather than by what the store bears.
     pub wild_clocks: bool,
     /// The ring may be asked to change.
     pub changes: bool,
 }
+
+const HOUR_US: i64 = 3_600_000_000;
 
 /// Draws a fault.
 pub fn draw(entropy: &Entropy, nodes: usize, settings: FaultSettings) -> Fault {
@@ -176,6 +178,10 @@ pub fn draw(entropy: &Entropy, nodes: usize, settings: FaultSettings) -> Fault {
             Fault::Storm { weather, ms }
         }
         9 => {
+            if settings.wild_clocks && entropy.below(2) == 0 {
+                let ahead_us = if entropy.below(3) == 0 { -HOUR_US } else { HOUR_US };
+                return Fault::Clock { node, ahead_us, drift_ppm: 0, ms };
+            }
             let most: i64 = if settings.wild_clocks { 2_200_000 } else { 200_000 };
             let ahead_us = entropy.below(2 * most as u64) as i64 - most;
             Fault::Clock { node, ahead_us, drift_ppm: entropy.below(400) as i64 - 200, ms }
@@ -227,11 +233,18 @@ pub async fn happen(world: Arc<World>, fault: Fault) {
         }
         Fault::Clock { node, ahead_us, drift_ppm, ms } => {
             let Some(wall) = world.wall(node) else { return };
+            let far = ahead_us.abs() == HOUR_US;
+            if far && !world.begin_far() {
+                return;
+            }
             wall.set_ahead(ahead_us);
             wall.set_drift(drift_ppm);
             sleep(Duration::from_millis(ms)).await;
             wall.set_ahead(0);
             wall.set_drift(0);
+            if far {
+                world.end_far();
+            }
         }
         Fault::FullDisk { node, ms } => {
             pressed(&world, node, Pressure::DiskFull("it is full".to_owned()), ms).await

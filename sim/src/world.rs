@@ -100,6 +100,8 @@ pub struct World {
     /// Whether a disk was lost that is not made up for yet, and how many were lost.
     losing: AtomicBool,
     losses: AtomicUsize,
+    /// Whether some clock is off by more than several may be.
+    far: AtomicBool,
 }
 
 impl World {
@@ -131,6 +133,7 @@ impl World {
             machines,
             losing: AtomicBool::new(false),
             losses: AtomicUsize::new(0),
+            far: AtomicBool::new(false),
         })
     }
 
@@ -263,6 +266,16 @@ impl World {
     /// A lost disk is made up for.
     pub fn end_loss(&self) {
         self.losing.store(false, Ordering::Relaxed);
+    }
+
+    /// A clock may be set far off now: one at a time, so that the others can tell.
+    pub fn begin_far(&self) -> bool {
+        !self.far.swap(true, Ordering::Relaxed)
+    }
+
+    /// It is right again.
+    pub fn end_far(&self) {
+        self.far.store(false, Ordering::Relaxed);
     }
 
     /// How many disks were lost.

@@ -82,12 +82,11 @@ async fn write_twice_at_one_time(forget_the_mark: bool) -> Result<(), String> {
     // The keyspace is live after this, so that the next write is stamped at once.
     clients.perform(1, 2, 6, Ask::Put(9), LIMIT).await;
     sleep(Duration::from_millis(50)).await;
-    // So that the node sees the same time at each call.
-    let stop_clock = |since: Instant| wall.set_ahead(-(since.elapsed().as_micros() as i64));
-    let began = Instant::now();
+    // From now on the node sees the same time at each call.
+    wall.set_drift(-1_000_000);
+    wall.set_ahead(world.now_us() as i64);
     let put = async |token| {
         for _ in 0..100 {
-            stop_clock(began);
             let told = clients.perform(1, 0, 5, Ask::Put(token), LIMIT).await;
             if matches!(told, Told::Committed(_)) {
                 return;
@@ -105,7 +104,6 @@ async fn write_twice_at_one_time(forget_the_mark: bool) -> Result<(), String> {
         engine.commit(batch).expect("the disk is well");
         engine.sync().expect("the disk is well");
     }
-    stop_clock(began);
     world.start(0);
     put(2).await;
     clients.perform(1, 1, 5, Ask::Get, LIMIT).await;
@@ -117,4 +115,67 @@ async fn a_clock_that_forgets_its_mark_is_found_to_stamp_one_version_twice() {
     assert_eq!(write_twice_at_one_time(false).await, Ok(()));
     let problem = write_twice_at_one_time(true).await.expect_err("the checker should object");
     assert!(problem.contains("two different contents"), "{problem}");
+}
+
+const HOUR_US: i64 = 3_600_000_000;
+
+/// A node's clock is an hour off for a while, with a restart meanwhile or without: the same key is written and read
+/// through it and through others all the time, and when the clock is right again.
+async fn an_hour_off(ahead_us: i64, restarts: bool) {
+    let clients = cluster().await;
+    let world = &clients.world;
+    let put = async |node, token| clients.perform(1, node, 5, Ask::Put(token), LIMIT).await;
+    let all_read = async |token| {
+        for node in 0..3 {
+            let read = clients.perform(1, node, 5, Ask::Get, LIMIT).await;
+            assert!(
+                matches!(read, Told::Found(found, _) if found == token),
+                "by node {}: {read:?}",
+                node + 1
+            );
+        }
+    };
+    let told = put(1, 1).await;
+    assert!(matches!(told, Told::Committed(_)), "{told:?}");
+    world.wall(1).expect("a wall").set_ahead(ahead_us);
+    if restarts {
+        world.crash(1, None);
+        world.start(1);
+    }
+    for turn in 1..8 {
+        let told = put(1, 100 + turn).await;
+        assert_eq!(told, Told::Rejected, "by a clock that is an hour off");
+        let told = put(turn as usize % 2 * 2, 10 + turn).await;
+        assert!(matches!(told, Told::Committed(_)), "{told:?}");
+        all_read(10 + turn).await;
+        sleep(Duration::from_millis(300)).await;
+    }
+    let says = world.running(1).map(|running| running.client.readiness().reasons).unwrap_or_default();
+    assert!(says.iter().any(|reason| reason.contains("set its clock")), "{says:?}");
+    world.wall(1).expect("a wall").set_ahead(0);
+    if restarts {
+        world.crash(1, None);
+        world.start(1);
+    }
+    let began = Instant::now();
+    wait("a node that writes again", || world.all_ready().is_ok()).await;
+    let told = put(1, 200).await;
+    assert!(matches!(told, Told::Committed(_)), "{told:?}");
+    assert!(began.elapsed() < Duration::from_secs(5), "it took {:?}", began.elapsed());
+    all_read(200).await;
+    if ahead_us > 0 && !restarts {
+        // What was stamped ahead of time, if anything was, has its time now.
+        sleep(Duration::from_secs(3_700)).await;
+        all_read(200).await;
+    }
+    check_register(&clients.history.lock()).expect("every promise is kept");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_an_hour_off_poisons_no_key_and_keeps_nobody_from_writing_once_it_is_right() {
+    for ahead_us in [HOUR_US, -HOUR_US] {
+        for restarts in [false, true] {
+            an_hour_off(ahead_us, restarts).await;
+        }
+    }
 }

@@ -65,6 +65,26 @@ impl RocksEngine {
             ingested: AtomicU64::new(0),
         }))
     }
+
+    fn write(&self, batch: Batch, synced: bool) -> Result<(), EngineError> {
+        let mut writes = WriteBatch::default();
+        for op in &batch.ops {
+            match op {
+                BatchOp::Put(table, key, value) => writes.put_cf(family(&self.db, *table)?, key, value),
+                BatchOp::Delete(table, key) => writes.delete_cf(family(&self.db, *table)?, key),
+                BatchOp::DeleteRange(table, start, end) => {
+                    writes.delete_range_cf(family(&self.db, *table)?, start, end);
+                }
+            }
+        }
+        let mut options = WriteOptions::default();
+        options.set_sync(synced);
+        self.db.write_opt(writes, &options).map_err(|error| {
+            let error = explain(&error, None);
+            self.gauge.failed(&error);
+            error
+        })
+    }
 }
 
 /// Explains why a read failed, and takes note of it.
@@ -165,23 +185,12 @@ impl Engine for RocksEngine {
     }
 
     fn commit(&self, batch: Batch) -> Result<(), EngineError> {
-        let mut writes = WriteBatch::default();
-        for op in &batch.ops {
-            match op {
-                BatchOp::Put(table, key, value) => writes.put_cf(family(&self.db, *table)?, key, value),
-                BatchOp::Delete(table, key) => writes.delete_cf(family(&self.db, *table)?, key),
-                BatchOp::DeleteRange(table, start, end) => {
-                    writes.delete_range_cf(family(&self.db, *table)?, start, end);
-                }
-            }
-        }
-        let mut options = WriteOptions::default();
-        options.set_sync(false);
-        self.db.write_opt(writes, &options).map_err(|error| {
-            let error = explain(&error, None);
-            self.gauge.failed(&error);
-            error
-        })
+        self.write(batch, false)
+    }
+
+    fn commit_synced(&self, batch: Batch) -> Result<(), EngineError> {
+        // RocksDB syncs its log before it puts a batch into its memtables.
+        self.write(batch, true)
     }
 
     fn sync(&self) -> Result<(), EngineError> {

@@ -6,7 +6,7 @@ use crate::{
     load::{Load, read_all},
 };
 use god_history::check_register;
-use god_proto::v1::Level;
+use god_proto::v1::{Level, write_reply};
 use std::path::Path;
 
 const LIBRARY: &str = "libfaketimeMT.so.1";
@@ -94,5 +94,38 @@ async fn a_node_whose_clock_is_2_s_ahead_says_so_and_is_not_ready() {
         }
         let ready = crate::doors::http(&cluster.nodes[0].http, "/readyz").await;
         assert!(ready.starts_with("HTTP/1.1 200"), "{ready}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_clock_is_an_hour_ahead_poisons_no_key_and_writes_once_it_is_right() {
+    let mut cluster = Cluster::start(3, &[]).await;
+    committed(cluster.nodes[0].client().put("key", "before").await);
+    assert!(cluster.nodes[2].terminate());
+    set_ahead(&mut cluster, 2, "+3600");
+    cluster.nodes[2].start();
+    let mut clients: Vec<_> = cluster.nodes.iter().map(|node| node.client()).collect();
+    wait_for("the node to read", || {
+        let mut third = clients[2].clone();
+        async move { third.get("key", Level::Quorum).await.map(|_| ()) }
+    })
+    .await;
+    for turn in 0..10 {
+        let told = clients[2].put("key", "ahead of its time").await;
+        let outcome = told.as_ref().ok().and_then(|reply| reply.outcome.as_ref());
+        assert!(!matches!(outcome, Some(write_reply::Outcome::Committed(_))), "{told:?}");
+        committed(clients[turn % 2].put("key", turn.to_string()).await);
+        for client in &mut clients {
+            assert_eq!(found(client.get("key", Level::Quorum).await), Some(turn.to_string().into()));
+        }
+    }
+    assert!(cluster.nodes[2].terminate());
+    cluster.nodes[2].variables.clear();
+    cluster.nodes[2].start();
+    cluster.wait_until_up().await;
+    let mut clients: Vec<_> = cluster.nodes.iter().map(|node| node.client()).collect();
+    committed(clients[2].put("key", "after").await);
+    for client in &mut clients {
+        assert_eq!(found(client.get("key", Level::All).await), Some("after".into()));
     }
 }

@@ -408,6 +408,10 @@ impl Engine for Held {
         self.inner.commit(batch)
     }
 
+    fn commit_synced(&self, batch: Batch) -> Result<(), EngineError> {
+        self.inner.commit_synced(batch)
+    }
+
     fn sync(&self) -> Result<(), EngineError> {
         self.inner.sync()
     }

@@ -6,7 +6,7 @@ use crate::{
     ring::CurrentRing,
     seam::{Seams, Wall},
     stop::Stop,
-    version::{Offsets, Sample},
+    version::{Clock, Offsets, Sample},
 };
 use futures::future::join_all;
 use god_proto::{
@@ -36,6 +36,8 @@ pub struct Pinger {
     pub liveness: Arc<Liveness>,
     /// The clocks.
     pub offsets: Arc<Offsets>,
+    /// This node's own, which is compared with them.
+    pub clock: Arc<Clock>,
     /// Told of newer rings.
     pub newer: NewerRing,
     /// The world.
@@ -55,6 +57,8 @@ struct Rounds {
     /// The wall, and the time since start, at the last round.
     last: Option<(u64, Instant)>,
     alarm: Option<String>,
+    /// How often the wall was set, as of the last round.
+    steps: u64,
 }
 
 impl Pinger {
@@ -85,6 +89,11 @@ impl Pinger {
         let Some(ring) = self.ring.get() else { return };
         self.liveness.keep(|node| ring.node(node).is_some());
         self.forget_before_step(rounds);
+        let steps = self.clock.steps();
+        if steps != rounds.steps {
+            rounds.steps = steps;
+            self.offsets.keep(|_| false);
+        }
         let others: Vec<NodeId> =
             ring.nodes().iter().map(|node| NodeId(node.number)).filter(|node| *node != self.me).collect();
         self.offsets.keep(|node| others.contains(&node));
@@ -96,6 +105,8 @@ impl Pinger {
         let trust = self.interval * 2 * turns;
         let asked = others.iter().cycle().skip(first.checked_rem(others.len()).unwrap_or(0)).take(count);
         join_all(asked.map(|node| self.ping(*node, trust))).await;
+        let in_ms = |(near, far): (i64, i64)| (near / 1_000, far / 1_000);
+        self.clock.judge(steps, self.offsets.own_ahead_of_middle_us().map(in_ms), others.is_empty());
         self.liveness.show();
         self.raise_alarm(&mut rounds.alarm);
     }

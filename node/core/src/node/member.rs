@@ -97,6 +97,7 @@ impl Node {
             };
             gossip.start(self.stop.clone())
         });
+        self.clock.watch();
         let pinger = Pinger {
             interval: self.settings.ping_interval,
             me: number,
@@ -104,6 +105,7 @@ impl Node {
             transport: Arc::clone(&self.transport),
             liveness: Arc::clone(&self.liveness),
             offsets: Arc::clone(&self.offsets),
+            clock: Arc::clone(&self.clock),
             newer: self.newer.clone(),
             seams: self.seams.clone(),
         };

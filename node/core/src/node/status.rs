@@ -66,8 +66,8 @@ impl Node {
         if self.ring.get().is_some_and(|ring| ring.is_retired(self.settings.own.uuid)) {
             troubles.push("this node has left its cluster for good; stop it, and delete its data".to_owned());
         }
-        troubles.extend(self.clock.trouble().map(|trouble| trouble.to_string()));
-        troubles.extend(self.offsets.trouble());
+        let clock = self.clock.trouble().map(|trouble| trouble.to_string());
+        troubles.extend(clock.or_else(|| self.offsets.trouble()));
         match self.engine.pressure() {
             Pressure::Fine | Pressure::Busy(_) => {}
             Pressure::DiskFull(problem) => troubles.push(format!("the disk is full: {problem}")),

@@ -51,11 +51,13 @@ fn poll(said: &[Said], at: usize) -> Poll {
     poll
 }
 
-fn decode(body: response::Body, count: usize) -> Result<Vec<Option<Record>>, CallError> {
+/// What a wrong clock stamped is not there (FAR-IS-NOT-THERE), whatever the replica's own clock says.
+fn decode(body: response::Body, count: usize, ceiling_ms: u64) -> Result<Vec<Option<Record>>, CallError> {
     match body {
         response::Body::Read(done) if done.entries.len() <= count && !done.entries.is_empty() => {
-            let records = done.entries.into_iter().map(Option::<Record>::try_from).collect::<Result<_, _>>();
-            records.map_err(|error| strange(&format!("holds {error}")))
+            let near = |record: Option<Record>| record.filter(|record| record.version.ms() <= ceiling_ms);
+            let records = done.entries.into_iter().map(|entry| Option::<Record>::try_from(entry).map(near));
+            records.collect::<Result<Vec<_>, _>>().map_err(|error| strange(&format!("holds {error}")))
         }
         _ => Err(strange("is not that to a read")),
     }
@@ -85,8 +87,9 @@ impl Shared {
             let positions = asked.iter().map(|(position, _)| position.clone().into_bytes()).collect();
             request::Body::Read(peer::Read { positions })
         };
-        let mut said: Vec<Said> =
-            self.gather(scope, prefer, body, |reply| decode(reply, asked.len())).await?;
+        let ceiling_ms = self.clock.ceiling_ms();
+        let decode = |reply| decode(reply, asked.len(), ceiling_ms);
+        let mut said: Vec<Said> = self.gather(scope, prefer, body, decode).await?;
 
         let lags = |said: &[Said]| {
             asked.iter().enumerate().any(|(at, (_, least))| {
@@ -103,7 +106,7 @@ impl Shared {
                 said.extend(reply.ok().map(|records| (member, records)));
                 !lags(&said)
             };
-            self.ask_each(scope, others, |_| body(), |reply| decode(reply, asked.len()), take).await;
+            self.ask_each(scope, others, |_| body(), decode, take).await;
         }
 
         let count = said.iter().map(|(_, records)| records.len()).max().unwrap_or(0);

@@ -25,7 +25,7 @@ use crate::{
     radix::{Store, Summary, Verdict},
     ring::CurrentRing,
     seam::Offload,
-    version::Clock,
+    version::{Clock, ClockError},
 };
 use god_proto::{
     MAX_MESSAGE,
@@ -49,6 +49,8 @@ const MAX_ENTRIES: usize = 10_000;
 const MIN_FLOOR_AGE_MS: u64 = 1_000;
 /// How long a write may wait for a new replica to take over a promise.
 const MAX_PROMISE_WAIT: Duration = Duration::from_secs(1);
+/// When a node whose clock is off may be asked again.
+const CLOCK_RETRY_MS: u32 = 500;
 /// The most bytes of records in one answer, but for a larger single one.
 const MAX_ANSWER: usize = MAX_MESSAGE - (2 << 20);
 
@@ -93,6 +95,11 @@ impl Replica {
     /// At or below this version all replicas hold the same at a position.
     pub fn repaired_at(&self, position: &Position) -> Version {
         self.floors.at(position).repaired
+    }
+
+    /// Its clock.
+    pub fn clock(&self) -> &Arc<Clock> {
+        &self.clock
     }
 
     /// Its floors.
@@ -155,6 +162,7 @@ impl Replica {
         timeout: Duration,
         write: peer::Write,
     ) -> Result<response::Body, Failure> {
+        self.clock.trusted(timeout).await.map_err(|error| untimely(&error))?;
         let until = Instant::now() + timeout.min(MAX_PROMISE_WAIT);
         loop {
             let inherits = self.inherits.notified();
@@ -251,8 +259,9 @@ impl Replica {
             }
         }
         // The newest is within the limit where any is beyond it.
-        self.clock.observe(newest).map_err(|error| failure(Cause::Clock, error.to_string()))?;
-        let verdicts = self.store.write(entries).await.map_err(|error| refused(&error))?;
+        self.clock.observe(newest).map_err(|error| untimely(&error))?;
+        let written = self.store.write_below(entries, self.clock.ceiling_ms()).await;
+        let verdicts = written.map_err(|error| refused(&error))?;
         let said = |verdict: Verdict| peer::Verdict {
             superseded_by: match verdict {
                 Verdict::Applied | Verdict::Equal => None,
@@ -274,6 +283,8 @@ impl Replica {
         promised: Version,
         repaired: Version,
     ) -> Result<(), Failure> {
+        // By a clock that is ahead, a floor would refuse all writes for as long.
+        self.clock.trusted(Duration::ZERO).await.map_err(|error| untimely(&error))?;
         // A floor above what writes are stamped with now would refuse them all.
         let latest = self.clock.now_ms().saturating_sub(MIN_FLOOR_AGE_MS);
         if promised.max(repaired).ms() > latest {
@@ -293,17 +304,21 @@ impl Replica {
         for position in &positions {
             self.loads.count(touch.holds(position)?.id, 1);
         }
+        // FAR-IS-NOT-THERE
+        let ceiling_ms = self.clock.ceiling_ms();
         let mut entries = Vec::with_capacity(positions.len());
         if positions.len() == 1
             && let Some(position) = positions.pop()
         {
             let record = self.store.get(&position).await.map_err(|error| broken(&error))?;
+            let record = record.filter(|record| record.version.ms() <= ceiling_ms);
             entries.push(record.map(peer::Entry::from).unwrap_or_default());
         } else {
             let mut bytes = 0;
             // In parts, so that what does not fit is not read.
             'all: for part in positions.chunks(64) {
                 for record in self.store.get_many(part).await.map_err(|error| broken(&error))? {
+                    let record = record.filter(|record| record.version.ms() <= ceiling_ms);
                     bytes += record.as_ref().map_or(0, |record| record.value.len()) + 32;
                     if !entries.is_empty() && bytes > MAX_ANSWER {
                         break 'all;
@@ -320,7 +335,8 @@ impl Replica {
         if let [arc] = touch.ring.arcs_in(&range) {
             self.loads.count(arc.id, 1);
         }
-        let done = self.look(move |store| pages::page(&store.view(), &range, &scan)).await?;
+        let ceiling_ms = self.clock.ceiling_ms();
+        let done = self.look(move |store| pages::page(&store.view(), &range, &scan, ceiling_ms)).await?;
         Ok(response::Body::Scan(done))
     }
 
@@ -356,6 +372,12 @@ fn at_most(what: &str, count: usize) -> Result<(), Failure> {
         1..=MAX_ENTRIES => Ok(()),
         _ => Err(failure(Cause::Invalid, format!("there are {count} {what}; the most is {MAX_ENTRIES}"))),
     }
+}
+
+/// A refusal because of a version's time or, with a time to wait, of this node's own clock.
+fn untimely(error: &ClockError) -> Failure {
+    let retry_after_ms = if error.is_own() { CLOCK_RETRY_MS } else { 0 };
+    Failure { retry_after_ms, ..failure(Cause::Clock, error.to_string()) }
 }
 
 fn broken(error: &EngineError) -> Failure {

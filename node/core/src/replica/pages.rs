@@ -10,11 +10,13 @@ use god_proto::{MAX_PAGE, peer, position::PositionRange};
 /// The most bytes on a page, but for a larger single entry.
 const MAX_PAGE_BYTES: usize = 4 << 20;
 
-/// The entries from one end of a range, tombstones among them: one at least, if there is one. Blocks on the disk.
+/// The entries from one end of a range, tombstones among them: one at least, if there is one. What is above a ceiling is
+/// not there (FAR-IS-NOT-THERE). Blocks on the disk.
 pub(super) fn page(
     view: &View,
     range: &PositionRange,
     scan: &peer::Scan,
+    ceiling_ms: u64,
 ) -> Result<peer::ScanDone, EngineError> {
     let direction = if scan.reverse { Direction::Reverse } else { Direction::Forward };
     let limit = scan.limit.clamp(1, MAX_PAGE) as usize;
@@ -25,6 +27,9 @@ pub(super) fn page(
     let (mut entries, mut bytes) = (Vec::new(), 0);
     for entry in view.scan(range, direction) {
         let mut entry = entry?;
+        if entry.record.version.ms() > ceiling_ms {
+            continue;
+        }
         if scan.keys_only {
             entry.record.value = Bytes::new();
         }

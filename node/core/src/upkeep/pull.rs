@@ -252,7 +252,9 @@ impl Upkeep {
         // A tombstone that may go is as good as gone: it is not spread any more.
         let may_go =
             |entry: &Entry| entry.record.kind == Kind::Tombstone && entry.record.version <= wanted.exact_to;
-        entries.retain(|entry| !may_go(entry));
+        // What a wrong clock stamped is not spread either (FAR-IS-NOT-THERE).
+        let ceiling_ms = self.replica.clock().ceiling_ms();
+        entries.retain(|entry| !may_go(entry) && entry.record.version.ms() <= ceiling_ms);
         if wanted.exact_to != Version::ZERO {
             self.forget_others(part, &entries, wanted.exact_to).await?;
         }
@@ -270,7 +272,7 @@ impl Upkeep {
         if entries.is_empty() {
             return Ok(());
         }
-        let verdicts = self.store.write(entries.clone()).await.map_err(refused)?;
+        let verdicts = self.store.write_below(entries.clone(), ceiling_ms).await.map_err(refused)?;
         for (entry, verdict) in entries.iter().zip(verdicts) {
             if verdict == Verdict::Applied {
                 pulled.took(entry);

@@ -451,6 +451,10 @@ impl Upkeep {
     /// Up to where the floor of an arc may rise now; `None`: there is nothing to be gained. `anyway`: there may be
     /// elsewhere.
     async fn next_floor(&self, arc: &RingArc, anyway: bool) -> Result<Option<Version>, PullError> {
+        // What lies in the past by a wrong clock may not.
+        if !self.replica.clock().is_trusted() {
+            return Ok(None);
+        }
         let age_ms = self.settings.tombstone_age.as_millis() as u64;
         let target_ms = self.seams.wall.now_ms().saturating_sub(age_ms);
         let now = self.replica.floors().lowest(&arc.range).repaired;

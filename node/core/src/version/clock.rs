@@ -1,12 +1,12 @@
 //! The node's clock: stamps within a durable promise, refuses versions from too far ahead.
 
-use super::MAX_AHEAD_MS;
+use super::{FAR_MS, MAX_AHEAD_MS, trust::Trust};
 use crate::{
     engine::{Batch, Engine, EngineError, Table},
     seam::{Offload, Wall},
 };
 use god_proto::{ids::NodeId, version::Version};
-use god_rules::version::Hlc;
+use god_rules::version::{Eras, Hlc, MOST_ERAS};
 use parking_lot::Mutex;
 use std::{
     sync::{
@@ -15,7 +15,10 @@ use std::{
     },
     time::Duration,
 };
-use tokio::{sync::Mutex as AsyncMutex, time};
+use tokio::{
+    sync::Mutex as AsyncMutex,
+    time::{self, Instant},
+};
 
 /// How far the durable mark leads the clock. Below [`MAX_AHEAD_MS`]: a node that starts again at its mark is still
 /// believed by the others.
@@ -24,6 +27,10 @@ const LEAD_MS: u64 = 400;
 const REFILL_MS: u64 = 200;
 /// Where the mark is kept in [`Table::System`].
 const MARK_KEY: &[u8] = b"clock/mark";
+/// Where the eras are kept in [`Table::System`].
+const ERAS_KEY: &[u8] = b"clock/eras";
+/// How long a write waits for a clock that is not compared yet.
+const DOUBT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a write may wait for the mark to become durable.
 const MARK_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -52,12 +59,41 @@ pub enum ClockError {
         "this node's clock is {0} ms behind what it stamped before; set the clock, or wait until it has caught up"
     )]
     Behind(u64),
+    /// This node's clock is too far from the others'.
+    #[error("this node's clock is {}, and {MAX_AHEAD_MS} ms is the most; set its clock", how_far(*.0))]
+    Off(i64),
+    /// Of two clocks one is off.
+    #[error(
+        "this node's clock and the others' are {0} ms apart, and {MAX_AHEAD_MS} ms is the most; which of them is off \
+         cannot be told until more nodes answer"
+    )]
+    Apart(u64),
+    /// It was set, or the node was started, and no other clock was measured since.
+    #[error("this node's clock is not compared with the others' yet")]
+    Doubted,
+}
+
+fn how_far(ahead_ms: i64) -> String {
+    let side = if ahead_ms > 0 { "ahead of" } else { "behind" };
+    format!("{} ms {side} the others'", ahead_ms.unsigned_abs())
+}
+
+impl ClockError {
+    /// Whether it says something of this node's clock, whatever the version is.
+    pub fn is_own(&self) -> bool {
+        matches!(
+            self,
+            ClockError::Off(_) | ClockError::Apart(_) | ClockError::Doubted | ClockError::Behind(_)
+        )
+    }
 }
 
 struct State {
     hlc: Hlc,
     /// Nothing above is stamped: up to here the promise is on disk.
     durable_ms: u64,
+    /// When this node stamped.
+    eras: Eras,
 }
 
 /// Stamps versions. Shared by all rooms; a lock that is held for some nanoseconds.
@@ -67,6 +103,7 @@ pub struct Clock {
     offload: Offload,
     node: AtomicU32,
     state: Mutex<State>,
+    trust: Trust,
     /// One extension of the mark at a time.
     extending: Arc<AsyncMutex<()>>,
     extensions: AtomicU64,
@@ -91,12 +128,22 @@ impl Clock {
                 }
             },
         };
+        let eras = match engine.get(Table::System, ERAS_KEY)? {
+            None => Eras::before(mark_ms.saturating_sub(LEAD_MS), mark_ms),
+            Some(bytes) => Eras::decode(&bytes, mark_ms).ok_or_else(|| {
+                EngineError::Corrupt(format!(
+                    "the clock's eras have {} bytes, no multiple of 16",
+                    bytes.len()
+                ))
+            })?,
+        };
         Ok(Clock {
             wall,
             engine,
             offload,
             node: AtomicU32::new(0),
-            state: Mutex::new(State { hlc: Hlc::past(mark_ms), durable_ms: mark_ms }),
+            state: Mutex::new(State { hlc: Hlc::past(mark_ms), durable_ms: mark_ms, eras }),
+            trust: Trust::new(),
             extending: Arc::default(),
             extensions: AtomicU64::new(0),
         })
@@ -112,6 +159,43 @@ impl Clock {
         self.wall.now_ms()
     }
 
+    /// From now on somebody compares this clock with the others' and tells [`Clock::judge`]: until that was done, and
+    /// after each time that the wall was set, nothing is stamped (invariant CLOCK-TRUSTED).
+    pub fn watch(&self) {
+        self.trust.watch();
+    }
+
+    /// How often the wall was set so far, as far as was looked: before clocks are measured, for [`Clock::judge`].
+    pub fn steps(&self) -> u64 {
+        self.trust.steps(&*self.wall)
+    }
+
+    /// All clocks were measured after so many steps: this one is so many milliseconds ahead of the middle one or, with
+    /// an even number of clocks, of the two middle ones, the nearer first. `None`: no other one was measured. `alone`:
+    /// there is no other one.
+    pub fn judge(&self, steps: u64, ahead_ms: Option<(i64, i64)>, alone: bool) {
+        self.trust.judge(&*self.wall, steps, ahead_ms, alone);
+    }
+
+    /// Whether this node's wall may be gone by, as far as is known.
+    pub fn is_trusted(&self) -> bool {
+        self.trust.holds(&*self.wall)
+    }
+
+    /// Waits for a comparison where the wall was set and not compared since, `patience` and a second at most. Whoever
+    /// would take in what is stamped asks first.
+    pub async fn trusted(&self, patience: Duration) -> Result<(), ClockError> {
+        if self.is_trusted() {
+            return Ok(());
+        }
+        self.trust.settle(&*self.wall, Instant::now() + patience.min(DOUBT_TIMEOUT)).await
+    }
+
+    /// The highest version, in milliseconds, that may be no wrong clock's; any where this one's own may be wrong.
+    pub fn ceiling_ms(&self) -> u64 {
+        if self.is_trusted() { self.wall.now_ms() + FAR_MS } else { u64::MAX }
+    }
+
     /// Stamps `count` versions, each above all that this node stamped or observed before (CLOCK-NEVER-BACK,
     /// VERSION-UNIQUE). Waits only where the durable mark must be moved first.
     pub async fn stamp(self: &Arc<Self>, count: usize) -> Result<Stamps, ClockError> {
@@ -119,14 +203,18 @@ impl Clock {
         if node.0 == 0 {
             return Err(ClockError::NoNumber);
         }
+        self.trusted(DOUBT_TIMEOUT).await?;
         loop {
             let wanted_ms = {
                 let now_ms = self.wall.now_ms();
                 let mut state = self.state.lock();
-                let reach_ms = state.hlc.would_reach_ms(now_ms, count as u64);
+                state.give_up_far_mark(now_ms);
+                let (hlc, first_ms, reach_ms) = state.beyond_eras(now_ms, count as u64);
                 if reach_ms > now_ms + MAX_AHEAD_MS {
                     return Err(ClockError::Behind(reach_ms - now_ms));
                 }
+                state.hlc = hlc;
+                state.eras.begin(first_ms);
                 if reach_ms < state.durable_ms {
                     let first = state.hlc.stamp(now_ms, count as u64);
                     assert!(
@@ -165,8 +253,12 @@ impl Clock {
 
     /// Why this node cannot stamp, if it cannot: its wall is behind what it stamped or saw.
     pub fn trouble(&self) -> Option<ClockError> {
+        if let Some(trouble) = self.trust.trouble(&*self.wall) {
+            return Some(trouble);
+        }
         let behind_ms = self.state.lock().hlc.last_ms().saturating_sub(self.wall.now_ms());
-        (behind_ms > MAX_AHEAD_MS).then_some(ClockError::Behind(behind_ms))
+        // Beyond that it is given up with the next stamp.
+        (behind_ms > MAX_AHEAD_MS && behind_ms <= FAR_MS).then_some(ClockError::Behind(behind_ms))
     }
 
     /// How often the mark was written.
@@ -189,13 +281,18 @@ impl Clock {
     async fn extend(&self, to_ms: u64) -> Result<(), ClockError> {
         // The write keeps its turn where nobody waits for it any more: a lower mark must not follow a higher one.
         let turn = Arc::clone(&self.extending).lock_owned().await;
-        if self.state.lock().durable_ms >= to_ms {
-            return Ok(());
-        }
+        let eras = {
+            let state = self.state.lock();
+            if state.durable_ms >= to_ms {
+                return Ok(());
+            }
+            state.eras.encode()
+        };
         let engine = Arc::clone(&self.engine);
         let written = self.offload.run(move || {
             let mut batch = Batch::default();
             batch.put(Table::System, MARK_KEY, to_ms.to_be_bytes().to_vec());
+            batch.put(Table::System, ERAS_KEY, eras);
             engine.commit(batch).and_then(|()| engine.sync()).map(|()| turn)
         });
         let _turn = written.await.map_err(|error| ClockError::Mark(error.to_string()))?;
@@ -203,6 +300,41 @@ impl Clock {
         state.durable_ms = state.durable_ms.max(to_ms);
         self.extensions.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+}
+
+impl State {
+    /// The mark of a clock that was far ahead is no promise to wait for: what was stamped up to it is an era, in which
+    /// nothing is stamped again (VERSION-UNIQUE), and stamps go on with the wall.
+    fn give_up_far_mark(&mut self, now_ms: u64) {
+        let ahead_ms = self.hlc.last_ms().saturating_sub(now_ms);
+        if ahead_ms <= FAR_MS {
+            return;
+        }
+        tracing::warn!(
+            ahead_ms,
+            "this node stamped by a clock that was ahead; it goes on with the one it has now"
+        );
+        let end_ms = self.hlc.last_ms().max(self.durable_ms);
+        // Where the node just started, the era ended with the one before.
+        self.eras.end(end_ms);
+        self.hlc = Hlc::past(now_ms);
+        self.durable_ms = 0;
+    }
+
+    /// A clock beyond the eras that so many stamps would meet, the millisecond that they would begin with, and the one
+    /// that they would reach.
+    fn beyond_eras(&self, now_ms: u64, count: u64) -> (Hlc, u64, u64) {
+        let mut hlc = self.hlc;
+        for _ in 0..=MOST_ERAS {
+            let (first_ms, reach_ms) = (hlc.would_begin_ms(now_ms), hlc.would_reach_ms(now_ms, count));
+            match self.eras.over_in(first_ms, reach_ms) {
+                Some(end_ms) => hlc.observe(end_ms << 16 | 0xffff),
+                None => return (hlc, first_ms, reach_ms),
+            }
+        }
+        // Eras that no clock of ours made: as if it were for ever.
+        (hlc, u64::MAX, u64::MAX)
     }
 }
 
@@ -284,6 +416,100 @@ mod tests {
         wall.0.store(8_000, Ordering::Relaxed);
         assert!(matches!(clock.stamp(1).await, Err(ClockError::Behind(2_000))));
         assert!(clock.trouble().is_some_and(|trouble| trouble.to_string().contains("behind")));
+    }
+
+    const HOUR_MS: u64 = 3_600_000;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wall_that_jumped_stamps_nothing_until_it_was_compared() {
+        let (disk, wall) = (SimulatedDisk::new(), Arc::new(Set(AtomicU64::new(10_000))));
+        let clock = open(&disk, &wall);
+        clock.watch();
+        assert!(matches!(clock.stamp(1).await, Err(ClockError::Doubted)), "the node has just started");
+        clock.judge(clock.steps(), Some((3, 3)), false);
+        let before = stamp(&clock).await;
+        time::advance(Duration::from_secs(1)).await;
+        wall.0.fetch_add(1_000, Ordering::Relaxed);
+        stamp(&clock).await;
+
+        let measured_before = clock.steps();
+        wall.0.fetch_add(HOUR_MS, Ordering::Relaxed);
+        assert!(!clock.is_trusted());
+        clock.judge(measured_before, Some((0, 0)), false);
+        assert!(
+            matches!(clock.stamp(1).await, Err(ClockError::Doubted)),
+            "that was measured before the jump"
+        );
+        assert!(matches!(clock.trusted(Duration::from_secs(1)).await, Err(ClockError::Doubted)));
+        wall.0.fetch_add(1_000, Ordering::Relaxed);
+        let hour = HOUR_MS as i64;
+        clock.judge(clock.steps(), Some((0, hour)), false);
+        assert!(matches!(clock.stamp(1).await, Err(ClockError::Doubted | ClockError::Apart(_))));
+        clock.judge(clock.steps(), Some((hour, hour)), false);
+        assert!(matches!(clock.stamp(1).await, Err(ClockError::Off(_))));
+        assert!(clock.trouble().is_some_and(|trouble| trouble.to_string().contains("ahead of the others'")));
+
+        wall.0.fetch_sub(HOUR_MS, Ordering::Relaxed);
+        assert!(matches!(clock.stamp(1).await, Err(ClockError::Doubted)));
+        clock.judge(clock.steps(), Some((0, 0)), false);
+        let after = stamp(&clock).await;
+        assert!(after > before && after.ms() < HOUR_MS, "{after}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_two_clocks_the_one_that_was_not_set_is_believed() {
+        let (disk, wall) = (SimulatedDisk::new(), Arc::new(Set(AtomicU64::new(10_000))));
+        let clock = open(&disk, &wall);
+        clock.watch();
+        clock.judge(clock.steps(), Some((0, 10)), false);
+        clock.judge(clock.steps(), Some((0, -3_000)), false);
+        stamp(&clock).await;
+        // One that drifts is off all the same.
+        clock.judge(clock.steps(), Some((-600, -3_000)), false);
+        assert!(matches!(clock.stamp(1).await, Err(ClockError::Off(-600))));
+        clock.watch();
+        clock.judge(clock.steps(), Some((0, -3_000)), false);
+        assert!(matches!(clock.stamp(1).await, Err(ClockError::Apart(3_000))));
+        clock.watch();
+        clock.judge(clock.steps(), None, true);
+        stamp(&clock).await;
+    }
+
+    #[tokio::test]
+    async fn the_mark_of_a_clock_that_was_an_hour_ahead_keeps_nobody_from_writing_and_no_version_comes_twice()
+    {
+        let (disk, wall) = (SimulatedDisk::new(), Arc::new(Set(AtomicU64::new(10_000))));
+        let mut seen = std::collections::BTreeSet::new();
+        for at_ms in [10_000, HOUR_MS, HOUR_MS + 60_000] {
+            wall.0.store(at_ms, Ordering::Relaxed);
+            let clock = open(&disk, &wall);
+            for _ in 0..50 {
+                assert!(seen.insert(stamp(&clock).await));
+                wall.0.fetch_add(1, Ordering::Relaxed);
+            }
+            if at_ms == HOUR_MS {
+                // Without a restart as well.
+                wall.0.store(20_000, Ordering::Relaxed);
+                assert!(seen.insert(stamp(&clock).await));
+            }
+            disk.crash_machine(0);
+        }
+        // The clock is right again; then its time comes to what was stamped ahead of it.
+        let mut refused = 0;
+        for at_ms in [30_000, HOUR_MS - 3, HOUR_MS, HOUR_MS + 1_000, HOUR_MS + 60_010, HOUR_MS + 61_000] {
+            wall.0.store(at_ms, Ordering::Relaxed);
+            let clock = open(&disk, &wall);
+            for _ in 0..50 {
+                match clock.stamp(1).await {
+                    Ok(stamps) => assert!(stamps.into_iter().all(|version| seen.insert(version))),
+                    Err(ClockError::Behind(ms)) => refused += ms.min(1),
+                    Err(error) => panic!("{error}"),
+                }
+                wall.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        assert!(seen.len() as u64 + refused == 451, "{} stamped, {refused} refused", seen.len());
+        assert!(refused < 200, "{refused} refused");
     }
 
     #[tokio::test]

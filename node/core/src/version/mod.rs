@@ -1,6 +1,7 @@
 //! The hybrid logical clock: versions that grow with cause and with time, and never come twice.
 
 mod clock;
+mod trust;
 
 pub use clock::{Clock, ClockError};
-pub use god_rules::version::{MAX_AHEAD_MS, Offsets, Sample};
+pub use god_rules::version::{FAR_MS, MAX_AHEAD_MS, Offsets, Sample};

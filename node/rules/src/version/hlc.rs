@@ -32,6 +32,12 @@ impl Hlc {
         self.last >> 16
     }
 
+    /// The millisecond that [`Hlc::stamp`] would begin with, without stamping.
+    pub fn would_begin_ms(self, now_ms: u64) -> u64 {
+        let mut ahead = self;
+        ahead.stamp(now_ms, 1) >> 16
+    }
+
     /// What [`Hlc::stamp`] would reach, in milliseconds, without stamping.
     pub fn would_reach_ms(self, now_ms: u64, count: u64) -> u64 {
         let mut ahead = self;

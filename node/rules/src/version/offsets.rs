@@ -61,14 +61,23 @@ impl Offsets {
     /// Microseconds this node's clock is ahead of the median of all clocks, its own among them. With an even number
     /// of clocks, the middle one nearer to its own: of two clocks neither can tell which is off.
     pub fn own_ahead_us(&self) -> i64 {
+        self.own_ahead_of_middle_us().map_or(0, |(near, _)| near)
+    }
+
+    /// Microseconds this node's clock is ahead of the middle one of all clocks or, with an even number of them, of the
+    /// two middle ones, the nearer first. `None` where no other clock was measured.
+    pub fn own_ahead_of_middle_us(&self) -> Option<(i64, i64)> {
         let peers = self.0.lock();
         let fastest =
             |window: &VecDeque<Sample>| window.iter().min_by_key(|sample| sample.round_trip).copied();
         let mut clocks: Vec<i64> = peers.values().filter_map(fastest).map(|sample| sample.ahead_us).collect();
+        if clocks.is_empty() {
+            return None;
+        }
         clocks.push(0);
         clocks.sort_unstable();
         let (low, high) = (clocks[(clocks.len() - 1) / 2], clocks[clocks.len() / 2]);
-        if low.abs() <= high.abs() { -low } else { -high }
+        Some(if low.abs() <= high.abs() { (-low, -high) } else { (-high, -low) })
     }
 
     /// Says, for an operator, that this node's clock is the one that is off, if it is: the node is not ready.

@@ -20,9 +20,10 @@ pub trait Apply: Send + 'static {
     /// What came of it.
     type Answer: Send + 'static;
 
-    /// Decides and writes a whole group in one batch, visible but not yet synced. One answer a job, in order.
-    /// After an error nothing of the group is visible; whether it survives is open.
-    fn apply(&mut self, jobs: Vec<Self::Job>) -> Result<Vec<Self::Answer>, EngineError>;
+    /// Decides and writes a whole group in one batch. One answer a job, in order. `synced`: it is on the disk before
+    /// it is visible (invariant READ-SYNCED), else visible and not yet synced. After an error nothing of the group is
+    /// visible; whether it survives is open.
+    fn apply(&mut self, jobs: Vec<Self::Job>, synced: bool) -> Result<Vec<Self::Answer>, EngineError>;
 
     /// Bytes that a job weighs, for the bounds.
     fn weight(job: &Self::Job) -> usize;
@@ -253,11 +254,11 @@ impl<A: Apply> Shared<A> {
     }
 
     fn work_inline(&self, inline: &mut Inline<A>, job: A::Job) -> Result<A::Answer, CommitError> {
-        let mut answers = inline.apply.apply(vec![job]).inspect_err(|error| self.note(error))?;
+        let synced = self.settings.durability == Durability::Always;
+        let mut answers = inline.apply.apply(vec![job], synced).inspect_err(|error| self.note(error))?;
         let due = match self.settings.durability {
-            Durability::None => false,
+            Durability::None | Durability::Always => false,
             Durability::Interval(interval) => inline.synced.elapsed() >= interval,
-            Durability::Always => true,
         };
         if due {
             self.sync()?;
@@ -343,22 +344,16 @@ impl<A: Apply> Shared<A> {
         group
     }
 
-    /// Applies a group, syncs it if each must be, and answers. Says whether it was applied.
+    /// Applies a group, synced if each must be, and answers. Says whether it was applied.
     fn work(&self, apply: &mut A, group: Vec<Waiting<A>>) -> bool {
         histogram!("god_engine_group_jobs").record(group.len() as f64);
         let began = std::time::Instant::now();
         let (jobs, senders): (Vec<_>, Vec<_>) =
             group.into_iter().map(|waiting| (waiting.job, waiting.answer)).unzip();
-        let applied = apply.apply(jobs);
+        // ACK-DURABLE: nothing is answered before it is synced.
+        let applied = apply.apply(jobs, self.settings.durability == Durability::Always);
         histogram!("god_engine_commit_seconds").record(began.elapsed());
-        let result = applied.inspect_err(|error| self.note(error)).and_then(|answers| {
-            // ACK-DURABLE: nothing is answered before it is synced.
-            if self.settings.durability == Durability::Always {
-                self.sync()?;
-            }
-            Ok(answers)
-        });
-        match result {
+        match applied.inspect_err(|error| self.note(error)) {
             Ok(answers) => {
                 assert!(answers.len() == senders.len(), "ONE-ANSWER-A-JOB: {} answers", answers.len());
                 for (sender, answer) in senders.into_iter().zip(answers) {
@@ -393,12 +388,16 @@ mod tests {
         type Job = u64;
         type Answer = u64;
 
-        fn apply(&mut self, jobs: Vec<u64>) -> Result<Vec<u64>, EngineError> {
+        fn apply(&mut self, jobs: Vec<u64>, synced: bool) -> Result<Vec<u64>, EngineError> {
             let mut batch = Batch::default();
             for job in &jobs {
                 batch.put(Table::Data, job.to_be_bytes().to_vec(), "");
             }
-            self.engine.commit(batch)?;
+            if synced {
+                self.engine.commit_synced(batch)?;
+            } else {
+                self.engine.commit(batch)?;
+            }
             Ok(jobs
                 .iter()
                 .map(|_| {
@@ -479,7 +478,7 @@ mod tests {
         type Job = u64;
         type Answer = u64;
 
-        fn apply(&mut self, jobs: Vec<u64>) -> Result<Vec<u64>, EngineError> {
+        fn apply(&mut self, jobs: Vec<u64>, _: bool) -> Result<Vec<u64>, EngineError> {
             assert!(!jobs.contains(&self.0), "job {}", self.0);
             Ok(jobs)
         }

@@ -160,6 +160,10 @@ pub trait Engine: Reader + Send + Sync {
     /// [`Engine::sync`] on. After an error its outcome is open until the engine is opened again.
     fn commit(&self, batch: Batch) -> Result<(), EngineError>;
 
+    /// Makes a batch survive a crash of the machine, and all that was committed before, and then visible: what a read
+    /// finds of it is on the disk. After an error nothing of it is visible; whether it survives is open.
+    fn commit_synced(&self, batch: Batch) -> Result<(), EngineError>;
+
     /// Makes all that was committed before survive a crash of the machine.
     fn sync(&self) -> Result<(), EngineError>;
 

@@ -65,6 +65,7 @@ struct State {
     /// Grows at each crash: engines opened before it are dead.
     generation: u64,
     write_error: Option<EngineError>,
+    sync_error: Option<EngineError>,
     pressure: Option<Pressure>,
     corrupt: BTreeSet<(Table, Bytes)>,
 }
@@ -109,6 +110,11 @@ impl SimulatedDisk {
     /// Makes every commit and sync fail so, or work again.
     pub fn fail_writes(&self, error: Option<EngineError>) {
         self.0.lock().write_error = error;
+    }
+
+    /// Makes every sync fail so, and no other write, or work again.
+    pub fn fail_syncs(&self, error: Option<EngineError>) {
+        self.0.lock().sync_error = error;
     }
 
     /// Makes the engine say that it is under this pressure, or under none.
@@ -240,9 +246,16 @@ impl Engine for SimulatedEngine {
         })
     }
 
+    fn commit_synced(&self, batch: Batch) -> Result<(), EngineError> {
+        // What is not visible here may survive on a real disk. Each outcome is open, and this is one of them.
+        self.sync()?;
+        self.commit(batch)?;
+        self.sync()
+    }
+
     fn sync(&self) -> Result<(), EngineError> {
         self.alive(|state| {
-            if let Some(error) = &state.write_error {
+            if let Some(error) = state.write_error.as_ref().or(state.sync_error.as_ref()) {
                 return Err(error.clone());
             }
             // Not a clone of the tables: a shared map would be copied whole at the next commit.

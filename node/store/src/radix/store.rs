@@ -6,11 +6,13 @@ use super::{
     nibbles::TOP,
     rows::{bad_record, load, rebuild},
     summary::Scale,
-    tree::{Limits, Tree},
-    writer::{Job, Verdict, Writer},
+    tree::Limits,
+    writer::{Job, Published, Verdict, Writer},
 };
 use crate::{
-    engine::{Cached, CommitError, Committer, CommitterSettings, Direction, Engine, EngineError, Table},
+    engine::{
+        Cached, CommitError, Committer, CommitterSettings, Direction, Durability, Engine, EngineError, Table,
+    },
     seam::Offload,
 };
 use bytes::Bytes;
@@ -52,7 +54,7 @@ pub struct Figures {
 /// Data and index, changed by one writer in groups. Share it behind an `Arc`.
 pub struct Store {
     engine: Arc<dyn Engine>,
-    published: Arc<Mutex<Tree>>,
+    published: Arc<Mutex<Published>>,
     committer: Committer<Writer>,
     scale: Scale,
     offload: Offload,
@@ -60,7 +62,7 @@ pub struct Store {
 
 impl Store {
     /// Opens what an engine holds. `key` is the cluster's id: digests are keyed by it, and rows made with another key
-    /// do not compare. Reads the index's rows, and after a crash the data of some buckets: see [`Limits::most_open`].
+    /// do not compare. Under [`Durability::Always`] it syncs first what was not (READ-SYNCED). Reads the index's rows, and after a crash the data of some buckets: see [`Limits::most_open`].
     /// Damaged rows, or missing ones, are an error; [`Store::rebuild`] makes them anew.
     pub fn open(
         engine: Arc<dyn Engine>,
@@ -68,7 +70,13 @@ impl Store {
         settings: StoreSettings,
     ) -> Result<Store, EngineError> {
         let scale = Scale::new(&key);
-        let published = Arc::new(Mutex::new(load(&*engine, &scale)?));
+        let synced = settings.committer.durability == Durability::Always;
+        if synced {
+            engine.sync()?;
+        }
+        let tree = load(&*engine, &scale)?;
+        let data = synced.then(|| Arc::from(engine.snapshot()));
+        let published = Arc::new(Mutex::new(Published { tree, data }));
         let writer = Writer {
             engine: Arc::clone(&engine),
             published: Arc::clone(&published),
@@ -91,10 +99,20 @@ impl Store {
         rebuild(engine, &Scale::new(&key), Limits::default())
     }
 
+    /// As [`Store::write_below`], where nothing that stands is a wrong clock's.
+    pub async fn write(&self, entries: Vec<Entry>) -> Result<Vec<Verdict>, CommitError> {
+        self.write_below(entries, u64::MAX).await
+    }
+
     /// Writes entries; the newest version at a position stands, within one call too. One verdict for each entry, in
     /// the same order. When it returns, the writes are as durable as the settings ask; all of one call become
-    /// visible together. Positions must be below those of keyspace `u32::MAX`.
-    pub async fn write(&self, entries: Vec<Entry>) -> Result<Vec<Verdict>, CommitError> {
+    /// visible together. Positions must be below those of keyspace `u32::MAX`. A version above `ceiling_ms`, in
+    /// milliseconds since 1970, gives way to any (invariant FAR-IS-NOT-THERE).
+    pub async fn write_below(
+        &self,
+        entries: Vec<Entry>,
+        ceiling_ms: u64,
+    ) -> Result<Vec<Verdict>, CommitError> {
         if entries.is_empty() {
             return Ok(Vec::new());
         }
@@ -102,7 +120,7 @@ impl Store {
             let problem = format!("position {:?} is above all keyspaces; it was not written", entry.position);
             return Err(EngineError::Corrupt(problem).into());
         }
-        self.committer.submit(Job::Write(entries)).await
+        self.committer.submit(Job::Write { entries, ceiling_ms }).await
     }
 
     /// Removes records as if they had never been, each only if it has just this version: for tombstones below the
@@ -178,20 +196,22 @@ impl Store {
         Ok(out)
     }
 
-    /// Data and index as they are now. Cost: a snapshot of the engine; waits while a group is being committed.
+    /// Data and index as they are now. Cost: a snapshot of the engine; waits while a group goes to the engine's memory,
+    /// and never for the disk.
     pub fn view(&self) -> View {
         let published = self.published.lock();
-        View::new(self.engine.snapshot(), published.clone(), self.scale)
+        let data = published.data.clone().unwrap_or_else(|| Arc::from(self.engine.snapshot()));
+        View::new(data, published.tree.clone(), self.scale)
     }
 
     /// What the whole store holds. Cost: none.
     pub fn summary(&self) -> Summary {
-        self.published.lock().sum
+        self.published.lock().tree.sum
     }
 
     /// Figures about the index. Cost: one pass over the tree.
     pub fn figures(&self) -> Figures {
-        let tree = self.published.lock().clone();
+        let tree = self.published.lock().tree.clone();
         let (buckets, memory) = tree.measure();
         Figures { total: tree.sum, buckets, memory }
     }

@@ -22,13 +22,13 @@ use std::sync::Arc;
 pub struct View(Arc<Held>);
 
 struct Held {
-    snapshot: Box<dyn Snapshot>,
+    snapshot: Arc<dyn Snapshot>,
     tree: Tree,
     scale: Scale,
 }
 
 impl View {
-    pub(super) fn new(snapshot: Box<dyn Snapshot>, tree: Tree, scale: Scale) -> View {
+    pub(super) fn new(snapshot: Arc<dyn Snapshot>, tree: Tree, scale: Scale) -> View {
         View(Arc::new(Held { snapshot, tree, scale }))
     }
 

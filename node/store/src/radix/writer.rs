@@ -8,7 +8,7 @@ use super::{
     summary::Scale,
     tree::{Limits, Tree},
 };
-use crate::engine::{Apply, Batch, Direction, Engine, EngineError, Table};
+use crate::engine::{Apply, Batch, Direction, Engine, EngineError, Snapshot, Table};
 use bytes::Bytes;
 use god_proto::{
     position::{Position, PositionRange},
@@ -18,6 +18,14 @@ use god_proto::{
 use metrics::counter;
 use parking_lot::Mutex;
 use std::sync::Arc;
+
+/// What reads begin from, as the writer left it.
+pub(super) struct Published {
+    pub tree: Tree,
+    /// The data to the tree, where the writer holds them still; else the engine's present are. See
+    /// [`Writer::commit`].
+    pub data: Option<Arc<dyn Snapshot>>,
+}
 
 /// What came of one entry of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +41,12 @@ pub enum Verdict {
 /// What is asked of the writer.
 #[derive(Debug)]
 pub enum Job {
-    /// See [`super::Store::write`].
-    Write(Vec<Entry>),
+    /// See [`super::Store::write_below`].
+    Write {
+        entries: Vec<Entry>,
+        /// What stands above this millisecond stands in nobody's way.
+        ceiling_ms: u64,
+    },
     /// See [`super::Store::forget`].
     Forget(Vec<(Position, Version)>),
     /// Removes what stands in a range, as if it had never been.
@@ -47,7 +59,7 @@ pub enum Job {
 /// data and rows as one batch; the tree is changed aside and takes the place of the old one with the commit.
 pub struct Writer {
     pub(super) engine: Arc<dyn Engine>,
-    pub(super) published: Arc<Mutex<Tree>>,
+    pub(super) published: Arc<Mutex<Published>>,
     pub(super) scale: Scale,
     pub(super) heads: Heads,
     pub(super) limits: Limits,
@@ -60,6 +72,7 @@ struct Item<'a> {
     position: &'a Position,
     version: Version,
     record: Option<&'a Record>,
+    ceiling_ms: u64,
 }
 
 /// What stands at a position while a group is decided. Stored bytes are there where it may matter what they say.
@@ -73,16 +86,16 @@ impl Apply for Writer {
     type Job = Job;
     type Answer = Vec<Verdict>;
 
-    fn apply(&mut self, jobs: Vec<Job>) -> Result<Vec<Vec<Verdict>>, EngineError> {
+    fn apply(&mut self, jobs: Vec<Job>, synced: bool) -> Result<Vec<Vec<Verdict>>, EngineError> {
         let mut answers = Vec::with_capacity(jobs.len());
         // What is dropped is dropped between what was written before and after.
         for run in jobs.chunk_by(|a, b| !matches!(a, Job::Drop(_)) && !matches!(b, Job::Drop(_))) {
             match run {
                 [Job::Drop(range)] => {
-                    self.drop_range(range)?;
+                    self.drop_range(range, synced)?;
                     answers.push(Vec::new());
                 }
-                run => answers.extend(self.write(run)?),
+                run => answers.extend(self.write(run, synced)?),
             }
         }
         Ok(answers)
@@ -90,7 +103,7 @@ impl Apply for Writer {
 
     fn weight(job: &Job) -> usize {
         match job {
-            Job::Write(entries) => entries
+            Job::Write { entries, .. } => entries
                 .iter()
                 .map(|entry| entry.position.as_bytes().len() + entry.record.encoded_len() + ENTRY_OVERHEAD)
                 .sum(),
@@ -109,7 +122,7 @@ const ENTRY_OVERHEAD: usize = 64;
 const CLOSE_AFTER: usize = 4;
 
 impl Writer {
-    fn write(&mut self, jobs: &[Job]) -> Result<Vec<Vec<Verdict>>, EngineError> {
+    fn write(&mut self, jobs: &[Job], synced: bool) -> Result<Vec<Vec<Verdict>>, EngineError> {
         let items = items(jobs);
         let mut order: Vec<u32> = (0..items.len() as u32).collect();
         // Stable: at one position, entries stay in the order in which they came.
@@ -181,7 +194,7 @@ impl Writer {
         }
         let close = jobs.iter().any(|job| matches!(job, Job::Close));
         // HEADS-TRUE: where it is open what was written, nothing is known.
-        self.commit(batch, &changes, close).inspect_err(|_| self.heads.clear())?;
+        self.commit(batch, &changes, close, synced).inspect_err(|_| self.heads.clear())?;
         for (tag, after) in notes {
             self.heads.set(tag, after);
         }
@@ -196,7 +209,7 @@ impl Writer {
     }
 
     /// Cost: a scan of the range; what is removed is one record of the engine.
-    fn drop_range(&mut self, range: &PositionRange) -> Result<(), EngineError> {
+    fn drop_range(&mut self, range: &PositionRange, synced: bool) -> Result<(), EngineError> {
         let (start, end) = (range.start.as_bytes(), range.end.as_bytes());
         if range.is_empty() {
             return Ok(());
@@ -211,7 +224,7 @@ impl Writer {
         }
         let mut batch = Batch::default();
         batch.delete_range(Table::Data, range.start.clone().into_bytes(), range.end.clone().into_bytes());
-        self.commit(batch, &changes, false).inspect_err(|_| self.heads.clear())?;
+        self.commit(batch, &changes, false, synced).inspect_err(|_| self.heads.clear())?;
         for change in &changes {
             let tag = self.heads.tag(&change.position);
             self.heads.set(tag, None);
@@ -220,11 +233,17 @@ impl Writer {
         Ok(())
     }
 
-    fn commit(&mut self, mut batch: Batch, changes: &[Change], close: bool) -> Result<(), EngineError> {
+    fn commit(
+        &mut self,
+        mut batch: Batch,
+        changes: &[Change],
+        close: bool,
+        synced: bool,
+    ) -> Result<(), EngineError> {
         if changes.is_empty() && !close {
             return Ok(());
         }
-        let mut tree = self.published.lock().clone();
+        let mut tree = self.published.lock().tree.clone();
         let mut rows = Vec::with_capacity(changes.len());
         let scan = |start: &[u8], end: &[u8]| {
             weighed(&*self.engine, &self.scale, start, end, Direction::Forward).collect::<Result<Vec<_>, _>>()
@@ -242,11 +261,18 @@ impl Writer {
         counter!("god_radix_rows_written_total").increment(rows.len() as u64);
         push_rows(&mut batch, rows);
 
-        // Held over the commit, so that a view is of before or of after, in data and tree alike (VIEW-CONSISTENT).
-        let mut published = self.published.lock();
-        self.engine.commit(batch)?;
-        let old = std::mem::replace(&mut *published, tree);
-        drop(published);
+        // A view is of before or of after, in data and tree alike (VIEW-CONSISTENT).
+        let old = if synced {
+            // READ-SYNCED. Nobody waits for the disk meanwhile: views are of the data as they were held still before.
+            self.engine.commit_synced(batch)?;
+            let data = Some(Arc::from(self.engine.snapshot()));
+            std::mem::replace(&mut *self.published.lock(), Published { tree, data })
+        } else {
+            // No wait for the disk: the lock is held over the commit.
+            let mut published = self.published.lock();
+            self.engine.commit(batch)?;
+            std::mem::replace(&mut *published, Published { tree, data: None })
+        };
         drop(old);
         Ok(())
     }
@@ -255,7 +281,7 @@ impl Writer {
 impl Job {
     fn len(&self) -> usize {
         match self {
-            Job::Write(entries) => entries.len(),
+            Job::Write { entries, .. } => entries.len(),
             Job::Forget(which) => which.len(),
             Job::Drop(_) | Job::Close => 0,
         }
@@ -266,15 +292,19 @@ fn items(jobs: &[Job]) -> Vec<Item<'_>> {
     let mut items = Vec::with_capacity(jobs.iter().map(Job::len).sum());
     for job in jobs {
         match job {
-            Job::Write(entries) => items.extend(entries.iter().map(|Entry { position, record }| Item {
-                position,
-                version: record.version,
-                record: Some(record),
-            })),
+            Job::Write { entries, ceiling_ms } => {
+                items.extend(entries.iter().map(|Entry { position, record }| Item {
+                    position,
+                    version: record.version,
+                    record: Some(record),
+                    ceiling_ms: *ceiling_ms,
+                }));
+            }
             Job::Forget(which) => items.extend(which.iter().map(|(position, version)| Item {
                 position,
                 version: *version,
                 record: None,
+                ceiling_ms: u64::MAX,
             })),
             Job::Drop(_) | Job::Close => {}
         }
@@ -293,7 +323,9 @@ fn decide<'a>(item: &Item<'a>, current: &mut Current<'a>) -> Verdict {
             check_same_content(item.position, record, current);
             Verdict::Equal
         }
-        (Some(record), Some(there)) if record.version < there => Verdict::Superseded(there),
+        (Some(record), Some(there)) if record.version < there && there.ms() <= item.ceiling_ms => {
+            Verdict::Superseded(there)
+        }
         (Some(record), _) => {
             *current = Current::Written(record);
             Verdict::Applied

@@ -1,10 +1,11 @@
 use super::net::{Net, SkewedWall, ring_of, seams, until};
 use crate::{
+    engine::SimulatedDisk,
     membership::{Liveness, NewerRing, PeerState, Pinger},
     peer::Target,
-    seam::Wall,
+    seam::{Offload, Wall},
     stop::{Stop, Stopper, stop},
-    version::Offsets,
+    version::{Clock, Offsets},
 };
 use god_proto::ids::{Epoch, NodeId};
 use std::{sync::Arc, time::Duration};
@@ -13,6 +14,7 @@ use tokio::time::Instant;
 struct Node {
     liveness: Arc<Liveness>,
     offsets: Arc<Offsets>,
+    clock: Arc<Clock>,
     newer: NewerRing,
 }
 
@@ -22,6 +24,10 @@ fn start(net: &Arc<Net>, me: u32, nodes: u32, ahead_ms: i64, began: Instant, sto
     let ring = ring_of(nodes);
     let newer = NewerRing::new(ring.clone());
     let (liveness, offsets) = (Arc::new(Liveness::default()), Arc::new(Offsets::default()));
+    let clock =
+        Clock::open(SimulatedDisk::new().open(), Arc::clone(&seams.wall) as Arc<dyn Wall>, Offload::Inline);
+    let clock = Arc::new(clock.expect("the disk is empty"));
+    clock.watch();
     let pinger = Pinger {
         interval: Duration::from_millis(500),
         me: NodeId(me),
@@ -29,11 +35,12 @@ fn start(net: &Arc<Net>, me: u32, nodes: u32, ahead_ms: i64, began: Instant, sto
         transport: net.port(me),
         liveness: Arc::clone(&liveness),
         offsets: Arc::clone(&offsets),
+        clock: Arc::clone(&clock),
         newer: newer.clone(),
         seams,
     };
     tokio::spawn(pinger.run(stop));
-    Node { liveness, offsets, newer }
+    Node { liveness, offsets, clock, newer }
 }
 
 fn cluster(net: &Arc<Net>, ahead_ms: &[i64]) -> (Vec<Node>, Stopper) {
@@ -69,10 +76,13 @@ async fn of_three_nodes_the_one_that_is_two_seconds_off_says_so() {
     let (nodes, _stopper) = cluster(&net, &[0, 2_000, 1]);
     until("it knows", || nodes[1].offsets.trouble().is_some()).await;
     assert!(nodes[1].offsets.trouble().unwrap().contains("ahead"));
+    until("it stamps nothing by it", || nodes[1].clock.trouble().is_some()).await;
+    assert!(!nodes[1].clock.is_trusted());
     let measured = |node: &Node| node.liveness.peer(NodeId(2)).clock_ahead_us.is_some();
     until("the others measured it", || measured(&nodes[0]) && measured(&nodes[2])).await;
     assert_eq!(nodes[0].liveness.peer(NodeId(2)).clock_ahead_us, Some(2_000_000));
     assert_eq!((nodes[0].offsets.trouble(), nodes[2].offsets.trouble()), (None, None));
+    assert!(nodes[0].clock.is_trusted() && nodes[2].clock.is_trusted());
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,7 +2,7 @@
 
 use super::{
     Hints,
-    row::{Row, decode_value, range_of},
+    row::{Row, decode_key, decode_value, range_of},
 };
 use crate::{
     engine::{Batch, Direction, EngineError, Table},
@@ -43,6 +43,8 @@ struct Pace {
     up: bool,
     /// One hint at a time, to find the one that is refused.
     single: bool,
+    /// How many were set aside since the target was last left alone.
+    aside: u64,
 }
 
 /// What came of some rows.
@@ -51,8 +53,10 @@ enum Replayed {
     Nothing,
     /// So many bytes of them may go.
     Sent(u64),
-    /// One of them is refused for what it is.
+    /// One of them is refused for what it is, or for its time.
     Refused,
+    /// The only one was refused for its time, and waits behind the others now.
+    Aside,
 }
 
 impl Hints {
@@ -66,7 +70,8 @@ impl Hints {
                 let Some(ring) = self.ring.get() else { continue };
                 // What waits for a node that left goes to those who hold its arcs now.
                 let up = ring.node(target).is_none() || liveness.state(target) == PeerState::Up;
-                let fresh = || Pace { next: Instant::now(), delay: SHORTEST, up: false, single: false };
+                let fresh =
+                    || Pace { next: Instant::now(), delay: SHORTEST, up: false, single: false, aside: 0 };
                 let pace = paces.entry(target).or_insert_with(fresh);
                 if up && !pace.up {
                     (pace.next, pace.delay) = (Instant::now(), SHORTEST);
@@ -84,6 +89,17 @@ impl Hints {
                     Ok(Replayed::Refused) => {
                         sent += 1;
                         pace.single = true;
+                    }
+                    Ok(Replayed::Aside) => {
+                        sent += 1;
+                        pace.aside += 1;
+                        let waiting = self.state.lock().loads.get(&target).map_or(0, |load| load.rows);
+                        if pace.aside >= waiting {
+                            // All that waits was tried, or as many.
+                            pace.next = Instant::now() + pace.delay;
+                            pace.delay = (pace.delay * 2).min(LONGEST);
+                            (pace.single, pace.aside) = (false, 0);
+                        }
                     }
                     Err(problem) => {
                         tracing::debug!(%target, problem, "hints are kept for later");
@@ -113,7 +129,13 @@ impl Hints {
             return Ok(Replayed::Nothing);
         }
         let entries: Vec<Option<Entry>> = rows.iter().map(|row| decode_value(&row.value)).collect();
-        let (owing, invalid) = deliver(transport, ring, target, &entries).await;
+        let Delivered { owing, invalid, untimely } = deliver(transport, ring, target, &entries).await;
+        if untimely && single {
+            for row in rows {
+                self.set_aside(row).await.map_err(|error| error.to_string())?;
+            }
+            return Ok(Replayed::Aside);
+        }
         let gone: Vec<(Row, bool)> = rows
             .into_iter()
             .enumerate()
@@ -123,7 +145,11 @@ impl Hints {
             .map(|(_, row)| row)
             .collect();
         if gone.is_empty() {
-            return if invalid { Ok(Replayed::Refused) } else { Err("it did not take them".to_owned()) };
+            return if invalid || untimely {
+                Ok(Replayed::Refused)
+            } else {
+                Err("it did not take them".to_owned())
+            };
         }
         let mut batch = Batch::default();
         for (row, _) in &gone {
@@ -152,6 +178,24 @@ impl Hints {
         Ok(Replayed::Sent(bytes))
     }
 
+    /// Puts a hint behind all others of its target.
+    async fn set_aside(&self, row: Row) -> Result<(), EngineError> {
+        let (Some((target, _)), Some(entry)) = (decode_key(&row.key), decode_value(&row.value)) else {
+            return Ok(());
+        };
+        let sequence = {
+            let mut state = self.state.lock();
+            state.sequence += 1;
+            state.sequence
+        };
+        let last = Row::new(target, sequence, &entry);
+        let mut batch = Batch::default();
+        batch.delete(Table::Hints, row.key);
+        batch.put(Table::Hints, last.key, last.value);
+        let engine = Arc::clone(&self.engine);
+        self.offload.run(move || engine.commit(batch)).await
+    }
+
     async fn oldest(&self, target: NodeId, limit: usize) -> Result<Vec<Row>, EngineError> {
         let engine = Arc::clone(&self.engine);
         let work = move || {
@@ -175,14 +219,24 @@ impl Hints {
     }
 }
 
-/// Sends each entry to its target or, where that holds no copy any more, to all who do. Gives those that somebody
-/// still lacks, and whether a message was refused for what it is.
+/// What came of sending some entries.
+#[derive(Default)]
+struct Delivered {
+    /// Those that somebody still lacks.
+    owing: BTreeSet<usize>,
+    /// Whether a message was refused for what it is.
+    invalid: bool,
+    /// Whether one was refused because a version is ahead of its time.
+    untimely: bool,
+}
+
+/// Sends each entry to its target or, where that holds no copy any more, to all who do.
 async fn deliver(
     transport: &dyn Transport,
     ring: &Ring,
     target: NodeId,
     entries: &[Option<Entry>],
-) -> (BTreeSet<usize>, bool) {
+) -> Delivered {
     let mut messages: BTreeMap<NodeId, Vec<usize>> = BTreeMap::new();
     for (at, entry) in entries.iter().enumerate() {
         // What is damaged, or of a keyspace that is gone, is sent to nobody.
@@ -195,7 +249,7 @@ async fn deliver(
             }
         }
     }
-    let (mut owing, mut invalid) = (BTreeSet::new(), false);
+    let mut delivered = Delivered::default();
     for (node, which) in messages {
         let chosen = which.iter().filter_map(|at| entries.get(*at).cloned().flatten());
         let message = peer::Write { entries: chosen.map(peer::Entry::from).collect() };
@@ -204,11 +258,14 @@ async fn deliver(
             // Applied or superseded: it needs the hint no more.
             Ok(response::Body::Write(done)) if done.verdicts.len() == which.len() => {}
             reply => {
-                let is_invalid = |failure: &peer::Failure| failure.cause() == Cause::Invalid;
-                invalid |= matches!(&reply, Err(CallError::Refused(failure)) if is_invalid(failure));
-                owing.extend(which);
+                if let Err(CallError::Refused(failure)) = &reply {
+                    delivered.invalid |= failure.cause() == Cause::Invalid;
+                    // With a time to wait it is the target's own clock that is off.
+                    delivered.untimely |= failure.cause() == Cause::Clock && failure.retry_after_ms == 0;
+                }
+                delivered.owing.extend(which);
             }
         }
     }
-    (owing, invalid)
+    delivered
 }

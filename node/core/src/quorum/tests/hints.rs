@@ -153,3 +153,21 @@ async fn a_hint_for_a_node_that_holds_the_arc_no_more_goes_to_those_who_do() {
     }
     assert_eq!(cluster.held(1, &position("k")).await, None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn hints_from_ahead_of_their_time_do_not_hold_up_the_others() {
+    const HOUR_MS: u64 = 3_600_000;
+    let cluster = Cluster::new(3);
+    let _stopper = run(&cluster);
+    let far = |at: usize| value(&position(&format!("far{at}")), HOUR_MS as i64, "v");
+    let good = |at: usize| value(&position(&format!("good{at}")), -10, "v");
+    cluster.world.hints.add(NodeId(3), &[far(0), far(1), good(0), far(2), good(1)]);
+    until("only they wait", || cluster.world.hints.pending() == 3).await;
+    for at in 0..2 {
+        assert!(cluster.held(3, &good(at).position).await.is_some());
+    }
+    assert_eq!(cluster.world.hints.dropped(), 0);
+    cluster.world.wall.pass(HOUR_MS);
+    until("their time has come", || cluster.world.hints.pending() == 0).await;
+    assert!(cluster.held(3, &far(2).position).await.is_some());
+}

@@ -1,7 +1,7 @@
 //! Outcomes of reads.
 
 use super::world::{
-    Cluster, Does, document, get, get_request, joint, position, ring, tombstone, value, version,
+    Cluster, Does, document, get, get_request, joint, position, put, ring, tombstone, value, version,
 };
 use crate::{membership::PeerState, quorum::HintSettings};
 use god_proto::{
@@ -191,4 +191,29 @@ async fn values_that_do_not_fit_in_one_message_come_in_several_up_to_a_bound() {
     }
     let (reason, message) = failed(answers.next().unwrap());
     assert_eq!(reason, Reason::Busy, "{message}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_wrong_clock_stamped_is_not_read_and_gives_way() {
+    const HOUR_MS: i64 = 3_600_000;
+    let cluster = Cluster::new(3);
+    let at = position("k");
+    cluster.seed(1, value(&at, HOUR_MS, "ahead of its time")).await;
+    for node in [2, 3] {
+        cluster.seed(node, value(&at, -10, "now")).await;
+    }
+    assert_eq!(found(cluster.read(get("k")).await), "now");
+    assert_eq!(cluster.held(1, &at).await.unwrap().version, version(-10), "it is repaired");
+    cluster.seed(1, value(&at, HOUR_MS, "ahead of its time")).await;
+    cluster.write(put("k", "next")).await;
+    cluster.world.wall.pass(2 * HOUR_MS as u64);
+    for count in 1..=3 {
+        assert_eq!(found(cluster.read(get_request("k", Some(count), None)).await), "next");
+    }
+    // What several clocks that were a little off took in is read.
+    let near = position("near");
+    for node in [1, 2] {
+        cluster.seed(node, value(&near, 2 * HOUR_MS + 2_000, "soon")).await;
+    }
+    assert_eq!(found(cluster.read(get("near")).await), "soon");
 }

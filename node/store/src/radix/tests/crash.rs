@@ -1,7 +1,7 @@
 //! After any crash, the index is that of the data that survived.
 
 use super::*;
-use crate::engine::{SimulatedDisk, Table};
+use crate::engine::{Durability, EngineError, SimulatedDisk, Table};
 
 proptest! {
     #[test]
@@ -75,4 +75,51 @@ fn a_store_that_was_closed_opens_without_counting() {
     run(store.close()).unwrap();
     assert_eq!(open_rows(), 0);
     open(engine).view().verify().unwrap();
+}
+
+/// A store that syncs before it acknowledges.
+fn open_synced(disk: &SimulatedDisk, threaded: bool) -> Store {
+    let committer = CommitterSettings { durability: Durability::Always, ..CommitterSettings::default() };
+    let settings = StoreSettings { committer, offload: Offload::Inline, threaded, limits: SMALL };
+    Store::open(disk.open(), KEY, settings).unwrap()
+}
+
+#[test]
+fn under_always_nothing_is_read_that_was_not_synced() {
+    for threaded in [false, true] {
+        let disk = SimulatedDisk::new();
+        let store = open_synced(&disk, threaded);
+        let entry = |n: u64, ms: u64| {
+            let position = Position::of_hash(KS, n << 40);
+            Entry { position, record: Record::value(Version::new(ms, 0, NodeId(1)), Bytes::new()) }
+        };
+        run(store.write(vec![entry(1, 1)])).unwrap();
+        let before = store.view().total();
+        disk.fail_syncs(Some(EngineError::Failed("the cable is out".to_owned())));
+        assert!(run(store.write(vec![entry(1, 2), entry(2, 2)])).is_err());
+        // READ-SYNCED: not in any way of reading, since a power cut would unread it.
+        assert_eq!(run(store.get(&entry(1, 0).position)).unwrap(), Some(entry(1, 1).record));
+        assert_eq!(run(store.get_many(&[entry(2, 0).position])).unwrap(), [None]);
+        assert_eq!((store.view().total(), store.summary()), (before, before));
+        let seen: Vec<Entry> =
+            store.view().scan(&everything(), Direction::Forward).map(Result::unwrap).collect();
+        assert_eq!(seen, [entry(1, 1)]);
+        store.view().verify().unwrap();
+        assert!(store.view().get(&entry(2, 0).position).unwrap().is_none());
+    }
+}
+
+#[test]
+fn what_an_open_store_finds_is_synced_before_it_is_read_under_always() {
+    let disk = SimulatedDisk::new();
+    let position = Position::of_hash(KS, 1 << 40);
+    let entry = Entry { position, record: Record::value(Version::new(1, 0, NodeId(1)), Bytes::new()) };
+    // Interval: the process dies before it has synced, and the next one is set to `always`.
+    run(open(disk.open()).write(vec![entry.clone()])).unwrap();
+    disk.crash_process();
+    let store = open_synced(&disk, false);
+    assert_eq!(run(store.get(&entry.position)).unwrap(), Some(entry.record.clone()));
+    drop(store);
+    disk.crash_machine(0);
+    assert_eq!(run(open(disk.open()).get(&entry.position)).unwrap(), Some(entry.record));
 }

@@ -279,3 +279,19 @@ fn keys_of_four_kib_with_a_common_prefix_are_counted_and_found() {
     let middle = model.0.keys().nth(100).unwrap().clone();
     model.check(&view, &PositionRange { start: middle, end: everything().end });
 }
+
+#[test]
+fn what_is_above_the_ceiling_gives_way_in_data_and_index() {
+    let store = open(SimulatedDisk::new().open());
+    let entry = |ms: u64| Entry {
+        position: Position::of_hash(KS, 1 << 40),
+        record: Record::value(Version::new(ms, 0, NodeId(1)), Bytes::new()),
+    };
+    run(store.write(vec![entry(9_000)])).unwrap();
+    assert_eq!(run(store.write(vec![entry(5)])).unwrap(), [Verdict::Superseded(entry(9_000).record.version)]);
+    assert_eq!(run(store.write_below(vec![entry(9_000)], 100)).unwrap(), [Verdict::Equal]);
+    let written = run(store.write_below(vec![entry(7), entry(6), entry(8)], 100)).unwrap();
+    assert_eq!(written, [Verdict::Applied, Verdict::Superseded(entry(7).record.version), Verdict::Applied]);
+    assert_eq!(run(store.get(&entry(0).position)).unwrap(), Some(entry(8).record));
+    store.view().verify().unwrap();
+}
