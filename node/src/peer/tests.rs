@@ -12,8 +12,8 @@ use god_proto::{
     MAX_MESSAGE, MAX_VALUE,
     ids::Epoch,
     peer::{
-        Cause, Entry, Frame, Hello, Ping, Pong, Read, ReadDone, Report, Request, Split, Verdict, Write,
-        WriteDone, peer_client::PeerClient,
+        Cause, Entry, Frame, Hello, Ping, Pong, Read, ReadDone, Report, Request, Scan, ScanDone, Split,
+        Verdict, Write, WriteDone, peer_client::PeerClient,
     },
     ring::{RING_FORMAT, Ring},
     v1::{Member, RingDocument},
@@ -111,6 +111,10 @@ impl Handler for Arc<Echo> {
                     let entry = Entry { value, ..Entry::default() };
                     Ok(response::Body::Read(ReadDone { entries: vec![entry] }))
                 }
+                request::Body::Scan(_) => {
+                    let entry = Entry { value: vec![1; MAX_VALUE].into(), ..Entry::default() };
+                    Ok(response::Body::Scan(ScanDone { entries: vec![entry], more: false }))
+                }
                 request::Body::Report(_) => Err(failure(Cause::NotReplica, "not here")),
                 _ => futures::future::pending().await,
             }
@@ -134,7 +138,7 @@ async fn node_with(identity: Arc<Identity>, settings: PeerSettings, address: &st
     let (stopper, stop) = stop();
     let echo = Arc::new(Echo::default());
     let door = PeerDoor::new(settings, identity, Arc::new(Arc::clone(&echo)), stop);
-    let serving = tokio::spawn(async move { door.serve(listener).await.unwrap() });
+    let serving = tokio::spawn(async move { door.serve(listener).await });
     Node { address, echo, stopper, serving }
 }
 
@@ -408,6 +412,24 @@ async fn a_request_of_an_unknown_kind_is_refused_and_the_stream_goes_on() {
     assert_eq!((responses[0].id, failure.cause()), (3, Cause::Invalid));
     assert_eq!(responses[1].id, 4);
     assert_eq!(node.echo.from.lock()[..], [Some(NodeId(7))]);
+}
+
+/// READERS-APART: what a peer asked for goes on while it does not read the answers.
+#[tokio::test]
+async fn a_peer_that_does_not_read_holds_nothing_up() {
+    let node = node(1).await;
+    node.echo.slow.store(true, Ordering::SeqCst);
+    let (frames, _unread) = greet(&node.address, hello()).await.unwrap();
+    let request = |id, body| Request { id, timeout_ms: 20_000, body: Some(body), ..Request::default() };
+    let slow = request(1, ping(1).body);
+    let large = (2..6).map(|id| request(id, request::Body::Scan(Scan::default())));
+    let requests = std::iter::once(slow).chain(large).collect();
+    frames.send(Frame { requests, ..Frame::default() }).await.unwrap();
+    until("the slow one was begun and ended", || {
+        let count = |of: &AtomicUsize| of.load(Ordering::SeqCst);
+        count(&node.echo.most_at_once) == 1 && count(&node.echo.at_once) == 0
+    })
+    .await;
 }
 
 #[tokio::test]
