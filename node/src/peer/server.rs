@@ -2,7 +2,7 @@
 
 use super::{
     Call, Handler, failure,
-    hello::{Identity, number_of},
+    hello::{Identity, Standing},
     meter::{ServerMeter, answers},
     settings::{CONNECTION_WINDOW, ENVELOPE, HTTP2_FRAME, PeerSettings, STREAM_WINDOW},
 };
@@ -13,11 +13,11 @@ use crate::{
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use god_proto::{
     MAX_MESSAGE,
-    ids::NodeId,
+    ids::{Epoch, NodeId},
     peer::{
         Cause, Failure, Frame, Hello, Request, Response,
         peer_server::{Peer, PeerServer},
-        response,
+        request, response,
     },
 };
 use std::{
@@ -117,7 +117,9 @@ impl Peer for PeerDoor {
             answered_bytes: 0,
             hello: Some(self.identity.hello()),
             fault: None,
-            from: None,
+            theirs: hello,
+            standing: Standing::Stranger,
+            judged: Epoch(0),
             handler: Arc::clone(&self.handler),
             identity: Arc::clone(&self.identity),
             on_hello: Arc::clone(&self.on_hello),
@@ -125,7 +127,7 @@ impl Peer for PeerDoor {
             meter: ServerMeter::new(),
             stopped: self.stop.clone().stopped().boxed(),
         };
-        exchange.greeted(&hello)?;
+        exchange.greeted()?;
         let (frames, outgoing) = outbox();
         tokio::spawn(async move { poll_fn(|cx| exchange.poll(cx, &frames)).await });
         Ok(tonic::Response::new(outgoing))
@@ -147,7 +149,10 @@ struct Exchange {
     answered_bytes: usize,
     hello: Option<Hello>,
     fault: Option<Status>,
-    from: Option<NodeId>,
+    /// Who is at the other end, what it may ask, and under which ring that was found.
+    theirs: Hello,
+    standing: Standing,
+    judged: Epoch,
     handler: Arc<dyn Handler>,
     identity: Arc<Identity>,
     on_hello: OnHello,
@@ -166,13 +171,23 @@ enum Begun {
 }
 
 impl Exchange {
-    fn greeted(&mut self, hello: &Hello) -> Result<(), Status> {
-        self.identity.accepts(hello).map_err(Status::failed_precondition)?;
-        self.from = number_of(hello);
-        if let Some(from) = self.from {
+    /// Judges who is at the other end, by the ring as it is now.
+    fn greeted(&mut self) -> Result<(), Status> {
+        self.judged = self.identity.ring().epoch();
+        self.standing = self.identity.standing(&self.theirs).map_err(Status::failed_precondition)?;
+        if let Standing::Member(from) = self.standing {
             (self.on_hello)(from);
         }
         Ok(())
+    }
+
+    /// The same, where it introduced itself anew or the ring has changed.
+    fn still_greeted(&mut self, hello: Option<Hello>) -> Result<(), Status> {
+        if hello.is_none() && self.judged == self.identity.ring().epoch() {
+            return Ok(());
+        }
+        self.theirs = hello.unwrap_or_else(|| std::mem::take(&mut self.theirs));
+        self.greeted()
     }
 
     /// Reads and begins requests, as many as there is room for. Says whether it may go on.
@@ -196,8 +211,7 @@ impl Exchange {
                 Poll::Pending => return progress,
                 Poll::Ready(Some(Ok(frame))) => {
                     self.meter.requests.increment(frame.requests.len() as u64);
-                    let greeted = frame.hello.as_ref().map_or(Ok(()), |hello| self.greeted(hello));
-                    match greeted {
+                    match self.still_greeted(frame.hello) {
                         Ok(()) => self.begun = frame.requests.into_iter(),
                         Err(fault) => self.end(Some(fault)),
                     }
@@ -221,8 +235,20 @@ impl Exchange {
             let unknown = failure(Cause::Invalid, "the request is of a kind that this version does not know");
             return self.answer(respond(id, Err(unknown)));
         };
+        let from = match self.standing {
+            Standing::Member(from) => Some(from),
+            Standing::Stranger => None,
+        };
+        if from.is_none() && !is_for_all(&body) {
+            let mut refused = failure(
+                Cause::NotMember,
+                "only a node of the ring may ask for this; others may ask for the ring, and to be taken in",
+            );
+            refused.epoch = self.identity.ring().epoch().0;
+            return self.answer(respond(id, Err(refused)));
+        }
         let limit = Duration::from_millis(timeout_ms.max(1).into());
-        let mut work = self.handler.handle(self.from, Call { epoch, timeout: limit, body });
+        let mut work = self.handler.handle(from, Call { epoch, timeout: limit, body });
         match work.poll_unpin(cx) {
             Poll::Ready(outcome) => self.answer(respond(id, outcome)),
             Poll::Pending => {
@@ -323,6 +349,11 @@ impl Exchange {
             }
         }
     }
+}
+
+/// MEMBERS-ONLY: whether a node that is not in the ring may ask for it too.
+fn is_for_all(body: &request::Body) -> bool {
+    matches!(body, request::Body::Join(_) | request::Body::GetRing(_))
 }
 
 /// None where no response is wanted.
