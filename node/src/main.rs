@@ -3,6 +3,7 @@
 use anyhow::Context;
 use clap::{CommandFactory, FromArgMatches};
 use god_core::{
+    connections::{Shares, raise, share},
     doors::{Metrics, install_recorder, serve_grpc, serve_http},
     engine::{CommitterSettings, Engine, IdentityStore},
     membership::{Dns, GossipSettings},
@@ -24,8 +25,8 @@ use tokio::{
 };
 use tracing_subscriber::EnvFilter;
 
-/// Connections of clients at a time.
-const CONNECTIONS: usize = 10_000;
+/// Connections of people and monitors at a time.
+const HTTP_CONNECTIONS: usize = 256;
 /// How long a change of the ring may take.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -89,6 +90,22 @@ async fn serve(
     settings: Settings,
     recorder: metrics_exporter_prometheus::PrometheusHandle,
 ) -> anyhow::Result<()> {
+    let wish = Shares {
+        grpc: settings.connections,
+        peer: PeerSettings::default().served_connections,
+        http: HTTP_CONNECTIONS,
+    };
+    let descriptors = raise();
+    let places = share(descriptors, wish);
+    if places != wish {
+        tracing::warn!(
+            descriptors,
+            clients = places.grpc,
+            nodes = places.peer,
+            http = places.http,
+            "the system permits too few open files for all connections: there will be fewer (see ulimit -n)"
+        );
+    }
     let seams = Seams::of_machine();
     let directory = DataDir::open(&settings.data, settings.cluster, || seams.entropy.uuid())?;
     if !directory.strays().is_empty() {
@@ -105,7 +122,9 @@ async fn serve(
     let uuid = directory.load().node;
     let ring = CurrentRing::default();
     let identity = Identity::new(uuid, ring.clone());
-    let peers = PeerSettings::default();
+    let times = settings.times;
+    let peers =
+        PeerSettings { served_connections: places.peer, served_times: times, ..PeerSettings::default() };
     let transport =
         Arc::new(GrpcTransport::new(peers.clone(), Arc::clone(&identity), Arc::clone(&seams.entropy)));
     let seen = Arc::clone(&transport);
@@ -134,14 +153,18 @@ async fn serve(
     let mut doors: JoinSet<anyhow::Result<()>> = JoinSet::new();
     let peer_door =
         PeerDoor::new(peers, identity, face, stop.clone()).on_hello(move |node| heard.heard_from(node));
-    doors.spawn(async move { peer_door.serve(peer).await.context("the door for nodes failed") });
+    doors.spawn(async move {
+        peer_door.serve(peer).await;
+        Ok(())
+    });
     let clients = Arc::new(ClientFace(Arc::clone(&node)));
-    doors.spawn(serve_grpc(grpc, Arc::clone(&clients) as _, CONNECTIONS, stop.clone()));
+    doors.spawn(serve_grpc(grpc, Arc::clone(&clients) as _, places.grpc, times, stop.clone()));
     let shown = Arc::clone(&metrics);
     let http_stop = stop.clone();
-    doors.spawn(
-        async move { serve_http(http, clients, shown, http_stop).await.context("the HTTP door failed") },
-    );
+    doors.spawn(async move {
+        serve_http(http, clients, shown, places.http, times, http_stop).await;
+        Ok(())
+    });
     tokio::spawn(async move { metrics.upkeep().await });
     tracing::info!(
         node = %uuid,

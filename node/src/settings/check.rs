@@ -6,6 +6,7 @@ use super::{
     merge::Merged,
     units::{ByteSize, Span},
 };
+use god_core::connections::Times;
 use god_proto::ring::MAX_REPLICAS;
 use god_store::engine::Durability;
 use std::{fmt::Write as _, net::SocketAddr, time::Duration};
@@ -14,6 +15,7 @@ use std::{fmt::Write as _, net::SocketAddr, time::Duration};
 const MAX_WEIGHT: f64 = 1_000.0;
 const MAX_VIRTUAL_NODES: u32 = 1_000;
 const MAX_WORKERS: u32 = 1_024;
+const MAX_CONNECTIONS: u32 = 1_000_000;
 const MIN_MEMORY: u64 = 16 << 20;
 const MINUTE: Duration = Duration::from_mins(1);
 
@@ -68,6 +70,8 @@ pub(super) fn check(merged: &Merged, host_name: &str) -> Checked<Settings> {
         grpc,
         peer,
         http,
+        connections: count("connections", given.connections, MAX_CONNECTIONS)? as usize,
+        times: times(given)?,
         seeds,
         cluster: given.cluster,
         zone: zone(given)?,
@@ -119,6 +123,15 @@ fn door(name: &str, listen: Option<SocketAddr>, advertise: Option<&str>, host_na
         ));
     }
     Ok(Door { listen, advertise })
+}
+
+fn times(given: &Given) -> Checked<Times> {
+    let least = Duration::from_millis(100);
+    Ok(Times {
+        handshake: between("handshake-timeout", given.handshake_timeout, least, 10 * MINUTE)?,
+        idle: between("idle-timeout", given.idle_timeout, 10 * least, 60 * 24 * MINUTE)?,
+        unread: between("unread-timeout", given.unread_timeout, least, 60 * MINUTE)?,
+    })
 }
 
 fn host_port(name: &str, text: &str) -> Checked<()> {

@@ -66,6 +66,19 @@ pub struct Given {
     #[arg(long, env = "GOD_ADVERTISE_HTTP", value_name = "HOST:PORT", help_heading = "Doors")]
     pub advertise_http: Option<String>,
 
+    /// Connections of clients at a time, as far as the system gives descriptors [default: 4096]
+    #[arg(long, env = "GOD_CONNECTIONS", value_name = "N", help_heading = "Doors")]
+    pub connections: Option<u32>,
+    /// How long a connection at any door may take to say what it wants [default: 5s]
+    #[arg(long, env = "GOD_HANDSHAKE_TIMEOUT", value_name = "TIME", help_heading = "Doors")]
+    pub handshake_timeout: Option<Span>,
+    /// How long a connection may be without a request [default: 15m]
+    #[arg(long, env = "GOD_IDLE_TIMEOUT", value_name = "TIME", help_heading = "Doors")]
+    pub idle_timeout: Option<Span>,
+    /// How long an answer may wait for its client to read; then the connection is closed [default: 30s]
+    #[arg(long, env = "GOD_UNREAD_TIMEOUT", value_name = "TIME", help_heading = "Doors")]
+    pub unread_timeout: Option<Span>,
+
     /// Peer doors where the cluster may be found; a DNS name may stand for many [default: none]
     #[arg(
         long = "seed",

@@ -21,6 +21,7 @@ mod units;
 pub use given::{Cli, DurabilityChoice, Given, JoinChoice, LogFormat};
 pub use units::{ByteSize, Span, Switch};
 
+use god_core::connections::Times;
 use god_store::engine::Durability;
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 use uuid::Uuid;
@@ -55,6 +56,10 @@ pub struct Settings {
     pub peer: Door,
     /// The door for people and monitors.
     pub http: Door,
+    /// Connections of clients at a time.
+    pub connections: usize,
+    /// How long connections may take for what.
+    pub times: Times,
     /// `host:port` of peer doors where the cluster may be found; names are looked up each time.
     pub seeds: Vec<String>,
     /// The cluster to join, and no other.

@@ -107,6 +107,10 @@ fn an_impossible_setting_is_refused_by_name() {
         (&["--peer-address", "0.0.0.0:7000"], "grpc-address and peer-address are both 0.0.0.0:7000"),
         (&["--advertise-peer", "0.0.0.0:7100"], "advertise-peer 0.0.0.0:7100 leads nowhere"),
         (&["--data", ""], "data"),
+        (&["--connections", "0"], "connections 0 is not 1 to 1000000"),
+        (&["--handshake-timeout", "1ms"], "handshake-timeout 1ms is not between 100ms and 10m"),
+        (&["--idle-timeout", "0s"], "idle-timeout 0s is not between 1s and 1day"),
+        (&["--unread-timeout", "2h"], "unread-timeout 2h is not between 100ms and 1h"),
     ] {
         let refusal = refusal(args);
         assert!(refusal.contains(sentence), "{args:?}: {refusal}");

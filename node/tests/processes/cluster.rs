@@ -63,6 +63,8 @@ pub struct Process {
     pub log: PathBuf,
     /// The size of a file system of its own, in memory, that only the process sees: `tmpfs`' words for sizes.
     pub disk: Option<&'static str>,
+    /// How many files it may have open.
+    pub descriptors: Option<u32>,
     child: Option<Child>,
 }
 
@@ -79,6 +81,7 @@ impl Process {
             variables: vec![],
             log,
             disk: None,
+            descriptors: None,
             child: None,
         }
     }
@@ -94,6 +97,12 @@ impl Process {
     pub fn command(&self) -> Command {
         let program = env!("CARGO_BIN_EXE_god-node");
         let mut command = match self.disk {
+            None if self.descriptors.is_some() => {
+                let most = self.descriptors.unwrap_or_default();
+                let mut command = Command::new("sh");
+                command.args(["-c", &format!("ulimit -n {most} && exec {program} \"$@\""), "god-node"]);
+                command
+            }
             None => Command::new(program),
             Some(size) => {
                 // A mount namespace of its own: the file system ends with the process.

@@ -9,6 +9,7 @@
 mod client;
 mod clocks;
 mod cluster;
+mod connections;
 mod damage;
 mod directory;
 mod doors;

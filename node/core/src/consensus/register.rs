@@ -35,6 +35,9 @@ use uuid::Uuid;
 
 const DECIDED_KEY: &[u8] = b"ring/decided";
 const ACCEPTOR_KEY: &[u8] = b"ring/acceptor";
+/// How far a ring may be ahead of the one that is known. What a node missed in years fits, and one word too many leaves
+/// room for all epochs to come.
+const MAX_AHEAD: u64 = 1 << 40;
 /// How long one voter is waited for.
 const VOTER_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest pause between two attempts.
@@ -337,13 +340,14 @@ impl Register {
         }
     }
 
-    /// A ring of this cluster, or, where there is none yet, of any.
+    /// A ring of this cluster, or, where there is none yet, of any; not further ahead than it can be (EPOCH-BOUNDED).
     fn fits(&self, document: RingDocument) -> Option<Arc<Ring>> {
         let ring = Ring::new(document)
             .inspect_err(|error| tracing::warn!(%error, "a peer's ring is refused"))
             .ok()?;
         let is_ours = self.current.get().is_none_or(|current| current.cluster() == ring.cluster());
-        is_ours.then(|| Arc::new(ring))
+        let ahead = ring.epoch().0.saturating_sub(self.current.epoch().0);
+        (is_ours && ahead <= MAX_AHEAD).then(|| Arc::new(ring))
     }
 
     /// Answers [`peer::GetRing`].

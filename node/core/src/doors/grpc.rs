@@ -1,8 +1,10 @@
 //! The gRPC door for clients: both services, reflection and health, on one listener.
 
-use super::{Service, cluster::ClusterDoor, incoming::incoming, store::StoreDoor};
-use crate::stop::Stop;
-use futures::FutureExt;
+use super::{Service, cluster::ClusterDoor, store::StoreDoor};
+use crate::{
+    connections::{Bounds, Http2, Protocol, Times, serve},
+    stop::Stop,
+};
 use god_proto::{
     DESCRIPTORS, MAX_MESSAGE,
     v1::{cluster_server::ClusterServer, store_server::StoreServer},
@@ -11,9 +13,9 @@ use std::{sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
     select,
-    time::{MissedTickBehavior, interval, sleep},
+    time::{MissedTickBehavior, interval},
 };
-use tonic::{server::NamedService, transport::Server};
+use tonic::{server::NamedService, service::Routes};
 use tonic_health::{
     ServingStatus,
     pb::health_server::HealthServer,
@@ -23,6 +25,8 @@ use tonic_health::{
 /// Windows of HTTP/2, in bytes: a largest value fits.
 const STREAM_WINDOW: u32 = 8 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
+/// HTTP/2's own frames, in bytes: the least that it permits.
+const HTTP2_FRAME: u32 = 16 << 10;
 /// Requests one connection may have under way. Pipelines count once.
 const STREAMS: u32 = 1_024;
 /// How often a silent connection is pinged, and how long the answer may take.
@@ -35,11 +39,12 @@ const GRACE: Duration = Duration::from_secs(5);
 const FOLLOWERS: [&str; 2] = ["", <StoreServer<StoreDoor> as NamedService>::NAME];
 
 /// Serves clients until told to stop; then what was begun is answered, within a few seconds. At most `connections`
-/// clients are connected at once; further ones wait to be accepted.
+/// clients are connected at once.
 pub async fn serve_grpc(
     listener: TcpListener,
     service: Arc<dyn Service>,
     connections: usize,
+    times: Times,
     stop: Stop,
 ) -> anyhow::Result<()> {
     let health = HealthReporter::new();
@@ -60,18 +65,22 @@ pub async fn serve_grpc(
     let cluster = ClusterServer::new(ClusterDoor::new(Arc::clone(&service)))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
-    let serving = Server::builder()
-        .http2_keepalive_interval(Some(KEEP_ALIVE))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE))
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_concurrent_streams(STREAMS)
-        .add_service(store)
+    let routes = Routes::new(store)
         .add_service(cluster)
         .add_service(HealthServer::new(HealthService::from_health_reporter(health.clone())))
         .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?)
-        .serve_with_incoming_shutdown(incoming(listener, connections), stop.clone().stopped());
+        .add_service(reflection().build_v1alpha()?);
+    let http2 = Http2 {
+        keep_alive: KEEP_ALIVE,
+        keep_alive_timeout: KEEP_ALIVE,
+        stream_window: STREAM_WINDOW,
+        connection_window: CONNECTION_WINDOW,
+        frame: HTTP2_FRAME,
+        streams: STREAMS,
+    };
+    let protocol = Protocol::Http2(http2);
+    let bounds = Bounds { door: "grpc", connections, times, protocol, grace: GRACE };
+    let serving = serve(listener, routes.prepare().into_axum_router(), bounds, stop);
     let following = async {
         let mut ticks = interval(HEALTH_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -82,9 +91,8 @@ pub async fn serve_grpc(
     };
     select! {
         biased;
-        served = serving => Ok(served?),
+        () = serving => Ok(()),
         () = following => Ok(()),
-        () = stop.stopped().then(|()| sleep(GRACE)) => Ok(()),
     }
 }
 

@@ -1,7 +1,10 @@
 //! The HTTP door: whether the node lives, whether it is ready, and its metrics.
 
 use super::{Service, metrics::Metrics};
-use crate::stop::Stop;
+use crate::{
+    connections::{Bounds, Protocol, Times, serve},
+    stop::Stop,
+};
 use axum::{
     Json, Router,
     extract::{Request, State},
@@ -9,10 +12,9 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use futures::FutureExt;
 use serde_json::json;
-use std::{io, sync::Arc, time::Duration};
-use tokio::{net::TcpListener, select, time::sleep};
+use std::{sync::Arc, time::Duration};
+use tokio::net::TcpListener;
 
 /// How long requests may take to finish when the node stops.
 const GRACE: Duration = Duration::from_secs(2);
@@ -33,13 +35,15 @@ struct Node {
     metrics: Arc<Metrics>,
 }
 
-/// Serves until told to stop.
+/// Serves until told to stop. At most `connections` are open at once.
 pub async fn serve_http(
     listener: TcpListener,
     service: Arc<dyn Service>,
     metrics: Arc<Metrics>,
+    connections: usize,
+    times: Times,
     stop: Stop,
-) -> io::Result<()> {
+) {
     let router = Router::new()
         .route("/", get(async || POINTER))
         .route("/healthz", get(async || "alive\n"))
@@ -48,12 +52,8 @@ pub async fn serve_http(
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)
         .with_state(Node { service, metrics });
-    let serving = axum::serve(listener, router).with_graceful_shutdown(stop.clone().stopped());
-    select! {
-        biased;
-        served = serving.into_future() => served,
-        () = stop.stopped().then(|()| sleep(GRACE)) => Ok(()),
-    }
+    let bounds = Bounds { door: "http", connections, times, protocol: Protocol::Http1, grace: GRACE };
+    serve(listener, router, bounds, stop).await;
 }
 
 async fn readyz(State(node): State<Node>, headers: HeaderMap) -> Response {

@@ -8,7 +8,6 @@ mod cluster;
 mod deadline;
 mod grpc;
 mod http;
-mod incoming;
 mod meter;
 mod metrics;
 mod pipeline;

@@ -1,7 +1,8 @@
 //! A stream of numbered calls: frames in, answers out as they come.
 
 use super::{Service, check, meter::Method, store};
-use futures::{FutureExt, Stream, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use crate::connections::{Outbox, OutboxRoom, Outgoing, outbox};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use god_proto::{
     MAX_BATCH,
     v1::{Answer, Call, NumberedAnswer, NumberedCall, PipelineReply, PipelineRequest, call},
@@ -9,8 +10,7 @@ use god_proto::{
 use prost::Message;
 use std::{
     collections::VecDeque,
-    future::pending,
-    pin::Pin,
+    future::{pending, poll_fn},
     sync::Arc,
     task::{Context, Poll},
     vec,
@@ -18,7 +18,8 @@ use std::{
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
-/// Calls of one stream that may be worked on at once, and their bytes. Beyond that the stream is not read.
+/// Calls of one stream that may be worked on or wait for their answers to be taken, and the bytes of either. Beyond
+/// that the stream is not read.
 const IN_FLIGHT: usize = 4_096;
 const IN_FLIGHT_BYTES: usize = 32 << 20;
 /// Where a reply is cut, in bytes; a single larger answer travels alone.
@@ -29,9 +30,12 @@ struct Done {
     bytes: usize,
 }
 
-/// See the module. Like the stream between nodes it has no task of its own: HTTP/2 asks for the next reply when it can
-/// take one, and whatever was answered by then goes into it. A client that does not take its answers is not read.
-pub struct Pipeline {
+/// The replies of a stream.
+pub(super) type Replies = Outgoing<Result<PipelineReply, Status>>;
+
+/// See the module. It has a task of its own (READERS-APART). A reply has whatever was answered by the time when HTTP/2
+/// can take one. A client that does not take its answers is not read.
+pub(super) struct Pipeline {
     service: Arc<dyn Service>,
     method: Arc<Method>,
     incoming: Streaming<PipelineRequest>,
@@ -42,18 +46,20 @@ pub struct Pipeline {
     calls: usize,
     bytes: usize,
     answered: VecDeque<NumberedAnswer>,
+    answered_bytes: usize,
     fault: Option<Status>,
     stopped: BoxFuture<'static, ()>,
 }
 
 impl Pipeline {
-    pub(super) fn new(
+    /// Begins; it ends with the stream, or when nobody takes the replies any more.
+    pub fn start(
         service: Arc<dyn Service>,
         method: Arc<Method>,
         incoming: Streaming<PipelineRequest>,
         stopped: BoxFuture<'static, ()>,
-    ) -> Pipeline {
-        Pipeline {
+    ) -> Replies {
+        let mut pipeline = Pipeline {
             service,
             method,
             incoming,
@@ -63,16 +69,20 @@ impl Pipeline {
             calls: 0,
             bytes: 0,
             answered: VecDeque::new(),
+            answered_bytes: 0,
             fault: None,
             stopped,
-        }
+        };
+        let (replies, outgoing) = outbox();
+        tokio::spawn(async move { poll_fn(|cx| pipeline.poll(cx, &replies)).await });
+        outgoing
     }
 
     /// Reads and begins one frame, or a part of it. Says whether it got anywhere.
     fn begin(&mut self, cx: &mut Context<'_>) -> bool {
-        let full =
-            self.calls >= IN_FLIGHT || self.bytes >= IN_FLIGHT_BYTES || self.answered.len() >= IN_FLIGHT;
-        if full {
+        if self.calls + self.answered.len() >= IN_FLIGHT
+            || self.bytes + self.answered_bytes >= IN_FLIGHT_BYTES
+        {
             return false;
         }
         let calls: Vec<NumberedCall> = self.begun.by_ref().take(MAX_BATCH).collect();
@@ -121,12 +131,14 @@ impl Pipeline {
         );
     }
 
+    /// Takes what is ready. What was begun goes on whether its answers are taken or not: it may hold what others wait
+    /// for.
     fn collect(&mut self, cx: &mut Context<'_>) -> bool {
         let mut progress = false;
-        while self.answered.len() < IN_FLIGHT {
-            let Poll::Ready(Some(done)) = self.running.poll_next_unpin(cx) else { break };
+        while let Poll::Ready(Some(done)) = self.running.poll_next_unpin(cx) {
             self.calls -= done.answers.len();
             self.bytes -= done.bytes;
+            self.answered_bytes += done.answers.iter().map(Message::encoded_len).sum::<usize>();
             self.answered.extend(done.answers);
             progress = true;
         }
@@ -142,6 +154,7 @@ impl Pipeline {
             total += bytes;
             fits
         }) {
+            self.answered_bytes -= answer.encoded_len();
             answers.push(answer);
         }
         (!answers.is_empty()).then(|| PipelineReply { answers, epoch: self.service.epoch() })
@@ -153,27 +166,33 @@ impl Pipeline {
     }
 }
 
-impl Stream for Pipeline {
-    type Item = Result<PipelineReply, Status>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let this = &mut *self;
-        if this.reading && this.stopped.poll_unpin(cx).is_ready() {
-            this.stopped = pending().boxed();
-            this.end(None);
+impl Pipeline {
+    fn poll(&mut self, cx: &mut Context<'_>, replies: &Outbox<Result<PipelineReply, Status>>) -> Poll<()> {
+        if self.reading && self.stopped.poll_unpin(cx).is_ready() {
+            self.stopped = pending().boxed();
+            self.end(None);
         }
         loop {
             let mut progress = false;
             // Bounded by what may be in flight.
-            while this.begin(cx) {
+            while self.begin(cx) {
                 progress = true;
             }
-            progress |= this.collect(cx);
-            if let Some(reply) = this.take_reply() {
-                return Poll::Ready(Some(Ok(reply)));
-            }
-            if !this.reading && this.begun.as_slice().is_empty() && this.running.is_empty() {
-                return Poll::Ready(this.fault.take().map(Err));
+            progress |= self.collect(cx);
+            match replies.room(cx) {
+                OutboxRoom::Gone => return Poll::Ready(()),
+                OutboxRoom::Taken => {}
+                OutboxRoom::Free => {
+                    if let Some(reply) = self.take_reply() {
+                        replies.put(Ok(reply));
+                        progress = true;
+                    } else if !self.reading && self.begun.as_slice().is_empty() && self.running.is_empty() {
+                        if let Some(fault) = self.fault.take() {
+                            replies.put(Err(fault));
+                        }
+                        return Poll::Ready(());
+                    }
+                }
             }
             if !progress {
                 return Poll::Pending;

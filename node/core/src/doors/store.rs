@@ -1,6 +1,10 @@
 //! The service `god.v1.Store`.
 
-use super::{Service, check, deadline, meter::Method, pipeline::Pipeline};
+use super::{
+    Service, check, deadline,
+    meter::Method,
+    pipeline::{Pipeline, Replies},
+};
 use crate::stop::Stop;
 use futures::FutureExt;
 use god_proto::{
@@ -141,7 +145,7 @@ macro_rules! ask {
 
 #[tonic::async_trait]
 impl Store for StoreDoor {
-    type PipelineStream = Pipeline;
+    type PipelineStream = Replies;
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<WriteReply>, Status> {
         let (metadata, _, mut request) = request.into_parts();
@@ -186,8 +190,8 @@ impl Store for StoreDoor {
     async fn pipeline(
         &self,
         request: Request<Streaming<PipelineRequest>>,
-    ) -> Result<Response<Pipeline>, Status> {
-        Ok(Response::new(Pipeline::new(
+    ) -> Result<Response<Replies>, Status> {
+        Ok(Response::new(Pipeline::start(
             Arc::clone(&self.service),
             Arc::clone(&self.pipeline),
             request.into_inner(),

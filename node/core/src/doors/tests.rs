@@ -2,7 +2,10 @@
 #![allow(clippy::unwrap_used)]
 
 use super::{Metrics, Readiness, Service, serve_grpc, serve_http};
-use crate::stop::{Stopper, stop};
+use crate::{
+    connections::Times,
+    stop::{Stopper, stop},
+};
 use bytes::Bytes;
 use futures::{FutureExt, Stream, future::BoxFuture};
 use god_proto::{
@@ -45,9 +48,12 @@ use tonic_reflection::pb::v1::{
 };
 
 /// Commits every write and finds every key, with the key as its value, or a large one where it begins with "large".
-/// Keys that begin with "slow" take until the end.
+/// Keys that begin with "slow" take until the end. One that begins with "hold" holds a lock that all such ones need
+/// across some turns of the runtime.
 #[derive(Default)]
 struct Fake {
+    hold: tokio::sync::Mutex<()>,
+    held: AtomicUsize,
     unready: AtomicBool,
     timeouts: Mutex<Vec<u32>>,
     calls: AtomicUsize,
@@ -79,9 +85,18 @@ impl Service for Fake {
             }
             _ => false,
         });
+        let holds = calls.iter().any(|call| match &call.call {
+            Some(call::Call::Get(get)) => get.key.starts_with(b"hold"),
+            _ => false,
+        });
         async move {
             if slow {
                 std::future::pending::<()>().await;
+            }
+            if holds {
+                let _held = self.hold.lock().await;
+                self.held.fetch_add(1, Ordering::SeqCst);
+                sleep(Duration::from_millis(300)).await;
             }
             calls.into_iter().map(fake_answer).collect()
         }
@@ -184,6 +199,10 @@ async fn doors() -> Doors {
 }
 
 async fn doors_for(connections: usize) -> Doors {
+    doors_with(connections, Times::default()).await
+}
+
+async fn doors_with(connections: usize, times: Times) -> Doors {
     let fake = Arc::new(Fake::default());
     let (stopper, stop) = stop();
     let grpc = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -194,11 +213,10 @@ async fn doors_for(connections: usize) -> Doors {
     let metrics = Arc::new(Metrics::new(handle, Arc::new(|| ())));
     let service: Arc<dyn Service> = Arc::clone(&fake) as _;
     let serving = tokio::spawn(async move {
-        let grpc = serve_grpc(grpc, Arc::clone(&service), connections, stop.clone());
-        let http = serve_http(http, service, metrics, stop);
-        let (grpc, http) = futures::join!(grpc, http);
+        let grpc = serve_grpc(grpc, Arc::clone(&service), connections, times, stop.clone());
+        let http = serve_http(http, service, metrics, connections, times, stop);
+        let (grpc, ()) = futures::join!(grpc, http);
         grpc.unwrap();
-        http.unwrap();
     });
     let grpc = format!("http://{grpc_address}");
     let channel = Channel::from_shared(grpc.clone()).unwrap().connect().await.unwrap();
@@ -499,18 +517,114 @@ async fn health_follows_readiness() {
 }
 
 #[tokio::test]
-async fn connections_beyond_the_limit_wait_until_one_is_closed() {
+async fn a_connection_for_which_there_is_no_place_takes_none_from_those_at_work() {
     let doors = doors_for(1).await;
-    doors.store().get(get("k")).await.unwrap();
-    let second = Channel::from_shared(doors.grpc.clone()).unwrap().connect().await.unwrap();
-    let waiting = tokio::spawn(async move { StoreClient::new(second).get(get("k")).await });
-    // The first connection's requests pass, the second one's does not.
-    for _ in 0..50 {
-        doors.store().get(get("k")).await.unwrap();
+    let mut store = doors.store();
+    let slow = tokio::spawn(async move { store.get(get("slow")).await });
+    let until = Instant::now() + Duration::from_secs(20);
+    while doors.fake.calls.load(Ordering::SeqCst) == 0 {
+        assert!(Instant::now() < until, "the first request never came");
+        sleep(Duration::from_millis(5)).await;
     }
-    assert_eq!(doors.fake.calls.load(Ordering::SeqCst), 51);
-    drop(doors.channel);
-    waiting.await.unwrap().unwrap();
+    let mut second = StoreClient::new(Channel::from_shared(doors.grpc.clone()).unwrap().connect_lazy());
+    assert!(second.get(get("k")).await.is_err());
+    doors.store().get(get("k")).await.unwrap();
+    // Once its request has ended it is the newcomer's turn.
+    slow.abort();
+    while second.get(get("k")).await.is_err() {
+        assert!(Instant::now() < until, "there was never a place for the second one");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Reads until the other side closes.
+async fn closed(mut stream: TcpStream) -> bool {
+    let mut some = [0; 1024];
+    let end = async { while let Ok(1..) = stream.read(&mut some).await {} };
+    tokio::time::timeout(Duration::from_secs(20), end).await.is_ok()
+}
+
+#[tokio::test]
+async fn a_connection_that_does_not_say_what_it_wants_is_closed() {
+    let times = Times { handshake: Duration::from_millis(200), ..Times::default() };
+    let doors = doors_with(1_000, times).await;
+    let grpc = doors.grpc.strip_prefix("http://").unwrap();
+    for (door, begun) in [
+        (grpc, &b""[..]),
+        (grpc, b"PRI * HTTP/2.0\r\n"),
+        (&doors.http, b""),
+        (&doors.http, b"GET /healthz HTTP/1.1\r\nHost: no"),
+    ] {
+        let mut stream = TcpStream::connect(door).await.unwrap();
+        stream.write_all(begun).await.unwrap();
+        assert!(closed(stream).await, "{door} waits for the rest of {begun:?}");
+    }
+    doors.store().get(get("k")).await.unwrap();
+}
+
+#[tokio::test]
+async fn silent_connections_take_no_place_from_those_who_speak() {
+    let doors = doors_for(8).await;
+    let grpc = doors.grpc.strip_prefix("http://").unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..64 {
+        silent.push(TcpStream::connect(grpc).await.unwrap());
+        silent.push(TcpStream::connect(&doors.http).await.unwrap());
+    }
+    let mut new = StoreClient::connect(doors.grpc.clone()).await.unwrap();
+    new.get(get("k")).await.unwrap();
+    assert_eq!(http(&doors, "GET /healthz", "*/*").await.0, 200);
+}
+
+#[tokio::test]
+async fn a_connection_without_requests_is_closed_and_one_at_work_is_not() {
+    let times = Times { idle: Duration::from_millis(300), ..Times::default() };
+    let doors = doors_with(1_000, times).await;
+    let (frames, outgoing) = mpsc::channel::<PipelineRequest>(2);
+    let mut replies = doors.store().pipeline(stream_of(outgoing)).await.unwrap().into_inner();
+    let mut idle = TcpStream::connect(&doors.http).await.unwrap();
+    idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: node\r\n\r\n").await.unwrap();
+    assert!(closed(idle).await);
+    sleep(times.idle * 3).await;
+    frames.send(frame(&["k"])).await.unwrap();
+    assert_eq!(replies.message().await.unwrap().unwrap().answers.len(), 1);
+}
+
+fn frame(keys: &[&str]) -> PipelineRequest {
+    let numbered = |(id, key): (u64, &&str)| NumberedCall { id, call: Some(call(call::Call::Get(get(key)))) };
+    PipelineRequest { calls: (1..).zip(keys).map(numbered).collect() }
+}
+
+/// READERS-APART.
+#[tokio::test]
+async fn what_a_client_asked_for_goes_on_while_it_does_not_read() {
+    let doors = doors().await;
+    let (frames, outgoing) = mpsc::channel::<PipelineRequest>(2);
+    let replies = doors.store().pipeline(stream_of(outgoing)).await.unwrap().into_inner();
+    // More than the windows take, and then one that holds what others wait for until it is polled again.
+    frames.send(frame(&["large"; 6])).await.unwrap();
+    frames.send(frame(&["hold"])).await.unwrap();
+    let until = Instant::now() + Duration::from_secs(20);
+    while doors.fake.held.load(Ordering::SeqCst) == 0 {
+        assert!(Instant::now() < until, "it was never begun");
+        sleep(Duration::from_millis(5)).await;
+    }
+    let other = doors.store();
+    let asked =
+        tokio::time::timeout(Duration::from_secs(10), async move { other.clone().get(get("hold")).await });
+    asked.await.expect("it is held up by a client that does not read").unwrap();
+    drop(replies);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_take_its_answers_is_closed() {
+    let times = Times { unread: Duration::from_millis(300), ..Times::default() };
+    let doors = doors_with(1_000, times).await;
+    let (frames, outgoing) = mpsc::channel::<PipelineRequest>(2);
+    let _replies = doors.store().pipeline(stream_of(outgoing)).await.unwrap().into_inner();
+    frames.send(frame(&["large"; 12])).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(20), frames.closed()).await.expect("the stream is still read");
+    StoreClient::connect(doors.grpc.clone()).await.unwrap().get(get("k")).await.unwrap();
 }
 
 /// The status line's code, and the body.

@@ -35,22 +35,28 @@ impl NewerRing {
 
     /// Where to hear of it: one task fetches.
     pub fn listen(&self) -> NewerRingListener {
-        NewerRingListener { ring: self.ring.clone(), heard: self.heard.subscribe() }
+        NewerRingListener { ring: self.ring.clone(), told: self.heard.clone(), heard: self.heard.subscribe() }
     }
 }
 
 /// The fetching end.
 pub struct NewerRingListener {
     ring: CurrentRing,
+    told: watch::Sender<Option<(Target, Epoch)>>,
     heard: watch::Receiver<Option<(Target, Epoch)>>,
 }
 
 impl NewerRingListener {
-    /// Whom to ask for the newest ring; waits until there is a newer one. `None`: nobody can say any more.
+    /// Whom to ask for the newest ring; waits until there is a newer one. What was told is forgotten then: an epoch that
+    /// nobody is at keeps no other from being heard. `None`: nobody can say any more.
     pub async fn next(&mut self) -> Option<(Target, Epoch)> {
         loop {
             self.heard.changed().await.ok()?;
-            let newest = self.heard.borrow_and_update().clone();
+            let mut newest = None;
+            self.told.send_if_modified(|told| {
+                newest = told.take();
+                false
+            });
             if let Some((from, epoch)) = newest
                 && epoch > self.ring.epoch()
             {
@@ -75,5 +81,15 @@ mod tests {
         assert_eq!(listener.next().await, Some((Target::Node(NodeId(2)), Epoch(5))));
         newer.heard(Target::Node(NodeId(3)), Epoch(5));
         assert_eq!(listener.next().await, Some((Target::Node(NodeId(3)), Epoch(5))));
+    }
+
+    #[tokio::test]
+    async fn an_epoch_that_nobody_is_at_keeps_no_other_from_being_heard() {
+        let newer = NewerRing::new(CurrentRing::default());
+        let mut listener = newer.listen();
+        newer.heard(Target::Node(NodeId(1)), Epoch(u64::MAX));
+        assert_eq!(listener.next().await, Some((Target::Node(NodeId(1)), Epoch(u64::MAX))));
+        newer.heard(Target::Node(NodeId(2)), Epoch(2));
+        assert_eq!(listener.next().await, Some((Target::Node(NodeId(2)), Epoch(2))));
     }
 }

@@ -8,6 +8,16 @@ use uuid::Uuid;
 /// Version of the node-to-node protocol.
 pub const PROTOCOL: u32 = 1;
 
+/// What one that introduced itself may ask (MEMBERS-ONLY).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// The ring says that it is this node. It may ask anything.
+    Member(NodeId),
+    /// It is no node of the ring that this node knows, or there is none yet. It may ask for the ring, and to be taken
+    /// in.
+    Stranger,
+}
+
 /// This node, as it introduces itself. Its cluster and number follow from the ring, once there is one.
 pub struct Identity {
     uuid: Uuid,
@@ -71,11 +81,33 @@ impl Identity {
         Ok(())
     }
 
+    /// What one that introduces itself like this may ask; an error says why not to talk to it at all. A number counts
+    /// only with the UUID that the ring has for it.
+    pub(super) fn standing(&self, theirs: &Hello) -> Result<Standing, String> {
+        self.accepts(theirs)?;
+        let Some(ring) = self.ring.get() else { return Ok(Standing::Stranger) };
+        // The place of what is to come: who proves by a certificate who it is needs no word of its own here.
+        let (false, Some(number)) = (theirs.cluster.is_empty(), number_of(theirs)) else {
+            return Ok(Standing::Stranger);
+        };
+        match ring.node(number) {
+            None => Ok(Standing::Stranger),
+            Some(member) if member.uuid == theirs.uuid => Ok(Standing::Member(number)),
+            Some(member) => Err(format!(
+                "node {} says that it is node {number}, which is {}",
+                show(&theirs.uuid),
+                show(&member.uuid)
+            )),
+        }
+    }
+
     /// Whether one that introduces itself like this is the node of that number. Without this, a node that took over
     /// another one's address would be taken for it.
     pub(super) fn is_node(&self, number: NodeId, theirs: &Hello) -> Result<(), String> {
         let ring = self.ring.get();
-        let Some(member) = ring.as_ref().and_then(|ring| ring.node(number)) else { return Ok(()) };
+        let Some(member) = ring.as_ref().and_then(|ring| ring.node(number)) else {
+            return Err(format!("node {number} is in no ring that this node knows"));
+        };
         if theirs.uuid != member.uuid {
             return Err(format!(
                 "node {} listens where node {number} ({}) should",
@@ -88,7 +120,7 @@ impl Identity {
 }
 
 /// The number in a hello, where there is one.
-pub(super) fn number_of(hello: &Hello) -> Option<NodeId> {
+fn number_of(hello: &Hello) -> Option<NodeId> {
     (hello.number != 0).then_some(NodeId(hello.number))
 }
 

@@ -13,7 +13,7 @@ use god_proto::{
     MAX_MESSAGE,
     ids::NodeId,
     peer::{Hello, request},
-    ring::MAX_NODES,
+    ring::Ring,
 };
 use parking_lot::RwLock;
 use std::{
@@ -39,14 +39,13 @@ const LONGEST: Duration = Duration::from_hours(1);
 pub(super) struct Learned(RwLock<BTreeMap<NodeId, String>>);
 
 impl Learned {
-    /// Notes an address; says whether it is new.
-    pub fn note(&self, node: NodeId, address: String) -> bool {
+    /// Notes the address of a node of the ring; says whether it is new. Nodes that left are forgotten.
+    pub fn note(&self, ring: &Ring, node: NodeId, address: String) -> bool {
         let mut learned = self.0.write();
-        if learned.get(&node) == Some(&address)
-            || (learned.len() >= MAX_NODES && !learned.contains_key(&node))
-        {
+        if learned.get(&node) == Some(&address) {
             return false;
         }
+        learned.retain(|node, _| ring.node(*node).is_some());
         learned.insert(node, address);
         true
     }

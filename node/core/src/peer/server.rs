@@ -2,39 +2,34 @@
 
 use super::{
     Call, Handler, failure,
-    hello::{Identity, number_of},
+    hello::{Identity, Standing},
     meter::{ServerMeter, answers},
     settings::{CONNECTION_WINDOW, ENVELOPE, HTTP2_FRAME, PeerSettings, STREAM_WINDOW},
 };
-use crate::stop::Stop;
-use futures::{FutureExt, Stream, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use crate::{
+    connections::{Bounds, Http2, Outbox, OutboxRoom, Outgoing, Protocol, outbox, serve},
+    stop::Stop,
+};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use god_proto::{
     MAX_MESSAGE,
-    ids::NodeId,
+    ids::{Epoch, NodeId},
     peer::{
         Cause, Failure, Frame, Hello, Request, Response,
         peer_server::{Peer, PeerServer},
-        response,
+        request, response,
     },
 };
 use std::{
     collections::VecDeque,
-    future::pending,
-    pin::Pin,
+    future::{pending, poll_fn},
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
     vec,
 };
-use tokio::{
-    net::TcpListener,
-    select,
-    time::{sleep, timeout},
-};
-use tonic::{
-    Status, Streaming,
-    transport::{Server, server::TcpIncoming},
-};
+use tokio::{net::TcpListener, time::timeout};
+use tonic::{Status, Streaming, service::Routes};
 
 /// Streams a peer may open on one connection; it needs one.
 const STREAMS: u32 = 16;
@@ -73,40 +68,39 @@ impl PeerDoor {
     }
 
     /// Serves until told to stop; then what was begun is answered, for as long as the grace lasts.
-    pub async fn serve(self, listener: TcpListener) -> Result<(), tonic::transport::Error> {
-        let PeerSettings { keep_alive, keep_alive_timeout, grace, .. } = *self.settings;
+    pub async fn serve(self, listener: TcpListener) {
+        let settings = Arc::clone(&self.settings);
         let stop = self.stop.clone();
         let service = PeerServer::new(self)
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
-        let serving = Server::builder()
-            .http2_keepalive_interval(Some(keep_alive))
-            .http2_keepalive_timeout(Some(keep_alive_timeout))
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_frame_size(HTTP2_FRAME)
-            .max_concurrent_streams(STREAMS)
-            .add_service(service)
-            .serve_with_incoming_shutdown(
-                TcpIncoming::from(listener).with_nodelay(Some(true)),
-                stop.clone().stopped(),
-            );
-        select! {
-            biased;
-            served = serving => served,
-            () = stop.stopped().then(|()| sleep(grace)) => Ok(()),
-        }
+        let http2 = Http2 {
+            keep_alive: settings.keep_alive,
+            keep_alive_timeout: settings.keep_alive_timeout,
+            stream_window: STREAM_WINDOW,
+            connection_window: CONNECTION_WINDOW,
+            frame: HTTP2_FRAME,
+            streams: STREAMS,
+        };
+        let bounds = Bounds {
+            door: "peer",
+            connections: settings.served_connections,
+            times: settings.served_times,
+            protocol: Protocol::Http2(http2),
+            grace: settings.grace,
+        };
+        serve(listener, Routes::new(service).prepare().into_axum_router(), bounds, stop).await;
     }
 }
 
 #[tonic::async_trait]
 impl Peer for PeerDoor {
-    type ExchangeStream = Exchange;
+    type ExchangeStream = Outgoing<Result<Frame, Status>>;
 
     async fn exchange(
         &self,
         request: tonic::Request<Streaming<Frame>>,
-    ) -> Result<tonic::Response<Exchange>, Status> {
+    ) -> Result<tonic::Response<Self::ExchangeStream>, Status> {
         let mut incoming = request.into_inner();
         let first = timeout(self.settings.connect_timeout, incoming.message())
             .await
@@ -123,7 +117,9 @@ impl Peer for PeerDoor {
             answered_bytes: 0,
             hello: Some(self.identity.hello()),
             fault: None,
-            from: None,
+            theirs: hello,
+            standing: Standing::Stranger,
+            judged: Epoch(0),
             handler: Arc::clone(&self.handler),
             identity: Arc::clone(&self.identity),
             on_hello: Arc::clone(&self.on_hello),
@@ -131,17 +127,19 @@ impl Peer for PeerDoor {
             meter: ServerMeter::new(),
             stopped: self.stop.clone().stopped().boxed(),
         };
-        exchange.greeted(&hello)?;
-        Ok(tonic::Response::new(exchange))
+        exchange.greeted()?;
+        let (frames, outgoing) = outbox();
+        tokio::spawn(async move { poll_fn(|cx| exchange.poll(cx, &frames)).await });
+        Ok(tonic::Response::new(outgoing))
     }
 }
 
 /// One stream: requests in, responses out.
 ///
-/// It has no task of its own: HTTP/2 asks for the next frame when it can take one, and only then requests are read and
-/// begun. So a peer that does not take its answers is not read either. A request that can be answered on the spot
+/// It has a task of its own (READERS-APART). Requests are read and begun while few enough wait for their answers to be
+/// taken, so a peer that does not take its answers is not read either. A request that can be answered on the spot
 /// costs no task, no timer and no allocation of its own.
-pub struct Exchange {
+struct Exchange {
     incoming: Streaming<Frame>,
     reading: bool,
     /// The rest of the frame that was read last.
@@ -151,7 +149,10 @@ pub struct Exchange {
     answered_bytes: usize,
     hello: Option<Hello>,
     fault: Option<Status>,
-    from: Option<NodeId>,
+    /// Who is at the other end, what it may ask, and under which ring that was found.
+    theirs: Hello,
+    standing: Standing,
+    judged: Epoch,
     handler: Arc<dyn Handler>,
     identity: Arc<Identity>,
     on_hello: OnHello,
@@ -170,20 +171,30 @@ enum Begun {
 }
 
 impl Exchange {
-    fn greeted(&mut self, hello: &Hello) -> Result<(), Status> {
-        self.identity.accepts(hello).map_err(Status::failed_precondition)?;
-        self.from = number_of(hello);
-        if let Some(from) = self.from {
+    /// Judges who is at the other end, by the ring as it is now.
+    fn greeted(&mut self) -> Result<(), Status> {
+        self.judged = self.identity.ring().epoch();
+        self.standing = self.identity.standing(&self.theirs).map_err(Status::failed_precondition)?;
+        if let Standing::Member(from) = self.standing {
             (self.on_hello)(from);
         }
         Ok(())
+    }
+
+    /// The same, where it introduced itself anew or the ring has changed.
+    fn still_greeted(&mut self, hello: Option<Hello>) -> Result<(), Status> {
+        if hello.is_none() && self.judged == self.identity.ring().epoch() {
+            return Ok(());
+        }
+        self.theirs = hello.unwrap_or_else(|| std::mem::take(&mut self.theirs));
+        self.greeted()
     }
 
     /// Reads and begins requests, as many as there is room for. Says whether it may go on.
     fn begin(&mut self, cx: &mut Context<'_>) -> Begun {
         let mut progress = Begun::Nothing;
         for _ in 0..TURN {
-            if self.running.len() >= self.settings.in_flight
+            if self.running.len() + self.answered.len() >= self.settings.in_flight
                 || self.answered_bytes >= self.settings.frame_bytes
             {
                 return progress;
@@ -200,8 +211,7 @@ impl Exchange {
                 Poll::Pending => return progress,
                 Poll::Ready(Some(Ok(frame))) => {
                     self.meter.requests.increment(frame.requests.len() as u64);
-                    let greeted = frame.hello.as_ref().map_or(Ok(()), |hello| self.greeted(hello));
-                    match greeted {
+                    match self.still_greeted(frame.hello) {
                         Ok(()) => self.begun = frame.requests.into_iter(),
                         Err(fault) => self.end(Some(fault)),
                     }
@@ -225,8 +235,20 @@ impl Exchange {
             let unknown = failure(Cause::Invalid, "the request is of a kind that this version does not know");
             return self.answer(respond(id, Err(unknown)));
         };
+        let from = match self.standing {
+            Standing::Member(from) => Some(from),
+            Standing::Stranger => None,
+        };
+        if from.is_none() && !is_for_all(&body) {
+            let mut refused = failure(
+                Cause::NotMember,
+                "only a node of the ring may ask for this; others may ask for the ring, and to be taken in",
+            );
+            refused.epoch = self.identity.ring().epoch().0;
+            return self.answer(respond(id, Err(refused)));
+        }
         let limit = Duration::from_millis(timeout_ms.max(1).into());
-        let mut work = self.handler.handle(self.from, Call { epoch, timeout: limit, body });
+        let mut work = self.handler.handle(from, Call { epoch, timeout: limit, body });
         match work.poll_unpin(cx) {
             Poll::Ready(outcome) => self.answer(respond(id, outcome)),
             Poll::Pending => {
@@ -259,11 +281,11 @@ impl Exchange {
         self.answered.push_back((response, bytes));
     }
 
-    /// Takes what is ready. Says whether it got anywhere.
+    /// Takes what is ready. Says whether it got anywhere. What was begun goes on whether its answers are taken or not:
+    /// it may hold what others wait for.
     fn collect(&mut self, cx: &mut Context<'_>) -> bool {
         let mut progress = false;
-        while self.answered_bytes < self.settings.frame_bytes {
-            let Poll::Ready(Some(response)) = self.running.poll_next_unpin(cx) else { break };
+        while let Poll::Ready(Some(response)) = self.running.poll_next_unpin(cx) {
             self.answer(response);
             progress = true;
         }
@@ -286,30 +308,38 @@ impl Exchange {
     }
 }
 
-impl Stream for Exchange {
-    type Item = Result<Frame, Status>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let this = &mut *self;
-        if let Some(hello) = this.hello.take() {
-            return Poll::Ready(Some(Ok(Frame { hello: Some(hello), ..Frame::default() })));
-        }
-        if this.reading && this.stopped.poll_unpin(cx).is_ready() {
-            this.stopped = pending().boxed();
-            this.end(None);
+impl Exchange {
+    /// Works until the stream has ended, or nobody is there to take the answers.
+    fn poll(&mut self, cx: &mut Context<'_>, frames: &Outbox<Result<Frame, Status>>) -> Poll<()> {
+        if self.reading && self.stopped.poll_unpin(cx).is_ready() {
+            self.stopped = pending().boxed();
+            self.end(None);
         }
         loop {
-            let begun = this.begin(cx);
-            let collected = this.collect(cx);
-            if let Some(frame) = this.take_frame() {
-                this.meter.frames.increment(1);
-                return Poll::Ready(Some(Ok(frame)));
-            }
-            if !this.reading && this.begun.as_slice().is_empty() && this.running.is_empty() {
-                return Poll::Ready(this.fault.take().map(Err));
+            let begun = self.begin(cx);
+            let collected = self.collect(cx);
+            let mut put = false;
+            match frames.room(cx) {
+                OutboxRoom::Gone => return Poll::Ready(()),
+                OutboxRoom::Taken => {}
+                OutboxRoom::Free => {
+                    if let Some(hello) = self.hello.take() {
+                        frames.put(Ok(Frame { hello: Some(hello), ..Frame::default() }));
+                        put = true;
+                    } else if let Some(frame) = self.take_frame() {
+                        self.meter.frames.increment(1);
+                        frames.put(Ok(frame));
+                        put = true;
+                    } else if !self.reading && self.begun.as_slice().is_empty() && self.running.is_empty() {
+                        if let Some(fault) = self.fault.take() {
+                            frames.put(Err(fault));
+                        }
+                        return Poll::Ready(());
+                    }
+                }
             }
             match begun {
-                Begun::Nothing if !collected => return Poll::Pending,
+                Begun::Nothing if !collected && !put => return Poll::Pending,
                 Begun::Enough => {
                     // There may be more: it comes back after the others on the runtime had their turn.
                     cx.waker().wake_by_ref();
@@ -319,6 +349,11 @@ impl Stream for Exchange {
             }
         }
     }
+}
+
+/// MEMBERS-ONLY: whether a node that is not in the ring may ask for it too.
+fn is_for_all(body: &request::Body) -> bool {
+    matches!(body, request::Body::Join(_) | request::Body::GetRing(_))
 }
 
 /// None where no response is wanted.

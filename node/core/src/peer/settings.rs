@@ -1,5 +1,6 @@
 //! The bounds and times of node-to-node calls.
 
+use crate::connections::Times;
 use std::time::Duration;
 
 /// Each has a default that suits a cluster in one region.
@@ -38,6 +39,10 @@ pub struct PeerSettings {
     pub address_idle: Duration,
     /// The most bare addresses to keep connections to.
     pub addresses: usize,
+    /// Connections from other nodes that are served at a time.
+    pub served_connections: usize,
+    /// How long those may take for what.
+    pub served_times: Times,
     /// How long streams may take to finish when the node stops.
     pub grace: Duration,
 }
@@ -61,6 +66,8 @@ impl Default for PeerSettings {
             node_idle: Duration::from_mins(15),
             address_idle: Duration::from_mins(1),
             addresses: 64,
+            served_connections: 4_096,
+            served_times: Times::default(),
             grace: Duration::from_secs(5),
         }
     }

@@ -12,8 +12,8 @@ use god_proto::{
     MAX_MESSAGE, MAX_VALUE,
     ids::Epoch,
     peer::{
-        Cause, Entry, Frame, Hello, Ping, Pong, Read, ReadDone, Report, Request, Split, Verdict, Write,
-        WriteDone, peer_client::PeerClient,
+        Cause, Decided, Entry, Frame, GetRing, Hello, Ping, Pong, Read, ReadDone, Report, Request, Response,
+        RingDone, Scan, ScanDone, Split, Verdict, Write, WriteDone, peer_client::PeerClient,
     },
     ring::{RING_FORMAT, Ring},
     v1::{Member, RingDocument},
@@ -60,6 +60,11 @@ fn ring(cluster: u8, epoch: u64, nodes: &[(u32, String)]) -> Arc<Ring> {
         ..RingDocument::default()
     };
     Arc::new(Ring::new(document).unwrap())
+}
+
+/// A ring of nodes that are nowhere yet.
+fn known() -> Arc<Ring> {
+    ring(1, 1, &std::array::from_fn::<_, 9, _>(|number| (number as u32 + 1, String::new())))
 }
 
 fn identity(number: u32, rings: &[Arc<Ring>]) -> Arc<Identity> {
@@ -111,6 +116,11 @@ impl Handler for Arc<Echo> {
                     let entry = Entry { value, ..Entry::default() };
                     Ok(response::Body::Read(ReadDone { entries: vec![entry] }))
                 }
+                request::Body::Scan(_) => {
+                    let entry = Entry { value: vec![1; MAX_VALUE].into(), ..Entry::default() };
+                    Ok(response::Body::Scan(ScanDone { entries: vec![entry], more: false }))
+                }
+                request::Body::GetRing(_) => Ok(response::Body::Ring(RingDone::default())),
                 request::Body::Report(_) => Err(failure(Cause::NotReplica, "not here")),
                 _ => futures::future::pending().await,
             }
@@ -134,7 +144,7 @@ async fn node_with(identity: Arc<Identity>, settings: PeerSettings, address: &st
     let (stopper, stop) = stop();
     let echo = Arc::new(Echo::default());
     let door = PeerDoor::new(settings, identity, Arc::new(Arc::clone(&echo)), stop);
-    let serving = tokio::spawn(async move { door.serve(listener).await.unwrap() });
+    let serving = tokio::spawn(async move { door.serve(listener).await });
     Node { address, echo, stopper, serving }
 }
 
@@ -151,7 +161,7 @@ async fn bind(address: &str) -> TcpListener {
 }
 
 async fn node(number: u32) -> Node {
-    node_with(identity(number, &[]), PeerSettings::default(), "127.0.0.1:0").await
+    node_with(identity(number, &[known()]), PeerSettings::default(), "127.0.0.1:0").await
 }
 
 fn at(node: &Node) -> Target {
@@ -160,6 +170,10 @@ fn at(node: &Node) -> Target {
 
 fn ping(sent_us: u64) -> Call {
     Call { epoch: 0, timeout: LONG, body: request::Body::Ping(Ping { sent_us, epoch: 0 }) }
+}
+
+fn get_ring() -> Call {
+    Call { epoch: 0, timeout: LONG, body: request::Body::GetRing(GetRing {}) }
 }
 
 fn never(timeout: Duration) -> Call {
@@ -191,7 +205,7 @@ async fn until(what: &str, mut so: impl FnMut() -> bool) {
 async fn each_caller_gets_the_answer_to_its_own_call() {
     let node = node(1).await;
     node.echo.slow.store(true, Ordering::SeqCst);
-    let transport = transport(PeerSettings::default(), identity(2, &[]));
+    let transport = transport(PeerSettings::default(), identity(2, &[known()]));
     let calls = (0..5_000).map(|number| transport.call(at(&node), ping(number)));
     let answers: Vec<u64> = join_all(calls).await.into_iter().map(pong).collect();
     assert_eq!(answers, (0..5_000).collect::<Vec<_>>());
@@ -203,7 +217,7 @@ async fn calls_that_wait_share_a_frame_and_no_frame_holds_more_than_it_may() {
     let (sizes, mut frames) = mpsc::unbounded_channel();
     let address = noting_server(sizes).await;
     let settings = PeerSettings { connections: 1, frame_requests: 10, ..PeerSettings::default() };
-    let transport = transport(settings, identity(2, &[]));
+    let transport = transport(settings, identity(2, &[known()]));
     let calls: Vec<_> =
         (0..25).map(|number| transport.call(Target::Address(address.clone()), ping(number))).collect();
     let mut sizes = vec![];
@@ -223,7 +237,7 @@ async fn a_connection_to_a_bare_address_ends_when_it_is_idle_and_comes_back_when
     let target = Target::Address(noting_server(sizes).await);
     let settings =
         PeerSettings { connections: 1, address_idle: Duration::from_millis(20), ..PeerSettings::default() };
-    let transport = transport(settings, identity(2, &[]));
+    let transport = transport(settings, identity(2, &[known()]));
     for _ in 0..2 {
         transport.tell(target.clone(), 0, ping(1).body);
         assert_eq!(frames.recv().await, Some(1));
@@ -236,7 +250,7 @@ async fn the_address_that_was_not_used_for_longest_makes_room_for_another() {
     let (sizes, mut frames) = mpsc::unbounded_channel();
     let first = Target::Address(noting_server(sizes).await);
     let settings = PeerSettings { connections: 1, addresses: 1, ..PeerSettings::default() };
-    let transport = transport(settings, identity(2, &[]));
+    let transport = transport(settings, identity(2, &[known()]));
     let unanswered = transport.call(first, ping(1));
     assert_eq!(frames.recv().await, Some(1));
     let second = node(1).await;
@@ -283,7 +297,7 @@ async fn noting_server(sizes: mpsc::UnboundedSender<usize>) -> String {
 #[tokio::test]
 async fn a_call_that_is_never_answered_ends_by_its_time_and_stays_open() {
     let node = node(1).await;
-    let transport = transport(PeerSettings::default(), identity(2, &[]));
+    let transport = transport(PeerSettings::default(), identity(2, &[known()]));
     let calls = (1..20).map(|ms| transport.call(at(&node), never(Duration::from_millis(20 * ms))));
     for answer in join_all(calls).await {
         let error = answer.unwrap_err();
@@ -296,7 +310,7 @@ async fn a_call_that_is_never_answered_ends_by_its_time_and_stays_open() {
 #[tokio::test]
 async fn a_refusal_comes_through_as_it_was_said() {
     let node = node(1).await;
-    let transport = transport(PeerSettings::default(), identity(2, &[]));
+    let transport = transport(PeerSettings::default(), identity(2, &[known()]));
     let call = Call { body: request::Body::Report(Report::default()), ..ping(0) };
     let Err(CallError::Refused(failure)) = transport.call(at(&node), call).await else {
         panic!("not refused")
@@ -309,7 +323,7 @@ async fn what_was_sent_to_a_node_that_dies_is_lost_and_later_calls_are_not_sent(
     // In a runtime of its own, which takes its sockets along when it ends, like a killed process.
     let process = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let node = process.spawn(node(1)).await.unwrap();
-    let transport = transport(PeerSettings::default(), identity(2, &[]));
+    let transport = transport(PeerSettings::default(), identity(2, &[known()]));
     let call = transport.call(at(&node), never(LONG));
     until("the call arrived", || !node.echo.from.lock().is_empty()).await;
     process.shutdown_background();
@@ -327,7 +341,7 @@ async fn a_full_queue_refuses_at_once() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let target = Target::Address(silent.local_addr().unwrap().to_string());
     let settings = PeerSettings { connections: 1, queue_requests: 3, ..PeerSettings::default() };
-    let transport = transport(settings, identity(2, &[]));
+    let transport = transport(settings, identity(2, &[known()]));
     let waiting: Vec<_> = (0..3).map(|number| transport.call(target.clone(), ping(number))).collect();
     assert_eq!(transport.call(target, ping(4)).await, Err(CallError::QueueFull));
     for answer in join_all(waiting).await {
@@ -340,7 +354,7 @@ async fn a_queue_is_bounded_in_bytes_too() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let target = Target::Address(silent.local_addr().unwrap().to_string());
     let settings = PeerSettings { connections: 1, queue_bytes: 1_000, ..PeerSettings::default() };
-    let transport = transport(settings, identity(2, &[]));
+    let transport = transport(settings, identity(2, &[known()]));
     let one_large = transport.call(target.clone(), write(100_000));
     assert_eq!(transport.call(target, write(1)).await, Err(CallError::QueueFull));
     assert!(one_large.await.is_err());
@@ -348,13 +362,13 @@ async fn a_queue_is_bounded_in_bytes_too() {
 
 #[tokio::test]
 async fn nodes_of_two_clusters_do_not_talk_and_say_why() {
-    let theirs = node(1).await;
+    let theirs = node_with(identity(1, &[]), PeerSettings::default(), "127.0.0.1:0").await;
     let ours = ring(1, 1, &[(2, "127.0.0.1:1".to_owned())]);
     let other = ring(9, 1, &[(1, theirs.address.clone())]);
     let stranger = node_with(identity(1, &[other]), PeerSettings::default(), "127.0.0.1:0").await;
     let transport = transport(PeerSettings::default(), identity(2, &[ours]));
-    // One that is in no cluster yet may be talked to.
-    assert_eq!(pong(transport.call(at(&theirs), ping(1)).await), 1);
+    // One that is in no cluster yet may be talked to, if not about everything.
+    assert!(matches!(transport.call(at(&theirs), get_ring()).await, Ok(response::Body::Ring(_))));
     let Err(CallError::NotSent(why)) = transport.call(at(&stranger), ping(1)).await else { panic!("sent") };
     for cluster in [1, 9] {
         let cluster = Uuid::from_bytes([cluster; 16]).to_string();
@@ -390,8 +404,15 @@ fn tokio_stream_of(mut frames: mpsc::Receiver<Frame>) -> impl futures::Stream<It
     futures::stream::poll_fn(move |cx| frames.poll_recv(cx))
 }
 
+/// Says that it is a number, by the UUID of another one if need be, of a cluster if that is not 0.
+fn hello_of(number: u32, uuid: u32, cluster: u8) -> Hello {
+    let cluster = if cluster == 0 { vec![] } else { vec![cluster; 16] };
+    let uuid = uuid_of(uuid).as_bytes().to_vec().into();
+    Hello { protocol: PROTOCOL, cluster: cluster.into(), uuid, number }
+}
+
 fn hello() -> Frame {
-    let hello = Hello { protocol: PROTOCOL, number: 7, ..Hello::default() };
+    let hello = hello_of(7, 7, 1);
     Frame { hello: Some(hello), ..Frame::default() }
 }
 
@@ -410,6 +431,24 @@ async fn a_request_of_an_unknown_kind_is_refused_and_the_stream_goes_on() {
     assert_eq!(node.echo.from.lock()[..], [Some(NodeId(7))]);
 }
 
+/// READERS-APART: what a peer asked for goes on while it does not read the answers.
+#[tokio::test]
+async fn a_peer_that_does_not_read_holds_nothing_up() {
+    let node = node(1).await;
+    node.echo.slow.store(true, Ordering::SeqCst);
+    let (frames, _unread) = greet(&node.address, hello()).await.unwrap();
+    let request = |id, body| Request { id, timeout_ms: 20_000, body: Some(body), ..Request::default() };
+    let slow = request(1, ping(1).body);
+    let large = (2..6).map(|id| request(id, request::Body::Scan(Scan::default())));
+    let requests = std::iter::once(slow).chain(large).collect();
+    frames.send(Frame { requests, ..Frame::default() }).await.unwrap();
+    until("the slow one was begun and ended", || {
+        let count = |of: &AtomicUsize| of.load(Ordering::SeqCst);
+        count(&node.echo.most_at_once) == 1 && count(&node.echo.at_once) == 0
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_frame_that_is_too_large_ends_its_stream_and_nothing_else() {
     let node = node(1).await;
@@ -421,7 +460,7 @@ async fn a_frame_that_is_too_large_ends_its_stream_and_nothing_else() {
     frames.send(Frame { requests: vec![request], ..Frame::default() }).await.unwrap();
     let refused = incoming.message().await;
     assert!(refused.is_err(), "{refused:?}");
-    let transport = transport(PeerSettings::default(), identity(2, &[]));
+    let transport = transport(PeerSettings::default(), identity(2, &[known()]));
     assert_eq!(pong(transport.call(at(&node), ping(1)).await), 1);
     // The transport does not even send such a thing.
     let refused = transport.call(at(&node), write(MAX_MESSAGE)).await;
@@ -432,7 +471,7 @@ async fn a_frame_that_is_too_large_ends_its_stream_and_nothing_else() {
 async fn an_answer_that_is_too_large_is_a_failure_and_the_stream_goes_on() {
     let node = node(1).await;
     let settings = PeerSettings { connections: 1, ..PeerSettings::default() };
-    let transport = transport(settings, identity(2, &[]));
+    let transport = transport(settings, identity(2, &[known()]));
     let call = Call { body: request::Body::Split(Split::default()), ..ping(0) };
     let open = transport.call(at(&node), never(LONG));
     let Err(CallError::Refused(failure)) = transport.call(at(&node), call).await else {
@@ -445,7 +484,7 @@ async fn an_answer_that_is_too_large_is_a_failure_and_the_stream_goes_on() {
 #[tokio::test]
 async fn the_largest_values_pass_many_at_once() {
     let node = node(1).await;
-    let transport = transport(PeerSettings::default(), identity(2, &[]));
+    let transport = transport(PeerSettings::default(), identity(2, &[known()]));
     let large = join_all((0..6).map(|_| transport.call(at(&node), write(MAX_VALUE))));
     let small = join_all((0..100).map(|number| transport.call(at(&node), ping(number))));
     let (large, small) = futures::join!(large, small);
@@ -456,10 +495,10 @@ async fn the_largest_values_pass_many_at_once() {
 #[tokio::test]
 async fn no_more_requests_are_worked_on_at_once_than_is_set() {
     let settings = PeerSettings { in_flight: 8, ..PeerSettings::default() };
-    let node = node_with(identity(1, &[]), settings, "127.0.0.1:0").await;
+    let node = node_with(identity(1, &[known()]), settings, "127.0.0.1:0").await;
     node.echo.slow.store(true, Ordering::SeqCst);
     let settings = PeerSettings { connections: 1, ..PeerSettings::default() };
-    let transport = transport(settings, identity(2, &[]));
+    let transport = transport(settings, identity(2, &[known()]));
     let answers = join_all((0..200).map(|number| transport.call(at(&node), ping(number)))).await;
     assert_eq!(answers.into_iter().map(pong).sum::<u64>(), 19_900);
     assert_eq!(node.echo.most_at_once.load(Ordering::SeqCst), 8);
@@ -502,7 +541,7 @@ async fn a_node_that_moves_is_found_at_its_new_address() {
 
 #[tokio::test]
 async fn a_node_that_took_over_an_address_is_not_taken_for_the_other_one() {
-    let other = node_with(identity(5, &[]), PeerSettings::default(), "127.0.0.1:0").await;
+    let other = node_with(identity(5, &[known()]), PeerSettings::default(), "127.0.0.1:0").await;
     let identity = identity(2, &[ring(1, 1, &[(1, other.address.clone()), (2, String::new())])]);
     let transport = transport(PeerSettings::default(), identity);
     let refused = transport.call(Target::Node(NodeId(1)), ping(1)).await;
@@ -532,7 +571,7 @@ async fn a_node_answers_itself_in_place() {
 #[tokio::test]
 async fn what_is_told_arrives_and_is_not_answered() {
     let node = node(1).await;
-    let transport = transport(PeerSettings::default(), identity(2, &[]));
+    let transport = transport(PeerSettings::default(), identity(2, &[known()]));
     transport.tell(at(&node), 3, ping(1).body);
     until("it was told", || node.echo.from.lock().len() == 1).await;
 }
@@ -540,7 +579,7 @@ async fn what_is_told_arrives_and_is_not_answered() {
 #[tokio::test]
 async fn a_dropped_call_is_sent_all_the_same() {
     let node = node(1).await;
-    let transport = transport(PeerSettings::default(), identity(2, &[]));
+    let transport = transport(PeerSettings::default(), identity(2, &[known()]));
     drop(transport.call(at(&node), write(3)));
     until("it arrived", || node.echo.from.lock().len() == 1).await;
 }
@@ -549,7 +588,7 @@ async fn a_dropped_call_is_sent_all_the_same() {
 async fn a_node_that_stops_answers_what_it_began() {
     let node = node(1).await;
     node.echo.slow.store(true, Ordering::SeqCst);
-    let transport = transport(PeerSettings::default(), identity(2, &[]));
+    let transport = transport(PeerSettings::default(), identity(2, &[known()]));
     let calls: Vec<_> = (0..50).map(|number| transport.call(at(&node), ping(number))).collect();
     until("the calls arrived", || node.echo.from.lock().len() == 50).await;
     node.stopper.stop();
@@ -569,7 +608,7 @@ async fn the_wait_after_a_failed_connect_ends_when_the_node_is_heard_of() {
     let transport = transport(settings, identity);
     let target = Target::Node(NodeId(1));
     assert!(transport.call(target.clone(), ping(1)).await.is_err());
-    let _back = node_with(self::identity(1, &[]), PeerSettings::default(), &address.to_string()).await;
+    let _back = node_with(self::identity(1, &[known()]), PeerSettings::default(), &address.to_string()).await;
     let resting = transport.call(target.clone(), ping(1)).await;
     assert!(matches!(resting, Err(CallError::NotSent(_))), "{resting:?}");
     transport.heard_from(NodeId(1));
@@ -578,4 +617,81 @@ async fn the_wait_after_a_failed_connect_ends_when_the_node_is_heard_of() {
         assert!(Instant::now() < until, "it still waits");
         tokio::task::yield_now().await;
     }
+}
+
+/// What a stream's requests are answered with: whether each one was refused for who asked.
+async fn refused(
+    greeted: &mut (mpsc::Sender<Frame>, tonic::Streaming<Frame>),
+    bodies: Vec<request::Body>,
+) -> Vec<bool> {
+    let (frames, incoming) = greeted;
+    let number = |(id, body)| Request { id, timeout_ms: 20_000, body: Some(body), ..Request::default() };
+    let requests: Vec<Request> = (1..).zip(bodies).map(number).collect();
+    let mut refused = vec![false; requests.len()];
+    let mut missing = requests.len();
+    frames.send(Frame { requests, ..Frame::default() }).await.unwrap();
+    while missing > 0 {
+        for Response { id, body } in incoming.message().await.unwrap().unwrap().responses {
+            missing -= 1;
+            refused[id as usize - 1] = matches!(
+                body,
+                Some(response::Body::Failure(failure)) if failure.cause() == Cause::NotMember
+            );
+        }
+    }
+    refused
+}
+
+/// MEMBERS-ONLY.
+#[tokio::test]
+async fn who_is_not_in_the_ring_may_only_ask_for_it_and_to_be_taken_in() {
+    let node = node(1).await;
+    let asked = || {
+        let decided = Decided { ring: Some(known().document().clone()) };
+        vec![ping(1).body, write(1).body, request::Body::Decided(decided), get_ring().body]
+    };
+    // In no cluster; of the cluster, by a number that nobody has; of the cluster, without a number.
+    for (number, cluster) in [(2, 0), (77, 1), (0, 1)] {
+        let hello = Some(hello_of(number, 2, cluster));
+        let mut greeted = greet(&node.address, Frame { hello, ..Frame::default() }).await.unwrap();
+        assert_eq!(refused(&mut greeted, asked()).await, [true, true, true, false], "{number} of {cluster}");
+    }
+    assert_eq!(node.echo.from.lock()[..], [None; 3]);
+    let hello = Some(hello_of(2, 2, 1));
+    let mut member = greet(&node.address, Frame { hello, ..Frame::default() }).await.unwrap();
+    let bodies = vec![ping(1).body, write(1).body];
+    assert_eq!(refused(&mut member, bodies).await, [false, false]);
+}
+
+#[tokio::test]
+async fn a_number_counts_with_the_uuid_that_the_ring_has_for_it() {
+    let node = node(1).await;
+    let hello = Some(hello_of(2, 3, 1));
+    let status = greet(&node.address, Frame { hello, ..Frame::default() }).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::FailedPrecondition);
+    assert!(status.message().contains("says that it is node 2"), "{status:?}");
+}
+
+#[tokio::test]
+async fn who_is_taken_in_may_go_on_by_the_same_stream() {
+    let identity = identity(1, &[ring(1, 1, &[(1, String::new())])]);
+    let node = node_with(Arc::clone(&identity), PeerSettings::default(), "127.0.0.1:0").await;
+    let hello = Some(hello_of(2, 2, 1));
+    let mut greeted = greet(&node.address, Frame { hello, ..Frame::default() }).await.unwrap();
+    assert_eq!(refused(&mut greeted, vec![ping(1).body]).await, [true]);
+    identity.ring().advance(ring(1, 2, &[(1, String::new()), (2, String::new())]));
+    assert_eq!(refused(&mut greeted, vec![ping(1).body]).await, [false]);
+    assert_eq!(node.echo.from.lock()[..], [Some(NodeId(2))]);
+}
+
+#[tokio::test]
+async fn there_are_links_to_nodes_of_the_ring_only() {
+    let transport = transport(PeerSettings::default(), identity(2, &[known()]));
+    for number in 10..2_000 {
+        transport.learn(NodeId(number), "127.0.0.1:1".to_owned());
+        let called = transport.call(Target::Node(NodeId(number)), ping(1)).await;
+        assert!(matches!(called, Err(CallError::NotSent(_))), "{called:?}");
+        transport.tell(Target::Node(NodeId(number)), 0, ping(1).body);
+    }
+    assert_eq!(transport.links(), 0);
 }

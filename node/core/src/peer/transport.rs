@@ -31,7 +31,7 @@ pub struct GrpcTransport {
     entropy: Arc<Entropy>,
     local: OnceLock<Arc<dyn Handler>>,
     learned: Arc<Learned>,
-    // Node links are as many as nodes that were ever called; address links are bounded by the settings.
+    // Node links are to nodes of the ring only (MEMBERS-ONLY); address links are bounded by the settings.
     nodes: RwLock<BTreeMap<NodeId, Arc<Link>>>,
     addresses: RwLock<BTreeMap<String, Arc<Link>>>,
 }
@@ -55,10 +55,12 @@ impl GrpcTransport {
         let _already_set = self.local.set(handler);
     }
 
-    /// A node said that its peer door is at this host:port. Connections to another address of it are given up.
+    /// A node said that its peer door is at this host:port. Connections to another address of it are given up. A node
+    /// that is not in the ring is not called, so its address is not noted.
     pub fn learn(&self, node: NodeId, address: String) {
+        let Some(ring) = self.identity.ring().get().filter(|ring| ring.node(node).is_some()) else { return };
         let link = self.nodes.read().get(&node).cloned();
-        if self.learned.note(node, address)
+        if self.learned.note(&ring, node, address)
             && let Some(link) = link
         {
             link.moved();
@@ -73,24 +75,37 @@ impl GrpcTransport {
         }
     }
 
-    fn link(&self, to: &Target) -> Arc<Link> {
+    /// Nodes and addresses that it keeps lanes to.
+    #[cfg(test)]
+    pub(super) fn links(&self) -> usize {
+        self.nodes.read().len() + self.addresses.read().len()
+    }
+
+    fn link(&self, to: &Target) -> Result<Arc<Link>, CallError> {
         match to {
             Target::Node(node) => {
                 if let Some(link) = self.nodes.read().get(node) {
-                    return Arc::clone(link);
+                    return Ok(Arc::clone(link));
                 }
-                Arc::clone(self.nodes.write().entry(*node).or_insert_with(|| self.connect(to)))
+                let ring = self.identity.ring().get().filter(|ring| ring.node(*node).is_some());
+                let Some(ring) = ring else {
+                    let why = format!("node {node} is in no ring that this node knows");
+                    return Err(CallError::NotSent(why));
+                };
+                let mut links = self.nodes.write();
+                links.retain(|node, _| ring.node(*node).is_some());
+                Ok(Arc::clone(links.entry(*node).or_insert_with(|| self.connect(to))))
             }
             Target::Address(address) => {
                 if let Some(link) = self.addresses.read().get(address) {
-                    return Arc::clone(link);
+                    return Ok(Arc::clone(link));
                 }
                 let mut links = self.addresses.write();
                 if links.len() >= self.settings.addresses && !links.contains_key(address) {
                     let oldest = links.iter().min_by_key(|(_, link)| link.used()).map(|(at, _)| at.clone());
                     oldest.and_then(|oldest| links.remove(&oldest));
                 }
-                Arc::clone(links.entry(address.clone()).or_insert_with(|| self.connect(to)))
+                Ok(Arc::clone(links.entry(address.clone()).or_insert_with(|| self.connect(to))))
             }
         }
     }
@@ -131,7 +146,7 @@ impl Transport for GrpcTransport {
         if self.is_self(&to) {
             return self.call_local(call);
         }
-        match self.link(&to).call(call) {
+        match self.link(&to).and_then(|link| link.call(call)) {
             Ok(outcome) => outcome.map(lost_with_its_lane).boxed(),
             Err(error) => failed(error),
         }
@@ -141,8 +156,8 @@ impl Transport for GrpcTransport {
         if self.is_self(&to) {
             let answer = self.call_local(Call { epoch, timeout: self.settings.tell_timeout, body });
             tokio::spawn(answer);
-        } else {
-            self.link(&to).tell(epoch, body);
+        } else if let Ok(link) = self.link(&to) {
+            link.tell(epoch, body);
         }
     }
 }

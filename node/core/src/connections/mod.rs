@@ -1,0 +1,22 @@
+//! What a node's doors have in common: it accepts connections within bounds, serves HTTP on them, and ends those that
+//! cost a place and give nothing.
+//!
+//! - CONNECTIONS-BOUNDED: each door has a number of places. Where all are taken, a newcomer gets the place of one that
+//!   has said nothing yet, else of the one that has been without a request for longest, else none.
+//! - A connection that does not say what it wants is closed after a time, one without requests after a longer one.
+//! - An answer that is not taken for a time ends its connection: what waits to be sent is memory.
+//! - [`outbox`]: answers of a stream wait there, so that the work on them goes on whether anybody reads or not.
+
+mod descriptors;
+mod outbox;
+mod place;
+mod serve;
+mod socket;
+
+pub(crate) use outbox::{Outbox, Room as OutboxRoom, outbox};
+pub use {
+    descriptors::{Shares, raise, share},
+    outbox::Outgoing,
+    serve::{Bounds, Http2, Protocol, Times},
+};
+pub(crate) use {place::describe, serve::serve};
