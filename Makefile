@@ -37,6 +37,7 @@ build: setup ## Build bin/god-node, bin/god, bin/god-operator and bin/god-e2e
 	cargo build --release --locked --bins
 	@mkdir -p bin
 	@for name in god-node god god-operator god-e2e; do ln -f $(BUILT)/$$name bin/$$name 2>/dev/null || cp -f $(BUILT)/$$name bin/$$name; done
+	@cp -f operator/kubectl-god bin/kubectl-god
 
 .PHONY: run
 run: build ## Start three nodes, load real data, print a tour; Ctrl-C stops them
