@@ -33,10 +33,11 @@ setup: ## Install what building needs (says what), compile RocksDB once for this
 	@.ci/setup build
 
 .PHONY: build
-build: setup ## Build bin/god-node, bin/god and bin/god-operator
+build: setup ## Build bin/god-node, bin/god, bin/god-operator and bin/god-e2e
 	cargo build --release --locked --bins
 	@mkdir -p bin
-	@for name in god-node god god-operator; do ln -f $(BUILT)/$$name bin/$$name 2>/dev/null || cp -f $(BUILT)/$$name bin/$$name; done
+	@for name in god-node god god-operator god-e2e; do ln -f $(BUILT)/$$name bin/$$name 2>/dev/null || cp -f $(BUILT)/$$name bin/$$name; done
+	@cp -f operator/kubectl-god bin/kubectl-god
 
 .PHONY: run
 run: build ## Start three nodes, load real data, print a tour; Ctrl-C stops them
@@ -101,8 +102,21 @@ fuzz: ## A short run of the fuzz targets over their corpus
 	@.ci/fuzz $(FUZZ_SECONDS)
 
 .PHONY: e2e
-e2e: ## Scenarios on Kubernetes
-	@echo "There are no Kubernetes scenarios yet, so nothing is tested here: the operator was not tried on a cluster."
+# `.ci/e2e` says where it cannot run, and fails then where CI=true. E2E_KUBECONFIG names another Kubernetes.
+e2e: build ## The core of the scenarios, on a Kubernetes that is started for it
+	@GOD_PROGRAMS=$(BUILT) .ci/e2e core
+
+.PHONY: e2e-all
+e2e-all: build ## All scenarios on Kubernetes, or SCENARIOS of them
+	@GOD_PROGRAMS=$(BUILT) .ci/e2e $(or $(SCENARIOS),all)
+
+.PHONY: run-k8s
+run-k8s: build ## Start a Kubernetes, install the chart, three nodes and data; `.ci/kubernetes down` ends it
+	@GOD_PROGRAMS=$(BUILT) .ci/e2e run
+
+.PHONY: image
+image: build ## Build the image of nodes and operator, and print the archive that holds it
+	@.ci/image $(BUILT)
 
 .PHONY: bench
 bench: build ## Storage against raw RocksDB, then a three-node cluster, as ratios

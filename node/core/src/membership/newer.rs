@@ -47,8 +47,8 @@ pub struct NewerRingListener {
 }
 
 impl NewerRingListener {
-    /// Whom to ask for the newest ring; waits until there is a newer one. What was told is forgotten then: an epoch that
-    /// nobody is at keeps no other from being heard. `None`: nobody can say any more.
+    /// Whom to ask for the newest ring; waits until there is a newer one. What was told is forgotten then: an epoch
+    /// that nobody is at keeps no other from being heard. `None`: nobody can say any more.
     pub async fn next(&mut self) -> Option<(Target, Epoch)> {
         loop {
             self.heard.changed().await.ok()?;

@@ -10,8 +10,8 @@ use god_proto::{MAX_PAGE, peer, position::PositionRange};
 /// The most bytes on a page, but for a larger single entry.
 const MAX_PAGE_BYTES: usize = 4 << 20;
 
-/// The entries from one end of a range, tombstones among them: one at least, if there is one. What is above a ceiling is
-/// not there (FAR-IS-NOT-THERE). Blocks on the disk.
+/// The entries from one end of a range, tombstones among them: one at least, if there is one. What is above a
+/// ceiling is not there (FAR-IS-NOT-THERE). Blocks on the disk.
 pub(super) fn page(
     view: &View,
     range: &PositionRange,

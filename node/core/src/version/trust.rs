@@ -82,8 +82,8 @@ impl Trust {
     }
 
     /// The clocks were compared after so many steps. `ahead_ms`: how far this one is ahead of the middle one or, with
-    /// an even number of clocks, of the two middle ones, the nearer first; `None`: no other was measured. `alone`: there
-    /// is no other one.
+    /// an even number of clocks, of the two middle ones, the nearer first; `None`: no other was measured. `alone`:
+    /// there is no other one.
     pub fn judge(&self, wall: &dyn Wall, steps: u64, ahead_ms: Option<(i64, i64)>, alone: bool) {
         let (_, now) = self.look(wall);
         if now != steps {

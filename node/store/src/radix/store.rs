@@ -62,8 +62,9 @@ pub struct Store {
 
 impl Store {
     /// Opens what an engine holds. `key` is the cluster's id: digests are keyed by it, and rows made with another key
-    /// do not compare. Under [`Durability::Always`] it syncs first what was not (READ-SYNCED). Reads the index's rows, and after a crash the data of some buckets: see [`Limits::most_open`].
-    /// Damaged rows, or missing ones, are an error; [`Store::rebuild`] makes them anew.
+    /// do not compare. Under [`Durability::Always`] it syncs first what was not (READ-SYNCED). Reads the index's
+    /// rows, and after a crash the data of some buckets: see [`Limits::most_open`]. Damaged rows, or missing ones,
+    /// are an error; [`Store::rebuild`] makes them anew.
     pub fn open(
         engine: Arc<dyn Engine>,
         key: [u8; 16],

@@ -1,0 +1,3 @@
+module god-db.io/e2e/kubernetes/pause
+
+go 1.24.0

@@ -1,0 +1,35 @@
+//! A change of mind in the middle of a shrink.
+
+use super::{BIRTH, CHANGE};
+use crate::{
+    load::{FILLED, Load, fill},
+    stage::{CLUSTER, Stage, members, slow},
+    wait::until,
+};
+use anyhow::Context as _;
+use god_operator::crd::Phase;
+use std::time::Duration;
+
+pub(super) async fn play(stage: &Stage) -> anyhow::Result<()> {
+    stage.apply_object(CLUSTER, &slow(4)).await?;
+    let before = members(&stage.ready(CLUSTER, 4, BIRTH).await?);
+    let client = stage.connect(CLUSTER).await?;
+    fill(&client).await?;
+    let load = Load::start(&client);
+    stage.apply_object(CLUSTER, &slow(3)).await?;
+    until("a leave under way", Duration::from_secs(60), async || {
+        let status = stage.clusters().get(CLUSTER).await?.status.unwrap_or_default();
+        let operation = status.operation.context("there is no operation yet")?;
+        anyhow::ensure!(
+            operation.phase == "moving" && status.phase == Phase::Shrinking,
+            "it is {operation:?}"
+        );
+        anyhow::ensure!(operation.bytes_done > 0, "nothing has moved yet");
+        Ok(())
+    })
+    .await?;
+    stage.apply_object(CLUSTER, &slow(4)).await?;
+    let after = members(&stage.ready(CLUSTER, 4, CHANGE).await?);
+    anyhow::ensure!(before == after, "members were {before:?} and are {after:?}");
+    load.stop_and_check_among(FILLED).await
+}
