@@ -40,6 +40,7 @@ impl Eras {
         Some(eras)
     }
 
+    /// As stored: two numbers of 8 bytes, big endian, an era.
     pub fn encode(&self) -> Vec<u8> {
         let present = self.began_ms.map(|began| (began, OPEN));
         let all = self.over.iter().copied().chain(present);
