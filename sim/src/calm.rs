@@ -27,9 +27,14 @@ pub async fn within(most: Duration, mut is_so: impl FnMut() -> bool) -> Result<D
 
 /// Starts so many nodes at the same time; the first one founds their cluster.
 pub async fn start(seed: u64, nodes: usize) -> Arc<World> {
-    let settings = WorldSettings { nodes, durability: Durability::Always, gossip: true, compares: true };
+    let durability = Durability::Always;
+    start_with(seed, WorldSettings { nodes, durability, gossip: true, compares: true, careful: true }).await
+}
+
+/// The same with other settings.
+pub async fn start_with(seed: u64, settings: WorldSettings) -> Arc<World> {
     let world = World::new(seed, settings);
-    (0..nodes).for_each(|at| world.start(at));
+    (0..settings.nodes).for_each(|at| world.start(at));
     if let Some(first) = world.running(0) {
         first.client.init(InitRequest::default()).await;
     }

@@ -1,6 +1,9 @@
 //! What goes wrong, when: drawn from a seed.
 
-use crate::{network::Weather, world::World};
+use crate::{
+    network::Weather,
+    world::{Running, World},
+};
 use god_core::{
     doors::Service as _,
     engine::{EngineError, Pressure},
@@ -126,7 +129,7 @@ impl Fault {
 /// Which faults a run may draw.
 #[derive(Clone, Copy, Debug)]
 pub struct FaultSettings {
-    /// Machines may go down: only where every acknowledged write is synced before, or to show what happens if not.
+    /// Machines may go down. Below durability `always` one at a time, but to show what happens if not.
     pub machines: bool,
     /// Clocks may be off by two seconds, and one at a time by an hour, rather than by what the store bears.
     pub wild_clocks: bool,
@@ -202,6 +205,9 @@ pub async fn happen(world: Arc<World>, fault: Fault) {
     };
     match fault {
         Fault::Crash { node, keep, down_ms } => {
+            if keep.is_some() && !world.is_synced() && world.is_careful() {
+                return stop_machine(&world, node, keep, down_ms).await;
+            }
             if world.crash(node, keep) {
                 sleep(Duration::from_millis(down_ms)).await;
                 world.start(node);
@@ -382,6 +388,30 @@ async fn replace_lost(world: &Arc<World>, at: usize) {
         }
     }
     world.end_loss();
+}
+
+/// A machine goes down that loses what it acknowledged last. It takes longer to start than clocks are apart. Only one at
+/// a time, and no disk is lost meanwhile: what it lost is on the others until it has compared itself with them.
+async fn stop_machine(world: &World, node: usize, keep: Option<usize>, down_ms: u64) {
+    // What was acknowledged while there was one node is on that one only.
+    let copied = |ring: Arc<Ring>| ring.arcs().iter().all(|arc| arc.replicas.len() > 1);
+    if !world.ring().is_some_and(copied) || !world.begin_loss() {
+        return;
+    }
+    if world.crash(node, keep) {
+        sleep(Duration::from_millis(3_000 + down_ms)).await;
+        world.start(node);
+    }
+    for _ in 0..MAX_ASKED {
+        let whole = |running: Running| {
+            let member = running.node.member()?;
+            member.replica.lapse().is_whole().then_some(())
+        };
+        if world.running(node).and_then(whole).is_some() {
+            return world.end_loss();
+        }
+        sleep(AGAIN).await;
+    }
 }
 
 async fn pressed(world: &World, node: usize, pressure: Pressure, ms: u64) {

@@ -114,6 +114,11 @@ pub async fn heal(world: &World) -> Result<(), String> {
         if let Some(operation) = ring.operations().first() {
             return Err(format!("operation {} is under way; {}", operation.id, under_way(world)));
         }
+        let lapsed: usize =
+            nodes.iter().filter_map(|running| Some(running.node.member()?.upkeep.lapsed_arcs())).sum();
+        if lapsed > 0 {
+            return Err(format!("{lapsed} arcs were not compared since a machine stopped"));
+        }
         let misplaced: Vec<u64> = nodes
             .iter()
             .filter_map(|running| Some(running.node.member()?.upkeep.misplaced_entries()))
@@ -225,7 +230,7 @@ async fn level(shared: &Shared) -> Result<(), String> {
             let Some(running) = at.and_then(|at| world.running(at)) else { continue };
             let (start, end) = (arc.range.start.clone(), arc.range.end.clone());
             let range = Range { start: start.into_bytes(), end: end.into_bytes() };
-            let body = request::Body::Summarize(Summarize { ranges: vec![range], as_stored: false });
+            let body = request::Body::Summarize(Summarize { ranges: vec![range], ..Summarize::default() });
             let call = Call { epoch: ring.epoch().0, timeout: CALM, body };
             match PeerFace(running.node).handle(Some(*number), call).await {
                 Ok(response::Body::Summarize(done)) => {

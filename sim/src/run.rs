@@ -119,6 +119,7 @@ fn setting(entropy: &Entropy, broken: Broken) -> Setting {
     let durability = match broken {
         Broken::Sync => Durability::None,
         _ if synced => Durability::Always,
+        _ if entropy.below(2) == 0 => Durability::Interval(Duration::from_millis(100)),
         _ => Durability::None,
     };
     let world = WorldSettings {
@@ -126,12 +127,19 @@ fn setting(entropy: &Entropy, broken: Broken) -> Setting {
         durability,
         gossip: entropy.below(4) > 0,
         compares: broken == Broken::Nothing,
+        careful: broken != Broken::Sync,
     };
-    let machines = durability == Durability::Always || broken == Broken::Sync;
+    let wild_clocks = entropy.below(3) == 0;
+    let machines = match broken {
+        Broken::Sync => true,
+        // Below `always` a machine takes longer to start than clocks are apart, and compares itself then.
+        Broken::Nothing if !wild_clocks => true,
+        _ => durability == Durability::Always,
+    };
     Setting {
         faults: FaultSettings {
             machines,
-            wild_clocks: entropy.below(3) == 0,
+            wild_clocks,
             changes: entropy.below(2) == 0 && broken == Broken::Nothing,
         },
         joins_late: entropy.below(4) == 0 && broken == Broken::Nothing,

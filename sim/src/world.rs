@@ -69,6 +69,8 @@ struct Machine {
     identity: Arc<SimulatedIdentity>,
     wall: Arc<SimulatedWall>,
     incarnation: u64,
+    /// How often it stopped.
+    stops: u128,
     /// Whether its node takes its part by itself when it joins.
     takes_part: bool,
     running: Option<Running>,
@@ -85,6 +87,8 @@ pub struct WorldSettings {
     pub gossip: bool,
     /// Whether they compare replicas: not where it is to be seen that checkers notice what that would mend.
     pub compares: bool,
+    /// Whether machines go down one at a time where that costs the last writes.
+    pub careful: bool,
 }
 
 /// All machines and the network between them.
@@ -118,6 +122,7 @@ impl World {
                 identity: Arc::new(SimulatedIdentity::new(uuid)),
                 wall: SimulatedWall::new(began),
                 incarnation: 0,
+                stops: 0,
                 takes_part: true,
                 running: None,
             }
@@ -161,6 +166,7 @@ impl World {
             Port::new(Arc::clone(&self.network), machine.address.clone(), machine.incarnation, ring.clone());
         let ground = Ground {
             identity: Arc::clone(&machine.identity) as _,
+            run: Some(Uuid::from_u128(machine.stops)),
             engine: machine.disk.open() as Arc<dyn Engine>,
             transport: Arc::new(port),
             ring,
@@ -246,7 +252,10 @@ impl World {
         self.network.hang_up(&machine.address);
         match keep {
             None => machine.disk.crash_process(),
-            Some(keep) => machine.disk.crash_machine(keep),
+            Some(keep) => {
+                machine.disk.crash_machine(keep);
+                machine.stops += 1;
+            }
         }
         self.trace.note(vec![], format!("{} crashes", machine.address));
         running.end.is_here.store(true, Ordering::Relaxed);
@@ -266,6 +275,16 @@ impl World {
     /// A lost disk is made up for.
     pub fn end_loss(&self) {
         self.losing.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether a stop of a machine costs nothing that was acknowledged.
+    pub fn is_synced(&self) -> bool {
+        self.settings.durability == Durability::Always
+    }
+
+    /// Whether one machine goes down at a time only, and no other until it has compared what it may have lost.
+    pub fn is_careful(&self) -> bool {
+        self.settings.careful
     }
 
     /// A clock may be set far off now: one at a time, so that the others can tell.

@@ -91,6 +91,11 @@ impl Offload {
     }
 }
 
+/// Names this run of the machine: another one follows when it stops and starts again. `None` where that cannot be told.
+pub fn run_of_machine() -> Option<uuid::Uuid> {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().parse().ok()
+}
+
 /// The seams that have no room of their own, together.
 #[derive(Clone)]
 pub struct Seams {

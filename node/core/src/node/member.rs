@@ -2,11 +2,11 @@
 
 use super::{Node, limits};
 use crate::{
-    engine::{EngineError, Identity},
+    engine::{Durability, EngineError, Identity},
     membership::{Gossip, GossipHandle, GossipIdentity, Pinger},
     quorum::{Coordinator, Hints, Parts, RingSync},
     radix::{Store, StoreSettings},
-    replica::{Floors, Replica},
+    replica::{Floors, Lapse, Replica},
     upkeep::{self, Upkeep},
 };
 use god_proto::ids::NodeId;
@@ -63,12 +63,25 @@ impl Node {
             self.settings.hints.clone(),
         )?);
         let floors = Arc::new(Floors::open(Arc::clone(&self.engine), self.seams.offload)?);
+        let lapse = Arc::new(Lapse::open(
+            Arc::clone(&self.engine),
+            self.seams.offload,
+            self.run,
+            self.settings.committer.durability == Durability::Always,
+        )?);
+        if !lapse.is_whole() {
+            tracing::warn!(
+                "this node's machine stopped without a clean end: what it may have lost is compared with the other \
+                 replicas, and until then it counts for writes and not for reads"
+            );
+        }
         let replica = Arc::new(Replica::new(
             number,
             Arc::clone(&store),
             self.ring.clone(),
             Arc::clone(&self.clock),
             floors,
+            lapse,
             self.seams.offload,
         ));
         let keeper: Arc<dyn RingSync> = Arc::new(super::join::Keeper(Arc::downgrade(self)));

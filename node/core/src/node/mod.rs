@@ -75,6 +75,8 @@ pub type Seen = Arc<dyn Fn(NodeId, &str) + Send + Sync>;
 pub struct Ground {
     /// Who it is.
     pub identity: Arc<dyn IdentityStore>,
+    /// Which run of its machine this is; `None`: nobody knows.
+    pub run: Option<Uuid>,
     /// Its disk.
     pub engine: Arc<dyn Engine>,
     /// The way to other nodes.
@@ -93,6 +95,7 @@ pub struct Ground {
 pub struct Node {
     settings: NodeSettings,
     identity: Arc<dyn IdentityStore>,
+    run: Option<Uuid>,
     engine: Arc<dyn Engine>,
     transport: Arc<dyn Transport>,
     ring: CurrentRing,
@@ -118,7 +121,7 @@ pub struct Node {
 impl Node {
     /// Starts a node: opens what it keeps, and looks for its cluster in the background. Blocks on the disk.
     pub fn start(settings: NodeSettings, ground: Ground) -> Result<Arc<Node>, EngineError> {
-        let Ground { identity, engine, transport, ring, resolver, seams, seen } = ground;
+        let Ground { identity, run, engine, transport, ring, resolver, seams, seen } = ground;
         let clock = Arc::new(Clock::open(Arc::clone(&engine), Arc::clone(&seams.wall), seams.offload)?);
         let register = Arc::new(Register::open(
             settings.own.uuid,
@@ -132,6 +135,7 @@ impl Node {
             newer: NewerRing::new(ring.clone()),
             settings,
             identity,
+            run,
             engine,
             transport,
             ring,
@@ -189,11 +193,15 @@ impl Node {
     /// Ends the loops and closes the store: what was acknowledged is on the disk when it returns.
     pub async fn close(&self) {
         self.stop();
-        if let Some(member) = self.member.get()
-            && let Err(error) = member.store.close().await
-        {
+        let Some(member) = self.member.get() else { return };
+        match member.store.close().await {
+            Ok(()) => {
+                if let Err(error) = member.replica.lapse().rest().await {
+                    tracing::warn!(%error, "it is not noted that all is on the disk");
+                }
+            }
             // Nothing acknowledged is lost by this: the next start reads the log.
-            tracing::warn!(%error, "the store did not close cleanly");
+            Err(error) => tracing::warn!(%error, "the store did not close cleanly"),
         }
     }
 

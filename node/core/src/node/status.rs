@@ -101,6 +101,7 @@ impl Node {
             hints_pending: member.map_or(0, |member| member.hints.pending()),
             hints_dropped: member.map_or(0, |member| member.hints.dropped()),
             suspect_arcs: member.map_or(0, |member| member.hints.suspect_arcs() as u32),
+            lapsed_arcs: member.map_or(0, |member| member.upkeep.lapsed_arcs() as u32),
             misplaced_entries: member.map_or(0, |member| member.upkeep.misplaced_entries()),
             memory_bytes: memory_bytes(),
             disk_free_bytes: figure("disk_free_bytes"),
@@ -237,6 +238,13 @@ fn warnings(ring: &Ring, nodes: &[NodeStatus]) -> Vec<String> {
     for node in nodes {
         if let Some(report) = &node.report {
             warnings.extend(report.reasons.iter().map(|reason| format!("node {}: {reason}", node.number)));
+            if report.lapsed_arcs > 0 {
+                warnings.push(format!(
+                    "node {}: its machine stopped without a clean end; it counts for writes and not for reads of {} \
+                     arcs until it has compared them with the other replicas",
+                    node.number, report.lapsed_arcs
+                ));
+            }
             if report.suspect_arcs > 0 {
                 warnings
                     .push(format!("node {} had to drop hints for {} arcs", node.number, report.suspect_arcs));

@@ -130,7 +130,7 @@ impl Shared {
     pub(super) async fn compare(&self, scope: &Scope, ranges: &[PositionRange]) -> Result<Vec<Sum>, Short> {
         let body = || {
             let ranges = ranges.iter().map(wire_range).collect();
-            request::Body::Summarize(peer::Summarize { ranges, as_stored: false })
+            request::Body::Summarize(peer::Summarize { ranges, ..peer::Summarize::default() })
         };
         let said = self.gather(scope, &[], body, |reply| decode(reply, ranges.len())).await?;
         let compared = (0..ranges.len()).map(|at| {

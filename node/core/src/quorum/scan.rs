@@ -131,7 +131,8 @@ impl Shared {
         let body = || {
             let range = Some(wire_range(range));
             let max_bytes = max_bytes as u32;
-            request::Body::Scan(peer::Scan { range, reverse, limit, max_bytes, keys_only, as_stored: false })
+            let scan = peer::Scan { range, reverse, limit, max_bytes, keys_only, ..peer::Scan::default() };
+            request::Body::Scan(scan)
         };
         let pages = self.gather(scope, &[], body, |reply| decode(reply, range, reverse)).await?;
         let asked = scope.nodes(pages.iter().map(|(member, _)| *member));

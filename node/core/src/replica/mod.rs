@@ -3,10 +3,12 @@
 //! - [`Replica`]: checks that the question is for this node and under its ring, and asks the store.
 //! - [`Floors`]: what is too old to be taken, range by range.
 //! - [`Loads`]: how busy its copies are.
+//! - [`Lapse`]: what its machine's stop may have cost.
 //! - `pages`: what of a range fits in one answer.
 
 mod check;
 mod floors;
+mod lapse;
 mod load;
 mod pages;
 
@@ -15,6 +17,7 @@ mod tests;
 
 pub use self::{
     floors::{Floor, Floors},
+    lapse::Lapse,
     load::Loads,
 };
 
@@ -66,6 +69,7 @@ pub struct Replica {
     gate: RwLock<()>,
     floors: Arc<Floors>,
     loads: Loads,
+    lapse: Arc<Lapse>,
     /// The transitions of arcs to this node for which it has taken over a promise.
     inherited: Mutex<BTreeSet<(ArcId, u64)>>,
     /// Wakes writes that wait for one. Not a `watch`: that wakes in an order drawn from the machine's randomness.
@@ -80,11 +84,17 @@ impl Replica {
         ring: CurrentRing,
         clock: Arc<Clock>,
         floors: Arc<Floors>,
+        lapse: Arc<Lapse>,
         offload: Offload,
     ) -> Replica {
         let (inherited, inherits) = (Mutex::default(), Notify::new());
         let (gate, loads) = (RwLock::new(()), Loads::new());
-        Replica { me, store, ring, clock, offload, gate, floors, loads, inherited, inherits }
+        Replica { me, store, ring, clock, offload, gate, floors, loads, lapse, inherited, inherits }
+    }
+
+    /// What of it may be lapsed.
+    pub fn lapse(&self) -> &Arc<Lapse> {
+        &self.lapse
     }
 
     /// At or below this version nothing is taken at a position.
@@ -149,7 +159,8 @@ impl Replica {
                 }
                 let floor = self.floors.lowest(&range);
                 let (promised, repaired) = (Some(floor.promised.into()), Some(floor.repaired.into()));
-                Ok(response::Body::Floor(peer::FloorDone { promised, repaired }))
+                let lapsed = self.lapse.meets(&range);
+                Ok(response::Body::Floor(peer::FloorDone { promised, repaired, lapsed }))
             }
             _ => Err(failure(Cause::Invalid, "this is no question about data")),
         }
@@ -304,6 +315,9 @@ impl Replica {
         for position in &positions {
             self.loads.count(touch.holds(position)?.id, 1);
         }
+        if positions.iter().any(|position| self.lapse.holds(position)) {
+            return Err(self.no_vote());
+        }
         // FAR-IS-NOT-THERE
         let ceiling_ms = self.clock.ceiling_ms();
         let mut entries = Vec::with_capacity(positions.len());
@@ -332,6 +346,9 @@ impl Replica {
 
     async fn scan(&self, touch: &Touch, scan: peer::Scan) -> Result<response::Body, Failure> {
         let range = touch.range(scan.range.clone(), scan.as_stored)?;
+        if !scan.as_stored && !scan.compares && self.lapse.meets(&range) {
+            return Err(self.no_vote());
+        }
         if let [arc] = touch.ring.arcs_in(&range) {
             self.loads.count(arc.id, 1);
         }
@@ -347,6 +364,10 @@ impl Replica {
             .into_iter()
             .map(|range| touch.range(Some(range), ask.as_stored))
             .collect::<Result<Vec<PositionRange>, Failure>>()?;
+        let votes = !ask.as_stored && !ask.compares;
+        if votes && ranges.iter().any(|range| self.lapse.meets(range)) {
+            return Err(self.no_vote());
+        }
         let sum = move |store: &Store| {
             // One view for all, so that they add up.
             let view = store.view();
@@ -354,6 +375,15 @@ impl Replica {
         };
         let summaries = self.look(sum).await?.into_iter().map(peer::Summary::from).collect();
         Ok(response::Body::Summarize(peer::SummarizeDone { summaries }))
+    }
+
+    /// The refusal of what is lapsed (LAPSED-IS-NO-VOTE).
+    fn no_vote(&self) -> Failure {
+        let message = format!(
+            "the machine of node {} stopped, and what it may have lost is not compared with the other replicas yet",
+            self.me
+        );
+        failure(Cause::Lapsed, message)
     }
 
     /// Does what may block on the disk.

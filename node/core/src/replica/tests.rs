@@ -85,7 +85,9 @@ fn replica() -> (Replica, SimulatedDisk) {
     let current = CurrentRing::default();
     current.advance(Arc::new(ring()));
     let floors = Arc::new(Floors::open(Arc::clone(store.engine()), Offload::Inline).unwrap());
-    (Replica::new(NodeId(1), store, current, Arc::new(clock), floors, Offload::Inline), disk)
+    let lapse = Lapse::open(SimulatedDisk::new().open(), Offload::Inline, None, true).unwrap();
+    let (clock, lapse) = (Arc::new(clock), Arc::new(lapse));
+    (Replica::new(NodeId(1), store, current, clock, floors, lapse, Offload::Inline), disk)
 }
 
 /// The place of a key of keyspace 1 that node 1 holds, or does not.
@@ -206,8 +208,14 @@ async fn pages_end_at_their_limits_and_say_whether_there_is_more() {
         (9, 1, false, 1),
     ] {
         for reverse in [false, true] {
-            let scan =
-                peer::Scan { range: Some(mine()), reverse, limit, max_bytes, keys_only, as_stored: false };
+            let scan = peer::Scan {
+                range: Some(mine()),
+                reverse,
+                limit,
+                max_bytes,
+                keys_only,
+                ..peer::Scan::default()
+            };
             let response::Body::Scan(done) = ask(&replica, 4, request::Body::Scan(scan)).await.unwrap()
             else {
                 panic!()
@@ -229,7 +237,7 @@ async fn summaries_splits_and_selections_agree() {
     let cut = Position::from_bytes(done.position);
     let (start, end) = (Position::from_bytes(mine().start), Position::from_bytes(mine().end));
     let ranges = vec![mine(), range(start, cut.clone()), range(cut.clone(), end)];
-    let ask_sums = request::Body::Summarize(peer::Summarize { ranges, as_stored: false });
+    let ask_sums = request::Body::Summarize(peer::Summarize { ranges, ..peer::Summarize::default() });
     let response::Body::Summarize(done) = ask(&replica, 4, ask_sums).await.unwrap() else { panic!() };
     let entries: Vec<u64> = done.summaries.iter().map(|summary| summary.entries).collect();
     assert_eq!(entries, [100, 50, 50]);

@@ -5,6 +5,7 @@
 //! - `pull`: brings this node's copy of a range up to another node's. Everything else is made of it.
 //! - `receive`: this node becomes a replica of arcs.
 //! - `drive`: takes the steps of operations; one node does so at a time, any one can.
+//! - `recall`: after a stop of the machine, fetches what this node may have lost.
 //! - `clean`: hands over what this node holds and should not, and forgets it.
 //! - `sync`: compares replicas, makes them equal, raises floors and purges tombstones.
 //! - `migrate`: cuts and joins arcs as they grow and shrink, and asks for a rebalance when nodes grow uneven.
@@ -15,6 +16,7 @@ mod drive;
 mod migrate;
 mod pace;
 mod pull;
+mod recall;
 mod receive;
 mod sizes;
 mod sync;
@@ -174,7 +176,14 @@ impl Upkeep {
     /// Runs all loops until it is told to stop.
     pub async fn run(self: Arc<Self>, stop: Stop) {
         let loops = async {
-            tokio::join!(self.receive(), self.drive(), self.clean(), self.sync(), self.migrate());
+            tokio::join!(
+                self.receive(),
+                self.drive(),
+                self.clean(),
+                self.sync(),
+                self.migrate(),
+                self.recall()
+            );
         };
         tokio::select! {
             biased;
@@ -244,6 +253,7 @@ impl Upkeep {
             range: range.clone(),
             from,
             as_stored: ask.as_stored,
+            votes: false,
             exact_to: Version::ZERO,
             still: &still,
             done: &|_, _| {},

@@ -59,6 +59,8 @@ pub struct Wanted<'a> {
     pub from: NodeId,
     /// The other one may hold no copy by the ring, and hands over what it has.
     pub as_stored: bool,
+    /// Its copy must be whole: it stands for one of those that a write is on.
+    pub votes: bool,
     /// Up to this version the other one's copy is the truth: what only this node has goes. For new replicas.
     pub exact_to: Version,
     /// Whether to go on; asked before each page.
@@ -129,7 +131,11 @@ impl Upkeep {
         ranges: &[PositionRange],
     ) -> Result<Vec<Summary>, PullError> {
         let asked = ranges.iter().map(wire).collect();
-        let body = request::Body::Summarize(peer::Summarize { ranges: asked, as_stored: wanted.as_stored });
+        let body = request::Body::Summarize(peer::Summarize {
+            ranges: asked,
+            as_stored: wanted.as_stored,
+            compares: !wanted.votes,
+        });
         match self.ask(wanted.from, wanted.still, body).await? {
             response::Body::Summarize(done) if done.summaries.len() == ranges.len() => done
                 .summaries
@@ -183,6 +189,7 @@ impl Upkeep {
                 limit: PAGE,
                 max_bytes: PAGE_BYTES,
                 as_stored: wanted.as_stored,
+                compares: !wanted.votes,
                 ..peer::Scan::default()
             };
             let page = match self.ask(wanted.from, wanted.still, request::Body::Scan(scan)).await? {

@@ -142,7 +142,9 @@ impl Upkeep {
         let began_ms = self.seams.wall.now_ms();
         let mut rounds = 0;
         while let Some((ring, arc)) = self.in_session(session) {
-            let own = usize::from(arc.replicas.contains(&self.me));
+            // What is lapsed here is none of those that a write is on.
+            let own = arc.replicas.contains(&self.me) && !self.replica.lapse().meets(&arc.range);
+            let own = usize::from(own);
             let needed = sources_needed(&ring, arc.keyspace, &arc.replicas).saturating_sub(own);
             match self.round(session, &arc, needed, progress).await {
                 Ok(pulled) => {
@@ -155,6 +157,10 @@ impl Upkeep {
                             progress.state.lock().blocked = error.to_string();
                             sleep(PAUSE).await;
                             continue;
+                        }
+                        // One that stays may hold what was purged elsewhere: it goes on to compare.
+                        if !arc.replicas.contains(&self.me) {
+                            self.replica.lapse().mend(&arc.range);
                         }
                         let mut state = progress.state.lock();
                         *state = State { ready: true, blocked: String::new() };
@@ -280,6 +286,7 @@ impl Upkeep {
             range: arc.range.clone(),
             from,
             as_stored: false,
+            votes: true,
             // A new one takes what comes whatever its age, and what was purged there goes here as well: never zero. One
             // that stays may have what the other one lacks.
             exact_to: if stays { Version::ZERO } else { floor.repaired.max(Version::new(0, 0, NodeId(1))) },
@@ -311,7 +318,7 @@ fn floor(node: NodeId, answer: response::Body) -> Result<Floor, PullError> {
 }
 
 fn asks_sum(range: &PositionRange) -> request::Body {
-    request::Body::Summarize(Summarize { ranges: vec![super::pull::wire(range)], as_stored: false })
+    request::Body::Summarize(Summarize { ranges: vec![super::pull::wire(range)], ..Summarize::default() })
 }
 
 fn sum(node: NodeId, answer: response::Body) -> Result<Summary, PullError> {

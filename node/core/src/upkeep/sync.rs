@@ -382,7 +382,13 @@ impl Upkeep {
     }
 
     async fn compare(&self, ring: &Ring, arc: &RingArc) -> Result<Compared, PullError> {
-        let ask = || request::Body::Summarize(Summarize { ranges: vec![wire(&arc.range)], as_stored: false });
+        let ask = || {
+            request::Body::Summarize(Summarize {
+                ranges: vec![wire(&arc.range)],
+                as_stored: false,
+                compares: true,
+            })
+        };
         let asked =
             arc.replicas.iter().filter(|node| !self.is_down(**node)).map(|node| async move {
                 self.ask_node(*node, ring.epoch().0, COMPARE_TIMEOUT, ask()).await
@@ -419,6 +425,7 @@ impl Upkeep {
                 range: arc.range.clone(),
                 from: *from,
                 as_stored: false,
+                votes: false,
                 exact_to: Version::ZERO,
                 still: &still,
                 done: &|_, _| {},

@@ -6,7 +6,7 @@ use crate::{
     peer::{Call, CallError, Target, Transport, failure},
     quorum::{Coordinator, HintSettings, Hints, Parts, RingSync, Settings},
     radix::{Limits, Store, StoreSettings},
-    replica::{Floors, Replica},
+    replica::{Floors, Lapse, Replica},
     ring::CurrentRing,
     seam::{Entropy, Offload, Seams, Wall},
     version::Clock,
@@ -195,8 +195,16 @@ impl Cluster {
             let id = NodeId(member.number);
             let (store, ring) = (store(&SimulatedDisk::new()), current(ring));
             let floors = Arc::new(Floors::open(Arc::clone(store.engine()), Offload::Inline).unwrap());
-            let replica =
-                Replica::new(id, Arc::clone(&store), ring.clone(), clock(id), floors, Offload::Inline);
+            let lapse = Lapse::open(SimulatedDisk::new().open(), Offload::Inline, None, true).unwrap();
+            let replica = Replica::new(
+                id,
+                Arc::clone(&store),
+                ring.clone(),
+                clock(id),
+                floors,
+                Arc::new(lapse),
+                Offload::Inline,
+            );
             let transitions = ring.get().unwrap();
             let transitions = transitions.arcs().iter().map(|arc| (arc.id, arc.since.0));
             for (arc, since) in transitions.clone() {

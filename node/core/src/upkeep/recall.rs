@@ -1,0 +1,143 @@
+//! After this node's machine stopped: fetches from the other replicas what this one may have lost.
+//!
+//! A write that this replica acknowledged, and lost, is on W - 1 others at least, and what it took on for a read to be
+//! answered on R - 1; so one more of the others than may lack it have it among them. Those are compared with, an arc at
+//! a time, and until then this replica is no part of a read quorum (invariant LAPSED-IS-NO-VOTE). Others that are lapsed
+//! themselves do not count, as they may have lost the same; but where all others were compared with, lapsed or not, there
+//! is nobody left to wait for: what all have lost is lost.
+
+use super::{
+    Upkeep,
+    pull::{PullError, Wanted, wire},
+};
+use crate::{
+    replica::Floor,
+    ring::{lost, sources_needed},
+};
+use god_proto::{
+    ids::NodeId,
+    peer::{self, request, response},
+    ring::{Ring, RingArc},
+    version::Version,
+};
+use std::{collections::BTreeSet, time::Duration};
+use tokio::time::sleep;
+
+/// Between two looks at what is still lapsed.
+const LOOK: Duration = Duration::from_millis(100);
+
+impl Upkeep {
+    /// Goes on until nothing is lapsed any more.
+    pub(super) async fn recall(&self) {
+        let lapsed = self.replica.lapse();
+        while !lapsed.is_whole() {
+            if let Some(ring) = self.ring.get() {
+                // Who does not answer keeps each pass waiting once.
+                let mut silent = BTreeSet::new();
+                // What is only about to be held is copied as a whole.
+                let arcs = ring.arcs().iter().filter(|arc| arc.replicas.contains(&self.me));
+                for arc in arcs.filter(|arc| self.settings.compares && lapsed.meets(&arc.range)) {
+                    match self.recall_arc(&ring, arc, &mut silent).await {
+                        Ok(true) => lapsed.mend(&arc.range),
+                        Ok(false) => {}
+                        Err(error) => tracing::debug!(%arc, %error, "an arc is still lapsed"),
+                    }
+                }
+                if self.lapsed_arcs() == 0 || !self.settings.compares {
+                    match lapsed.end().await {
+                        Ok(()) => tracing::info!("what the stop of the machine may have cost was compared"),
+                        Err(error) => tracing::warn!(%error, "cannot note that nothing is lapsed any more"),
+                    }
+                }
+            }
+            sleep(LOOK).await;
+        }
+        std::future::pending().await
+    }
+
+    /// How many arcs of this node are lapsed.
+    pub fn lapsed_arcs(&self) -> usize {
+        let lapsed = self.replica.lapse();
+        if lapsed.is_whole() {
+            return 0;
+        }
+        let Some(ring) = self.ring.get() else { return 0 };
+        ring.arcs().iter().filter(|arc| Ring::holds(arc, self.me) && lapsed.meets(&arc.range)).count()
+    }
+
+    /// Compares an arc with enough others; says whether there were enough.
+    async fn recall_arc(
+        &self,
+        ring: &Ring,
+        arc: &RingArc,
+        silent: &mut BTreeSet<NodeId>,
+    ) -> Result<bool, PullError> {
+        let still = || self.ring.get().is_some_and(|ring| ring.arc(arc.id) == Some(arc));
+        let gone = lost(ring);
+        let replicas = arc.replicas.len();
+        let read_quorum = ring.keyspace_by_id(arc.keyspace).map_or(1, |keyspace| {
+            let former = keyspace.former.iter().map(|former| former.read_quorum).min();
+            keyspace.read_quorum.min(former.unwrap_or(u32::MAX)) as usize
+        });
+        let read_from = (replicas + 1).saturating_sub(read_quorum);
+        let needed = sources_needed(ring, arc.keyspace, &arc.replicas).max(read_from);
+        let others = arc.replicas.iter().copied().filter(|node| *node != self.me && !gone.contains(node));
+        let (mut whole, mut all) = (0, true);
+        for from in others {
+            if whole >= needed {
+                break;
+            }
+            if self.is_down(from) || silent.contains(&from) {
+                all = false;
+                continue;
+            }
+            match self.recall_from(from, arc, &still).await {
+                Ok(is_lapsed) => whole += usize::from(!is_lapsed),
+                Err(PullError::Over) => return Err(PullError::Over),
+                Err(error) => {
+                    tracing::debug!(%arc, %error, "what this node may have lost could not be compared");
+                    silent.insert(from);
+                    all = false;
+                }
+            }
+        }
+        if whole < needed && !all {
+            return Ok(false);
+        }
+        // A stop of the machine must not take it again.
+        self.store.sync().await.map_err(|error| PullError::Own(error.to_string()))?;
+        Ok(still())
+    }
+
+    /// Takes what is newer at another replica, and forgets what is not there and lies below its repaired floor: that was
+    /// purged. Says whether that one is lapsed.
+    async fn recall_from(
+        &self,
+        from: NodeId,
+        arc: &RingArc,
+        still: &(dyn Fn() -> bool + Send + Sync),
+    ) -> Result<bool, PullError> {
+        let ask = request::Body::Floor(peer::Floor { range: Some(wire(&arc.range)), ..Default::default() });
+        let response::Body::Floor(done) = self.ask(from, still, ask).await? else {
+            return Err(PullError::Source(from, "its answer is not that to a floor".to_owned()));
+        };
+        let floor = Floor {
+            promised: done.promised.map_or(Version::ZERO, Version::from),
+            repaired: done.repaired.map_or(Version::ZERO, Version::from),
+        };
+        let wanted = Wanted {
+            range: arc.range.clone(),
+            from,
+            as_stored: false,
+            votes: false,
+            exact_to: floor.repaired,
+            still,
+            done: &|_, _| {},
+        };
+        let pulled = self.pull(&wanted).await?;
+        metrics::counter!("god_upkeep_recalled_entries_total").increment(pulled.entries);
+        let raised = self.replica.floors().raise(&arc.range, floor).await;
+        raised.map_err(|error| PullError::Own(error.to_string()))?;
+        Ok(done.lapsed)
+    }
+}

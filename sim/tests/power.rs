@@ -1,0 +1,112 @@
+//! Machines that stop, below durability `always`: what they acknowledged last is gone from their disks.
+
+use god_node::{doors::Service as _, engine::Durability};
+use god_proto::v1::{Level, StatusRequest};
+use god_sim::{
+    calm::{agree, start_with, within},
+    checker::check_register,
+    client::Shared,
+    history::{Ask, Told},
+    world::{World, WorldSettings},
+};
+use std::{sync::Arc, time::Duration};
+
+const LIMIT: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Three nodes that are one cluster, with key 5 on all their disks.
+async fn cluster(durability: Durability, compares: bool) -> Shared {
+    let settings = WorldSettings { nodes: 3, durability, gossip: true, compares, careful: true };
+    let world = start_with(7, settings).await;
+    within(PATIENCE, || agree(&world)).await.expect("they know each other");
+    let clients = Shared::new(Arc::clone(&world), Level::Quorum);
+    let told = clients.perform(1, 1, 5, Ask::Put(1), LIMIT).await;
+    assert!(matches!(told, Told::Committed(_)), "{told:?}");
+    clients.read_all(&world.running(1).expect("node 2 runs"), 5).await.expect("it is on all of them");
+    for at in 0..3 {
+        let running = world.running(at).expect("it runs");
+        running.node.engine().sync().expect("the disk is well");
+    }
+    clients
+}
+
+fn cut_off(world: &World, at: usize) {
+    for other in (0..world.size()).filter(|other| *other != at) {
+        world.network.cut(&world.address(at), &world.address(other));
+        world.network.cut(&world.address(other), &world.address(at));
+    }
+}
+
+fn is_whole(world: &World, at: usize) -> bool {
+    let running = world.running(at);
+    running
+        .is_some_and(|running| running.node.member().is_some_and(|member| member.replica.lapse().is_whole()))
+}
+
+/// C is behind, A and B acknowledge a deletion, and A's machine stops before it has synced: what A and C hold is alike,
+/// and older. B is cut off from them then. Gives what a client read from A and C.
+async fn power_cut(clients: &Shared) -> Vec<Told> {
+    let world = &clients.world;
+    cut_off(world, 2);
+    let told = clients.perform(1, 1, 5, Ask::Delete(2), LIMIT).await;
+    assert!(matches!(told, Told::Committed(_)), "{told:?}");
+    world.crash(0, Some(0));
+    world.network.heal();
+    cut_off(world, 1);
+    world.start(0);
+    let mut read = Vec::new();
+    for turn in 0..20 {
+        read.push(clients.perform(1, turn % 2 * 2, 5, Ask::Get, LIMIT).await);
+    }
+    read
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_power_cut_with_one_replica_behind_brings_nothing_back() {
+    for durability in [Durability::Interval(Duration::from_secs(3_600)), Durability::None] {
+        let clients = cluster(durability, true).await;
+        let world = &clients.world;
+        let read = power_cut(&clients).await;
+        assert!(read.iter().all(|told| *told == Told::Rejected), "A and C alone cannot know: {read:?}");
+        let status = world.running(0).expect("node 1 runs").client.status(StatusRequest {}).await;
+        assert!(status.warnings.iter().any(|warning| warning.contains("its machine stopped")), "{status:?}");
+        world.network.heal();
+        within(PATIENCE, || is_whole(world, 0)).await.expect("node 1 compares what it may have lost");
+        cut_off(world, 1);
+        let read = clients.perform(1, 0, 5, Ask::Get, LIMIT).await;
+        assert!(matches!(read, Told::Missing(_)), "A has it again: {read:?}");
+        check_register(&clients.history.lock()).expect("every promise is kept");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_votes_before_it_has_compared_is_found_to_bring_a_deleted_key_back() {
+    let clients = cluster(Durability::None, false).await;
+    let read = power_cut(&clients).await;
+    assert!(read.iter().any(|told| matches!(told, Told::Found(1, _))), "{read:?}");
+    let violation = check_register(&clients.history.lock()).expect_err("the checker should object");
+    assert!(violation.problem.contains("came back"), "{violation}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_all_machines_stop_together_they_go_on_with_what_they_have() {
+    let clients = cluster(Durability::None, true).await;
+    let world = &clients.world;
+    for at in 0..3 {
+        world.crash(at, Some(0));
+    }
+    (0..3).for_each(|at| world.start(at));
+    within(PATIENCE, || (0..3).all(|at| is_whole(world, at))).await.expect("they compare among themselves");
+    let read = clients.perform(1, 0, 5, Ask::Get, LIMIT).await;
+    assert!(matches!(read, Told::Found(1, _)), "what was synced is there: {read:?}");
+    let told = clients.perform(1, 1, 5, Ask::Put(3), LIMIT).await;
+    assert!(matches!(told, Told::Committed(_)), "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_dies_on_a_machine_that_runs_loses_nothing_and_votes_at_once() {
+    let clients = cluster(Durability::None, true).await;
+    clients.world.crash(0, None);
+    clients.world.start(0);
+    assert!(is_whole(&clients.world, 0));
+}
