@@ -3,6 +3,7 @@
 //! A request goes down `doors → quorum → peer → replica → radix → engine` and its answer comes back the same way.
 //! `docs/ARCHITECTURE.md` describes the rooms and names the invariants that comments here refer to.
 
+pub mod budget;
 pub mod connections;
 pub mod consensus;
 pub mod doors;
