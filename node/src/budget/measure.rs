@@ -196,7 +196,7 @@ mod tests {
 
     fn counted(path: &str, message: &impl prost::Message) -> Option<usize> {
         let bytes = Bytes::from(message.encode_to_vec());
-        let whole = parts(method(path).unwrap(), &[bytes.clone()]);
+        let whole = parts(method(path).unwrap(), std::slice::from_ref(&bytes));
         // However it was cut on its way.
         for size in [1, 3, 7] {
             let chunks: Vec<Bytes> = bytes.chunks(size).map(Bytes::copy_from_slice).collect();

@@ -116,9 +116,8 @@ impl Asked {
         if self.bytes < HEADER {
             return None;
         }
-        let mut header = self.begun.iter().flatten().skip(1).take(4);
         let mut length = 0;
-        for byte in header.by_ref() {
+        for byte in self.begun.iter().flatten().skip(1).take(4) {
             length = length << 8 | usize::from(*byte);
         }
         Some(length)

@@ -46,7 +46,7 @@ async fn ask(door: &str, hello: Hello, bodies: Vec<request::Body>) -> Vec<Option
     answers
 }
 
-fn cause(answer: &Option<response::Body>) -> Option<Cause> {
+fn cause(answer: Option<&response::Body>) -> Option<Cause> {
     match answer {
         Some(response::Body::Failure(failure)) => Some(failure.cause()),
         _ => None,
@@ -75,7 +75,7 @@ async fn hostile_peers_neither_get_in_nor_wedge_the_ring() {
         let write = request::Body::Write(Write::default());
         let answers =
             ask(door, hello, vec![write, decided(), ping(), request::Body::GetRing(GetRing {})]).await;
-        let causes: Vec<_> = answers.iter().map(cause).collect();
+        let causes: Vec<_> = answers.iter().map(|answer| cause(answer.as_ref())).collect();
         let not = Some(Cause::NotMember);
         assert_eq!(causes, [not, not, not, None], "number {number}");
     }
@@ -91,7 +91,7 @@ async fn hostile_peers_neither_get_in_nor_wedge_the_ring() {
     // A member that lies.
     let member = Hello { uuid: other.uuid.clone(), ..stolen };
     let answers = ask(door, member, vec![decided(), ping(), ping()]).await;
-    assert_eq!(cause(&answers[0]), Some(Cause::Invalid));
+    assert_eq!(cause(answers[0].as_ref()), Some(Cause::Invalid));
 
     // The ring goes on, here and elsewhere.
     let wish = CreateKeyspaceRequest { name: "after".to_owned(), ..CreateKeyspaceRequest::default() };
