@@ -3,6 +3,7 @@
 use anyhow::Context;
 use clap::{CommandFactory, FromArgMatches};
 use god_core::{
+    budget::Budget,
     connections::{Shares, raise, share},
     doors::{Metrics, install_recorder, serve_grpc, serve_http},
     engine::{CommitterSettings, Engine, IdentityStore},
@@ -123,6 +124,7 @@ async fn serve(
     let ring = CurrentRing::default();
     let identity = Identity::new(uuid, ring.clone());
     let times = settings.times;
+    let budget = Budget::new(settings.request_memory);
     let peers =
         PeerSettings { served_connections: places.peer, served_times: times, ..PeerSettings::default() };
     let transport =
@@ -141,14 +143,20 @@ async fn serve(
             seen.heard_from(node);
         }),
     };
-    let node_settings = node_settings(&settings, uuid);
+    let node_settings = node_settings(&settings, uuid, budget.clone());
     let node = tokio::task::spawn_blocking(move || Node::start(node_settings, ground)).await??;
     let face = Arc::new(PeerFace(Arc::clone(&node)));
     transport.set_local(Arc::clone(&face) as Arc<dyn god_core::peer::Handler>);
 
     let (stopper, stop) = stop();
-    let refreshing = Arc::clone(&node);
-    let metrics = Arc::new(Metrics::new(recorder, Arc::new(move || refreshing.refresh_metrics())));
+    let (refreshing, shown_budget) = (Arc::clone(&node), budget.clone());
+    let metrics = Arc::new(Metrics::new(
+        recorder,
+        Arc::new(move || {
+            refreshing.refresh_metrics();
+            shown_budget.show();
+        }),
+    ));
     let (grpc, peer, http) = listening;
     let heard = Arc::clone(&transport);
     let mut doors: JoinSet<anyhow::Result<()>> = JoinSet::new();
@@ -159,11 +167,18 @@ async fn serve(
         Ok(())
     });
     let clients = Arc::new(ClientFace(Arc::clone(&node)));
-    doors.spawn(serve_grpc(grpc, Arc::clone(&clients) as _, places.grpc, times, stop.clone()));
+    doors.spawn(serve_grpc(
+        grpc,
+        Arc::clone(&clients) as _,
+        places.grpc,
+        times,
+        budget.clone(),
+        stop.clone(),
+    ));
     let shown = Arc::clone(&metrics);
     let http_stop = stop.clone();
     doors.spawn(async move {
-        serve_http(http, clients, shown, places.http, times, http_stop).await;
+        serve_http(http, clients, shown, places.http, times, budget, http_stop).await;
         Ok(())
     });
     tokio::spawn(async move { metrics.upkeep().await });
@@ -192,7 +207,7 @@ async fn serve(
     }
 }
 
-fn node_settings(settings: &Settings, uuid: uuid::Uuid) -> NodeSettings {
+fn node_settings(settings: &Settings, uuid: uuid::Uuid, budget: Budget) -> NodeSettings {
     NodeSettings {
         own: Joiner {
             uuid,
@@ -217,6 +232,7 @@ fn node_settings(settings: &Settings, uuid: uuid::Uuid) -> NodeSettings {
         quorum: QuorumSettings {
             default_timeout: settings.request_timeout,
             hedge_delay: settings.hedge_delay,
+            budget,
             ..QuorumSettings::default()
         },
         hints: HintSettings { max_bytes_per_target: settings.hint_limit, ..HintSettings::default() },

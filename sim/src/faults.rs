@@ -390,8 +390,8 @@ async fn replace_lost(world: &Arc<World>, at: usize) {
     world.end_loss();
 }
 
-/// A machine goes down that loses what it acknowledged last. It takes longer to start than clocks are apart. Only one at
-/// a time, and no disk is lost meanwhile: what it lost is on the others until it has compared itself with them.
+/// A machine goes down that loses what it acknowledged last. It takes longer to start than clocks are apart. Only
+/// one at a time, and no disk is lost meanwhile: what it lost is on the others until it has compared itself with them.
 async fn stop_machine(world: &World, node: usize, keep: Option<usize>, down_ms: u64) {
     // What was acknowledged while there was one node is on that one only.
     let copied = |ring: Arc<Ring>| ring.arcs().iter().all(|arc| arc.replicas.len() > 1);

@@ -1,12 +1,11 @@
 //! Machines that stop, below durability `always`: what they acknowledged last is gone from their disks.
 
-use god_node::{doors::Service as _, engine::Durability};
+use god_core::{doors::Service as _, engine::Durability};
+use god_history::{Ask, Told, check_register};
 use god_proto::v1::{Level, StatusRequest};
 use god_sim::{
     calm::{agree, start_with, within},
-    checker::check_register,
     client::Shared,
-    history::{Ask, Told},
     world::{World, WorldSettings},
 };
 use std::{sync::Arc, time::Duration};

@@ -4,6 +4,7 @@
 //! `radix → engine`; its answer comes back the same way. `docs/ARCHITECTURE.md` describes the rooms and names the
 //! invariants that comments here refer to.
 
+pub mod budget;
 pub mod connections;
 pub mod consensus;
 pub mod doors;

@@ -17,6 +17,8 @@ const MAX_VIRTUAL_NODES: u32 = 1_000;
 const MAX_WORKERS: u32 = 1_024;
 const MAX_CONNECTIONS: u32 = 1_000_000;
 const MIN_MEMORY: u64 = 16 << 20;
+/// A largest message, decoded, and its answer.
+const MIN_REQUEST_MEMORY: u64 = 32 << 20;
 const MINUTE: Duration = Duration::from_mins(1);
 
 type Checked<T> = Result<T, SettingsError>;
@@ -88,6 +90,7 @@ pub(super) fn check(merged: &Merged, host_name: &str) -> Checked<Settings> {
             10 * MINUTE,
         )?,
         hedge_delay: between("hedge-delay", given.hedge_delay, Duration::from_millis(1), MINUTE)?,
+        request_memory: at_least("request-memory", given.request_memory, ByteSize(MIN_REQUEST_MEMORY))?,
         hint_limit: at_least("hint-limit", given.hint_limit, ByteSize(1 << 20))?,
         upkeep: upkeep(given)?,
         takes_part: take("join", given.join.as_ref())? == JoinChoice::Auto,

@@ -147,6 +147,10 @@ pub struct Given {
     /// After how long a read is asked of one replica more [default: 20ms]
     #[arg(long, env = "GOD_HEDGE_DELAY", value_name = "TIME", help_heading = "Requests")]
     pub hedge_delay: Option<Span>,
+    /// Memory for requests: decoded, under way, and waiting to be sent; beyond it they are refused as busy [default:
+    /// 256MiB]
+    #[arg(long, env = "GOD_REQUEST_MEMORY", value_name = "SIZE", help_heading = "Requests")]
+    pub request_memory: Option<ByteSize>,
     /// What is kept for each node that does not answer, until it is back [default: 64MiB]
     #[arg(long, env = "GOD_HINT_LIMIT", value_name = "SIZE", help_heading = "Requests")]
     pub hint_limit: Option<ByteSize>,

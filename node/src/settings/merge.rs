@@ -123,6 +123,7 @@ fn defaults() -> Given {
         read_quorum: None,
         request_timeout: ms(5_000),
         hedge_delay: ms(20),
+        request_memory: Some(ByteSize(256 << 20)),
         hint_limit: Some(ByteSize(64 << 20)),
         transfer_rate: Some(ByteSize(64 << 20)),
         compare_interval: ms(30_000),

@@ -82,6 +82,8 @@ pub struct Settings {
     pub request_timeout: Duration,
     /// After how long a read is asked of one replica more.
     pub hedge_delay: Duration,
+    /// Bytes that requests may hold: decoded, under way, and waiting to be sent.
+    pub request_memory: u64,
     /// Bytes of writes kept for one node that does not answer.
     pub hint_limit: u64,
     /// How data is moved, compared and cleaned.

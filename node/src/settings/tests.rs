@@ -107,6 +107,7 @@ fn an_impossible_setting_is_refused_by_name() {
         (&["--peer-address", "0.0.0.0:7000"], "grpc-address and peer-address are both 0.0.0.0:7000"),
         (&["--advertise-peer", "0.0.0.0:7100"], "advertise-peer 0.0.0.0:7100 leads nowhere"),
         (&["--data", ""], "data"),
+        (&["--request-memory", "8MiB"], "request-memory 8MiB is below the least, 32MiB"),
         (&["--connections", "0"], "connections 0 is not 1 to 1000000"),
         (&["--handshake-timeout", "1ms"], "handshake-timeout 1ms is not between 100ms and 10m"),
         (&["--idle-timeout", "0s"], "idle-timeout 0s is not between 1s and 1day"),

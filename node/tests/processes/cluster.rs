@@ -1,7 +1,7 @@
 //! A cluster of processes.
 
 use crate::client::{Client, KEYSPACE};
-use god_proto::v1::{CreateKeyspaceRequest, InitRequest, Partitioner, StatusReply};
+use god_proto::v1::{CreateKeyspaceRequest, InitRequest, ListKeyspacesRequest, Partitioner, StatusReply};
 use std::{
     collections::BTreeSet,
     fs::{self, File, OpenOptions},
@@ -263,6 +263,26 @@ impl Cluster {
         let created = first.cluster.clone().create_keyspace(keyspace).await.unwrap().into_inner();
         assert!(created.failed.is_none(), "{created:?}");
         self.wait_until_up().await;
+        self.wait_for_keyspace().await;
+    }
+
+    /// Waits until every node has heard of the keyspace: whoever made it answers before the others have.
+    async fn wait_for_keyspace(&self) {
+        for node in &self.nodes {
+            let client = node.client();
+            wait_for("all nodes to know the keyspace", || {
+                let mut client = client.clone();
+                async move {
+                    let listed = client.cluster.list_keyspaces(ListKeyspacesRequest {}).await;
+                    let listed = listed.map_err(|status| status.to_string())?.into_inner();
+                    match listed.keyspaces.iter().any(|keyspace| keyspace.name == KEYSPACE) {
+                        true => Ok(()),
+                        false => Err(format!("{} does not", client.server())),
+                    }
+                }
+            })
+            .await;
+        }
     }
 
     pub fn path(&self) -> &Path {

@@ -7,6 +7,7 @@ use crate::{
 };
 use god_proto::v1::{
     Call, GetRequest, Level, NumberedCall, PipelineRequest, PutRequest, call, store_client::StoreClient,
+    write_reply,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{io, time::Duration};
@@ -81,9 +82,20 @@ async fn storage_has_descriptors_when_connections_want_them_all() {
             silent.extend(TcpStream::connect(door).await);
         }
     }
-    let mut client = Client::of(&node.grpc);
+    let client = Client::of(&node.grpc);
     for key in 0..24 {
-        committed(client.put(format!("large/{key}"), vec![key; 4 << 20]).await);
+        // A disk that is slow may ask for patience.
+        wait_for("a large value to be written", || {
+            let mut client = client.clone();
+            async move {
+                let reply = client.put(format!("large/{key}"), vec![key; 4 << 20]).await?;
+                match reply.outcome {
+                    Some(write_reply::Outcome::Committed(_)) => Ok(()),
+                    other => Err(format!("{other:?}")),
+                }
+            }
+        })
+        .await;
     }
     assert!(http(&node.http, "/readyz").await.starts_with("HTTP/1.1 200"));
     assert!(!node.log().contains("Too many open files"), "the node ran out of descriptors");

@@ -15,6 +15,7 @@ mod directory;
 mod doors;
 mod full_disk;
 mod hang;
+mod hostile;
 mod kill;
 mod load;
 mod phases;

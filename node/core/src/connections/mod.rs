@@ -10,13 +10,18 @@
 mod descriptors;
 mod outbox;
 mod place;
+mod request;
 mod serve;
 mod socket;
 
 pub(crate) use outbox::{Outbox, Room as OutboxRoom, outbox};
+pub(crate) use request::Spent;
 pub use {
     descriptors::{Shares, raise, share},
     outbox::Outgoing,
-    serve::{Bounds, Http2, Protocol, Times},
+    serve::Times,
 };
-pub(crate) use {place::describe, serve::serve};
+pub(crate) use {
+    place::describe,
+    serve::{Bounds, Http2, Protocol, serve},
+};

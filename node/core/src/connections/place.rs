@@ -123,6 +123,10 @@ pub(super) struct Held {
 impl Held {
     /// The connection has said what it wants.
     pub fn greeted(&self) {
+        // The table is the door's, and this is called for each request.
+        if self.place.state.lock().greeted {
+            return;
+        }
         let mut table = self.places.table.lock();
         if let Some(place) = table.silent.remove(&self.place.number) {
             self.place.state.lock().greeted = true;

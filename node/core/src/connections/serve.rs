@@ -2,9 +2,13 @@
 
 use super::{
     place::{Active, Held, Places, Verdict},
+    request::{Asked, Spent},
     socket::Socket,
 };
-use crate::stop::Stop;
+use crate::{
+    budget::{Budget, Charge, method},
+    stop::Stop,
+};
 use axum::{
     Router,
     body::{Body, Bytes},
@@ -21,6 +25,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use metrics::counter;
+use parking_lot::Mutex;
 use std::{
     convert::Infallible,
     io,
@@ -70,7 +75,7 @@ impl Default for Times {
 
 /// What is spoken.
 #[derive(Clone, Copy, Debug)]
-pub enum Protocol {
+pub(crate) enum Protocol {
     /// HTTP/1.1.
     Http1,
     /// HTTP/2.
@@ -79,7 +84,7 @@ pub enum Protocol {
 
 /// The bounds of HTTP/2.
 #[derive(Clone, Copy, Debug)]
-pub struct Http2 {
+pub(crate) struct Http2 {
     /// How often a silent connection is pinged.
     pub keep_alive: Duration,
     /// How long the answer to such a ping may take.
@@ -95,8 +100,8 @@ pub struct Http2 {
 }
 
 /// The bounds of one door.
-#[derive(Clone, Copy, Debug)]
-pub struct Bounds {
+#[derive(Clone, Debug)]
+pub(crate) struct Bounds {
     /// Its name among the metrics.
     pub door: &'static str,
     /// The most connections at a time.
@@ -107,6 +112,10 @@ pub struct Bounds {
     pub protocol: Protocol,
     /// How long requests may take to finish when the node stops.
     pub grace: Duration,
+    /// What requests and answers are paid from.
+    pub budget: Budget,
+    /// What to do with requests where that is spent.
+    pub spent: Spent,
 }
 
 /// Serves until told to stop; then what was begun may end, for as long as the grace lasts.
@@ -126,7 +135,7 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, bounds: Bounds,
             Ok((stream, _)) => {
                 backoff = BACKOFF_MIN;
                 if let Some(held) = places.take() {
-                    connections.spawn(hold(stream, router.clone(), bounds, held, stop.clone()));
+                    connections.spawn(hold(stream, router.clone(), bounds.clone(), held, stop.clone()));
                 }
             }
             Err(error) if is_of_the_other_side(&error) => {}
@@ -164,13 +173,20 @@ async fn hold(stream: TcpStream, router: Router, bounds: Bounds, held: Held, sto
     let socket = Socket::new(stream, bounds.times.unread, greeting, move || greeted.greeted());
     let router = TowerToHyperService::new(router);
     let of_requests = Arc::clone(&held);
+    let budget = bounds.budget.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         of_requests.greeted();
         let active = of_requests.place.begin();
+        let charge = Arc::new(Mutex::new(budget.open()));
+        let method = method(request.uri().path());
+        let paid = Arc::clone(&charge);
+        let request = request
+            .map(|body| Asked::new(body, method, budget.clone(), bounds.spent, paid, bounds.times.unread));
         let answer = router.call(request);
+        let sending = budget.open();
         async move {
             let answer = answer.await?;
-            Ok::<_, Infallible>(answer.map(|body| Answer { body, active }))
+            Ok::<_, Infallible>(answer.map(|body| Answer { body, active, sending, _request: charge }))
         }
     });
     let builder = builder(&bounds);
@@ -239,6 +255,9 @@ fn builder(bounds: &Bounds) -> auto::Builder<TokioExecutor> {
 struct Answer {
     body: Body,
     active: Active,
+    /// The part that was handed over to be sent.
+    sending: Charge,
+    _request: Arc<Mutex<Charge>>,
 }
 
 impl HttpBody for Answer {
@@ -251,9 +270,11 @@ impl HttpBody for Answer {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let this = &mut *self;
         this.active.asked();
+        this.sending.clear();
         let polled = Pin::new(&mut this.body).poll_frame(cx);
-        if let Poll::Ready(Some(Ok(_))) = &polled {
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
             this.active.handed();
+            this.sending.force(frame.data_ref().map_or(0, Bytes::len));
         }
         polled
     }

@@ -14,7 +14,7 @@ use crate::{
 use bytes::Bytes;
 use futures::future::{BoxFuture, join_all};
 use god_proto::{
-    peer::{Cause, request, response},
+    peer::{self, Cause, request, response},
     ring::Ring,
     v1::{Keyspace, RingDocument},
 };
@@ -222,6 +222,20 @@ async fn a_minority_of_voters_down_holds_nothing_up_and_a_majority_down_is_said(
     assert!(matches!(error, RegisterError::NoQuorum { .. }), "{error}");
     world.start(3);
     registers[0].change(Duration::from_secs(10), create("c")).await.unwrap();
+}
+
+/// EPOCH-BOUNDED.
+#[tokio::test(start_paused = true)]
+async fn a_ring_that_is_further_ahead_than_a_cluster_can_have_come_is_refused() {
+    let world = World::new(1, 0, false);
+    let registers = cluster(&world, 2).await;
+    let known = registers[0].change(Duration::from_secs(1), |_| Ok(None)).await.unwrap();
+    let far = RingDocument { epoch: u64::MAX, ..known.document().clone() };
+    let refused = registers[0].decided(peer::Decided { ring: Some(far) }).await.unwrap_err();
+    assert_eq!(refused.cause(), Cause::Invalid);
+    let create = |ring: &Ring| create_keyspace(ring, &keyspace("after".to_owned()), &[]).map(Some);
+    let next = registers[0].change(Duration::from_secs(60), create).await.unwrap();
+    assert_eq!(next.epoch().0, known.epoch().0 + 1);
 }
 
 /// Many changes by one node at once, with crashes: its ballots repeat, and yet each epoch is decided once.

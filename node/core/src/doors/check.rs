@@ -81,7 +81,16 @@ pub(super) fn invalid(message: String) -> Rejected {
 
 /// The answer to a call that is refused. One of unknown kind is answered as a write: what it meant is not known.
 pub(super) fn refusal(call: &Call, why: String) -> Answer {
-    let rejected = invalid(why);
+    rejected(call, invalid(why))
+}
+
+/// The answer to a call for which the node has no memory (BUDGET).
+pub(super) fn busy(call: &Call) -> Answer {
+    let message = "the node's memory for requests is taken up; ask again a little later".to_owned();
+    rejected(call, Rejected { reason: Reason::Busy.into(), message, retry_after_ms: 50 })
+}
+
+fn rejected(call: &Call, rejected: Rejected) -> Answer {
     let answer = match &call.call {
         Some(call::Call::Get(_)) => {
             answer::Answer::Get(GetReply { outcome: Some(get_reply::Outcome::Failed(rejected)) })

@@ -2,7 +2,8 @@
 
 use super::{Service, cluster::ClusterDoor, store::StoreDoor};
 use crate::{
-    connections::{Bounds, Http2, Protocol, Times, serve},
+    budget::Budget,
+    connections::{Bounds, Http2, Protocol, Spent, Times, serve},
     stop::Stop,
 };
 use god_proto::{
@@ -22,9 +23,9 @@ use tonic_health::{
     server::{HealthReporter, HealthService},
 };
 
-/// Windows of HTTP/2, in bytes: a largest value fits.
-const STREAM_WINDOW: u32 = 8 << 20;
-const CONNECTION_WINDOW: u32 = 16 << 20;
+/// Windows of HTTP/2, in bytes: what a client may send ahead of what is read, and so is paid for by nobody.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
 /// HTTP/2's own frames, in bytes: the least that it permits.
 const HTTP2_FRAME: u32 = 16 << 10;
 /// Requests one connection may have under way. Pipelines count once.
@@ -39,12 +40,13 @@ const GRACE: Duration = Duration::from_secs(5);
 const FOLLOWERS: [&str; 2] = ["", <StoreServer<StoreDoor> as NamedService>::NAME];
 
 /// Serves clients until told to stop; then what was begun is answered, within a few seconds. At most `connections`
-/// clients are connected at once.
+/// clients are connected at once; what their requests take in memory is paid from `budget`.
 pub async fn serve_grpc(
     listener: TcpListener,
     service: Arc<dyn Service>,
     connections: usize,
     times: Times,
+    budget: Budget,
     stop: Stop,
 ) -> anyhow::Result<()> {
     let health = HealthReporter::new();
@@ -59,7 +61,7 @@ pub async fn serve_grpc(
             .with_service_name("god.v1.Cluster")
             .with_service_name("grpc.health.v1.Health")
     };
-    let store = StoreServer::new(StoreDoor::new(Arc::clone(&service), stop.clone()))
+    let store = StoreServer::new(StoreDoor::new(Arc::clone(&service), budget.clone(), stop.clone()))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
     let cluster = ClusterServer::new(ClusterDoor::new(Arc::clone(&service)))
@@ -79,7 +81,8 @@ pub async fn serve_grpc(
         streams: STREAMS,
     };
     let protocol = Protocol::Http2(http2);
-    let bounds = Bounds { door: "grpc", connections, times, protocol, grace: GRACE };
+    let spent = Spent::Refuse;
+    let bounds = Bounds { door: "grpc", connections, times, protocol, grace: GRACE, budget, spent };
     let serving = serve(listener, routes.prepare().into_axum_router(), bounds, stop);
     let following = async {
         let mut ticks = interval(HEALTH_EVERY);

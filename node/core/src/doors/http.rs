@@ -2,7 +2,8 @@
 
 use super::{Service, metrics::Metrics};
 use crate::{
-    connections::{Bounds, Protocol, Times, serve},
+    budget::Budget,
+    connections::{Bounds, Protocol, Spent, Times, serve},
     stop::Stop,
 };
 use axum::{
@@ -42,6 +43,7 @@ pub async fn serve_http(
     metrics: Arc<Metrics>,
     connections: usize,
     times: Times,
+    budget: Budget,
     stop: Stop,
 ) {
     let router = Router::new()
@@ -52,7 +54,8 @@ pub async fn serve_http(
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)
         .with_state(Node { service, metrics });
-    let bounds = Bounds { door: "http", connections, times, protocol: Protocol::Http1, grace: GRACE };
+    let (protocol, spent) = (Protocol::Http1, Spent::Admit);
+    let bounds = Bounds { door: "http", connections, times, protocol, grace: GRACE, budget, spent };
     serve(listener, router, bounds, stop).await;
 }
 

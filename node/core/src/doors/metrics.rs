@@ -64,6 +64,7 @@ fn builder() -> Result<PrometheusBuilder, BuildError> {
 /// Describes what the doors and the streams between nodes count; other rooms describe their own.
 fn describe() {
     crate::connections::describe();
+    crate::budget::describe();
     describe_counter!("god_doors_requests_total", "Requests that were answered, by door and method");
     describe_counter!("god_doors_errors_total", "Requests that failed, by door, method and reason");
     describe_histogram!("god_doors_seconds", Unit::Seconds, "Time to answer a request, or a batch of them");

@@ -1,11 +1,14 @@
 //! A stream of numbered calls: frames in, answers out as they come.
 
 use super::{Service, check, meter::Method, store};
-use crate::connections::{Outbox, OutboxRoom, Outgoing, outbox};
+use crate::{
+    budget::{Budget, Charge, PART},
+    connections::{Outbox, OutboxRoom, Outgoing, outbox},
+};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use god_proto::{
     MAX_BATCH,
-    v1::{Answer, Call, NumberedAnswer, NumberedCall, PipelineReply, PipelineRequest, call},
+    v1::{Answer, Call, NumberedAnswer, NumberedCall, PipelineReply, PipelineRequest, Reason, call},
 };
 use prost::Message;
 use std::{
@@ -28,6 +31,8 @@ const REPLY_BYTES: usize = 1 << 20;
 struct Done {
     answers: Vec<NumberedAnswer>,
     bytes: usize,
+    /// Of the calls, and then of their answers.
+    charge: Charge,
 }
 
 /// The replies of a stream.
@@ -47,6 +52,9 @@ pub(super) struct Pipeline {
     bytes: usize,
     answered: VecDeque<NumberedAnswer>,
     answered_bytes: usize,
+    budget: Budget,
+    /// For the answers that wait.
+    charge: Charge,
     fault: Option<Status>,
     stopped: BoxFuture<'static, ()>,
 }
@@ -56,6 +64,7 @@ impl Pipeline {
     pub fn start(
         service: Arc<dyn Service>,
         method: Arc<Method>,
+        budget: Budget,
         incoming: Streaming<PipelineRequest>,
         stopped: BoxFuture<'static, ()>,
     ) -> Replies {
@@ -70,6 +79,8 @@ impl Pipeline {
             bytes: 0,
             answered: VecDeque::new(),
             answered_bytes: 0,
+            charge: budget.open(),
+            budget,
             fault: None,
             stopped,
         };
@@ -112,6 +123,10 @@ impl Pipeline {
             ids.push(id);
             calls.push(call);
         }
+        let Some(mut charge) = self.budget.take(bytes + ids.len() * PART) else {
+            self.budget.refused();
+            return self.refuse(ids, &calls);
+        };
         self.calls += ids.len();
         self.bytes += bytes;
         let service = Arc::clone(&self.service);
@@ -125,10 +140,25 @@ impl Pipeline {
                     method.failed(reason);
                 }
                 let number = |(id, answer): (u64, Answer)| NumberedAnswer { id, answer: Some(answer) };
-                Done { answers: ids.into_iter().zip(answers).map(number).collect(), bytes }
+                let answers: Vec<NumberedAnswer> = ids.into_iter().zip(answers).map(number).collect();
+                charge.clear();
+                charge.force(answers.iter().map(|answer| answer.encoded_len()).sum());
+                Done { answers, bytes, charge }
             }
             .boxed(),
         );
+    }
+
+    /// Answers calls for which there is no memory.
+    fn refuse(&mut self, ids: Vec<u64>, calls: &[Call]) {
+        for (id, call) in ids.into_iter().zip(calls) {
+            self.method.failed(Reason::Busy.as_str_name());
+            let answer = NumberedAnswer { id, answer: Some(check::busy(call)) };
+            let bytes = answer.encoded_len();
+            self.answered_bytes += bytes;
+            self.charge.force(bytes);
+            self.answered.push_back(answer);
+        }
     }
 
     /// Takes what is ready. What was begun goes on whether its answers are taken or not: it may hold what others wait
@@ -138,7 +168,10 @@ impl Pipeline {
         while let Poll::Ready(Some(done)) = self.running.poll_next_unpin(cx) {
             self.calls -= done.answers.len();
             self.bytes -= done.bytes;
-            self.answered_bytes += done.answers.iter().map(Message::encoded_len).sum::<usize>();
+            let bytes = done.answers.iter().map(Message::encoded_len).sum::<usize>();
+            self.answered_bytes += bytes;
+            self.charge.force(bytes);
+            drop(done.charge);
             self.answered.extend(done.answers);
             progress = true;
         }
@@ -154,7 +187,9 @@ impl Pipeline {
             total += bytes;
             fits
         }) {
-            self.answered_bytes -= answer.encoded_len();
+            let bytes = answer.encoded_len();
+            self.answered_bytes -= bytes;
+            self.charge.shrink(bytes);
             answers.push(answer);
         }
         (!answers.is_empty()).then(|| PipelineReply { answers, epoch: self.service.epoch() })

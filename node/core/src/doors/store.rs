@@ -5,7 +5,7 @@ use super::{
     meter::Method,
     pipeline::{Pipeline, Replies},
 };
-use crate::stop::Stop;
+use crate::{budget::Budget, stop::Stop};
 use futures::FutureExt;
 use god_proto::{
     MAX_BATCH, MAX_MESSAGE,
@@ -23,6 +23,7 @@ use tonic::{Request, Response, Status, Streaming};
 /// See the module.
 pub(super) struct StoreDoor {
     service: Arc<dyn Service>,
+    budget: Budget,
     stop: Stop,
     put: Method,
     delete: Method,
@@ -36,10 +37,11 @@ pub(super) struct StoreDoor {
 }
 
 impl StoreDoor {
-    pub fn new(service: Arc<dyn Service>, stop: Stop) -> StoreDoor {
+    pub fn new(service: Arc<dyn Service>, budget: Budget, stop: Stop) -> StoreDoor {
         let method = |name| Method::new("grpc", name);
         StoreDoor {
             service,
+            budget,
             stop,
             put: method("put"),
             delete: method("delete"),
@@ -194,6 +196,7 @@ impl Store for StoreDoor {
         Ok(Response::new(Pipeline::start(
             Arc::clone(&self.service),
             Arc::clone(&self.pipeline),
+            self.budget.clone(),
             request.into_inner(),
             self.stop.clone().stopped().boxed(),
         )))

@@ -3,6 +3,7 @@
 
 use super::{Metrics, Readiness, Service, serve_grpc, serve_http};
 use crate::{
+    budget::Budget,
     connections::Times,
     stop::{Stopper, stop},
 };
@@ -203,6 +204,10 @@ async fn doors_for(connections: usize) -> Doors {
 }
 
 async fn doors_with(connections: usize, times: Times) -> Doors {
+    doors_paid_from(Budget::default(), connections, times).await
+}
+
+async fn doors_paid_from(budget: Budget, connections: usize, times: Times) -> Doors {
     let fake = Arc::new(Fake::default());
     let (stopper, stop) = stop();
     let grpc = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -213,8 +218,8 @@ async fn doors_with(connections: usize, times: Times) -> Doors {
     let metrics = Arc::new(Metrics::new(handle, Arc::new(|| ())));
     let service: Arc<dyn Service> = Arc::clone(&fake) as _;
     let serving = tokio::spawn(async move {
-        let grpc = serve_grpc(grpc, Arc::clone(&service), connections, times, stop.clone());
-        let http = serve_http(http, service, metrics, connections, times, stop);
+        let grpc = serve_grpc(grpc, Arc::clone(&service), connections, times, budget.clone(), stop.clone());
+        let http = serve_http(http, service, metrics, connections, times, budget, stop);
         let (grpc, ()) = futures::join!(grpc, http);
         grpc.unwrap();
     });
@@ -614,6 +619,57 @@ async fn what_a_client_asked_for_goes_on_while_it_does_not_read() {
         tokio::time::timeout(Duration::from_secs(10), async move { other.clone().get(get("hold")).await });
     asked.await.expect("it is held up by a client that does not read").unwrap();
     drop(replies);
+}
+
+/// BUDGET: what is small on the wire and large in memory is counted before it is decoded.
+#[tokio::test]
+async fn a_frame_of_millions_of_empty_calls_is_refused_undecoded() {
+    let budget = Budget::new(64 << 20);
+    let doors = doors_paid_from(budget.clone(), 1_000, Times::default()).await;
+    let calls = |count| PipelineRequest { calls: vec![NumberedCall::default(); count] };
+    for (count, code) in [(5_000_000, Code::InvalidArgument), (200_000, Code::ResourceExhausted)] {
+        let frames = futures::stream::iter([calls(count)]);
+        let status = match doors.store().pipeline(frames).await {
+            Ok(replies) => replies.into_inner().message().await.unwrap_err(),
+            Err(status) => status,
+        };
+        assert_eq!(status.code(), code, "{status:?}");
+        let batch = BatchRequest { calls: vec![Call::default(); count] };
+        let status = doors.store().batch(batch).await.unwrap_err();
+        assert_eq!(status.code(), code, "{status:?}");
+    }
+    doors.store().get(get("k")).await.unwrap();
+    until("all is given back", || budget.used() == 0).await;
+}
+
+/// BUDGET: what waits for clients that do not read keeps others out, and comes free when they are gone.
+#[tokio::test]
+async fn beyond_the_memory_for_requests_calls_are_refused_as_busy() {
+    let budget = Budget::new(32 << 20);
+    let doors = doors_paid_from(budget.clone(), 1_000, Times::default()).await;
+    let mut unread = Vec::new();
+    for _ in 0..3 {
+        let (frames, outgoing) = mpsc::channel::<PipelineRequest>(2);
+        let mut store = StoreClient::connect(doors.grpc.clone()).await.unwrap();
+        let replies = store.pipeline(stream_of(outgoing)).await.unwrap();
+        frames.send(frame(&["large"; 6])).await.unwrap();
+        unread.push((frames, replies));
+    }
+    until("the answers wait", || budget.used() > 32 << 20).await;
+    let refused = doors.store().get(get("k")).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    drop(unread);
+    until("all is given back", || budget.used() == 0).await;
+    doors.store().get(get("k")).await.unwrap();
+}
+
+/// Waits until something is so.
+async fn until(what: &str, mut so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !so() {
+        assert!(Instant::now() < deadline, "it never came to this: {what}");
+        sleep(Duration::from_millis(5)).await;
+    }
 }
 
 #[tokio::test]

@@ -7,7 +7,8 @@ use super::{
     settings::{CONNECTION_WINDOW, ENVELOPE, HTTP2_FRAME, PeerSettings, STREAM_WINDOW},
 };
 use crate::{
-    connections::{Bounds, Http2, Outbox, OutboxRoom, Outgoing, Protocol, outbox, serve},
+    budget::{Charge, PART},
+    connections::{Bounds, Http2, Outbox, OutboxRoom, Outgoing, Protocol, Spent, outbox, serve},
     stop::Stop,
 };
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
@@ -20,6 +21,7 @@ use god_proto::{
         request, response,
     },
 };
+use prost::Message as _;
 use std::{
     collections::VecDeque,
     future::{pending, poll_fn},
@@ -88,6 +90,8 @@ impl PeerDoor {
             times: settings.served_times,
             protocol: Protocol::Http2(http2),
             grace: settings.grace,
+            budget: settings.budget.clone(),
+            spent: Spent::Admit,
         };
         serve(listener, Routes::new(service).prepare().into_axum_router(), bounds, stop).await;
     }
@@ -115,6 +119,8 @@ impl Peer for PeerDoor {
             running: FuturesUnordered::new(),
             answered: VecDeque::new(),
             answered_bytes: 0,
+            frame: Arc::new(self.settings.budget.open()),
+            charge: self.settings.budget.open(),
             hello: Some(self.identity.hello()),
             fault: None,
             theirs: hello,
@@ -147,6 +153,10 @@ struct Exchange {
     running: FuturesUnordered<BoxFuture<'static, Option<Response>>>,
     answered: VecDeque<(Response, usize)>,
     answered_bytes: usize,
+    /// For the frame that was read last, as long as one of its requests is worked on.
+    frame: Arc<Charge>,
+    /// For the answers that wait.
+    charge: Charge,
     hello: Option<Hello>,
     fault: Option<Status>,
     /// Who is at the other end, what it may ask, and under which ring that was found.
@@ -212,7 +222,13 @@ impl Exchange {
                 Poll::Ready(Some(Ok(frame))) => {
                     self.meter.requests.increment(frame.requests.len() as u64);
                     match self.still_greeted(frame.hello) {
-                        Ok(()) => self.begun = frame.requests.into_iter(),
+                        Ok(()) => {
+                            let bytes = frame.requests.iter().map(|request| request.encoded_len() + PART);
+                            let mut charge = self.settings.budget.open();
+                            charge.force(bytes.sum());
+                            self.frame = Arc::new(charge);
+                            self.begun = frame.requests.into_iter();
+                        }
                         Err(fault) => self.end(Some(fault)),
                     }
                 }
@@ -247,14 +263,22 @@ impl Exchange {
             refused.epoch = self.identity.ring().epoch().0;
             return self.answer(respond(id, Err(refused)));
         }
+        // Data waits rather than what keeps nodes together.
+        if moves_data(&body) && self.settings.budget.is_spent() {
+            self.settings.budget.refused();
+            let busy = failure(Cause::Busy, "the node's memory for requests is taken up");
+            return self.answer(respond(id, Err(busy)));
+        }
         let limit = Duration::from_millis(timeout_ms.max(1).into());
         let mut work = self.handler.handle(from, Call { epoch, timeout: limit, body });
         match work.poll_unpin(cx) {
             Poll::Ready(outcome) => self.answer(respond(id, outcome)),
             Poll::Pending => {
                 let late = self.meter.late.clone();
+                let frame = Arc::clone(&self.frame);
                 self.running.push(
                     async move {
+                        let _paid = frame;
                         let outcome = timeout(limit, work).await;
                         if outcome.is_err() {
                             late.increment(1);
@@ -278,6 +302,7 @@ impl Exchange {
             bytes = size(&response);
         }
         self.answered_bytes += bytes;
+        self.charge.force(bytes);
         self.answered.push_back((response, bytes));
     }
 
@@ -301,6 +326,7 @@ impl Exchange {
             };
             let Some((response, bytes)) = self.answered.pop_front_if(fits) else { break };
             self.answered_bytes -= bytes;
+            self.charge.shrink(bytes);
             total += bytes;
             responses.push(response);
         }
@@ -349,6 +375,12 @@ impl Exchange {
             }
         }
     }
+}
+
+/// Whether a request carries much, or is answered with much.
+fn moves_data(body: &request::Body) -> bool {
+    use request::Body::{Read, Scan, Split, Summarize, Write};
+    matches!(body, Write(_) | Read(_) | Scan(_) | Summarize(_) | Split(_))
 }
 
 /// MEMBERS-ONLY: whether a node that is not in the ring may ask for it too.

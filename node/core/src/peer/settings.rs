@@ -1,6 +1,6 @@
 //! The bounds and times of node-to-node calls.
 
-use crate::connections::Times;
+use crate::{budget::Budget, connections::Times};
 use std::time::Duration;
 
 /// Each has a default that suits a cluster in one region.
@@ -43,6 +43,8 @@ pub struct PeerSettings {
     pub served_connections: usize,
     /// How long those may take for what.
     pub served_times: Times,
+    /// What the requests of other nodes, and the answers to them, are paid from.
+    pub budget: Budget,
     /// How long streams may take to finish when the node stops.
     pub grace: Duration,
 }
@@ -68,6 +70,7 @@ impl Default for PeerSettings {
             addresses: 64,
             served_connections: 4_096,
             served_times: Times::default(),
+            budget: Budget::default(),
             grace: Duration::from_secs(5),
         }
     }

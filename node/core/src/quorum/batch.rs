@@ -226,10 +226,11 @@ impl Shared {
     async fn read_jobs(&self, scope: Scope, mut jobs: Vec<Job>) -> (Answers, Vec<Job>) {
         let mut answers = Vec::with_capacity(jobs.len());
         let mut bytes = 0;
+        let mut charge = self.settings.budget.open();
         while !jobs.is_empty() {
-            if bytes >= READ_BYTES {
+            if bytes >= READ_BYTES || bytes > 0 && self.settings.budget.is_spent() {
                 let message =
-                    format!("values of {} MiB are on their way; ask again for the rest", READ_BYTES >> 20);
+                    format!("values of {} MiB are on their way; ask again for the rest", bytes >> 20);
                 let rest = later(Reason::Busy, message, 10);
                 answers.extend(jobs.into_iter().map(|job| (job.slot, refused(true, rest.clone()))));
                 break;
@@ -254,7 +255,9 @@ impl Shared {
             };
             let now_ms = self.seams.wall.now_ms();
             for (job, got) in jobs.drain(..got.len().min(asked.len())).zip(got) {
-                bytes += got.as_ref().ok().and_then(Option::as_ref).map_or(0, |record| record.value.len());
+                let value = got.as_ref().ok().and_then(Option::as_ref).map_or(0, |record| record.value.len());
+                bytes += value;
+                charge.force(value);
                 let outcome = match got {
                     Ok(record) => seen(record, now_ms),
                     Err(rejected) => get_reply::Outcome::Failed(rejected),

@@ -1,5 +1,6 @@
 //! What a coordinator may be told.
 
+use crate::budget::Budget;
 use std::time::Duration;
 
 /// How a coordinator works.
@@ -15,6 +16,8 @@ pub struct Settings {
     /// Bytes of writes that may still be under way to the last replicas after their clients were answered. Beyond
     /// it, those replicas get hints instead.
     pub background_bytes: usize,
+    /// What the values that reads get are paid from while they are got.
+    pub budget: Budget,
 }
 
 impl Default for Settings {
@@ -24,6 +27,7 @@ impl Default for Settings {
             max_timeout: Duration::from_secs(30),
             hedge_delay: Duration::from_millis(10),
             background_bytes: 64 << 20,
+            budget: Budget::default(),
         }
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! A write that this replica acknowledged, and lost, is on W - 1 others at least, and what it took on for a read to be
 //! answered on R - 1; so one more of the others than may lack it have it among them. Those are compared with, an arc at
-//! a time, and until then this replica is no part of a read quorum (invariant LAPSED-IS-NO-VOTE). Others that are lapsed
-//! themselves do not count, as they may have lost the same; but where all others were compared with, lapsed or not, there
-//! is nobody left to wait for: what all have lost is lost.
+//! a time, and until then this replica is no part of a read quorum (invariant LAPSED-IS-NO-VOTE). Others that are
+//! lapsed themselves do not count, as they may have lost the same; but where all others were compared with, lapsed
+//! or not, there is nobody left to wait for: what all have lost is lost.
 
 use super::{
     Upkeep,
@@ -109,8 +109,8 @@ impl Upkeep {
         Ok(still())
     }
 
-    /// Takes what is newer at another replica, and forgets what is not there and lies below its repaired floor: that was
-    /// purged. Says whether that one is lapsed.
+    /// Takes what is newer at another replica, and forgets what is not there and lies below its repaired floor: that
+    /// was purged. Says whether that one is lapsed.
     async fn recall_from(
         &self,
         from: NodeId,

@@ -1,0 +1,167 @@
+//! One number of bytes for everything that requests hold: what is decoded, under way, and waiting to be sent.
+//!
+//! BUDGET: what can be refused is taken from the budget before it is done, and refused as busy where there is not
+//! enough left. What must be done all the same (answers of what was begun, and what nodes need to stay one cluster) is
+//! counted, so that it keeps others out.
+
+mod measure;
+
+pub(crate) use measure::{Method, method, parts};
+
+use metrics::{Counter, counter, describe_counter, describe_gauge, gauge};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+/// What one element of a repeated field takes when it is decoded, in bytes, beside its own content: the largest of
+/// them, and what a growing list keeps free.
+pub(crate) const PART: usize = 512;
+
+/// The budget of a process. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Budget(Arc<Inner>);
+
+struct Inner {
+    limit: u64,
+    used: AtomicU64,
+    most: AtomicU64,
+    refused: Counter,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} of {} bytes", self.used.load(Relaxed), self.limit)
+    }
+}
+
+impl Default for Budget {
+    /// As large as a node's is by default.
+    fn default() -> Budget {
+        Budget::new(256 << 20)
+    }
+}
+
+impl Budget {
+    /// So many bytes.
+    pub fn new(limit: u64) -> Budget {
+        let refused = counter!("god_budget_refused_total");
+        Budget(Arc::new(Inner { limit, used: AtomicU64::new(0), most: AtomicU64::new(0), refused }))
+    }
+
+    /// A charge of nothing, to grow.
+    pub fn open(&self) -> Charge {
+        Charge { budget: self.clone(), bytes: 0 }
+    }
+
+    /// Takes bytes, if so many are left.
+    pub fn take(&self, bytes: usize) -> Option<Charge> {
+        let mut charge = self.open();
+        charge.grow(bytes).then_some(charge)
+    }
+
+    /// Whether nothing is left.
+    pub fn is_spent(&self) -> bool {
+        self.0.used.load(Relaxed) >= self.0.limit
+    }
+
+    /// Bytes that are taken.
+    pub fn used(&self) -> u64 {
+        self.0.used.load(Relaxed)
+    }
+
+    /// Counts something that was refused for want of bytes.
+    pub fn refused(&self) {
+        self.0.refused.increment(1);
+    }
+
+    /// Shows it among the metrics.
+    pub fn show(&self) {
+        gauge!("god_budget_used_bytes").set(self.used() as f64);
+        gauge!("god_budget_most_bytes").set(self.0.most.load(Relaxed) as f64);
+        gauge!("god_budget_limit_bytes").set(self.0.limit as f64);
+    }
+}
+
+/// Bytes that are taken until it is dropped.
+#[derive(Debug)]
+pub struct Charge {
+    budget: Budget,
+    bytes: u64,
+}
+
+impl Charge {
+    /// Takes more, if so many are left; says whether it did.
+    pub fn grow(&mut self, bytes: usize) -> bool {
+        let Inner { limit, used, most, .. } = &*self.budget.0;
+        let bytes = bytes as u64;
+        let fits = |now: u64| now.checked_add(bytes).filter(|then| then <= limit);
+        let Ok(before) = used.fetch_update(Relaxed, Relaxed, fits) else { return false };
+        most.fetch_max(before + bytes, Relaxed);
+        self.bytes += bytes;
+        true
+    }
+
+    /// Takes more, whether so many are left or not.
+    pub fn force(&mut self, bytes: usize) {
+        let bytes = bytes as u64;
+        let before = self.budget.0.used.fetch_add(bytes, Relaxed);
+        self.budget.0.most.fetch_max(before + bytes, Relaxed);
+        self.bytes += bytes;
+    }
+
+    /// Gives some back.
+    pub fn shrink(&mut self, bytes: usize) {
+        let bytes = (bytes as u64).min(self.bytes);
+        self.budget.0.used.fetch_sub(bytes, Relaxed);
+        self.bytes -= bytes;
+    }
+
+    /// Gives all back.
+    pub fn clear(&mut self) {
+        self.budget.0.used.fetch_sub(self.bytes, Relaxed);
+        self.bytes = 0;
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+/// Says what this room counts.
+pub(crate) fn describe() {
+    describe_gauge!(
+        "god_budget_used_bytes",
+        "Bytes that requests hold: decoded, under way, or waiting to be sent"
+    );
+    describe_gauge!("god_budget_most_bytes", "The most that requests held at a time since the start");
+    describe_gauge!("god_budget_limit_bytes", "What requests may hold (request-memory)");
+    describe_counter!(
+        "god_budget_refused_total",
+        "Requests that were refused for want of memory for requests"
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_is_taken_is_given_back_and_never_more_is_taken_than_there_is() {
+        let budget = Budget::new(100);
+        let mut first = budget.take(60).unwrap();
+        assert!(budget.take(41).is_none());
+        assert!(!first.grow(41) && first.grow(40));
+        assert!(budget.is_spent());
+        first.force(50);
+        assert_eq!(budget.used(), 150);
+        first.shrink(70);
+        let second = budget.take(20).unwrap();
+        drop((first, second));
+        assert_eq!(budget.used(), 0);
+        assert!(budget.take(usize::MAX).is_none());
+    }
+}

@@ -1,0 +1,141 @@
+//! Peers that are none, members that lie, and messages that are small on the wire only.
+
+use crate::{
+    client::{Client, committed},
+    cluster::{Cluster, wait_for},
+    doors::http,
+};
+use god_proto::{
+    MAX_MESSAGE,
+    peer::{
+        Cause, Decided, Frame, GetRing, Hello, Ping, Request, Response, Write, peer_client::PeerClient,
+        request, response,
+    },
+    v1::{
+        BatchRequest, Call, CreateKeyspaceRequest, ListKeyspacesRequest, NumberedCall, PipelineRequest,
+        RingDocument, RingRequest,
+    },
+};
+use std::time::Duration;
+use tokio::{sync::mpsc, time::timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+/// Opens a stream to a peer door as whoever the hello says.
+async fn greet(door: &str, hello: Hello) -> Result<(mpsc::Sender<Frame>, Streaming<Frame>), Status> {
+    let (frames, outgoing) = mpsc::channel(4);
+    frames.send(Frame { hello: Some(hello), ..Frame::default() }).await.unwrap();
+    let client = PeerClient::connect(format!("http://{door}")).await.unwrap();
+    let mut client = client.max_decoding_message_size(MAX_MESSAGE);
+    let mut incoming = client.exchange(ReceiverStream::new(outgoing)).await?.into_inner();
+    incoming.message().await?.expect("a hello");
+    Ok((frames, incoming))
+}
+
+/// Asks one after the other. `None`: no answer.
+async fn ask(door: &str, hello: Hello, bodies: Vec<request::Body>) -> Vec<Option<response::Body>> {
+    let (frames, mut incoming) = greet(door, hello).await.unwrap();
+    let mut answers = Vec::new();
+    for (id, body) in (1..).zip(bodies) {
+        let request = Request { id, timeout_ms: 2_000, body: Some(body), ..Request::default() };
+        frames.send(Frame { requests: vec![request], ..Frame::default() }).await.unwrap();
+        let answer = timeout(Duration::from_secs(4), incoming.message()).await;
+        let responses = answer.ok().and_then(|frame| Some(frame.ok()??.responses)).unwrap_or_default();
+        answers.extend(responses.into_iter().map(|Response { body, .. }| body));
+    }
+    answers
+}
+
+fn cause(answer: Option<&response::Body>) -> Option<Cause> {
+    match answer {
+        Some(response::Body::Failure(failure)) => Some(failure.cause()),
+        _ => None,
+    }
+}
+
+async fn ring(client: &mut Client) -> RingDocument {
+    client.cluster.clone().ring(RingRequest::default()).await.unwrap().into_inner().ring.unwrap()
+}
+
+/// MEMBERS-ONLY, EPOCH-BOUNDED.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hostile_peers_neither_get_in_nor_wedge_the_ring() {
+    let cluster = Cluster::start(3, &[]).await;
+    let door = &cluster.nodes[0].peer;
+    let mut client = cluster.nodes[0].client();
+    let known = ring(&mut client).await;
+    let far = RingDocument { epoch: u64::MAX, ..known.clone() };
+    let decided = || request::Body::Decided(Decided { ring: Some(far.clone()) });
+    let ping = || request::Body::Ping(Ping { epoch: u64::MAX, ..Ping::default() });
+
+    // In no cluster, or with a number that nobody has: the ring, and nothing else.
+    let strangers = [(bytes::Bytes::new(), 1), (known.cluster.clone(), 77)];
+    for (cluster, number) in strangers {
+        let hello = Hello { protocol: 1, cluster, uuid: vec![9; 16].into(), number };
+        let write = request::Body::Write(Write::default());
+        let answers =
+            ask(door, hello, vec![write, decided(), ping(), request::Body::GetRing(GetRing {})]).await;
+        let causes: Vec<_> = answers.iter().map(|answer| cause(answer.as_ref())).collect();
+        let not = Some(Cause::NotMember);
+        assert_eq!(causes, [not, not, not, None], "number {number}");
+    }
+    let other = &known.nodes[1];
+    let stolen =
+        Hello { protocol: 1, cluster: known.cluster.clone(), uuid: vec![9; 16].into(), number: other.number };
+    assert!(greet(door, stolen.clone()).await.is_err(), "a number was believed with a UUID of another node");
+    for number in 100..300 {
+        let made_up = Hello { number, ..stolen.clone() };
+        greet(door, made_up).await.unwrap();
+    }
+
+    // A member that lies.
+    let member = Hello { uuid: other.uuid.clone(), ..stolen };
+    let answers = ask(door, member, vec![decided(), ping(), ping()]).await;
+    assert_eq!(cause(answers[0].as_ref()), Some(Cause::Invalid));
+
+    // The ring goes on, here and elsewhere.
+    let wish = CreateKeyspaceRequest { name: "after".to_owned(), ..CreateKeyspaceRequest::default() };
+    let created = cluster.nodes[1].client().cluster.create_keyspace(wish).await.unwrap().into_inner();
+    assert!(created.failed.is_none(), "{created:?}");
+    wait_for("the first node to hear of it", || {
+        let mut client = client.clone();
+        async move {
+            let listed = client.cluster.list_keyspaces(ListKeyspacesRequest {}).await.unwrap().into_inner();
+            let names: Vec<String> = listed.keyspaces.into_iter().map(|keyspace| keyspace.name).collect();
+            if names.iter().any(|name| name == "after") { Ok(()) } else { Err(format!("{names:?}")) }
+        }
+    })
+    .await;
+    committed(client.put("key", "value").await);
+}
+
+/// BUDGET.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_that_are_small_on_the_wire_only_take_no_memory() {
+    let mut cluster = Cluster::prepare(1, &[]).await;
+    cluster.nodes[0].variables.push(("GOD_REQUEST_MEMORY".to_owned(), "64MiB".to_owned()));
+    cluster.found().await;
+    let node = &cluster.nodes[0];
+    let mut client = node.client();
+    for _ in 0..4 {
+        let calls = vec![Call::default(); 5_000_000];
+        let refused = client.store.batch(BatchRequest { calls }).await;
+        assert!(refused.is_err(), "{refused:?}");
+        let frame = PipelineRequest { calls: vec![NumberedCall::default(); 5_000_000] };
+        let refused = match client.store.pipeline(tokio_stream::iter([frame])).await {
+            Ok(replies) => replies.into_inner().message().await.map(|_| ()),
+            Err(status) => Err(status),
+        };
+        assert!(refused.is_err(), "a frame of five million calls was taken");
+    }
+    committed(client.put("key", "value").await);
+    let metrics = http(&node.http, "/metrics").await;
+    let figure = |name: &str| -> f64 {
+        let line = metrics.lines().find(|line| line.starts_with(name)).expect(name);
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    assert_eq!(figure("god_budget_limit_bytes "), f64::from(64 << 20));
+    assert!(figure("god_budget_most_bytes ") <= f64::from(64 << 20));
+    let memory = figure("god_node_memory_bytes ") / f64::from(1 << 20);
+    assert!(memory < 64.0 + 150.0, "the node takes {memory} MiB");
+}
