@@ -132,7 +132,7 @@ async fn serve(
     let seen = Arc::clone(&transport);
     let ground = Ground {
         identity: Arc::new(directory),
-        run: god_node::seam::run_of_machine(),
+        run: god_store::seam::run_of_machine(),
         engine: Arc::clone(&engine) as Arc<dyn Engine>,
         transport: Arc::clone(&transport) as Arc<dyn god_core::peer::Transport>,
         ring,
