@@ -204,6 +204,7 @@ fn node_json(node: &NodeStatus) -> Value {
             "hints_pending": report.hints_pending,
             "hints_dropped": report.hints_dropped,
             "suspect_arcs": report.suspect_arcs,
+            "lapsed_arcs": report.lapsed_arcs,
             "memory_bytes": report.memory_bytes,
             "disk_free_bytes": report.disk_free_bytes,
             "misplaced_entries": report.misplaced_entries,

@@ -46,7 +46,7 @@ pub(super) fn ring(
                 bytes: report.bytes,
                 disk_free: report.disk_free_bytes,
                 hints: report.hints_pending,
-                suspect_arcs: report.suspect_arcs,
+                suspect_arcs: report.suspect_arcs.saturating_add(report.lapsed_arcs),
                 misplaced: report.misplaced_entries,
                 reasons: report.reasons.clone(),
             }),

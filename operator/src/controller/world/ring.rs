@@ -79,7 +79,7 @@ pub struct Report {
     pub disk_free: u64,
     /// Writes that it keeps for others.
     pub hints: u64,
-    /// Arcs that must be compared before they count as equal.
+    /// Arcs that must be compared before they count as equal, or before they answer for reads again.
     pub suspect_arcs: u32,
     /// Entries that it stores and should not.
     pub misplaced: u64,
