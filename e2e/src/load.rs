@@ -33,7 +33,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 const LONGEST: Duration = Duration::from_secs(1_800);
 
 /// Values that can be there beforehand, so that data take a while to move.
-const FILLING: u32 = 3_000;
+const FILLING: u32 = 1_500;
 /// Bytes of each.
 const FILLING_VALUE: usize = 2_048;
 /// How their keys begin.

@@ -1,6 +1,7 @@
 //! `god-e2e`: scenarios on a real Kubernetes, each in a namespace of its own, most of them under a load that is
 //! checked.
 
+mod forward;
 mod load;
 mod scenarios;
 mod stage;

@@ -1,6 +1,6 @@
 //! Where a scenario plays: a namespace of its own, with one cluster of GoD unless it asks for more.
 
-use crate::wait::until;
+use crate::{forward::Forward, wait::until};
 use anyhow::Context as _;
 use clap::Args;
 use god_client::Client as God;
@@ -10,6 +10,7 @@ use kube::{
     Api, Client, ResourceExt as _,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, time::Duration};
 use tokio::process::Command;
@@ -27,6 +28,9 @@ pub struct Settings {
     /// The namespace that the operator runs in
     #[arg(long, env = "GOD_E2E_OPERATOR", value_name = "NAMESPACE", default_value = "god-system")]
     pub operator: String,
+    /// Reach services by kubectl port-forward, where their names and addresses lead nowhere from here
+    #[arg(long, env = "GOD_E2E_FORWARD")]
+    pub forward: bool,
     /// Leave a failed scenario's namespace where it is
     #[arg(long)]
     pub keep: bool,
@@ -40,6 +44,8 @@ pub struct Stage {
     pub namespace: String,
     /// Of the run.
     pub settings: Settings,
+    /// Ways to services that were opened.
+    forwards: Mutex<Vec<Forward>>,
 }
 
 impl Stage {
@@ -52,7 +58,7 @@ impl Stage {
         let namespace = format!("e2e-{scenario}-{:04x}", rand::random::<u16>());
         let object = serde_json::from_value(json!({ "metadata": { "name": namespace } }))?;
         Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &object).await?;
-        Ok(Stage { client, namespace, settings: settings.clone() })
+        Ok(Stage { client, namespace, settings: settings.clone(), forwards: Mutex::default() })
     }
 
     /// Removes the namespace, and waits until it is gone: a namespace that cannot end is a fault of its own.
@@ -181,12 +187,19 @@ impl Stage {
         .await
     }
 
-    /// A client of a cluster, by the name of its service.
+    /// A client of a cluster, by way of its service.
     ///
     /// # Errors
     /// Where nobody answers for half a minute.
     pub async fn connect(&self, name: &str) -> anyhow::Result<God> {
-        let server = format!("{name}.{}.svc:7000", self.namespace);
+        let server = if self.settings.forward {
+            let forward = Forward::open(&self.namespace, name).await?;
+            let address = forward.address.clone();
+            self.forwards.lock().push(forward);
+            address
+        } else {
+            format!("{name}.{}.svc:7000", self.namespace)
+        };
         until("the service's answer", Duration::from_secs(30), async || {
             Ok(God::builder().servers([server.clone()]).timeout(Duration::from_secs(10)).connect().await?)
         })
@@ -264,9 +277,9 @@ fn in_words(found: &GodCluster) -> String {
     words.join("; ")
 }
 
-/// The same, whose data move at the lowest rate, so that a change takes a while.
-pub fn slow(nodes: u32) -> Value {
+/// The same, whose nodes take no more than so much a second when data move, so that a change takes a while.
+pub fn slow(nodes: u32, rate: &str) -> Value {
     let mut object = cluster(CLUSTER, nodes);
-    object["spec"]["settings"] = json!({ "transferRate": "64KiB" });
+    object["spec"]["settings"] = json!({ "transferRate": rate });
     object
 }

@@ -10,13 +10,16 @@ use anyhow::Context as _;
 use god_operator::crd::Phase;
 use std::time::Duration;
 
+/// What each node takes a second when data move.
+const RATE: &str = "256KiB";
+
 pub(super) async fn play(stage: &Stage) -> anyhow::Result<()> {
-    stage.apply_object(CLUSTER, &slow(4)).await?;
+    stage.apply_object(CLUSTER, &slow(4, RATE)).await?;
     let before = members(&stage.ready(CLUSTER, 4, BIRTH).await?);
     let client = stage.connect(CLUSTER).await?;
     fill(&client).await?;
     let load = Load::start(&client);
-    stage.apply_object(CLUSTER, &slow(3)).await?;
+    stage.apply_object(CLUSTER, &slow(3, RATE)).await?;
     until("a leave under way", Duration::from_secs(60), async || {
         let status = stage.clusters().get(CLUSTER).await?.status.unwrap_or_default();
         let operation = status.operation.context("there is no operation yet")?;
@@ -28,7 +31,7 @@ pub(super) async fn play(stage: &Stage) -> anyhow::Result<()> {
         Ok(())
     })
     .await?;
-    stage.apply_object(CLUSTER, &slow(4)).await?;
+    stage.apply_object(CLUSTER, &slow(4, RATE)).await?;
     let after = members(&stage.ready(CLUSTER, 4, CHANGE).await?);
     anyhow::ensure!(before == after, "members were {before:?} and are {after:?}");
     load.stop_and_check_among(FILLED).await

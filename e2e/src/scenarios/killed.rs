@@ -7,19 +7,22 @@ use crate::{
 };
 use std::time::Duration;
 
+/// What each node takes a second when data move.
+const RATE: &str = "1MiB";
+
 /// After how many milliseconds it is killed again: in the middle of a change, before a new one leads, or just then.
 const LIFE: std::ops::Range<u64> = 200..3_000;
 /// How often it is killed in each direction; the last one lives.
 const TIMES: u32 = 5;
 
 pub(super) async fn play(stage: &Stage) -> anyhow::Result<()> {
-    stage.apply_object(CLUSTER, &slow(3)).await?;
+    stage.apply_object(CLUSTER, &slow(3, RATE)).await?;
     stage.ready(CLUSTER, 3, BIRTH).await?;
     let client = stage.connect(CLUSTER).await?;
     fill(&client).await?;
     let load = Load::start(&client);
     for nodes in [4, 3] {
-        stage.apply_object(CLUSTER, &slow(nodes)).await?;
+        stage.apply_object(CLUSTER, &slow(nodes, RATE)).await?;
         let limit = CHANGE + Duration::from_secs(30) * TIMES;
         let (killed, changed) =
             futures::future::join(kill(stage), stage.ready(CLUSTER, nodes as usize, limit)).await;

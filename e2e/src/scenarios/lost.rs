@@ -6,6 +6,7 @@ use crate::{
     stage::{CLUSTER, Stage, members},
     wait::until,
 };
+use anyhow::Context as _;
 use kube::api::DeleteParams;
 use std::time::Duration;
 
@@ -17,9 +18,14 @@ pub(super) async fn play(stage: &Stage) -> anyhow::Result<()> {
         tokio::time::sleep(Duration::from_secs(3)).await;
         let old = stage.pods().get(pod).await?.metadata.uid;
         stage.pods().delete(pod, &DeleteParams::default().grace_period(grace)).await?;
-        until("another pod of that name", Duration::from_secs(60), async || {
-            let new = stage.pods().get(pod).await?.metadata.uid;
-            anyhow::ensure!(new != old, "{pod} is still the old one");
+        // The status may not have heard of it yet. Where the old process is not quite gone, the new one finds its volume
+        // in use and is restarted a little later.
+        until("another pod of that name, ready", Duration::from_secs(90), async || {
+            let new = stage.pods().get_opt(pod).await?.context("there is none")?;
+            anyhow::ensure!(new.metadata.uid != old, "{pod} is still the old one");
+            let conditions = new.status.and_then(|status| status.conditions).unwrap_or_default();
+            let is_ready = conditions.iter().any(|found| found.type_ == "Ready" && found.status == "True");
+            anyhow::ensure!(is_ready, "it is not ready");
             Ok(())
         })
         .await?;

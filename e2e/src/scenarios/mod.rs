@@ -9,6 +9,7 @@ mod lost;
 mod namespace;
 mod pair;
 mod resize;
+mod rest;
 
 use crate::stage::Stage;
 use futures::future::LocalBoxFuture;
@@ -92,6 +93,13 @@ pub const SCENARIOS: &[Scenario] = &[
         is_core: false,
         limit: Duration::from_secs(360),
         play: |stage| Box::pin(pair::play(stage)),
+    },
+    Scenario {
+        name: "rest",
+        says: "nothing is written while there is nothing to do",
+        is_core: false,
+        limit: Duration::from_secs(360),
+        play: |stage| Box::pin(rest::play(stage)),
     },
 ];
 

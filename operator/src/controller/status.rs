@@ -132,9 +132,20 @@ fn phase(facts: &Facts, ring: Option<&Ring>, is_blocked: bool) -> Phase {
             Step::Restart { .. } | Step::Expand { .. } | Step::OrphanSet { .. } | Step::CreateSet { .. },
         ) => Phase::Updating,
         _ if outdated => Phase::Updating,
-        _ if !all_up || (observed.pods.len() as u32) < pods => Phase::Degraded,
+        _ if !all_up || (observed.pods.len() as u32) < pods => missing(cluster),
         Some(Step::Begin { .. }) => Phase::Moving,
+        // All members are up, and services do not reach all of them.
+        _ if observed.pods.iter().any(|pod| !pod.ready) => missing(cluster),
         _ => Phase::Ready,
+    }
+}
+
+/// A node is not there, or not yet: what brings it goes on, or something took it away.
+fn missing(cluster: &GodCluster) -> Phase {
+    match cluster.status.as_ref().map(|status| status.phase).unwrap_or_default() {
+        Phase::Pending | Phase::Creating => Phase::Creating,
+        before @ (Phase::Growing | Phase::Shrinking | Phase::Updating) => before,
+        _ => Phase::Degraded,
     }
 }
 

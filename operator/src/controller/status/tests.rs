@@ -41,6 +41,27 @@ fn a_cluster_at_rest_is_ready_and_its_status_stays_as_it_is() {
 }
 
 #[test]
+fn a_cluster_is_not_ready_before_services_reach_each_of_its_pods() {
+    for (before, expected) in [
+        (Phase::Creating, Phase::Creating),
+        (Phase::Growing, Phase::Growing),
+        (Phase::Ready, Phase::Degraded),
+    ] {
+        let status = GodClusterStatus { phase: before, ..GodClusterStatus::default() };
+        let cluster = GodCluster { status: Some(status), ..GodCluster::default() };
+        let shown = told_after(&cluster, &World::running(3), &desired(3), |observed| {
+            observed.pods[1].ready = false;
+        });
+        assert_eq!((shown.phase, condition(&shown, "Reconciled")), (expected, "False"));
+        let shown = told_after(&cluster, &World::running(3), &desired(3), |observed| {
+            let RingView::Known(ring) = &mut observed.ring else { panic!("the ring is known") };
+            ring.members.values_mut().next().unwrap().state = State::Unready;
+        });
+        assert_eq!((shown.phase, condition(&shown, "Degraded")), (expected, "True"));
+    }
+}
+
+#[test]
 fn an_operation_is_shown_with_its_progress() {
     let progress = Progress { arcs_done: 3, arcs_total: 12, eta_ms: 4_500, ..Progress::default() };
     let shown = told(&World::running(3), &desired(2), |observed| {
