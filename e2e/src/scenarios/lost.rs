@@ -18,8 +18,8 @@ pub(super) async fn play(stage: &Stage) -> anyhow::Result<()> {
         tokio::time::sleep(Duration::from_secs(3)).await;
         let old = stage.pods().get(pod).await?.metadata.uid;
         stage.pods().delete(pod, &DeleteParams::default().grace_period(grace)).await?;
-        // The status may not have heard of it yet. Where the old process is not quite gone, the new one finds its volume
-        // in use and is restarted a little later.
+        // The status may not have heard of it yet. Where the old process is not quite gone, the new one finds its
+        // volume in use and is restarted a little later.
         until("another pod of that name, ready", Duration::from_secs(90), async || {
             let new = stage.pods().get_opt(pod).await?.context("there is none")?;
             anyhow::ensure!(new.metadata.uid != old, "{pod} is still the old one");
