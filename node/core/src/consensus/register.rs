@@ -23,7 +23,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -163,6 +163,25 @@ impl Register {
     ) -> Result<Arc<Ring>, RegisterError> {
         let deadline = Instant::now() + timeout;
         let _turn = timeout_at(deadline, self.proposing.lock()).await.map_err(|_| RegisterError::Busy)?;
+        let asked = AtomicBool::new(false);
+        match timeout_at(deadline, self.change_in_turn(deadline, edit, &asked)).await {
+            Ok(changed) => changed,
+            // Cut in the middle of an attempt: what voters were asked to accept may be decided by whoever finishes it.
+            Err(_) if asked.load(Relaxed) => Err(RegisterError::Unknown),
+            Err(_) => {
+                let voters = self.current.get().map_or_else(Vec::new, |ring| ring.document().voters.clone());
+                Err(RegisterError::NoQuorum { voters })
+            }
+        }
+    }
+
+    /// The same while no other change of this node is under way. `asked` is set once voters are asked to accept one.
+    async fn change_in_turn(
+        &self,
+        deadline: Instant,
+        edit: impl Fn(&Ring) -> Result<Option<Ring>, ChangeError>,
+        asked: &AtomicBool,
+    ) -> Result<Arc<Ring>, RegisterError> {
         let mut open: Vec<RingDocument> = Vec::new();
         // Above what this node promised: what others of its attempts used, at least where it has a vote.
         let mut round = self.instance.lock().await.acceptor.promised().round;
@@ -179,7 +198,7 @@ impl Register {
                 Err(error) => return Err(error.into()),
             };
             let proposed = next.document().clone();
-            let attempt = self.propose(&ring, proposed.clone(), &mut round).await?;
+            let attempt = self.propose(&ring, proposed.clone(), &mut round, asked).await?;
             match attempt {
                 Attempt::Decided(decided) => {
                     let is_ours = *decided.document() == proposed;
@@ -216,6 +235,7 @@ impl Register {
         ring: &Arc<Ring>,
         own: RingDocument,
         round: &mut u64,
+        asked: &AtomicBool,
     ) -> Result<Attempt, RegisterError> {
         let me = ring.node_by_uuid(self.me).ok_or(RegisterError::NoRing)?.number;
         let epoch = ring.epoch().0 + 1;
@@ -244,6 +264,7 @@ impl Register {
         drop(answers);
 
         let value = must_propose(promises, own);
+        asked.store(true, Relaxed);
         let accept = peer::Accept { epoch, ballot: Some(message(ballot)), ring: Some(value.clone()) };
         let mut answers = self.ask(ring, &voters, request::Body::Accept(accept));
         let mut accepted = 0;

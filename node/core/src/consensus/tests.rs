@@ -21,7 +21,7 @@ use god_proto::{
 use god_rules::paxos::majority;
 use parking_lot::Mutex;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -29,6 +29,8 @@ use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 struct World {
+    /// Nodes to whom all messages are lost without a word.
+    mute: Mutex<BTreeSet<u32>>,
     entropy: Arc<Entropy>,
     lost_per_mille: u64,
     nodes: Mutex<BTreeMap<u32, Arc<Register>>>,
@@ -66,6 +68,7 @@ impl World {
         Arc::new(World {
             entropy: Arc::new(Entropy::seeded(seed)),
             lost_per_mille,
+            mute: Mutex::default(),
             nodes: Mutex::default(),
             disks: Mutex::default(),
             decided: Mutex::default(),
@@ -84,6 +87,9 @@ impl World {
     async fn carry(&self, to: Target, body: request::Body) -> Result<response::Body, CallError> {
         let Target::Node(node) = to else { return Err(CallError::NotSent("no address".to_owned())) };
         self.travel().await;
+        if self.mute.lock().contains(&node.0) {
+            std::future::pending::<()>().await;
+        }
         let register = self.nodes.lock().get(&node.0).cloned();
         let Some(register) = register else { return Err(CallError::NotSent("down".to_owned())) };
         let result = match body {
@@ -204,6 +210,19 @@ async fn changes_from_all_sides_at_once_all_take_place_one_after_the_other() {
             assert!(last.keyspace(&format!("from-{at}")).is_some(), "seed {seed}: a change was lost");
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_ends_by_its_time_while_voters_are_silent() {
+    let world = World::new(1, 0, false);
+    let registers = cluster(&world, 3).await;
+    world.mute.lock().extend([2, 3]);
+    let limit = Duration::from_millis(300);
+    let began = tokio::time::Instant::now();
+    let create = |ring: &Ring| create_keyspace(ring, &keyspace("k".to_owned()), &[]).map(Some);
+    let error = registers[0].change(limit, create).await.unwrap_err();
+    assert!(matches!(error, RegisterError::NoQuorum { .. }), "{error}");
+    assert!(began.elapsed() <= limit, "it took {:?}", began.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

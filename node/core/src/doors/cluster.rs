@@ -1,6 +1,6 @@
 //! The service `god.v1.Cluster`.
 
-use super::{Service, meter::Method};
+use super::{Service, deadline, meter::Method};
 use god_proto::v1::{
     BeginOperationReply, BeginOperationRequest, CancelOperationReply, CancelOperationRequest,
     CreateKeyspaceReply, CreateKeyspaceRequest, InitReply, InitRequest, ListKeyspacesReply,
@@ -48,8 +48,10 @@ impl ClusterDoor {
 
 macro_rules! ask {
     ($self:ident, $request:ident, $method:ident) => {{
+        let (metadata, _, request) = $request.into_parts();
         let since = Instant::now();
-        let reply = $self.service.$method($request.into_inner()).await;
+        let reply = deadline::within(&metadata, $self.service.$method(request)).await;
+        let reply = reply.inspect_err(|_| $self.$method.failed("DEADLINE"))?;
         $self.$method.answered(1, since);
         if let Some(failed) = &reply.failed {
             $self.$method.failed(failed.reason().as_str_name());

@@ -135,8 +135,15 @@ impl Service for Fake {
     }
 
     fn create_keyspace(&self, request: CreateKeyspaceRequest) -> BoxFuture<'_, CreateKeyspaceReply> {
+        let slow = request.name == "slow";
         let keyspace = Some(Keyspace { name: request.name, ..Keyspace::default() });
-        async { CreateKeyspaceReply { keyspace, failed: None } }.boxed()
+        async move {
+            if slow {
+                std::future::pending::<()>().await;
+            }
+            CreateKeyspaceReply { keyspace, failed: None }
+        }
+        .boxed()
     }
 
     fn list_keyspaces(&self, _: ListKeyspacesRequest) -> BoxFuture<'_, ListKeyspacesReply> {
@@ -477,6 +484,17 @@ async fn a_door_that_stops_ends_its_pipelines_and_then_itself() {
     doors.stopper.stop();
     assert!(replies.message().await.unwrap().is_none());
     doors.serving.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_call_to_the_cluster_ends_by_its_deadline() {
+    let doors = doors().await;
+    let mut cluster = ClusterClient::new(doors.channel.clone());
+    let mut request = Request::new(CreateKeyspaceRequest { name: "slow".to_owned(), ..Default::default() });
+    request.set_timeout(Duration::from_secs(2));
+    let status = cluster.create_keyspace(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    assert!(status.message().contains("may be done all the same"), "{status:?}");
 }
 
 #[tokio::test]
