@@ -1,6 +1,9 @@
 //! Real sockets on loopback, and both ends of the protocol.
 #![allow(clippy::unwrap_used)]
 
+mod bounds;
+mod members;
+
 use super::*;
 use crate::{
     ring::CurrentRing,
@@ -431,79 +434,6 @@ async fn a_request_of_an_unknown_kind_is_refused_and_the_stream_goes_on() {
     assert_eq!(node.echo.from.lock()[..], [Some(NodeId(7))]);
 }
 
-/// READERS-APART: what a peer asked for goes on while it does not read the answers.
-#[tokio::test]
-async fn a_peer_that_does_not_read_holds_nothing_up() {
-    let node = node(1).await;
-    node.echo.slow.store(true, Ordering::SeqCst);
-    let (frames, _unread) = greet(&node.address, hello()).await.unwrap();
-    let request = |id, body| Request { id, timeout_ms: 20_000, body: Some(body), ..Request::default() };
-    let slow = request(1, ping(1).body);
-    let large = (2..6).map(|id| request(id, request::Body::Scan(Scan::default())));
-    let requests = std::iter::once(slow).chain(large).collect();
-    frames.send(Frame { requests, ..Frame::default() }).await.unwrap();
-    until("the slow one was begun and ended", || {
-        let count = |of: &AtomicUsize| of.load(Ordering::SeqCst);
-        count(&node.echo.most_at_once) == 1 && count(&node.echo.at_once) == 0
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_frame_that_is_too_large_ends_its_stream_and_nothing_else() {
-    let node = node(1).await;
-    let (frames, mut incoming) = greet(&node.address, hello()).await.unwrap();
-    incoming.message().await.unwrap().unwrap();
-    let entry = Entry { value: vec![1; MAX_MESSAGE].into(), ..Entry::default() };
-    let body = Some(request::Body::Write(Write { entries: vec![entry] }));
-    let request = Request { id: 1, timeout_ms: 1_000, body, ..Request::default() };
-    frames.send(Frame { requests: vec![request], ..Frame::default() }).await.unwrap();
-    let refused = incoming.message().await;
-    assert!(refused.is_err(), "{refused:?}");
-    let transport = transport(PeerSettings::default(), identity(2, &[known()]));
-    assert_eq!(pong(transport.call(at(&node), ping(1)).await), 1);
-    // The transport does not even send such a thing.
-    let refused = transport.call(at(&node), write(MAX_MESSAGE)).await;
-    assert!(matches!(refused, Err(CallError::NotSent(_))), "{refused:?}");
-}
-
-#[tokio::test]
-async fn an_answer_that_is_too_large_is_a_failure_and_the_stream_goes_on() {
-    let node = node(1).await;
-    let settings = PeerSettings { connections: 1, ..PeerSettings::default() };
-    let transport = transport(settings, identity(2, &[known()]));
-    let call = Call { body: request::Body::Split(Split::default()), ..ping(0) };
-    let open = transport.call(at(&node), never(LONG));
-    let Err(CallError::Refused(failure)) = transport.call(at(&node), call).await else {
-        panic!("not refused")
-    };
-    assert_eq!(failure.cause(), Cause::Invalid);
-    assert!(open.now_or_never().is_none(), "the stream broke");
-}
-
-#[tokio::test]
-async fn the_largest_values_pass_many_at_once() {
-    let node = node(1).await;
-    let transport = transport(PeerSettings::default(), identity(2, &[known()]));
-    let large = join_all((0..6).map(|_| transport.call(at(&node), write(MAX_VALUE))));
-    let small = join_all((0..100).map(|number| transport.call(at(&node), ping(number))));
-    let (large, small) = futures::join!(large, small);
-    assert!(large.iter().all(|answer| matches!(answer, Ok(response::Body::Write(_)))));
-    assert_eq!(small.into_iter().map(pong).sum::<u64>(), 4_950);
-}
-
-#[tokio::test]
-async fn no_more_requests_are_worked_on_at_once_than_is_set() {
-    let settings = PeerSettings { in_flight: 8, ..PeerSettings::default() };
-    let node = node_with(identity(1, &[known()]), settings, "127.0.0.1:0").await;
-    node.echo.slow.store(true, Ordering::SeqCst);
-    let settings = PeerSettings { connections: 1, ..PeerSettings::default() };
-    let transport = transport(settings, identity(2, &[known()]));
-    let answers = join_all((0..200).map(|number| transport.call(at(&node), ping(number)))).await;
-    assert_eq!(answers.into_iter().map(pong).sum::<u64>(), 19_900);
-    assert_eq!(node.echo.most_at_once.load(Ordering::SeqCst), 8);
-}
-
 #[tokio::test]
 async fn a_node_that_moves_is_found_at_its_new_address() {
     let settings = PeerSettings { backoff_max: Duration::from_millis(100), ..PeerSettings::default() };
@@ -617,81 +547,4 @@ async fn the_wait_after_a_failed_connect_ends_when_the_node_is_heard_of() {
         assert!(Instant::now() < until, "it still waits");
         tokio::task::yield_now().await;
     }
-}
-
-/// What a stream's requests are answered with: whether each one was refused for who asked.
-async fn refused(
-    greeted: &mut (mpsc::Sender<Frame>, tonic::Streaming<Frame>),
-    bodies: Vec<request::Body>,
-) -> Vec<bool> {
-    let (frames, incoming) = greeted;
-    let number = |(id, body)| Request { id, timeout_ms: 20_000, body: Some(body), ..Request::default() };
-    let requests: Vec<Request> = (1..).zip(bodies).map(number).collect();
-    let mut refused = vec![false; requests.len()];
-    let mut missing = requests.len();
-    frames.send(Frame { requests, ..Frame::default() }).await.unwrap();
-    while missing > 0 {
-        for Response { id, body } in incoming.message().await.unwrap().unwrap().responses {
-            missing -= 1;
-            refused[id as usize - 1] = matches!(
-                body,
-                Some(response::Body::Failure(failure)) if failure.cause() == Cause::NotMember
-            );
-        }
-    }
-    refused
-}
-
-/// MEMBERS-ONLY.
-#[tokio::test]
-async fn who_is_not_in_the_ring_may_only_ask_for_it_and_to_be_taken_in() {
-    let node = node(1).await;
-    let asked = || {
-        let decided = Decided { ring: Some(known().document().clone()) };
-        vec![ping(1).body, write(1).body, request::Body::Decided(decided), get_ring().body]
-    };
-    // In no cluster; of the cluster, by a number that nobody has; of the cluster, without a number.
-    for (number, cluster) in [(2, 0), (77, 1), (0, 1)] {
-        let hello = Some(hello_of(number, 2, cluster));
-        let mut greeted = greet(&node.address, Frame { hello, ..Frame::default() }).await.unwrap();
-        assert_eq!(refused(&mut greeted, asked()).await, [true, true, true, false], "{number} of {cluster}");
-    }
-    assert_eq!(node.echo.from.lock()[..], [None; 3]);
-    let hello = Some(hello_of(2, 2, 1));
-    let mut member = greet(&node.address, Frame { hello, ..Frame::default() }).await.unwrap();
-    let bodies = vec![ping(1).body, write(1).body];
-    assert_eq!(refused(&mut member, bodies).await, [false, false]);
-}
-
-#[tokio::test]
-async fn a_number_counts_with_the_uuid_that_the_ring_has_for_it() {
-    let node = node(1).await;
-    let hello = Some(hello_of(2, 3, 1));
-    let status = greet(&node.address, Frame { hello, ..Frame::default() }).await.unwrap_err();
-    assert_eq!(status.code(), tonic::Code::FailedPrecondition);
-    assert!(status.message().contains("says that it is node 2"), "{status:?}");
-}
-
-#[tokio::test]
-async fn who_is_taken_in_may_go_on_by_the_same_stream() {
-    let identity = identity(1, &[ring(1, 1, &[(1, String::new())])]);
-    let node = node_with(Arc::clone(&identity), PeerSettings::default(), "127.0.0.1:0").await;
-    let hello = Some(hello_of(2, 2, 1));
-    let mut greeted = greet(&node.address, Frame { hello, ..Frame::default() }).await.unwrap();
-    assert_eq!(refused(&mut greeted, vec![ping(1).body]).await, [true]);
-    identity.ring().advance(ring(1, 2, &[(1, String::new()), (2, String::new())]));
-    assert_eq!(refused(&mut greeted, vec![ping(1).body]).await, [false]);
-    assert_eq!(node.echo.from.lock()[..], [Some(NodeId(2))]);
-}
-
-#[tokio::test]
-async fn there_are_links_to_nodes_of_the_ring_only() {
-    let transport = transport(PeerSettings::default(), identity(2, &[known()]));
-    for number in 10..2_000 {
-        transport.learn(NodeId(number), "127.0.0.1:1".to_owned());
-        let called = transport.call(Target::Node(NodeId(number)), ping(1)).await;
-        assert!(matches!(called, Err(CallError::NotSent(_))), "{called:?}");
-        transport.tell(Target::Node(NodeId(number)), 0, ping(1).body);
-    }
-    assert_eq!(transport.links(), 0);
 }
