@@ -8,17 +8,14 @@
 
 use super::{
     Upkeep,
-    pull::{PullError, Wanted, wire},
+    pull::{PullError, Wanted},
+    receive::{asks_floor, floor},
 };
-use crate::{
-    replica::Floor,
-    ring::{lost, sources_needed},
-};
+use crate::ring::{lost, sources_needed};
 use god_proto::{
     ids::NodeId,
-    peer::{self, request, response},
+    peer::response,
     ring::{Ring, RingArc},
-    version::Version,
 };
 use std::{collections::BTreeSet, time::Duration};
 use tokio::time::sleep;
@@ -117,14 +114,9 @@ impl Upkeep {
         arc: &RingArc,
         still: &(dyn Fn() -> bool + Send + Sync),
     ) -> Result<bool, PullError> {
-        let ask = request::Body::Floor(peer::Floor { range: Some(wire(&arc.range)), ..Default::default() });
-        let response::Body::Floor(done) = self.ask(from, still, ask).await? else {
-            return Err(PullError::Source(from, "its answer is not that to a floor".to_owned()));
-        };
-        let floor = Floor {
-            promised: done.promised.map_or(Version::ZERO, Version::from),
-            repaired: done.repaired.map_or(Version::ZERO, Version::from),
-        };
+        let answer = self.ask(from, still, asks_floor(&arc.range)).await?;
+        let is_lapsed = matches!(&answer, response::Body::Floor(done) if done.lapsed);
+        let floor = floor(from, answer)?;
         let wanted = Wanted {
             range: arc.range.clone(),
             from,
@@ -138,6 +130,6 @@ impl Upkeep {
         metrics::counter!("god_upkeep_recalled_entries_total").increment(pulled.entries);
         let raised = self.replica.floors().raise(&arc.range, floor).await;
         raised.map_err(|error| PullError::Own(error.to_string()))?;
-        Ok(done.lapsed)
+        Ok(is_lapsed)
     }
 }

@@ -302,12 +302,12 @@ impl Upkeep {
     }
 }
 
-fn asks_floor(range: &PositionRange) -> request::Body {
+pub(super) fn asks_floor(range: &PositionRange) -> request::Body {
     request::Body::Floor(peer::Floor { range: Some(super::pull::wire(range)), ..Default::default() })
 }
 
 /// The lowest floor of a range on another node.
-fn floor(node: NodeId, answer: response::Body) -> Result<Floor, PullError> {
+pub(super) fn floor(node: NodeId, answer: response::Body) -> Result<Floor, PullError> {
     match answer {
         response::Body::Floor(done) => Ok(Floor {
             promised: done.promised.map_or(Version::ZERO, Version::from),
