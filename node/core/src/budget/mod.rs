@@ -110,6 +110,17 @@ impl Charge {
         self.bytes += bytes;
     }
 
+    /// Takes over what another one has taken.
+    pub fn absorb(&mut self, mut other: Charge) {
+        assert!(Arc::ptr_eq(&self.budget.0, &other.budget.0), "BUDGET: of one budget");
+        self.bytes += std::mem::take(&mut other.bytes);
+    }
+
+    /// Bytes that are taken.
+    pub fn bytes(&self) -> usize {
+        self.bytes as usize
+    }
+
     /// Gives some back.
     pub fn shrink(&mut self, bytes: usize) {
         let bytes = (bytes as u64).min(self.bytes);
@@ -160,7 +171,9 @@ mod tests {
         assert_eq!(budget.used(), 150);
         first.shrink(70);
         let second = budget.take(20).unwrap();
-        drop((first, second));
+        first.absorb(second);
+        assert_eq!((first.bytes(), budget.used()), (100, 100));
+        drop(first);
         assert_eq!(budget.used(), 0);
         assert!(budget.take(usize::MAX).is_none());
     }

@@ -29,11 +29,15 @@ const IN_FLIGHT_BYTES: usize = 32 << 20;
 const REPLY_BYTES: usize = 1 << 20;
 
 struct Done {
-    answers: Vec<NumberedAnswer>,
+    answers: Vec<Weighed>,
+    /// Of the calls.
     bytes: usize,
     /// Of the calls, and then of their answers.
     charge: Charge,
 }
+
+/// An answer, and its bytes when it is sent.
+type Weighed = (NumberedAnswer, usize);
 
 /// The replies of a stream.
 pub(super) type Replies = Outgoing<Result<PipelineReply, Status>>;
@@ -50,10 +54,9 @@ pub(super) struct Pipeline {
     running: FuturesUnordered<BoxFuture<'static, Done>>,
     calls: usize,
     bytes: usize,
-    answered: VecDeque<NumberedAnswer>,
-    answered_bytes: usize,
+    answered: VecDeque<Weighed>,
     budget: Budget,
-    /// For the answers that wait.
+    /// Of the answers that wait: their bytes.
     charge: Charge,
     fault: Option<Status>,
     stopped: BoxFuture<'static, ()>,
@@ -78,7 +81,6 @@ impl Pipeline {
             calls: 0,
             bytes: 0,
             answered: VecDeque::new(),
-            answered_bytes: 0,
             charge: budget.open(),
             budget,
             fault: None,
@@ -92,7 +94,7 @@ impl Pipeline {
     /// Reads and begins one frame, or a part of it. Says whether it got anywhere.
     fn begin(&mut self, cx: &mut Context<'_>) -> bool {
         if self.calls + self.answered.len() >= IN_FLIGHT
-            || self.bytes + self.answered_bytes >= IN_FLIGHT_BYTES
+            || self.bytes + self.charge.bytes() >= IN_FLIGHT_BYTES
         {
             return false;
         }
@@ -139,10 +141,9 @@ impl Pipeline {
                 for reason in answers.iter().filter_map(check::error_of) {
                     method.failed(reason);
                 }
-                let number = |(id, answer): (u64, Answer)| NumberedAnswer { id, answer: Some(answer) };
-                let answers: Vec<NumberedAnswer> = ids.into_iter().zip(answers).map(number).collect();
+                let answers: Vec<Weighed> = ids.into_iter().zip(answers).map(weighed).collect();
                 charge.clear();
-                charge.force(answers.iter().map(|answer| answer.encoded_len()).sum());
+                charge.force(answers.iter().map(|(_, bytes)| bytes).sum());
                 Done { answers, bytes, charge }
             }
             .boxed(),
@@ -153,10 +154,8 @@ impl Pipeline {
     fn refuse(&mut self, ids: Vec<u64>, calls: &[Call]) {
         for (id, call) in ids.into_iter().zip(calls) {
             self.method.failed(Reason::Busy.as_str_name());
-            let answer = NumberedAnswer { id, answer: Some(check::busy(call)) };
-            let bytes = answer.encoded_len();
-            self.answered_bytes += bytes;
-            self.charge.force(bytes);
+            let answer = weighed((id, check::busy(call)));
+            self.charge.force(answer.1);
             self.answered.push_back(answer);
         }
     }
@@ -168,10 +167,7 @@ impl Pipeline {
         while let Poll::Ready(Some(done)) = self.running.poll_next_unpin(cx) {
             self.calls -= done.answers.len();
             self.bytes -= done.bytes;
-            let bytes = done.answers.iter().map(Message::encoded_len).sum::<usize>();
-            self.answered_bytes += bytes;
-            self.charge.force(bytes);
-            drop(done.charge);
+            self.charge.absorb(done.charge);
             self.answered.extend(done.answers);
             progress = true;
         }
@@ -181,17 +177,13 @@ impl Pipeline {
     fn take_reply(&mut self) -> Option<PipelineReply> {
         let mut answers = Vec::with_capacity(self.answered.len());
         let mut total = 0;
-        while let Some(answer) = self.answered.pop_front_if(|answer| {
-            let bytes = answer.encoded_len();
-            let fits = total == 0 || total + bytes <= REPLY_BYTES;
+        while let Some((answer, bytes)) =
+            self.answered.pop_front_if(|(_, bytes)| total == 0 || total + *bytes <= REPLY_BYTES)
+        {
             total += bytes;
-            fits
-        }) {
-            let bytes = answer.encoded_len();
-            self.answered_bytes -= bytes;
-            self.charge.shrink(bytes);
             answers.push(answer);
         }
+        self.charge.shrink(total);
         (!answers.is_empty()).then(|| PipelineReply { answers, epoch: self.service.epoch() })
     }
 
@@ -199,9 +191,7 @@ impl Pipeline {
         self.reading = false;
         self.fault = self.fault.take().or(fault);
     }
-}
 
-impl Pipeline {
     fn poll(&mut self, cx: &mut Context<'_>, replies: &Outbox<Result<PipelineReply, Status>>) -> Poll<()> {
         if self.reading && self.stopped.poll_unpin(cx).is_ready() {
             self.stopped = pending().boxed();
@@ -234,6 +224,12 @@ impl Pipeline {
             }
         }
     }
+}
+
+fn weighed((id, answer): (u64, Answer)) -> Weighed {
+    let answer = NumberedAnswer { id, answer: Some(answer) };
+    let bytes = answer.encoded_len();
+    (answer, bytes)
 }
 
 /// Bytes that a call keeps in memory, about.
