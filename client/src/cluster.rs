@@ -2,8 +2,8 @@
 
 use crate::{Client, Error, Result, client::fetch, keyspace::misspoke, node::Node, transport};
 use god_proto::v1::{
-    BeginOperationRequest, CancelOperationRequest, CreateKeyspaceRequest, InitRequest, Keyspace,
-    ListKeyspacesRequest, ListOperationsReply, ListOperationsRequest, PlanOperationReply,
+    BeginOperationRequest, CancelOperationRequest, CreateKeyspaceRequest, DeleteKeyspaceRequest, InitRequest,
+    Keyspace, ListKeyspacesRequest, ListOperationsReply, ListOperationsRequest, PlanOperationReply,
     PlanOperationRequest, RecoverReply, RecoverRequest, Rejected, RingDocument, RingRequest, StatusReply,
     StatusRequest, Wish, cluster_client::ClusterClient,
 };
@@ -63,6 +63,20 @@ impl Client {
         ok(reply.failed)?;
         self.learn(&home).await;
         reply.keyspace.ok_or_else(|| misspoke("the answer has no keyspace"))
+    }
+
+    /// Deletes a keyspace with all that it holds: the one of this id ([`Client::list_keyspaces`]), or whichever has the
+    /// name where that is 0. With an id the same call may be made again.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] where the server did not say what came of it: [`Client::list_keyspaces`] shows it.
+    pub async fn delete_keyspace(&self, name: &str, id: u32) -> Result<()> {
+        let home = self.home()?;
+        let limit = self.inner.settings.timeout;
+        let request = DeleteKeyspaceRequest { name: name.to_owned(), id };
+        ok(once(&home, limit, home.cluster().delete_keyspace(request)).await?.failed)?;
+        self.learn(&home).await;
+        Ok(())
     }
 
     /// What an operation would do; nothing moves.

@@ -222,6 +222,7 @@ fn node_settings(settings: &Settings, uuid: uuid::Uuid, budget: Budget) -> NodeS
         seeds: settings.seeds.clone(),
         cluster: settings.cluster,
         founding: Founding {
+            under_replicated: false,
             replicas: settings.founding.replicas,
             write_quorum: settings.founding.write_quorum,
             read_quorum: settings.founding.read_quorum,

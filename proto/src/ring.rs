@@ -8,6 +8,7 @@ use crate::{
     position::{Position, PositionRange},
     v1::{Arc as ArcMessage, Keyspace, Member, Mode, Operation, Partitioner, RingDocument, Terms},
 };
+use prost::Message;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
@@ -22,6 +23,14 @@ pub const MAX_NODES: usize = 1_000;
 pub const MAX_KEYSPACES: usize = 256;
 /// The most arcs of a cluster.
 pub const MAX_ARCS: usize = 100_000;
+/// The most bytes of an encoded ring document: one message carries it, with room around it.
+pub const MAX_RING_BYTES: usize = 10 << 20;
+/// Beyond so many bytes nothing is taken into a ring that is asked for. What is left is for the steps of operations.
+pub const ROOMY_RING_BYTES: usize = 6 << 20;
+/// The most keys at which a new keyspace is cut.
+pub const MAX_SPLITS: usize = 4_096;
+/// The longest of them, in bytes.
+pub const MAX_SPLIT: usize = 1_024;
 /// The most copies of a key.
 pub const MAX_REPLICAS: u32 = 16;
 
@@ -72,7 +81,7 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// Checks a document and indexes it. Cost: O(document).
+    /// Checks a document and indexes it; at most [`MAX_RING_BYTES`] of it (invariant RING-CARRIED). Cost: O(document).
     pub fn new(document: RingDocument) -> Result<Ring, RingError> {
         let epoch = document.epoch;
         check(document).map_err(|problem| RingError { epoch, problem })
@@ -221,6 +230,11 @@ pub fn quorums(keyspace: &Keyspace, replicas: usize) -> Terms {
     })
 }
 
+/// The bytes of an encoded ring document. Cost: O(document).
+pub fn ring_bytes(document: &RingDocument) -> usize {
+    document.encoded_len()
+}
+
 /// How a keyspace cuts its keys.
 pub fn partitioner(keyspace: &Keyspace) -> Partitioner {
     Partitioner::try_from(keyspace.partitioner).unwrap_or(Partitioner::Hashed)
@@ -277,6 +291,10 @@ pub fn check_keyspace(keyspace: &Keyspace) -> Result<(), String> {
 fn check(document: RingDocument) -> Result<Ring, String> {
     if document.format == 0 || document.format > RING_FORMAT {
         return Err(format!("its format is {}, this program knows up to {RING_FORMAT}", document.format));
+    }
+    let bytes = ring_bytes(&document);
+    if bytes > MAX_RING_BYTES {
+        return Err(format!("it has {bytes} bytes, the most is {MAX_RING_BYTES}"));
     }
     let cluster =
         Uuid::from_slice(&document.cluster).map_err(|_| "its cluster id is not 16 bytes".to_owned())?;
@@ -496,7 +514,6 @@ mod tests {
     /// What fuzzing of rings begins with is a ring.
     #[test]
     fn the_corpus_holds_the_ring_of_these_tests() {
-        use prost::Message;
         let seed = RingDocument::decode(&include_bytes!("../fuzz/corpus/ring/two-nodes")[..]).unwrap();
         assert_eq!(seed, document());
         Ring::new(seed).unwrap();

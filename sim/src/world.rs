@@ -211,7 +211,13 @@ impl World {
             },
             seeds,
             cluster: None,
-            founding: Founding { replicas: REPLICAS, write_quorum: 2, read_quorum: 2, virtual_nodes: 2 },
+            founding: Founding {
+                replicas: REPLICAS,
+                write_quorum: 2,
+                read_quorum: 2,
+                virtual_nodes: 2,
+                under_replicated: false,
+            },
             committer: CommitterSettings {
                 durability: self.settings.durability,
                 ..CommitterSettings::default()

@@ -28,6 +28,9 @@ pub struct InitArgs {
     /// Arcs a node of weight 1 leads in each keyspace
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     virtual_nodes: Option<u32>,
+    /// Take writes while there are fewer nodes than copies, but enough to acknowledge them
+    #[arg(long)]
+    under_replicated: bool,
 }
 
 pub async fn run(context: &Context, args: &InitArgs) -> Result<(), Failure> {
@@ -36,6 +39,7 @@ pub async fn run(context: &Context, args: &InitArgs) -> Result<(), Failure> {
         write_quorum: args.write_quorum.unwrap_or_default(),
         read_quorum: args.read_quorum.unwrap_or_default(),
         virtual_nodes: args.virtual_nodes.unwrap_or_default(),
+        under_replicated: args.under_replicated,
     };
     let cluster = context.client().init(request).await?.to_string();
     output::report(context.output(), &json!({ "cluster": cluster }), || {

@@ -1,23 +1,28 @@
-//! `god keyspace`: making and listing keyspaces.
+//! `god keyspace`: making, listing and deleting keyspaces.
 
 use crate::{
     context::Context,
     failure::Failure,
+    figures::counted,
     input,
     output::{self, render},
     ring::{keyspace_json, mode, order},
 };
 use clap::{Args, Subcommand};
-use god_proto::v1::{CreateKeyspaceRequest, Keyspace, Mode, Partitioner};
+use god_client::{Error, Range};
+use god_proto::v1::{CreateKeyspaceRequest, Keyspace, Mode, Partitioner, Reason, Rejected};
+use serde_json::json;
 use std::{ffi::OsString, time::Duration};
 
-/// Makes and lists keyspaces
+/// Makes, lists and deletes keyspaces
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   god keyspace list
   god keyspace create sessions --ttl 1h
-  god keyspace create names --ordered --split g --split p")]
+  god keyspace create names --ordered --split g --split p
+  god keyspace delete sessions            say what would be deleted
+  god keyspace delete sessions --yes      delete it")]
 pub struct KeyspaceArgs {
     #[command(subcommand)]
     command: KeyspaceCommand,
@@ -29,6 +34,8 @@ enum KeyspaceCommand {
     Create(CreateArgs),
     /// Lists all keyspaces
     List,
+    /// Deletes a keyspace with all that it holds; without --yes it only says what that is
+    Delete(DeleteArgs),
 }
 
 #[derive(Args, Debug)]
@@ -54,12 +61,25 @@ struct CreateArgs {
     /// Cut an ordered keyspace at this key; more than once for more cuts (default: evenly by first byte)
     #[arg(long = "split", value_name = "KEY", requires = "ordered")]
     splits: Vec<OsString>,
+    /// Take writes while there are fewer nodes than copies, but enough to acknowledge them
+    #[arg(long)]
+    under_replicated: bool,
+}
+
+#[derive(Args, Debug)]
+struct DeleteArgs {
+    /// The keyspace
+    name: String,
+    /// Do it. Nothing brings it back
+    #[arg(long)]
+    yes: bool,
 }
 
 pub async fn run(context: &Context, args: KeyspaceArgs) -> Result<(), Failure> {
     match args.command {
         KeyspaceCommand::List => list(context).await,
         KeyspaceCommand::Create(args) => create(context, &args).await,
+        KeyspaceCommand::Delete(args) => delete(context, &args).await,
     }
 }
 
@@ -77,11 +97,41 @@ async fn create(context: &Context, args: &CreateArgs) -> Result<(), Failure> {
         mode: Mode::Lww.into(),
         default_ttl_ms: args.ttl.map_or(0, |ttl| ttl.as_millis() as u64),
         splits,
+        under_replicated: args.under_replicated,
     };
     let keyspace = context.client().create_keyspace(request).await?;
     output::report(context.output(), &keyspace_json(&keyspace), || {
         format!("made keyspace\n{}", table(std::slice::from_ref(&keyspace)))
     });
+    Ok(())
+}
+
+async fn delete(context: &Context, args: &DeleteArgs) -> Result<(), Failure> {
+    let DeleteArgs { name, yes } = args;
+    let client = context.client();
+    let found = client.list_keyspaces().await?.into_iter().find(|keyspace| keyspace.name == *name);
+    let Some(found) = found else {
+        let (reason, message) = (Reason::NoSuchKeyspace.into(), format!("there is no keyspace {name}"));
+        return Err(Error::from(Rejected { reason, message, retry_after_ms: 0 }).into());
+    };
+    // What it holds is told where it can be: one that is out of reach can be deleted all the same.
+    let held = client.keyspace(name.as_str()).count(Range::all()).await;
+    let keys = held.as_ref().ok();
+    let document = json!({ "done": yes, "keyspace": keyspace_json(&found), "keys": keys });
+    let what = match &held {
+        Ok(keys) => counted(*keys, "key"),
+        Err(error) => format!("keys that could not be counted ({error})"),
+    };
+    if !yes {
+        return output::document(context.output(), &document, || {
+            format!(
+                "would delete keyspace {name} with {what}\nnothing was changed; add --yes to do it\n{}",
+                table(std::slice::from_ref(&found))
+            )
+        });
+    }
+    client.delete_keyspace(name, found.id).await?;
+    output::report(context.output(), &document, || format!("deleted keyspace {name} with {what}"));
     Ok(())
 }
 

@@ -156,6 +156,24 @@ fn a_load_tells_bad_lines_by_number_is_patient_with_a_busy_cluster_and_loads_the
 }
 
 #[test]
+fn a_keyspace_is_deleted_by_a_word_of_its_own() {
+    let fake = fake::start();
+    ends_with(&fake, 0, &["keyspace", "create", "old", "--replicas", "1"]);
+    let said = ends_with(&fake, 0, &["keyspace", "delete", "old"]).stdout;
+    assert!(String::from_utf8_lossy(&said).contains("would delete keyspace old with 0 keys"));
+    let names = || {
+        let listed = ends_with(&fake, 0, &["keyspace", "list", "-o", "json"]).stdout;
+        let listed: Value = serde_json::from_slice(&listed).unwrap();
+        listed.as_array().unwrap().iter().map(|it| it["name"].clone()).collect::<Vec<_>>()
+    };
+    assert!(names().contains(&"old".into()), "nothing was deleted yet");
+    ends_with(&fake, 0, &["keyspace", "delete", "old", "--yes"]);
+    assert!(!names().contains(&"old".into()));
+    let again = ends_with(&fake, 3, &["keyspace", "delete", "old", "--yes"]).stderr;
+    assert!(String::from_utf8_lossy(&again).contains("there is no keyspace old"));
+}
+
+#[test]
 fn unicode_data_goes_into_an_ordered_keyspace_made_for_it() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("UnicodeData.txt");

@@ -16,12 +16,13 @@ use god_proto::{
     position::Position,
     v1::{
         self, Answer, Arc as RingArc, BatchReply, BatchRequest, Committed, CountReply, CountRequest,
-        CreateKeyspaceReply, CreateKeyspaceRequest, DeleteRequest, Found, GetReply, GetRequest, InitReply,
-        InitRequest, KeyRange, KeyValue, Keyspace, ListKeyspacesReply, ListKeyspacesRequest, Member, Missing,
-        NodeReport, NodeStatus, NumberedAnswer, PipelineReply, PipelineRequest, PutRequest, RankReply,
-        RankRequest, Reason, Rejected, RingDocument, RingReply, RingRequest, ScanReply, ScanRequest,
-        SelectReply, SelectRequest, StatusReply, StatusRequest, Unknown, Version, WriteReply, call,
-        cluster_server, get_reply, key_range, store_server, write_reply,
+        CreateKeyspaceReply, CreateKeyspaceRequest, DeleteKeyspaceReply, DeleteKeyspaceRequest,
+        DeleteRequest, Found, GetReply, GetRequest, InitReply, InitRequest, KeyRange, KeyValue, Keyspace,
+        ListKeyspacesReply, ListKeyspacesRequest, Member, Missing, NodeReport, NodeStatus, NumberedAnswer,
+        PipelineReply, PipelineRequest, PutRequest, RankReply, RankRequest, Reason, Rejected, RingDocument,
+        RingReply, RingRequest, ScanReply, ScanRequest, SelectReply, SelectRequest, StatusReply,
+        StatusRequest, Unknown, Version, WriteReply, call, cluster_server, get_reply, key_range,
+        store_server, write_reply,
     },
 };
 use std::{
@@ -407,6 +408,14 @@ impl cluster_server::Cluster for Fake {
         world.keyspaces.push(made.clone());
         world.epoch += 1;
         Ok(Response::new(CreateKeyspaceReply { keyspace: Some(made), failed: None }))
+    }
+
+    async fn delete_keyspace(&self, request: Request<DeleteKeyspaceRequest>) -> Reply<DeleteKeyspaceReply> {
+        let asked = request.into_inner();
+        let mut world = self.world.lock().unwrap();
+        world.keyspaces.retain(|keyspace| keyspace.id != asked.id);
+        world.epoch += 1;
+        Ok(Response::new(DeleteKeyspaceReply { failed: None }))
     }
 
     async fn list_keyspaces(&self, _: Request<ListKeyspacesRequest>) -> Reply<ListKeyspacesReply> {

@@ -247,7 +247,13 @@ impl Cluster {
         for node in &mut self.nodes {
             node.start();
         }
-        let init = InitRequest { replicas: 3, write_quorum: 2, read_quorum: 2, virtual_nodes: 4 };
+        let init = InitRequest {
+            replicas: 3,
+            write_quorum: 2,
+            read_quorum: 2,
+            virtual_nodes: 4,
+            under_replicated: false,
+        };
         let first = self.nodes[0].client();
         wait_for("the cluster to be founded", || {
             let mut first = first.clone();

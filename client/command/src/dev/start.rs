@@ -115,6 +115,7 @@ impl Nodes {
             write_quorum: quorum,
             read_quorum: replicas - quorum + 1,
             virtual_nodes: 0,
+            under_replicated: false,
         };
         loop {
             let Some(first) = self.state.nodes.first().cloned() else { return Ok(()) };

@@ -50,6 +50,7 @@ pub async fn create(context: &Context, source: &Source, order: CreateAs) -> Resu
         mode: Mode::Lww.into(),
         default_ttl_ms: 0,
         splits,
+        under_replicated: false,
     };
     match context.client().create_keyspace(request).await {
         Ok(_) => Ok(()),

@@ -172,7 +172,8 @@ fn joiner(number: u32) -> Joiner {
 
 /// A cluster of so many nodes, all joined.
 async fn cluster(world: &Arc<World>, nodes: u32) -> Vec<Arc<Register>> {
-    let founding = Founding { replicas: 3, write_quorum: 2, read_quorum: 2, virtual_nodes: 1 };
+    let founding =
+        Founding { replicas: 3, write_quorum: 2, read_quorum: 2, virtual_nodes: 1, under_replicated: false };
     let mut registers = vec![world.start(1)];
     let ring = found(uuid(99), &joiner(1), founding).unwrap();
     registers[0].found(ring).await.unwrap();
@@ -483,7 +484,8 @@ async fn a_vote_that_nobody_waits_for_any_more_is_written_before_the_next_one() 
         Arc::new(Register::open(uuid(1), engine, CurrentRing::default(), wire, seams).unwrap())
     };
     let register = open();
-    let founding = Founding { replicas: 3, write_quorum: 2, read_quorum: 2, virtual_nodes: 1 };
+    let founding =
+        Founding { replicas: 3, write_quorum: 2, read_quorum: 2, virtual_nodes: 1, under_replicated: false };
     register.found(found(uuid(99), &joiner(1), founding).unwrap()).await.unwrap();
     let prepare = |register: Arc<Register>, round| async move {
         let ballot = Some(god_proto::peer::Ballot { round, node: 1 });

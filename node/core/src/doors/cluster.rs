@@ -3,10 +3,10 @@
 use super::{Service, deadline, meter::Method};
 use god_proto::v1::{
     BeginOperationReply, BeginOperationRequest, CancelOperationReply, CancelOperationRequest,
-    CreateKeyspaceReply, CreateKeyspaceRequest, InitReply, InitRequest, ListKeyspacesReply,
-    ListKeyspacesRequest, ListOperationsReply, ListOperationsRequest, PlanOperationReply,
-    PlanOperationRequest, RecoverReply, RecoverRequest, RingReply, RingRequest, StatusReply, StatusRequest,
-    cluster_server::Cluster,
+    CreateKeyspaceReply, CreateKeyspaceRequest, DeleteKeyspaceReply, DeleteKeyspaceRequest, InitReply,
+    InitRequest, ListKeyspacesReply, ListKeyspacesRequest, ListOperationsReply, ListOperationsRequest,
+    PlanOperationReply, PlanOperationRequest, RecoverReply, RecoverRequest, RingReply, RingRequest,
+    StatusReply, StatusRequest, cluster_server::Cluster,
 };
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -19,6 +19,7 @@ pub(super) struct ClusterDoor {
     ring: Method,
     status: Method,
     create_keyspace: Method,
+    delete_keyspace: Method,
     list_keyspaces: Method,
     plan_operation: Method,
     begin_operation: Method,
@@ -36,6 +37,7 @@ impl ClusterDoor {
             ring: method("ring"),
             status: method("status"),
             create_keyspace: method("create_keyspace"),
+            delete_keyspace: method("delete_keyspace"),
             list_keyspaces: method("list_keyspaces"),
             plan_operation: method("plan_operation"),
             begin_operation: method("begin_operation"),
@@ -79,6 +81,13 @@ impl Cluster for ClusterDoor {
         request: Request<CreateKeyspaceRequest>,
     ) -> Result<Response<CreateKeyspaceReply>, Status> {
         ask!(self, request, create_keyspace)
+    }
+
+    async fn delete_keyspace(
+        &self,
+        request: Request<DeleteKeyspaceRequest>,
+    ) -> Result<Response<DeleteKeyspaceReply>, Status> {
+        ask!(self, request, delete_keyspace)
     }
 
     async fn list_keyspaces(

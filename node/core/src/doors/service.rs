@@ -37,6 +37,9 @@ pub trait Service: Send + Sync + 'static {
     /// Makes a keyspace.
     fn create_keyspace(&self, request: v1::CreateKeyspaceRequest) -> BoxFuture<'_, v1::CreateKeyspaceReply>;
 
+    /// Deletes a keyspace.
+    fn delete_keyspace(&self, request: v1::DeleteKeyspaceRequest) -> BoxFuture<'_, v1::DeleteKeyspaceReply>;
+
     /// All keyspaces.
     fn list_keyspaces(&self, request: v1::ListKeyspacesRequest) -> BoxFuture<'_, v1::ListKeyspacesReply>;
 

@@ -16,13 +16,13 @@ use god_proto::{
     v1::{
         Answer, BatchRequest, BeginOperationReply, BeginOperationRequest, Call, CancelOperationReply,
         CancelOperationRequest, Committed, Consistency, CountReply, CountRequest, CreateKeyspaceReply,
-        CreateKeyspaceRequest, DeleteRequest, Found, GetReply, GetRequest, InitReply, InitRequest, KeyRange,
-        Keyspace, ListKeyspacesReply, ListKeyspacesRequest, ListOperationsReply, ListOperationsRequest,
-        NumberedCall, PipelineRequest, PlanOperationReply, PlanOperationRequest, PutRequest, RankReply,
-        RankRequest, Reason, Rejected, RingDocument, RingReply, RingRequest, ScanReply, ScanRequest,
-        SelectReply, SelectRequest, StatusReply, StatusRequest, WriteReply, answer, call,
-        cluster_client::ClusterClient, consistency, get_reply, key_range, store_client::StoreClient,
-        write_reply,
+        CreateKeyspaceRequest, DeleteKeyspaceReply, DeleteKeyspaceRequest, DeleteRequest, Found, GetReply,
+        GetRequest, InitReply, InitRequest, KeyRange, Keyspace, ListKeyspacesReply, ListKeyspacesRequest,
+        ListOperationsReply, ListOperationsRequest, NumberedCall, PipelineRequest, PlanOperationReply,
+        PlanOperationRequest, PutRequest, RankReply, RankRequest, Reason, Rejected, RingDocument, RingReply,
+        RingRequest, ScanReply, ScanRequest, SelectReply, SelectRequest, StatusReply, StatusRequest,
+        WriteReply, answer, call, cluster_client::ClusterClient, consistency, get_reply, key_range,
+        store_client::StoreClient, write_reply,
     },
 };
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -146,6 +146,11 @@ impl Service for Fake {
             CreateKeyspaceReply { keyspace, failed: None }
         }
         .boxed()
+    }
+
+    fn delete_keyspace(&self, request: DeleteKeyspaceRequest) -> BoxFuture<'_, DeleteKeyspaceReply> {
+        let gone = Rejected { message: format!("{} {}", request.name, request.id), ..Rejected::default() };
+        async { DeleteKeyspaceReply { failed: Some(gone) } }.boxed()
     }
 
     fn list_keyspaces(&self, _: ListKeyspacesRequest) -> BoxFuture<'_, ListKeyspacesReply> {
@@ -304,6 +309,8 @@ async fn every_method_of_both_services_is_answered() {
     assert_eq!(cluster.status(StatusRequest {}).await.unwrap().into_inner().epoch, 8);
     let create = CreateKeyspaceRequest { name: "n".to_owned(), ..CreateKeyspaceRequest::default() };
     assert_eq!(cluster.create_keyspace(create).await.unwrap().into_inner().keyspace.unwrap().name, "n");
+    let delete = DeleteKeyspaceRequest { name: "n".to_owned(), id: 4 };
+    assert_eq!(cluster.delete_keyspace(delete).await.unwrap().into_inner().failed.unwrap().message, "n 4");
     assert_eq!(
         cluster.list_keyspaces(ListKeyspacesRequest {}).await.unwrap().into_inner().keyspaces.len(),
         1

@@ -186,7 +186,9 @@ impl RingSync for Keeper {
                 .await;
             match changed {
                 Ok(_) => Ok(()),
-                Err(RegisterError::Refused(ChangeError::Invalid(message))) => Err(message),
+                Err(RegisterError::Refused(ChangeError::Invalid(message) | ChangeError::TooFew(message))) => {
+                    Err(message)
+                }
                 Err(error) => Err(format!("the keyspace cannot be made live for its first write: {error}")),
             }
         })

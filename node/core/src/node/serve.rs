@@ -4,12 +4,12 @@ use super::{Member, Node, status::not_initialised};
 use crate::{
     consensus::RegisterError,
     doors::{Readiness, Service},
-    ring::{ChangeError, Founding, create_keyspace, found},
+    ring::{ChangeError, Founding, create_keyspace, delete_keyspace, found},
     upkeep::Driven,
 };
 use futures::future::BoxFuture;
 use god_proto::{
-    ids::NodeId,
+    ids::{KeyspaceId, NodeId},
     ring::Ring,
     v1::{self, Answer, Call, Reason, Rejected, answer, call, get_reply, write_reply},
 };
@@ -213,6 +213,10 @@ impl Service for ClientFace {
         })
     }
 
+    fn delete_keyspace(&self, request: v1::DeleteKeyspaceRequest) -> BoxFuture<'_, v1::DeleteKeyspaceReply> {
+        Box::pin(async move { v1::DeleteKeyspaceReply { failed: self.0.delete(request).await.err() } })
+    }
+
     fn list_keyspaces(&self, _: v1::ListKeyspacesRequest) -> BoxFuture<'_, v1::ListKeyspacesReply> {
         Box::pin(async move {
             match self.0.ring.get() {
@@ -332,6 +336,7 @@ impl Node {
             write_quorum: quorum(request.write_quorum, self.settings.founding.write_quorum),
             read_quorum: quorum(request.read_quorum, self.settings.founding.read_quorum),
             virtual_nodes: or(request.virtual_nodes, self.settings.founding.virtual_nodes),
+            under_replicated: request.under_replicated,
         };
         let cluster = self.settings.cluster.unwrap_or_else(|| self.seams.entropy.uuid());
         let ring = found(cluster, &self.settings.own, founding).map_err(|error| refusal(&error.into()))?;
@@ -355,6 +360,7 @@ impl Node {
             read_quorum: request.read_quorum,
             mode: request.mode,
             default_ttl_ms: request.default_ttl_ms,
+            under_replicated: request.under_replicated,
             ..v1::Keyspace::default()
         };
         let splits: Vec<Vec<u8>> = request.splits.iter().map(|split| split.to_vec()).collect();
@@ -377,5 +383,21 @@ impl Node {
                 &ChangeError::Invalid(format!("keyspace {} was made and is gone again", request.name)).into(),
             )
         })
+    }
+
+    async fn delete(&self, request: v1::DeleteKeyspaceRequest) -> Result<(), Rejected> {
+        let Some(ring) = self.ring.get() else { return Err(not_initialised(NO_CLUSTER)) };
+        let v1::DeleteKeyspaceRequest { name, id } = request;
+        // Whichever has the name now: one that gets it meanwhile is not meant.
+        let id = match (id, ring.keyspace(&name)) {
+            (0, Some(found)) => found.id,
+            (0, None) => {
+                return Err(rejected(Reason::NoSuchKeyspace, format!("there is no keyspace {name}")));
+            }
+            (id, _) => id,
+        };
+        let edit = |ring: &Ring| delete_keyspace(ring, &name, KeyspaceId(id));
+        let changed = self.register.change(self.settings.change_timeout, edit).await;
+        changed.map(|_| ()).map_err(|error| refusal(&error))
     }
 }

@@ -203,11 +203,24 @@ impl Floors {
 
     /// Raises a range. When it returns, that is synced to the disk.
     pub async fn raise(&self, range: &PositionRange, to: Floor) -> Result<(), EngineError> {
+        self.edit(range, |spans, start, end| spans.raise(start, end, to)).await
+    }
+
+    /// Forgets a range that nobody will own again (invariant GONE-BY-ID).
+    pub async fn forget(&self, range: &PositionRange) -> Result<(), EngineError> {
+        self.edit(range, Spans::cut_out).await
+    }
+
+    async fn edit(
+        &self,
+        range: &PositionRange,
+        edit: impl FnOnce(&mut Spans, &Bytes, &Bytes),
+    ) -> Result<(), EngineError> {
         let mut synced = self.synced.lock().await;
         let (start, end) = (range.start.clone().into_bytes(), range.end.clone().into_bytes());
         let mut next = self.spans.read().clone();
-        next.raise(&start, &end, to);
-        // Beside the disk and not beside memory: a raise that failed, or was cancelled, is owed still.
+        edit(&mut next, &start, &end);
+        // Beside the disk and not beside memory: an edit that failed, or was cancelled, is owed still.
         let batch = difference(&synced, &next.spans);
         if batch.is_empty() {
             return Ok(());
@@ -308,5 +321,14 @@ mod tests {
         assert_eq!(floors.admits(&Position::from_bytes(bytes(4)), version(7)), Err(to));
         assert_eq!(floors.admits(&Position::from_bytes(bytes(4)), version(8)), Ok(()));
         assert_eq!(floors.admits(&Position::from_bytes(bytes(9)), version(1)), Ok(()));
+
+        let part =
+            PositionRange { start: Position::from_bytes(bytes(3)), end: Position::from_bytes(bytes(5)) };
+        floors.forget(&part).await.unwrap();
+        disk.crash_machine(0);
+        let floors = Floors::open(disk.open(), Offload::Inline).unwrap();
+        assert_eq!(floors.lowest(&part), Floor::default());
+        assert_eq!(floors.at(&range.start), to);
+        assert_eq!(floors.at(&part.end), to);
     }
 }

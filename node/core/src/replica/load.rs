@@ -122,7 +122,13 @@ mod tests {
             version: "1".to_owned(),
             takes_part: true,
         };
-        let founding = Founding { replicas: 1, write_quorum: 1, read_quorum: 1, virtual_nodes: 4 };
+        let founding = Founding {
+            replicas: 1,
+            write_quorum: 1,
+            read_quorum: 1,
+            virtual_nodes: 4,
+            under_replicated: false,
+        };
         found(Uuid::from_u128(9), &me, founding).unwrap()
     }
 

@@ -26,7 +26,7 @@ use crate::{
     engine::{CommitError, EngineError},
     peer::{Call, failure},
     radix::{Store, Summary, Verdict},
-    ring::CurrentRing,
+    ring::{CurrentRing, deleted},
     seam::Offload,
     version::{Clock, ClockError},
 };
@@ -234,6 +234,22 @@ impl Replica {
             }
             rest = self.store.drop_some(&rest).await?;
         }
+        Ok(true)
+    }
+
+    /// Removes what is stored of keyspaces that were deleted, if by the ring `range` is of such (invariant GONE-BY-ID).
+    /// Says whether it was done. No write comes in meanwhile.
+    pub async fn drop_deleted(&self, range: &PositionRange) -> Result<bool, CommitError> {
+        let mut rest = range.clone();
+        while !rest.is_empty() {
+            let _alone = self.gate.write().await;
+            let Some(ring) = self.ring.get() else { return Ok(false) };
+            if !deleted(&ring).iter().any(|gone| gone.intersect(&rest) == rest) {
+                return Ok(false);
+            }
+            rest = self.store.drop_some(&rest).await?;
+        }
+        self.floors.forget(range).await.map_err(CommitError::from)?;
         Ok(true)
     }
 

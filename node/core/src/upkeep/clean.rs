@@ -5,7 +5,11 @@
 //! replicas than it was asked for may be nowhere else.
 
 use super::{Upkeep, pull::wire, sizes::foreign};
-use crate::{engine::EngineError, peer::CallError, ring::lost};
+use crate::{
+    engine::{CommitError, EngineError},
+    peer::CallError,
+    ring::{deleted, lost},
+};
 use god_proto::{
     ids::NodeId,
     peer::{Pull, request, response},
@@ -29,6 +33,9 @@ impl Upkeep {
         loop {
             sleep(LOOK).await;
             let Some(ring) = self.ring.get() else { continue };
+            if let Err(error) = self.drop_deleted(&ring).await {
+                tracing::warn!(%error, "data of deleted keyspaces could not be removed");
+            }
             let misplaced = match self.misplaced(&ring).await {
                 Ok(misplaced) => misplaced,
                 Err(error) => {
@@ -44,6 +51,27 @@ impl Upkeep {
                 self.hand_over(&ring, &range).await;
             }
         }
+    }
+
+    /// Removes what is stored of keyspaces that were deleted. Cost, where nothing is: O(keyspaces × depth).
+    async fn drop_deleted(&self, ring: &Arc<Ring>) -> Result<(), CommitError> {
+        let (view, ring) = (self.store.view(), Arc::clone(ring));
+        let find = move || {
+            let mut found = Vec::new();
+            for range in deleted(&ring) {
+                if view.summary(&range)?.entries > 0 {
+                    found.push(range);
+                }
+            }
+            Ok::<_, EngineError>(found)
+        };
+        for range in self.offload.run(find).await? {
+            if self.replica.drop_deleted(&range).await? {
+                counter!("god_upkeep_deleted_ranges_total").increment(1);
+                tracing::info!(?range, "data of deleted keyspaces were removed");
+            }
+        }
+        Ok(())
     }
 
     /// Arcs that this node holds no copy of, and stores something of. Cost: O(arcs × depth).

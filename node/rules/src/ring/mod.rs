@@ -4,6 +4,10 @@
 
 mod allocate;
 mod change;
+#[cfg(test)]
+mod change_tests;
+mod keyspaces;
+mod next;
 mod planner;
 mod recover;
 mod terms;
@@ -12,10 +16,9 @@ mod transition;
 mod transition_tests;
 
 pub use allocate::allocate;
-pub use change::{
-    ChangeError, Founding, Joiner, choose_voters, create_keyspace, found, join, mark_live, replace_voter,
-    shares, under_replicated,
-};
+pub use change::{Founding, Joiner, choose_voters, found, join, replace_voter, shares, under_replicated};
+pub use keyspaces::{create_keyspace, delete_keyspace, deleted, mark_live};
+pub use next::ChangeError;
 pub use planner::{
     ArcSize, Move, Plan, Refused, Share, Sizes, Split, Wish, plan, shares as planned_shares, small_arcs,
 };

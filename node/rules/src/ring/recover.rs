@@ -5,7 +5,7 @@
 //! never come back. The ring that follows has an epoch above any that they can have decided, and one that no two
 //! survivors can give it at once.
 
-use super::change::{ChangeError, choose_voters};
+use super::{change::choose_voters, next::ChangeError};
 use god_proto::{
     ids::NodeId,
     ring::{Ring, quorums},
@@ -95,7 +95,7 @@ fn risks(ring: &Ring, lost: &BTreeSet<NodeId>) -> Vec<RecoveryRisk> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ring::change::{Founding, Joiner, found, join, mark_live};
+    use crate::ring::{Founding, Joiner, found, join, mark_live};
     use god_proto::ids::KeyspaceId;
     use uuid::Uuid;
 
@@ -110,7 +110,13 @@ mod tests {
             version: "1".to_owned(),
             takes_part: true,
         };
-        let founding = Founding { replicas: 3, write_quorum: 2, read_quorum: 2, virtual_nodes: 4 };
+        let founding = Founding {
+            replicas: 3,
+            write_quorum: 2,
+            read_quorum: 2,
+            virtual_nodes: 4,
+            under_replicated: false,
+        };
         let mut ring = found(Uuid::from_u128(9), &joiner(1), founding).unwrap();
         for number in 2..=nodes {
             ring = join(&ring, &joiner(number)).unwrap().unwrap();

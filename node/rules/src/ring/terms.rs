@@ -1,6 +1,6 @@
 //! Which quorums hold for arcs of a number of copies, while that number changes. Pure.
 
-use super::change::ChangeError;
+use super::next::ChangeError;
 use god_proto::{
     ids::KeyspaceId,
     position::Position,

@@ -6,14 +6,16 @@
 //! may take the next step, and two that do so at once only contend for the epoch.
 
 use super::{
-    change::{ChangeError, choose_voters, deal, next, splits_of},
+    change::{MAX_TEXT, choose_voters},
+    keyspaces::{deal, splits_of},
+    next::{ChangeError, next, roomy},
     planner::Plan,
     terms::{forget_terms, overlaps, take_terms},
 };
 use god_proto::{
     ids::{ArcId, KeyspaceId, NodeId},
     position::Position,
-    ring::{MAX_ENDED, MAX_OPERATIONS, Ring, check_operation_id, quorums},
+    ring::{MAX_ENDED, MAX_OPERATIONS, MAX_RING_BYTES, Ring, check_operation_id, quorums, ring_bytes},
     v1::{
         Arc, Departure, EndedOperation, JoinWish, LeaveWish, MemberState, Move, Operation, OperationPhase,
         RebalanceWish, ReplaceWish, ReplicasWish, ReweightWish, RezoneWish, RingDocument, Transition, Wish,
@@ -64,6 +66,12 @@ pub fn begin(ring: &Ring, id: &str, wish: &Wish) -> Result<Option<Ring>, ChangeE
     if let Some(wish::Wish::Replicas(wish)) = &wish.wish {
         overlaps(ring, wish)?;
     }
+    if let Some(wish::Wish::Rezone(wish)) = &wish.wish
+        && wish.zone.len() > MAX_TEXT
+    {
+        let bytes = wish.zone.len();
+        return Err(ChangeError::Invalid(format!("the zone has {bytes} bytes; the most is {MAX_TEXT}")));
+    }
     let gone = lost_by(wish);
     for node in nodes_of(wish) {
         if ring.node(node).is_none() {
@@ -97,7 +105,7 @@ pub fn begin(ring: &Ring, id: &str, wish: &Wish) -> Result<Option<Ring>, ChangeE
         ..Operation::default()
     };
     document.operations.insert(at, operation);
-    Ok(Some(Ring::new(document)?))
+    Ok(Some(roomy(document)?))
 }
 
 /// Copies that are gone are made up for first. What is under way stops where it is, and is planned anew afterwards;
@@ -218,6 +226,12 @@ pub fn start(ring: &Ring, id: &str, plan: &Plan) -> Result<Option<Ring>, ChangeE
     }
     document.arcs.sort_by(|a, b| a.start.cmp(&b.start));
     deal_empty(ring, &mut document);
+    let bytes = ring_bytes(&document);
+    if bytes > MAX_RING_BYTES {
+        let why =
+            format!("its steps do not fit into the ring, which would have {bytes} of {MAX_RING_BYTES} bytes");
+        return refuse(ring, id, &why);
+    }
     Ok(Some(Ring::new(document)?))
 }
 

@@ -1,7 +1,8 @@
 //! Operations step by step, without a cluster.
 
 use super::{
-    change::{Founding, Joiner, found, join, mark_live},
+    change::{Founding, Joiner, found, join},
+    keyspaces::mark_live,
     planner::{Plan, Sizes, Wish as Planned, plan},
     transition::*,
 };
@@ -28,7 +29,8 @@ fn joiner(number: u128) -> Joiner {
 
 /// A ring of so many nodes whose one keyspace holds data.
 fn live(nodes: u128) -> Ring {
-    let founding = Founding { replicas: 3, write_quorum: 2, read_quorum: 2, virtual_nodes: 4 };
+    let founding =
+        Founding { replicas: 3, write_quorum: 2, read_quorum: 2, virtual_nodes: 4, under_replicated: false };
     let mut ring = found(Uuid::from_u128(9), &joiner(1), founding).unwrap();
     for number in 2..=nodes {
         ring = join(&ring, &joiner(number)).unwrap().unwrap();

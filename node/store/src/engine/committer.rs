@@ -203,6 +203,8 @@ impl<A: Apply> Shared<A> {
                 counter!("god_engine_busy_total", "why" => "engine").increment(1);
                 Err(CommitError::Busy { retry_after })
             }
+            // What weighs nothing brings nothing to the disk: it makes room.
+            Pressure::DiskFull(_) if weight == 0 => Ok(()),
             Pressure::DiskFull(problem) => Err(CommitError::DiskFull(problem)),
             Pressure::Failed(problem) => Err(EngineError::Failed(problem).into()),
         }

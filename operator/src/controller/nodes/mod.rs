@@ -208,6 +208,7 @@ pub async fn init(node: &Address, wish: &KeyspaceWish, virtual_nodes: u32) -> Re
         write_quorum: wish.copies.write_quorum,
         read_quorum: wish.copies.read_quorum,
         virtual_nodes,
+        under_replicated: false,
     };
     let call = |mut client: ClusterClient<Channel>| {
         async move { Ok(client.init(request).await?.into_inner()) }.boxed()
@@ -250,6 +251,7 @@ pub async fn create_keyspace(members: &[Address], wish: &KeyspaceWish) -> Result
         mode: v1::Mode::Lww.into(),
         default_ttl_ms: wish.ttl_ms,
         splits: vec![],
+        under_replicated: false,
     };
     let call = |mut client: ClusterClient<Channel>| {
         let request = request.clone();

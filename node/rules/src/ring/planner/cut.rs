@@ -8,6 +8,11 @@ use god_proto::{
 
 /// The most cuts of one plan.
 pub(super) const MAX_CUTS: usize = 4_096;
+/// The longest position at which an arc is cut, in bytes. Of a longer one the first bytes serve, where they tell the
+/// parts apart.
+const LONGEST: usize = 1_024;
+/// What an arc takes in the ring's document beside its start, at most 16 replicas among it.
+const ARC_BYTES: usize = 128;
 
 /// What is known of where an arc can be cut.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,8 +28,9 @@ pub(super) enum Cut {
 impl Cut {
     /// How an arc can be cut whose middle may have been looked up.
     pub fn of(range: &PositionRange, hashed: Option<KeyspaceId>, middle: Option<&Position>) -> Cut {
+        let middle = middle.map(shortened);
         match (middle, hashed) {
-            (Some(middle), _) if range.start < *middle && *middle < range.end => Cut::At(middle.clone()),
+            (Some(middle), _) if range.start < middle && middle < range.end => Cut::At(middle),
             (None, Some(keyspace)) if width(range, keyspace) >= 2 => Cut::Hash,
             _ => Cut::Unknown,
         }
@@ -54,6 +60,10 @@ impl Cut {
     }
 }
 
+fn shortened(middle: &Position) -> Position {
+    Position::from_bytes(middle.clone().into_bytes().slice(..middle.as_bytes().len().min(LONGEST)))
+}
+
 /// How many hashes a range spans.
 pub(super) fn width(range: &PositionRange, keyspace: KeyspaceId) -> u128 {
     let (low, high) = hashes(range, keyspace);
@@ -78,18 +88,20 @@ pub(super) struct Cuts {
     pub exhausted: bool,
     next: u64,
     left: usize,
+    bytes: usize,
 }
 
 impl Cuts {
-    /// None yet, and room for so many arcs.
-    pub fn new(next: u64, room: usize) -> Cuts {
-        Cuts { splits: Vec::new(), exhausted: false, next, left: room.min(MAX_CUTS) }
+    /// None yet, and room for so many arcs, in so many bytes of the ring's document.
+    pub fn new(next: u64, room: usize, bytes: usize) -> Cuts {
+        Cuts { splits: Vec::new(), exhausted: false, next, left: room.min(MAX_CUTS), bytes }
     }
 
     /// Whether there may be one more.
     pub fn available(&mut self) -> bool {
-        self.exhausted |= self.left == 0;
-        self.left > 0
+        let room = self.left > 0 && self.bytes >= LONGEST + ARC_BYTES;
+        self.exhausted |= !room;
+        room
     }
 
     /// Notes a cut; gives the number of the upper part.
@@ -97,6 +109,7 @@ impl Cuts {
         let new = ArcId(self.next);
         self.next += 1;
         self.left = self.left.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(at.as_bytes().len() + ARC_BYTES);
         self.splits.push(Split { arc, at, new, reason });
         new
     }

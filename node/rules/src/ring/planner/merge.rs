@@ -13,7 +13,7 @@ pub fn small_arcs(ring: &Ring, sizes: &Sizes) -> BTreeSet<ArcId> {
     let outlook = Outlook::new(ring, &Wish::Rebalance);
     let mut known = Shares::new(&outlook.nodes);
     let mut room = Room::new(&outlook.nodes, &BTreeMap::new());
-    let mut cuts = Cuts::new(0, 0);
+    let mut cuts = Cuts::new(0, 0, 0);
     let weights: f64 = ring.nodes().iter().map(|node| node.weight).sum();
     let first = (f64::from(ring.document().virtual_nodes) * weights).ceil().max(1.0);
     let mut small = BTreeSet::new();

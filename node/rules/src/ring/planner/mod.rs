@@ -56,7 +56,7 @@ use cut::Cuts;
 use god_proto::{
     ids::{ArcId, NodeId},
     position::Position,
-    ring::{MAX_ARCS, Ring},
+    ring::{MAX_ARCS, ROOMY_RING_BYTES, Ring, ring_bytes},
     v1::{Arc, RingDocument},
 };
 use notes::Notes;
@@ -208,7 +208,11 @@ pub fn plan(ring: &Ring, wish: &Wish, sizes: &Sizes) -> Result<Plan, Refused> {
     let outlook = Outlook::new(ring, wish);
     let mut shares = Shares::new(&outlook.nodes);
     let mut room = Room::new(&outlook.nodes, &sizes.free);
-    let mut cuts = Cuts::new(ring.document().next_arc, MAX_ARCS.saturating_sub(ring.arcs().len()));
+    let mut cuts = Cuts::new(
+        ring.document().next_arc,
+        MAX_ARCS.saturating_sub(ring.arcs().len()),
+        ROOMY_RING_BYTES.saturating_sub(ring_bytes(ring.document())),
+    );
     let whole = sizes.arcs.values().fold(0u64, |sum, arc| sum.saturating_add(arc.bytes));
     // Nothing is cut to make a keyspace even that is small among the others.
     let little = whole / (4 * ring.keyspaces().len().max(1) as u64);
@@ -250,7 +254,7 @@ pub fn shares(ring: &Ring, sizes: &Sizes) -> Vec<Share> {
     let outlook = Outlook::new(ring, &Wish::Rebalance);
     let mut known = Shares::new(&outlook.nodes);
     let mut room = Room::new(&outlook.nodes, &BTreeMap::new());
-    let mut cuts = Cuts::new(0, 0);
+    let mut cuts = Cuts::new(0, 0, 0);
     let none = |node: &Node| Share { node: node.id, arcs: 0, leads: 0, bytes: 0, held: 0.0, share: 0.0 };
     let mut shares: Vec<Share> = outlook.nodes.iter().map(none).collect();
     for keyspace in ring.keyspaces() {

@@ -1,0 +1,268 @@
+//! Rings that grow, shrink and refuse: golden files in `testdata/`.
+
+use super::{
+    change::*,
+    keyspaces::{create_keyspace, delete_keyspace, deleted, mark_live},
+    next::{ChangeError, next},
+};
+use god_proto::{
+    ids::{KeyspaceId, NodeId},
+    position::{Position, PositionRange},
+    ring::{MAX_SPLIT, MAX_SPLITS, ROOMY_RING_BYTES, Ring, ring_bytes},
+    v1::{Keyspace, Mode, Partitioner, Reason},
+};
+use std::fmt::Write;
+use uuid::Uuid;
+
+fn joiner(number: u128, zone: &str, weight: f64) -> Joiner {
+    Joiner {
+        uuid: Uuid::from_u128(number),
+        peer_address: format!("node-{number}:7100"),
+        grpc_address: format!("node-{number}:7000"),
+        http_address: format!("node-{number}:7200"),
+        zone: zone.to_owned(),
+        weight,
+        version: "1".to_owned(),
+        takes_part: false,
+    }
+}
+
+fn founded() -> Ring {
+    let founding =
+        Founding { replicas: 3, write_quorum: 2, read_quorum: 2, virtual_nodes: 2, under_replicated: false };
+    found(Uuid::from_u128(9), &joiner(1, "a", 1.0), founding).unwrap()
+}
+
+fn joined(ring: &Ring, joiner: &Joiner) -> Ring {
+    join(ring, joiner).unwrap().expect("the ring should change")
+}
+
+fn show(ring: &Ring) -> String {
+    let mut out = format!("epoch {}  voters {:?}\n", ring.epoch(), ring.document().voters);
+    for node in ring.nodes() {
+        writeln!(
+            out,
+            "node {}  zone {}  weight {}  {}",
+            node.number, node.zone, node.weight, node.peer_address
+        )
+        .unwrap();
+    }
+    for keyspace in ring.keyspaces() {
+        let live = if keyspace.live { "live" } else { "empty" };
+        writeln!(out, "keyspace {}  {live}  N {}", keyspace.name, keyspace.replicas).unwrap();
+        for arc in ring.arcs().iter().filter(|arc| arc.keyspace.0 == keyspace.id) {
+            let replicas: Vec<u32> = arc.replicas.iter().map(|node| node.0).collect();
+            writeln!(out, "  arc {:2}  from {:?}  on {replicas:?}", arc.id.0, arc.range.start).unwrap();
+        }
+    }
+    out
+}
+
+/// Compares with a file that a person can read; `UPDATE_GOLDEN=1` writes it anew.
+fn golden(name: &str, shown: &str) {
+    let path = format!("{}/src/ring/testdata/{name}.txt", env!("CARGO_MANIFEST_DIR"));
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, shown).unwrap();
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(shown, expected, "{path} differs; UPDATE_GOLDEN=1 writes it anew");
+}
+
+#[test]
+fn a_cluster_grows_from_one_node_to_five_over_three_zones() {
+    let mut ring = founded();
+    let mut shown = format!("# founded by node 1\n{}", show(&ring));
+    for (number, zone, weight) in [(2, "a", 1.0), (3, "b", 1.0), (4, "c", 2.0), (5, "c", 1.0)] {
+        ring = joined(&ring, &joiner(number, zone, weight));
+        write!(shown, "\n# node {number} of weight {weight} joins from zone {zone}\n{}", show(&ring))
+            .unwrap();
+    }
+    golden("growing", &shown);
+}
+
+#[test]
+fn a_voter_that_is_gone_gives_its_vote_to_a_node_that_is_up() {
+    let mut ring = founded();
+    for (number, zone) in [(2, "a"), (3, "b"), (4, "b"), (5, "a")] {
+        ring = joined(&ring, &joiner(number, zone, 1.0));
+    }
+    // Of five all decide. With four, one does not.
+    assert_eq!(replace_voter(&ring, NodeId(2), |_| true), Ok(None), "nobody is left who could");
+    let mut document = next(&ring);
+    document.voters = vec![1, 2, 3];
+    let ring = Ring::new(document).unwrap();
+    let voters = |gone, is_up: &dyn Fn(NodeId) -> bool| {
+        replace_voter(&ring, NodeId(gone), is_up).unwrap().map(|ring| ring.document().voters.clone())
+    };
+    assert_eq!(voters(3, &|_| true), Some(vec![1, 2, 4]), "its zone has no other one");
+    assert_eq!(voters(1, &|_| true), Some(vec![2, 3, 4]));
+    assert_eq!(voters(1, &|node| node.0 != 4), Some(vec![2, 3, 5]));
+    assert_eq!(voters(1, &|_| false), None);
+    assert_eq!(voters(4, &|_| true), None, "it is no voter");
+}
+
+#[test]
+fn a_keyspace_goes_live_on_as_many_nodes_as_it_has_copies() {
+    let alone = founded();
+    let why = mark_live(&alone, KeyspaceId(1)).unwrap_err();
+    assert_eq!(why.reason(), Reason::Unavailable);
+    assert!(why.to_string().contains("nodes for 3 copies, and there is 1 node"), "{why}");
+    let two = joined(&alone, &joiner(2, "a", 1.0));
+    assert!(matches!(mark_live(&two, KeyspaceId(1)), Err(ChangeError::TooFew(_))));
+
+    // One that was made so takes as many as acknowledge a write, and no fewer.
+    let named =
+        Keyspace { name: "hasty".to_owned(), replicas: 3, under_replicated: true, ..Keyspace::default() };
+    let hasty = create_keyspace(&alone, &named, &[]).unwrap();
+    let why = mark_live(&hasty, KeyspaceId(2)).unwrap_err().to_string();
+    assert!(why.contains("nodes for 2 of its 3 copies, and there is 1 node"), "{why}");
+    let hasty = joined(&hasty, &joiner(2, "a", 1.0));
+    assert!(mark_live(&hasty, KeyspaceId(2)).unwrap().is_some());
+
+    let three = joined(&two, &joiner(3, "a", 1.0));
+    assert!(mark_live(&three, KeyspaceId(1)).unwrap().is_some());
+}
+
+#[test]
+fn a_live_keyspace_stays_where_it_is_and_an_empty_one_is_dealt_anew() {
+    let ring = joined(&founded(), &joiner(2, "a", 1.0));
+    let ring = joined(&ring, &joiner(3, "b", 1.0));
+    let ring = mark_live(&ring, KeyspaceId(1)).unwrap().unwrap();
+    let wish = Keyspace {
+        name: "names".to_owned(),
+        replicas: 2,
+        partitioner: Partitioner::Ordered.into(),
+        ..Keyspace::default()
+    };
+    let ring = create_keyspace(&ring, &wish, &[b"m".to_vec(), b"c".to_vec()]).unwrap();
+    let mut shown = format!("# `default` is live, `names` is cut at c and m\n{}", show(&ring));
+    let ring = joined(&ring, &joiner(4, "b", 1.0));
+    write!(shown, "\n# node 4 joins\n{}", show(&ring)).unwrap();
+    golden("live_and_empty", &shown);
+}
+
+#[test]
+fn a_member_that_comes_back_with_other_addresses_keeps_its_number_and_arcs() {
+    let ring = joined(&founded(), &joiner(2, "a", 1.0));
+    assert_eq!(join(&ring, &joiner(2, "a", 1.0)), Ok(None));
+    let moved =
+        Joiner { peer_address: "elsewhere:1".to_owned(), zone: "z".to_owned(), ..joiner(2, "a", 9.0) };
+    let after = joined(&ring, &moved);
+    assert_eq!(after.arcs(), ring.arcs());
+    let node = after.node(NodeId(2)).unwrap();
+    assert_eq!((node.peer_address.as_str(), node.zone.as_str(), node.weight), ("elsewhere:1", "a", 1.0));
+}
+
+#[test]
+fn an_address_belongs_to_whoever_claimed_it_last() {
+    let ring = joined(&founded(), &joiner(2, "a", 1.0));
+    let taken = Joiner { peer_address: "node-2:7100".to_owned(), ..joiner(3, "a", 1.0) };
+    let after = joined(&ring, &taken);
+    assert_eq!(after.node(NodeId(2)).unwrap().peer_address, "");
+    assert_eq!(after.node(NodeId(3)).unwrap().peer_address, "node-2:7100");
+}
+
+#[test]
+fn what_cannot_be_is_refused_by_its_name() {
+    let ring = founded();
+    let wish = |name: &str, replicas, write_quorum| Keyspace {
+        name: name.to_owned(),
+        replicas,
+        write_quorum,
+        ..Keyspace::default()
+    };
+    let says =
+        |wish: Keyspace, splits: &[Vec<u8>]| create_keyspace(&ring, &wish, splits).unwrap_err().to_string();
+    assert!(says(wish("default", 3, 2), &[]).contains("exists already"));
+    assert!(says(wish("x", 3, 4), &[]).contains("write-quorum 4 exceeds replicas 3"));
+    assert!(says(wish("x", 3, 2), &[b"a".to_vec()]).contains("ordered"));
+    assert!(
+        says(Keyspace { mode: Mode::Linearizable.into(), ..wish("x", 3, 2) }, &[]).contains("linearizable")
+    );
+    assert!(says(wish("a b", 3, 2), &[]).contains("letters"));
+    assert!(join(&ring, &joiner(2, "", f64::INFINITY)).unwrap_err().to_string().contains("weight"));
+}
+
+#[test]
+fn a_keyspace_is_deleted_once_and_its_name_comes_free_but_not_its_id() {
+    let named = |replicas| Keyspace { name: "names".to_owned(), replicas, ..Keyspace::default() };
+    let ring = create_keyspace(&founded(), &named(3), &[]).unwrap();
+    let delete = |ring: &Ring, id| delete_keyspace(ring, "names", KeyspaceId(id));
+    let refusal = |ring: &Ring, id| delete(ring, id).unwrap_err();
+    assert_eq!(refusal(&ring, 3).reason(), Reason::NoSuchKeyspace, "it was never given");
+    assert_eq!(refusal(&ring, 1).to_string(), "keyspace 1 is default, not names");
+    assert_eq!(deleted(&ring), []);
+
+    let gone = delete(&ring, 2).unwrap().expect("the ring should change");
+    assert!(gone.keyspace("names").is_none());
+    assert!(gone.arcs().iter().all(|arc| arc.keyspace == KeyspaceId(1)));
+    let bound = |id| Position::keyspace_start(KeyspaceId(id));
+    assert_eq!(deleted(&gone), [PositionRange { start: bound(2), end: bound(3) }]);
+
+    let again = create_keyspace(&gone, &named(1), &[]).unwrap();
+    assert_eq!(again.keyspace("names").unwrap().id, 3);
+    assert_eq!(delete(&again, 2), Ok(None), "the one that was meant is gone already");
+    assert_eq!(deleted(&again), deleted(&gone));
+    let all = delete_keyspace(&again, "default", KeyspaceId(1)).unwrap().unwrap();
+    let all = delete(&all, 3).unwrap().unwrap();
+    assert_eq!(deleted(&all), [PositionRange { start: bound(1), end: bound(4) }]);
+}
+
+#[test]
+fn a_ring_never_grows_beyond_what_a_message_carries() {
+    let ordered = |at: usize| Keyspace {
+        name: format!("k{at}"),
+        replicas: 3,
+        partitioner: Partitioner::Ordered.into(),
+        ..Keyspace::default()
+    };
+    // Zeros are the dearest: each takes two bytes of a position.
+    let split = |at: usize, long: usize| {
+        let mut key = vec![0; long];
+        key[..2].copy_from_slice(&(at as u16 + 1).to_be_bytes());
+        key
+    };
+    let splits = |count, long| (0..count).map(|at| split(at, long)).collect::<Vec<_>>();
+    let says = |splits: &[Vec<u8>]| create_keyspace(&founded(), &ordered(0), splits).unwrap_err().to_string();
+    assert!(says(&splits(MAX_SPLITS + 1, 2)).contains("the most is 4096"));
+    assert!(says(&splits(1, MAX_SPLIT + 1)).contains("the most is 1024"));
+
+    let mut ring = founded();
+    let full = (0..).find_map(|at| match create_keyspace(&ring, &ordered(at), &splits(512, MAX_SPLIT)) {
+        Ok(next) => {
+            ring = next;
+            None
+        }
+        Err(why) => Some(why),
+    });
+    let full = full.unwrap();
+    assert_eq!(full.reason(), Reason::Invalid);
+    assert!(full.to_string().contains("delete keyspaces"), "{full}");
+    assert!(ring_bytes(ring.document()) <= ROOMY_RING_BYTES);
+    // What must go on goes on.
+    let moved = Joiner { peer_address: "elsewhere:1".to_owned(), ..joiner(1, "a", 1.0) };
+    assert!(join(&ring, &moved).unwrap().is_some());
+    let long = Joiner { http_address: "h".repeat(257), ..joiner(1, "a", 1.0) };
+    assert!(join(&ring, &long).unwrap_err().to_string().contains("HTTP address"));
+    let gone = delete_keyspace(&ring, "k0", KeyspaceId(2)).unwrap().unwrap();
+    assert!(create_keyspace(&gone, &ordered(0), &splits(512, MAX_SPLIT)).is_ok());
+}
+
+#[test]
+fn a_retired_node_is_refused() {
+    let mut document = founded().document().clone();
+    document.retired.push(Uuid::from_u128(5).as_bytes().to_vec().into());
+    let ring = Ring::new(document).unwrap();
+    assert_eq!(join(&ring, &joiner(5, "", 1.0)), Err(ChangeError::Retired(Uuid::from_u128(5))));
+}
+
+#[test]
+fn a_cluster_smaller_than_n_says_which_arcs_lack_copies() {
+    let ring = joined(&founded(), &joiner(2, "a", 1.0));
+    let lacking = under_replicated(&ring, |_| true);
+    assert_eq!(lacking.len(), ring.arcs().len());
+    assert!(lacking.iter().all(|(_, up, wanted)| (*up, *wanted) == (2, 3)));
+    let ring = joined(&ring, &joiner(3, "a", 1.0));
+    assert_eq!(under_replicated(&ring, |_| true), []);
+    assert!(!under_replicated(&ring, |node| node != NodeId(2)).is_empty());
+}

@@ -1,0 +1,169 @@
+//! Keyspaces from their first write to their deletion, on whole clusters in simulated time.
+#![allow(clippy::unwrap_used)]
+
+use god_core::{
+    doors::Service as _,
+    engine::{Direction, Durability},
+};
+use god_history::{Ask, Told};
+use god_proto::{
+    ids::KeyspaceId,
+    position::PositionRange,
+    v1::{
+        Call, CreateKeyspaceRequest, DeleteKeyspaceRequest, InitRequest, Level, Partitioner, PutRequest,
+        Reason, Rejected, answer, call, write_reply::Outcome,
+    },
+};
+use god_sim::{
+    calm::{agree, cluster, within},
+    client::{ORDERED, SET, Shared},
+    world::{World, WorldSettings},
+};
+use std::{sync::Arc, time::Duration};
+use tokio::time::sleep;
+
+const LIMIT: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(60);
+
+async fn make(clients: &Shared) -> KeyspaceId {
+    let request = CreateKeyspaceRequest {
+        name: ORDERED.to_owned(),
+        partitioner: Partitioner::Ordered.into(),
+        ..CreateKeyspaceRequest::default()
+    };
+    let made = clients.world.running(0).unwrap().client.create_keyspace(request).await;
+    assert_eq!(made.failed, None);
+    let id = made.keyspace.unwrap().id;
+    let world = Arc::clone(&clients.world);
+    let all_know = || {
+        let knows = |at| {
+            let ring = world.running(at).and_then(|running| running.node.current_ring().get());
+            ring.is_none_or(|ring| ring.keyspace_by_id(KeyspaceId(id)).is_some())
+        };
+        (0..world.size()).all(knows)
+    };
+    within(PATIENCE, all_know).await.unwrap();
+    KeyspaceId(id)
+}
+
+/// How many entries a node stores of a keyspace, whatever its ring says.
+fn stored(world: &World, at: usize, keyspace: KeyspaceId) -> usize {
+    let running = world.running(at).unwrap();
+    let view = running.node.member().unwrap().store.view();
+    view.scan(&PositionRange::of_keyspace(keyspace), Direction::Forward).count()
+}
+
+async fn put(clients: &Shared, key: u32) -> Told {
+    clients.perform(1, 0, key, Ask::Put(key.into()), LIMIT).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_keyspace_is_gone_from_every_disk_and_nothing_of_it_comes_back_under_its_name() {
+    let clients = cluster(1, 4).await.unwrap();
+    let world = Arc::clone(&clients.world);
+    let first = make(&clients).await;
+    for key in SET..SET + 50 {
+        assert!(matches!(put(&clients, key).await, Told::Committed(_)));
+    }
+    let held: Vec<usize> = (0..4).map(|at| stored(&world, at, first)).collect();
+    assert!(held.iter().sum::<usize>() >= 100, "{held:?}");
+
+    // One is away while it is deleted, and made anew under the same name.
+    let away = (1..4).find(|at| held[*at] > 0).unwrap();
+    world.crash(away, None);
+    let delete = || DeleteKeyspaceRequest { name: ORDERED.to_owned(), id: first.0 };
+    let client = world.running(0).unwrap().client;
+    assert_eq!(client.delete_keyspace(delete()).await.failed, None);
+    assert_eq!(client.delete_keyspace(delete()).await.failed, None, "again is once");
+    let second = make(&clients).await;
+    assert!(second > first);
+    assert_eq!(client.delete_keyspace(delete()).await.failed, None, "the new one is not meant");
+    let unknown = DeleteKeyspaceRequest { name: "nothing".to_owned(), id: 0 };
+    let refused = client.delete_keyspace(unknown).await.failed.unwrap();
+    assert_eq!(refused.reason(), Reason::NoSuchKeyspace);
+
+    world.start(away);
+    let all = Arc::clone(&world);
+    within(PATIENCE, || agree(&all)).await.unwrap();
+    let all_gone = || (0..4).all(|at| stored(&world, at, first) == 0);
+    within(PATIENCE, all_gone).await.unwrap();
+    for key in SET..SET + 50 {
+        let read = clients.perform(1, away, key, Ask::Get, LIMIT).await;
+        assert!(matches!(read, Told::Missing(None)), "key {key}: {read:?}");
+    }
+    assert!(matches!(put(&clients, SET).await, Told::Committed(_)));
+    sleep(Duration::from_secs(5)).await;
+    assert!((0..4).map(|at| stored(&world, at, second)).sum::<usize>() >= 2, "what is there is kept");
+}
+
+/// Why a write is refused now.
+async fn refused(world: &World, keyspace: &str) -> Rejected {
+    let put = PutRequest { keyspace: keyspace.to_owned(), key: "k".into(), ..PutRequest::default() };
+    let calls = vec![Call { call: Some(call::Call::Put(put)) }];
+    let mut answers = world.running(0).unwrap().client.batch(calls).await;
+    match answers.pop().unwrap().answer {
+        Some(answer::Answer::Write(reply)) => match reply.outcome {
+            Some(Outcome::Rejected(why)) => why,
+            other => panic!("{other:?}"),
+        },
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A write that was acknowledged by one node of the one there is would be on one copy, and stay there.
+#[tokio::test(start_paused = true)]
+async fn the_first_write_waits_for_as_many_nodes_as_there_are_to_be_copies() {
+    let settings = WorldSettings {
+        nodes: 3,
+        durability: Durability::Always,
+        gossip: true,
+        compares: true,
+        careful: true,
+    };
+    let world = World::new(1, settings);
+    world.start(0);
+    let client = world.running(0).unwrap().client;
+    assert_eq!(client.init(InitRequest::default()).await.failed, None);
+    let hasty = CreateKeyspaceRequest {
+        name: "hasty".to_owned(),
+        under_replicated: true,
+        ..CreateKeyspaceRequest::default()
+    };
+    assert_eq!(client.create_keyspace(hasty).await.failed, None);
+    for (keyspace, says) in [
+        (
+            "default",
+            "keyspace default takes its first write once there are nodes for 3 copies, and there is 1",
+        ),
+        (
+            "hasty",
+            "keyspace hasty takes its first write once there are nodes for 2 of its 3 copies, and there is 1",
+        ),
+    ] {
+        let why = refused(&world, keyspace).await;
+        assert_eq!(why.reason(), Reason::Unavailable);
+        assert!(why.message.starts_with(says), "{}", why.message);
+    }
+    let members = |count| {
+        let world = Arc::clone(&world);
+        move || world.ring().is_some_and(|ring| ring.nodes().len() == count)
+    };
+    world.start(1);
+    within(PATIENCE, members(2)).await.unwrap();
+    assert!(refused(&world, "default").await.message.contains("there are 2 nodes"));
+    let put = PutRequest { keyspace: "hasty".to_owned(), key: "k".into(), ..PutRequest::default() };
+    let made = client.batch(vec![Call { call: Some(call::Call::Put(put)) }]).await.pop().unwrap();
+    assert!(
+        matches!(&made.answer, Some(answer::Answer::Write(reply))
+            if matches!(reply.outcome, Some(Outcome::Committed(_)))),
+        "{made:?}"
+    );
+    world.start(2);
+    within(PATIENCE, members(3)).await.unwrap();
+    let clients = Shared::new(Arc::clone(&world), Level::Quorum);
+    within(PATIENCE, || agree(&world)).await.unwrap();
+    let told = clients.perform(1, 0, 1, Ask::Put(1), LIMIT).await;
+    assert!(matches!(told, Told::Committed(_)), "{told:?}");
+    let held: usize = (0..3).map(|at| stored(&world, at, KeyspaceId(1))).sum();
+    assert!(held >= 2, "{held} copies");
+}
