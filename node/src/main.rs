@@ -9,7 +9,7 @@ use god_core::{
     engine::{CommitterSettings, Engine, IdentityStore},
     membership::{Dns, GossipSettings},
     node::{ClientFace, Ground, Node, NodeSettings, PeerFace},
-    peer::{GrpcTransport, Identity, PeerDoor, PeerSettings},
+    peer::{GrpcTransport, Identity, PeerDoor, PeerSettings, Starts},
     quorum::{HintSettings, Settings as QuorumSettings},
     ring::{CurrentRing, Founding, Joiner},
     seam::Seams,
@@ -122,7 +122,10 @@ async fn serve(
     let engine = seams.offload.run(move || RocksEngine::open(&database, &rocks)).await?;
     let uuid = directory.load().node;
     let ring = CurrentRing::default();
-    let identity = Identity::new(uuid, ring.clone());
+    let (counted, offload, entropy) = (Arc::clone(&engine), seams.offload, Arc::clone(&seams.entropy));
+    let starts = seams.offload.run(move || Starts::open(counted, offload, &entropy)).await?;
+    let starts = Arc::new(starts);
+    let identity = Identity::new(uuid, ring.clone(), Arc::clone(&starts));
     let times = settings.times;
     let budget = Budget::new(settings.request_memory);
     let peers =
@@ -135,6 +138,7 @@ async fn serve(
         run: god_store::seam::run_of_machine(),
         engine: Arc::clone(&engine) as Arc<dyn Engine>,
         transport: Arc::clone(&transport) as Arc<dyn god_core::peer::Transport>,
+        starts,
         ring,
         resolver: Arc::new(Dns),
         seams,

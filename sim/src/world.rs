@@ -169,6 +169,7 @@ impl World {
             run: Some(Uuid::from_u128(machine.stops)),
             engine: machine.disk.open() as Arc<dyn Engine>,
             transport: Arc::new(port),
+            starts: Arc::default(),
             ring,
             resolver: Arc::new(AsGiven),
             seams: Seams {

@@ -247,13 +247,8 @@ impl Cluster {
         for node in &mut self.nodes {
             node.start();
         }
-        let init = InitRequest {
-            replicas: 3,
-            write_quorum: 2,
-            read_quorum: 2,
-            virtual_nodes: 4,
-            under_replicated: false,
-        };
+        let replicas = self.nodes.len().min(3) as u32;
+        let init = InitRequest { replicas, virtual_nodes: 4, ..InitRequest::default() };
         let first = self.nodes[0].client();
         wait_for("the cluster to be founded", || {
             let mut first = first.clone();

@@ -71,7 +71,7 @@ async fn hostile_peers_neither_get_in_nor_wedge_the_ring() {
     // In no cluster, or with a number that nobody has: the ring, and nothing else.
     let strangers = [(bytes::Bytes::new(), 1), (known.cluster.clone(), 77)];
     for (cluster, number) in strangers {
-        let hello = Hello { protocol: 1, cluster, uuid: vec![9; 16].into(), number };
+        let hello = Hello { protocol: 1, cluster, uuid: vec![9; 16].into(), number, start: None };
         let write = request::Body::Write(Write::default());
         let answers =
             ask(door, hello, vec![write, decided(), ping(), request::Body::GetRing(GetRing {})]).await;
@@ -80,8 +80,13 @@ async fn hostile_peers_neither_get_in_nor_wedge_the_ring() {
         assert_eq!(causes, [not, not, not, None], "number {number}");
     }
     let other = &known.nodes[1];
-    let stolen =
-        Hello { protocol: 1, cluster: known.cluster.clone(), uuid: vec![9; 16].into(), number: other.number };
+    let stolen = Hello {
+        protocol: 1,
+        cluster: known.cluster.clone(),
+        uuid: vec![9; 16].into(),
+        number: other.number,
+        start: None,
+    };
     assert!(greet(door, stolen.clone()).await.is_err(), "a number was believed with a UUID of another node");
     for number in 100..300 {
         let made_up = Hello { number, ..stolen.clone() };

@@ -10,6 +10,7 @@ mod client;
 mod clocks;
 mod cluster;
 mod connections;
+mod copies;
 mod damage;
 mod directory;
 mod doors;

@@ -65,6 +65,11 @@ impl Budget {
         self.0.used.load(Relaxed) >= self.0.limit
     }
 
+    /// All of its bytes.
+    pub fn limit(&self) -> u64 {
+        self.0.limit
+    }
+
     /// Bytes that are taken.
     pub fn used(&self) -> u64 {
         self.0.used.load(Relaxed)

@@ -7,6 +7,7 @@
 //! - An answer that is not taken for a time ends its connection: what waits to be sent is memory.
 //! - [`outbox`]: answers of a stream wait there, so that the work on them goes on whether anybody reads or not.
 
+mod ahead;
 mod descriptors;
 mod outbox;
 mod place;

@@ -263,6 +263,10 @@ impl Drop for Active {
 pub(crate) fn describe() {
     describe_gauge!("god_connections_open", "Connections, by door");
     describe_gauge!("god_connections_limit", "The most connections at a time, by door");
+    describe_gauge!(
+        "god_connections_send_ahead_bytes",
+        "Bytes that connections may send ahead of being read, by door"
+    );
     describe_counter!("god_connections_refused_total", "Connections for which there was no place, by door");
     describe_counter!(
         "god_connections_ended_total",

@@ -1,6 +1,7 @@
 //! Accepts, and looks after each connection until it ends.
 
 use super::{
+    ahead::Ahead,
     place::{Active, Held, Places, Verdict},
     request::{Asked, Spent},
     socket::Socket,
@@ -121,6 +122,7 @@ pub(crate) struct Bounds {
 /// Serves until told to stop; then what was begun may end, for as long as the grace lasts.
 pub(crate) async fn serve(listener: TcpListener, router: Router, bounds: Bounds, stop: Stop) {
     let places = Places::new(bounds.door, bounds.connections);
+    let ahead = Ahead::new(bounds.door, bounds.budget.limit() / 2);
     let mut connections = JoinSet::new();
     let mut stopped = pin!(stop.clone().stopped());
     let mut backoff = BACKOFF_MIN;
@@ -135,7 +137,15 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, bounds: Bounds,
             Ok((stream, _)) => {
                 backoff = BACKOFF_MIN;
                 if let Some(held) = places.take() {
-                    connections.spawn(hold(stream, router.clone(), bounds.clone(), held, stop.clone()));
+                    let ahead = ahead.clone();
+                    connections.spawn(hold(
+                        stream,
+                        router.clone(),
+                        bounds.clone(),
+                        ahead,
+                        held,
+                        stop.clone(),
+                    ));
                 }
             }
             Err(error) if is_of_the_other_side(&error) => {}
@@ -164,7 +174,12 @@ fn is_of_the_other_side(error: &io::Error) -> bool {
 }
 
 /// One connection, until its end.
-async fn hold(stream: TcpStream, router: Router, bounds: Bounds, held: Held, stop: Stop) {
+async fn hold(stream: TcpStream, router: Router, mut bounds: Bounds, ahead: Ahead, held: Held, stop: Stop) {
+    // Held until the connection ends.
+    let mut granted = None;
+    if let Protocol::Http2(http2) = &mut bounds.protocol {
+        *http2 = granted.insert(ahead.grant(http2.connection_window)).bound(*http2);
+    }
     // Without it small answers wait for company; a failure means that the connection is gone already.
     let _gone = stream.set_nodelay(true);
     let held = Arc::new(held);

@@ -108,16 +108,15 @@ pub async fn find_cluster(joining: &Joining, known: &[String]) -> Result<Joined,
         }
         let mut latest = "no address of another node is known".to_owned();
         for address in addresses {
-            let call = Call { epoch: 0, timeout: TIMEOUT, body: request::Body::Join(joining.own.clone()) };
-            let answer = joining.transport.call(Target::Address(address.clone()), call).await;
-            match judge(&address, answer, &joining.own) {
+            match ask(joining, &address).await {
                 Verdict::Joined(joined) => return Ok(joined),
                 Verdict::Never(error) => return Err(error),
                 Verdict::Retry(why) => latest = why,
             }
         }
         if latest != reason {
-            tracing::info!("waiting for a cluster to join: {latest}");
+            let what = if known.is_empty() { "a cluster to join" } else { "another node of the cluster" };
+            tracing::info!("waiting for {what}: {latest}");
             reason = latest;
         }
         // Between half of it and all: nodes that start together do not ask together.
@@ -126,6 +125,20 @@ pub async fn find_cluster(joining: &Joining, known: &[String]) -> Result<Joined,
         time::sleep(wait / 2 + jitter).await;
         wait = (wait * 2).min(LAST_WAIT);
     }
+}
+
+/// Asks one node, once. Gives the reason where the two do not go together; who does not answer has none.
+pub async fn introduce(joining: &Joining, address: &str) -> Option<JoinError> {
+    match ask(joining, address).await {
+        Verdict::Never(error) => Some(error),
+        Verdict::Joined(_) | Verdict::Retry(_) => None,
+    }
+}
+
+async fn ask(joining: &Joining, address: &str) -> Verdict {
+    let call = Call { epoch: 0, timeout: TIMEOUT, body: request::Body::Join(joining.own.clone()) };
+    let answer = joining.transport.call(Target::Address(address.to_owned()), call).await;
+    judge(address, answer, &joining.own)
 }
 
 fn judge(seed: &str, answer: Result<response::Body, CallError>, own: &Join) -> Verdict {

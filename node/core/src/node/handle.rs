@@ -4,7 +4,7 @@ use super::{Member, Node};
 use crate::{
     consensus::RegisterError,
     membership::pong,
-    peer::{Call, Handler, Target, failure},
+    peer::{Call, Handler, Target, failure, heard},
     ring::{ChangeError, Joiner},
 };
 use futures::future::BoxFuture;
@@ -105,6 +105,7 @@ impl Node {
             version: join.version,
             takes_part: join.takes_part,
         };
+        self.recognise(&ring, joiner.uuid, &heard(join.start.as_ref())).await?;
         match self.admit(&joiner).await {
             Ok(ring) => Ok(response::Body::Ring(RingDone { ring: Some(ring.document().clone()) })),
             Err(RegisterError::Refused(error @ (ChangeError::Retired(_) | ChangeError::Invalid(_)))) => {

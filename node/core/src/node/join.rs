@@ -3,17 +3,18 @@
 use super::Node;
 use crate::{
     consensus::RegisterError,
-    membership::{Joining, find_cluster},
-    peer::{Call, Target},
+    membership::{Joining, find_cluster, introduce},
+    peer::{Call, Meeting, Target, Way, failure, told},
     quorum::RingSync,
     ring::{ChangeError, Joiner, join, mark_live},
 };
 use futures::future::BoxFuture;
 use god_proto::{
     ids::{KeyspaceId, NodeId},
-    peer::{Decided, Join, request},
+    peer::{Cause, Decided, Failure, Join, Ping, request},
     ring::Ring,
 };
+use god_rules::starts::Start;
 use std::{
     sync::{Arc, Weak},
     time::Duration,
@@ -38,14 +39,19 @@ impl Node {
         }
     }
 
+    /// For as long as the node runs: who was led astray about its address, by a copy of its directory perhaps, is told
+    /// again.
     async fn settle(self: &Arc<Self>) {
         let own = self.settings.own.clone();
+        let mut is_introduced = false;
         loop {
+            let mut changes = self.ring.changes();
             let known = self.ring.get();
-            if known.as_deref().is_some_and(|ring| says(ring, &own)) {
-                return;
-            }
             let others = known.as_ref().map_or_else(Vec::new, |ring| addresses(ring, &own));
+            if known.as_deref().is_some_and(|ring| says(ring, &own)) && (is_introduced || others.is_empty()) {
+                changes.changed().await.ok();
+                continue;
+            }
             if known.is_some() && others.is_empty() {
                 // Alone in its ring: nobody else to tell.
                 let change =
@@ -58,48 +64,61 @@ impl Node {
             }
             if known.is_none() && self.settings.seeds.is_empty() {
                 // Waits for `god init`, or to be named as a seed by nobody at all.
-                self.ring.changes().changed().await.ok();
+                changes.changed().await.ok();
                 continue;
             }
-            let joining = Joining {
-                own: Join {
-                    uuid: own.uuid.as_bytes().to_vec().into(),
-                    peer_address: own.peer_address.clone(),
-                    grpc_address: own.grpc_address.clone(),
-                    http_address: own.http_address.clone(),
-                    zone: own.zone.clone(),
-                    weight: own.weight,
-                    version: own.version.clone(),
-                    takes_part: own.takes_part,
-                    cluster: self.wanted_cluster().map_or_else(Vec::new, |id| id.as_bytes().to_vec()).into(),
-                },
-                seeds: self.settings.seeds.clone(),
-                resolver: Arc::clone(&self.resolver),
-                transport: Arc::clone(&self.transport),
-                entropy: Arc::clone(&self.seams.entropy),
-            };
-            let mut changes = self.ring.changes();
+            let joining = self.joining();
             let found = tokio::select! {
                 biased;
                 // Founded, or told by somebody else, while looking.
                 _ = changes.changed(), if known.is_none() => continue,
                 found = find_cluster(&joining, &others) => found,
             };
-            match found {
-                Ok(joined) => {
-                    if let Err(error) = self.enter(joined.ring, joined.number).await {
-                        tracing::error!(%error, "cannot enter the cluster");
-                        *self.refused.lock() = Some(error.to_string());
-                        return;
+            let entered = match found {
+                Ok(joined) => self.enter(joined.ring, joined.number).await.map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            if let Err(error) = entered {
+                return self.give_up(error);
+            }
+            if !is_introduced && known.is_some() {
+                // One may know what the first one that was asked does not.
+                for address in &others {
+                    if let Some(error) = introduce(&joining, address).await {
+                        return self.give_up(error.to_string());
                     }
                 }
-                Err(error) => {
-                    tracing::error!(%error, "the cluster refuses this node");
-                    *self.refused.lock() = Some(error.to_string());
-                    return;
-                }
             }
+            is_introduced = true;
         }
+    }
+
+    fn joining(&self) -> Joining {
+        let own = &self.settings.own;
+        Joining {
+            own: Join {
+                uuid: own.uuid.as_bytes().to_vec().into(),
+                peer_address: own.peer_address.clone(),
+                grpc_address: own.grpc_address.clone(),
+                http_address: own.http_address.clone(),
+                zone: own.zone.clone(),
+                weight: own.weight,
+                version: own.version.clone(),
+                takes_part: own.takes_part,
+                cluster: self.wanted_cluster().map_or_else(Vec::new, |id| id.as_bytes().to_vec()).into(),
+                start: told(&self.starts.own()),
+            },
+            seeds: self.settings.seeds.clone(),
+            resolver: Arc::clone(&self.resolver),
+            transport: Arc::clone(&self.transport),
+            entropy: Arc::clone(&self.seams.entropy),
+        }
+    }
+
+    /// The node and the cluster do not go together: it serves nobody any more.
+    fn give_up(&self, error: String) {
+        tracing::error!(error, "the cluster refuses this node");
+        let _only_once = self.refused.set(error);
     }
 
     /// The cluster this node is of, or was told to join.
@@ -119,6 +138,29 @@ impl Node {
         let node = Arc::clone(self);
         // Opening the store blocks on the disk; the loops it starts need the runtime, which is at hand there too.
         self.seams.offload.run(move || node.become_member(cluster, number)).await
+    }
+
+    /// Whether the process that asks to be taken in is the node of the ring that it says it is; else why not, and
+    /// whether it never will be (ONE-START).
+    pub(super) async fn recognise(&self, ring: &Ring, uuid: Uuid, start: &Start) -> Result<(), Failure> {
+        let Some(node) = ring.node_by_uuid(uuid).map(|node| NodeId(node.number)) else { return Ok(()) };
+        let known = self.starts.latest(node);
+        match self.starts.meet(node, start, Way::Caller) {
+            Meeting::Taken => Ok(()),
+            Meeting::Refused(why) => Err(failure(Cause::Invalid, why)),
+            Meeting::Waits(why) => {
+                // What is answered from now on is answered by one that runs beside the one that asks.
+                let body = request::Body::Ping(Ping { sent_us: 0, epoch: ring.epoch().0 });
+                let call = Call { epoch: 0, timeout: PUSH_TIMEOUT, body };
+                match self.transport.call(Target::Node(node), call).await {
+                    Ok(_) => match self.starts.outlived(node, known, start) {
+                        Some(why) => Err(failure(Cause::Invalid, why)),
+                        None => Err(failure(Cause::NotMember, why)),
+                    },
+                    Err(_) => Err(failure(Cause::NotMember, why)),
+                }
+            }
+        }
     }
 
     /// Takes a node into the ring, or its new addresses.

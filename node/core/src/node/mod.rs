@@ -22,7 +22,7 @@ use crate::{
     consensus::Register,
     engine::{CommitterSettings, Engine, EngineError, IdentityStore},
     membership::{GossipSettings, Liveness, NewerRing, Resolver},
-    peer::Transport,
+    peer::{Starts, Transport},
     quorum::{HintSettings, Settings as QuorumSettings},
     radix::Limits,
     ring::{CurrentRing, Founding, Joiner},
@@ -81,6 +81,8 @@ pub struct Ground {
     pub engine: Arc<dyn Engine>,
     /// The way to other nodes.
     pub transport: Arc<dyn Transport>,
+    /// This start of the node, and what it knows of others'.
+    pub starts: Arc<Starts>,
     /// The ring that the transport goes by.
     pub ring: CurrentRing,
     /// Finds what is behind names.
@@ -98,6 +100,7 @@ pub struct Node {
     run: Option<Uuid>,
     engine: Arc<dyn Engine>,
     transport: Arc<dyn Transport>,
+    starts: Arc<Starts>,
     ring: CurrentRing,
     resolver: Arc<dyn Resolver>,
     seams: Seams,
@@ -111,7 +114,7 @@ pub struct Node {
     /// One becomes a member at a time, by founding or by joining.
     entering: tokio::sync::Mutex<()>,
     /// Why this node and the cluster do not go together, once that is known.
-    refused: parking_lot::Mutex<Option<String>>,
+    refused: OnceLock<String>,
     rate: status::Rate,
     began: Instant,
     stopper: Stopper,
@@ -121,7 +124,7 @@ pub struct Node {
 impl Node {
     /// Starts a node: opens what it keeps, and looks for its cluster in the background. Blocks on the disk.
     pub fn start(settings: NodeSettings, ground: Ground) -> Result<Arc<Node>, EngineError> {
-        let Ground { identity, run, engine, transport, ring, resolver, seams, seen } = ground;
+        let Ground { identity, run, engine, transport, starts, ring, resolver, seams, seen } = ground;
         let clock = Arc::new(Clock::open(Arc::clone(&engine), Arc::clone(&seams.wall), seams.offload)?);
         let register = Arc::new(Register::open(
             settings.own.uuid,
@@ -138,6 +141,7 @@ impl Node {
             run,
             engine,
             transport,
+            starts,
             ring,
             resolver,
             seams,
@@ -148,7 +152,7 @@ impl Node {
             register,
             member: OnceLock::new(),
             entering: tokio::sync::Mutex::new(()),
-            refused: parking_lot::Mutex::new(None),
+            refused: OnceLock::new(),
             rate: status::Rate::default(),
             began: Instant::now(),
             stopper,
@@ -194,6 +198,7 @@ impl Node {
     pub async fn close(&self) {
         self.stop();
         let Some(member) = self.member.get() else { return };
+        member.coordinator.close().await;
         match member.store.close().await {
             Ok(()) => {
                 if let Err(error) = member.replica.lapse().rest().await {

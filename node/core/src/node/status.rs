@@ -54,9 +54,7 @@ impl Node {
     /// Why clients should go elsewhere; nothing where they need not.
     pub(super) fn troubles(&self) -> Vec<String> {
         let mut troubles = Vec::new();
-        if let Some(refused) = &*self.refused.lock() {
-            troubles.push(refused.clone());
-        }
+        troubles.extend(self.refused.get().cloned());
         if self.member().is_none() {
             troubles.push(
                 "this node is in no cluster yet; run `god init` on one node, start the others with --seed"

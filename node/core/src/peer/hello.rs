@@ -1,5 +1,6 @@
 //! Who is at the other end of a stream, and whether to talk to it.
 
+use super::starts::{Answering, Meeting, Starts, Way, heard, told};
 use crate::ring::CurrentRing;
 use god_proto::{ids::NodeId, peer::Hello};
 use std::sync::{Arc, OnceLock};
@@ -9,13 +10,15 @@ use uuid::Uuid;
 pub const PROTOCOL: u32 = 1;
 
 /// What one that introduced itself may ask (MEMBERS-ONLY).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
     /// The ring says that it is this node. It may ask anything.
     Member(NodeId),
     /// It is no node of the ring that this node knows, or there is none yet. It may ask for the ring, and to be taken
     /// in.
     Stranger,
+    /// It is another process of a node than the one that is taken for it, and may ask no more than a stranger. Why.
+    Other(String),
 }
 
 /// This node, as it introduces itself. Its cluster and number follow from the ring, once there is one.
@@ -24,12 +27,18 @@ pub struct Identity {
     ring: CurrentRing,
     // A number is given once and for ever, so it need be looked up only once.
     number: OnceLock<NodeId>,
+    starts: Arc<Starts>,
 }
 
 impl Identity {
-    /// The node with this UUID, of the cluster that `ring` says.
-    pub fn new(uuid: Uuid, ring: CurrentRing) -> Arc<Identity> {
-        Arc::new(Identity { uuid, ring, number: OnceLock::new() })
+    /// The node with this UUID, of the cluster that `ring` says, and this start of it.
+    pub fn new(uuid: Uuid, ring: CurrentRing, starts: Arc<Starts>) -> Arc<Identity> {
+        Arc::new(Identity { uuid, ring, number: OnceLock::new(), starts })
+    }
+
+    /// This node's start, and what it knows of others'.
+    pub fn starts(&self) -> &Arc<Starts> {
+        &self.starts
     }
 
     /// Its number; none before it joined. Cost: an atomic load, once it is known.
@@ -54,6 +63,7 @@ impl Identity {
             cluster: cluster.into(),
             uuid: self.uuid.as_bytes().to_vec().into(),
             number: self.number().map_or(0, |number| number.0),
+            start: told(&self.starts.own()),
         }
     }
 
@@ -92,7 +102,12 @@ impl Identity {
         };
         match ring.node(number) {
             None => Ok(Standing::Stranger),
-            Some(member) if member.uuid == theirs.uuid => Ok(Standing::Member(number)),
+            Some(member) if member.uuid == theirs.uuid => {
+                Ok(match self.starts.meet(number, &heard(theirs.start.as_ref()), Way::Caller) {
+                    Meeting::Taken => Standing::Member(number),
+                    Meeting::Waits(why) | Meeting::Refused(why) => Standing::Other(why),
+                })
+            }
             Some(member) => Err(format!(
                 "node {} says that it is node {number}, which is {}",
                 show(&theirs.uuid),
@@ -102,8 +117,8 @@ impl Identity {
     }
 
     /// Whether one that introduces itself like this is the node of that number. Without this, a node that took over
-    /// another one's address would be taken for it.
-    pub(super) fn is_node(&self, number: NodeId, theirs: &Hello) -> Result<(), String> {
+    /// another one's address would be taken for it. It counts as answering until the guard goes.
+    pub(super) fn is_node(&self, number: NodeId, theirs: &Hello) -> Result<Answering, String> {
         let ring = self.ring.get();
         let Some(member) = ring.as_ref().and_then(|ring| ring.node(number)) else {
             return Err(format!("node {number} is in no ring that this node knows"));
@@ -115,7 +130,11 @@ impl Identity {
                 show(&member.uuid)
             ));
         }
-        Ok(())
+        let start = heard(theirs.start.as_ref());
+        match self.starts.meet(number, &start, Way::Answerer) {
+            Meeting::Taken => Ok(self.starts.answers(number, &start)),
+            Meeting::Waits(why) | Meeting::Refused(why) => Err(why),
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use super::{
     link::Route,
     queue::{Outcomes, Queue, Waiting},
     settings::{CONNECTION_WINDOW, HTTP2_FRAME, STREAM_WINDOW},
+    starts::Answering,
 };
 use futures::Stream;
 use god_proto::{
@@ -144,6 +145,7 @@ impl Lane {
                 }
                 End::Unreachable(why) | End::Broke(why) => why,
             };
+            self.route.is_away();
             failures = failures.saturating_add(1);
             if failures == 1 {
                 tracing::info!(peer = %self.route, why, "a peer cannot be reached");
@@ -183,8 +185,11 @@ impl Lane {
 
     async fn session(self: &Arc<Self>, address: &str) -> End {
         let limit = self.route.settings.connect_timeout;
-        let mut incoming = match self.attend(timeout(limit, self.connect(address)), address).await {
-            Ok(Ok(Ok(incoming))) => incoming,
+        let (mut incoming, _answering) = match self
+            .attend(timeout(limit, self.connect(address)), address)
+            .await
+        {
+            Ok(Ok(Ok(connected))) => connected,
             Ok(Ok(Err(why))) => return End::Unreachable(format!("{} at {address}: {why}", self.route)),
             Ok(Err(_)) => {
                 return End::Unreachable(format!("{} at {address}: no answer within {limit:?}", self.route));
@@ -206,7 +211,7 @@ impl Lane {
     }
 
     /// Connects, and exchanges hellos. Nothing else is sent before both agree.
-    async fn connect(self: &Arc<Self>, address: &str) -> Result<Streaming<Frame>, String> {
+    async fn connect(self: &Arc<Self>, address: &str) -> Result<(Streaming<Frame>, Answering), String> {
         let settings = &self.route.settings;
         let channel = Endpoint::from_shared(format!("http://{address}"))
             .map_err(|error| format!("it is not an address: {}", chain(&error)))?
@@ -230,8 +235,8 @@ impl Lane {
         let mut incoming = client.exchange(frames).await.map_err(refused)?.into_inner();
         let first = incoming.message().await.map_err(refused)?;
         let hello = first.and_then(|frame| frame.hello).ok_or("it did not say who it is")?;
-        self.route.accepts(&hello)?;
-        Ok(incoming)
+        let answering = self.route.accepts(&hello)?;
+        Ok((incoming, answering))
     }
 
     /// Reads answers until there are no more, and says why.

@@ -7,6 +7,7 @@ use super::{
     meter::{Meter, SAMPLE},
     queue::{Outcome, Waiting},
     settings::{ENVELOPE, PeerSettings},
+    starts::Answering,
 };
 use crate::seam::Entropy;
 use god_proto::{
@@ -87,11 +88,18 @@ impl Route {
     }
 
     /// Whether it is the one that is meant.
-    pub fn accepts(&self, hello: &Hello) -> Result<(), String> {
+    pub fn accepts(&self, hello: &Hello) -> Result<Answering, String> {
         self.identity.accepts(hello)?;
         match self.target {
             Target::Node(node) => self.identity.is_node(node, hello),
-            Target::Address(_) => Ok(()),
+            Target::Address(_) => Ok(Answering::nobody()),
+        }
+    }
+
+    /// Nobody is there, or whoever was is there no more.
+    pub fn is_away(&self) {
+        if let Target::Node(node) = self.target {
+            self.identity.starts().looked_for(node);
         }
     }
 

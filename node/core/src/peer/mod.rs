@@ -11,6 +11,7 @@ mod meter;
 mod queue;
 mod server;
 mod settings;
+mod starts;
 #[cfg(test)]
 mod tests;
 mod transport;
@@ -18,6 +19,7 @@ mod transport;
 pub use hello::{Identity, PROTOCOL};
 pub use server::PeerDoor;
 pub use settings::PeerSettings;
+pub use starts::{Meeting, Starts, Way, heard, told};
 pub use transport::GrpcTransport;
 
 use futures::future::BoxFuture;

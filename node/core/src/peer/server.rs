@@ -125,7 +125,7 @@ impl Peer for PeerDoor {
             fault: None,
             theirs: hello,
             standing: Standing::Stranger,
-            judged: Epoch(0),
+            judged: (Epoch(0), 0),
             handler: Arc::clone(&self.handler),
             identity: Arc::clone(&self.identity),
             on_hello: Arc::clone(&self.on_hello),
@@ -162,7 +162,7 @@ struct Exchange {
     /// Who is at the other end, what it may ask, and under which ring that was found.
     theirs: Hello,
     standing: Standing,
-    judged: Epoch,
+    judged: (Epoch, u64),
     handler: Arc<dyn Handler>,
     identity: Arc<Identity>,
     on_hello: OnHello,
@@ -183,7 +183,7 @@ enum Begun {
 impl Exchange {
     /// Judges who is at the other end, by the ring as it is now.
     fn greeted(&mut self) -> Result<(), Status> {
-        self.judged = self.identity.ring().epoch();
+        self.judged = self.known();
         self.standing = self.identity.standing(&self.theirs).map_err(Status::failed_precondition)?;
         if let Standing::Member(from) = self.standing {
             (self.on_hello)(from);
@@ -191,9 +191,14 @@ impl Exchange {
         Ok(())
     }
 
-    /// The same, where it introduced itself anew or the ring has changed.
+    /// What standing depends on, beside the hello.
+    fn known(&self) -> (Epoch, u64) {
+        (self.identity.ring().epoch(), self.identity.starts().changes())
+    }
+
+    /// The same, where it introduced itself anew, or the ring or what is known of starts has changed.
     fn still_greeted(&mut self, hello: Option<Hello>) -> Result<(), Status> {
-        if hello.is_none() && self.judged == self.identity.ring().epoch() {
+        if hello.is_none() && self.judged == self.known() {
             return Ok(());
         }
         self.theirs = hello.unwrap_or_else(|| std::mem::take(&mut self.theirs));
@@ -251,15 +256,16 @@ impl Exchange {
             let unknown = failure(Cause::Invalid, "the request is of a kind that this version does not know");
             return self.answer(respond(id, Err(unknown)));
         };
-        let from = match self.standing {
-            Standing::Member(from) => Some(from),
-            Standing::Stranger => None,
+        let (from, why) = match &self.standing {
+            Standing::Member(from) => (Some(*from), ""),
+            Standing::Stranger => (
+                None,
+                "only a node of the ring may ask for this; others may ask for the ring, and to be taken in",
+            ),
+            Standing::Other(why) => (None, why.as_str()),
         };
         if from.is_none() && !is_for_all(&body) {
-            let mut refused = failure(
-                Cause::NotMember,
-                "only a node of the ring may ask for this; others may ask for the ring, and to be taken in",
-            );
+            let mut refused = failure(Cause::NotMember, why);
             refused.epoch = self.identity.ring().epoch().0;
             return self.answer(respond(id, Err(refused)));
         }

@@ -75,7 +75,7 @@ fn identity(number: u32, rings: &[Arc<Ring>]) -> Arc<Identity> {
     for ring in rings {
         current.advance(Arc::clone(ring));
     }
-    Identity::new(uuid_of(number), current)
+    Identity::new(uuid_of(number), current, Arc::default())
 }
 
 fn transport(settings: PeerSettings, identity: Arc<Identity>) -> GrpcTransport {
@@ -411,7 +411,7 @@ fn tokio_stream_of(mut frames: mpsc::Receiver<Frame>) -> impl futures::Stream<It
 fn hello_of(number: u32, uuid: u32, cluster: u8) -> Hello {
     let cluster = if cluster == 0 { vec![] } else { vec![cluster; 16] };
     let uuid = uuid_of(uuid).as_bytes().to_vec().into();
-    Hello { protocol: PROTOCOL, cluster: cluster.into(), uuid, number }
+    Hello { protocol: PROTOCOL, cluster: cluster.into(), uuid, number, start: None }
 }
 
 fn hello() -> Frame {

@@ -30,7 +30,14 @@ pub use hints::{HintSettings, Hints};
 pub use settings::Settings;
 pub use sync::RingSync;
 
-use crate::{membership::Liveness, peer::Transport, ring::CurrentRing, seam::Seams, version::Clock};
+use crate::{
+    membership::Liveness,
+    peer::Transport,
+    ring::CurrentRing,
+    seam::Seams,
+    stop::{Stop, Stopper, stop},
+    version::Clock,
+};
 use god_proto::ids::NodeId;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -52,6 +59,10 @@ struct Shared {
     settings: Settings,
     /// Room for writes that go on after their clients were answered, in kibibytes.
     background: Arc<Semaphore>,
+    /// All of that room.
+    background_kib: u32,
+    /// Tells those writes to end.
+    closing: (Stopper, Stop),
 }
 
 /// The rooms that a coordinator works with.
@@ -77,8 +88,8 @@ impl Coordinator {
     /// A coordinator on the node of this number.
     pub fn new(me: NodeId, parts: Parts, settings: Settings) -> Coordinator {
         let Parts { ring, transport, clock, liveness, hints, sync, seams } = parts;
-        let background = (settings.background_bytes >> 10).min(Semaphore::MAX_PERMITS);
-        let background = Arc::new(Semaphore::new(background));
+        let background_kib = u32::try_from(settings.background_bytes >> 10).unwrap_or(u32::MAX);
+        let background = Arc::new(Semaphore::new(background_kib as usize));
         Coordinator(Arc::new(Shared {
             me,
             ring,
@@ -90,6 +101,17 @@ impl Coordinator {
             seams,
             settings,
             background,
+            background_kib,
+            closing: stop(),
         }))
+    }
+
+    /// Ends the writes that go on after their clients were answered: replicas that have not answered yet get a hint
+    /// (invariant NOTHING-OWED-IS-FORGOTTEN). When it returns, hints are on the disk. Once, when no more requests come.
+    pub async fn close(&self) {
+        self.0.closing.0.stop();
+        // Each gives its room back when its hints are queued, which waits for nothing.
+        let _all = self.0.background.acquire_many(self.0.background_kib).await;
+        self.0.hints.flush().await;
     }
 }

@@ -380,7 +380,8 @@ impl Flight {
     /// Waits for the messages that are still under way.
     async fn finish(mut self) {
         let late = tokio::time::sleep(LATE);
-        tokio::pin!(late);
+        let closing = self.shared.closing.1.clone().stopped();
+        tokio::pin!(late, closing);
         loop {
             tokio::select! {
                 biased;
@@ -388,6 +389,7 @@ impl Flight {
                     Some((writes, _, at, reply)) => drop(self.ended(&writes, at, reply)),
                     None => return,
                 },
+                () = &mut closing => return self.hint_pending(),
                 () = &mut late, if !late.is_elapsed() => {
                     // The others can tell whether it has them, by other ways.
                     for write in self.writes.iter().filter(|write| write.is_owed() && write.tally.pending() != 0) {

@@ -253,7 +253,7 @@ impl Hints {
     }
 
     /// Writes what is queued.
-    async fn flush(&self) {
+    pub(super) async fn flush(&self) {
         let (rows, suspects, forgiven) = {
             let mut state = self.state.lock();
             state.queued_bytes = 0;

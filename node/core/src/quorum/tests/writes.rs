@@ -4,7 +4,11 @@ use super::world::{
     Cluster, Does, NOW_MS, delete, document, get, got, joint, position, put, put_request, ring, value,
     version, written,
 };
-use crate::{membership::PeerState, quorum::HintSettings};
+use crate::{
+    membership::PeerState,
+    quorum::{HintSettings, Hints},
+    seam::Offload,
+};
 use god_proto::{
     MAX_KEY, MAX_VALUE,
     peer::Cause,
@@ -40,6 +44,22 @@ async fn a_write_is_answered_at_its_quorum_and_reaches_the_last_replica_in_the_b
     sleep(Duration::from_millis(300)).await;
     assert_eq!(cluster.held(3, &position("k")).await.unwrap().version, committed(&outcome));
     assert_eq!(cluster.world.hints.pending(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_has_not_answered_when_the_node_ends_gets_a_hint() {
+    let cluster = Cluster::new(3);
+    cluster.does(3, Does::Hang);
+    let outcome = cluster.write(put("k", "v")).await;
+    assert!(matches!(&outcome, Outcome::Committed(committed) if committed.acks == 2), "{outcome:?}");
+    assert_eq!(cluster.world.hints.pending(), 0, "it may answer yet");
+    let start = Instant::now();
+    cluster.coordinator.close().await;
+    assert_eq!(start.elapsed().as_millis(), 0, "nobody waits for it");
+    assert_eq!(cluster.world.hints.pending(), 1);
+    let (disk, ring) = (cluster.world.disk.open(), cluster.world.ring.clone());
+    let kept = Hints::open(disk, ring, Offload::Inline, HintSettings::default()).unwrap();
+    assert_eq!(kept.pending(), 1, "on the disk");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,358 @@
+//! Which process of each node this node takes for it (invariant ONE-START; the rule is [`god_rules::starts`]).
+//!
+//! A node tells its start in each hello, and in each request to be taken in. What this node knows of others' starts is
+//! kept, so that a directory that was put back from an old copy is known after this node's own restart too.
+
+use crate::{
+    engine::{Batch, Direction, Engine, EngineError, Table},
+    seam::{Entropy, Offload},
+};
+use bytes::{Buf, BufMut};
+use god_proto::{ids::NodeId, peer};
+use god_rules::starts::{Known, MAX_REFUSED, Start, Verdict, judge, refuse};
+use metrics::counter;
+use parking_lot::Mutex;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+use uuid::Uuid;
+
+/// This node's own start, in [`Table::System`].
+const OWN: &[u8] = b"starts/own";
+/// What is known of others' starts: by their numbers (4 bytes, big endian).
+const OF: &[u8] = b"starts/of/";
+const OF_END: &[u8] = b"starts/of0";
+
+/// How a start was met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// It called.
+    Caller,
+    /// It answered where the node is known to be.
+    Answerer,
+}
+
+/// What came of meeting one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Meeting {
+    /// It is the node.
+    Taken,
+    /// It may be, once the one that is known is no more, or was looked for. Why not now.
+    Waits(String),
+    /// It is not, and never will be. Why.
+    Refused(String),
+}
+
+#[derive(Default)]
+struct Entry {
+    known: Known,
+    /// Connections to it, where it is known to be, whose other end is the latest start.
+    answering: usize,
+    /// Whether it was looked for since this node's own start: a connection to it was made, or failed.
+    looked_for: bool,
+}
+
+/// This node's own start, and what it knows of others'.
+#[derive(Default)]
+pub struct Starts {
+    own: Start,
+    kept: Option<(Arc<dyn Engine>, Offload)>,
+    nodes: Mutex<BTreeMap<NodeId, Entry>>,
+    changes: AtomicU64,
+}
+
+impl Starts {
+    /// Counts this start, durably, and reads what is known of others. Once a start, before the node calls or is called.
+    /// Blocks on the disk.
+    pub fn open(engine: Arc<dyn Engine>, offload: Offload, entropy: &Entropy) -> Result<Starts, EngineError> {
+        let damaged = |what: &str| EngineError::Corrupt(format!("{what} is malformed"));
+        let before = match engine.get(Table::System, OWN)? {
+            Some(row) => {
+                read_start(&mut &row[..]).ok_or_else(|| damaged("the count of this node's starts"))?
+            }
+            None => Start::default(),
+        };
+        let own = Start { count: before.count + 1, id: entropy.uuid(), before: before.id };
+        let mut batch = Batch::default();
+        let mut row = Vec::new();
+        write_start(&mut row, &own);
+        batch.put(Table::System, OWN, row);
+        engine.commit(batch)?;
+        engine.sync()?;
+        let mut nodes = BTreeMap::new();
+        for pair in engine.scan(Table::System, OF, OF_END, Direction::Forward) {
+            let (key, value) = pair?;
+            let number = key.get(OF.len()..).and_then(|number| number.try_into().ok());
+            let known = read_known(&value);
+            let (Some(number), Some(known)) = (number.map(u32::from_be_bytes), known) else {
+                return Err(damaged("what is known of another node's starts"));
+            };
+            nodes.insert(NodeId(number), Entry { known, ..Entry::default() });
+        }
+        let (nodes, changes) = (Mutex::new(nodes), AtomicU64::new(0));
+        Ok(Starts { own, kept: Some((engine, offload)), nodes, changes })
+    }
+
+    /// This node's own.
+    pub fn own(&self) -> Start {
+        self.own
+    }
+
+    /// Grows whenever what waits may be judged otherwise. Cost: an atomic load.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Relaxed)
+    }
+
+    /// Meets a start of a node of the ring. One that follows on the known one is taken for the node if that one does
+    /// not answer where the node is known to be. Must be called within the runtime. Cost: a lock, and a write that
+    /// nobody waits for where something new is known.
+    pub fn meet(&self, node: NodeId, theirs: &Start, way: Way) -> Meeting {
+        let mut nodes = self.nodes.lock();
+        let entry = nodes.entry(node).or_default();
+        let latest = entry.known.latest;
+        match judge(&entry.known, theirs) {
+            Verdict::Same => return Meeting::Taken,
+            Verdict::Next if entry.answering > 0 => {
+                return Meeting::Waits(format!(
+                    "node {node} runs already: its start {} ({}) answers where it is known to be, and this is start {} \
+                     ({}) on a copy of its data directory; stop one of them",
+                    latest.count, latest.id, theirs.count, theirs.id
+                ));
+            }
+            Verdict::Next if way == Way::Caller && latest.count > 0 && !entry.looked_for => {
+                return Meeting::Waits(format!("node {node} was not looked for yet where it is known to be"));
+            }
+            Verdict::Next => {
+                entry.known.latest = *theirs;
+                entry.looked_for = true;
+            }
+            verdict => {
+                let is_new = !entry.known.refused.contains(&theirs.id);
+                refuse(&mut entry.known, theirs);
+                if is_new {
+                    self.keep(node, &entry.known);
+                    counter!("god_peer_refused_starts_total").increment(1);
+                }
+                return Meeting::Refused(sentence(node, verdict, &latest, theirs));
+            }
+        }
+        self.keep(node, &entry.known);
+        self.changes.fetch_add(1, Relaxed);
+        Meeting::Taken
+    }
+
+    /// The known start of a node answered what it was asked after another one was met: that one is a copy, for good.
+    /// Gives the reason; `None`: another start is known by now.
+    pub fn outlived(&self, node: NodeId, known: Uuid, other: &Start) -> Option<String> {
+        let mut nodes = self.nodes.lock();
+        let entry = nodes.get_mut(&node)?;
+        let latest = entry.known.latest;
+        if latest.id != known || other.id == known {
+            return None;
+        }
+        refuse(&mut entry.known, other);
+        self.keep(node, &entry.known);
+        self.changes.fetch_add(1, Relaxed);
+        counter!("god_peer_refused_starts_total").increment(1);
+        Some(sentence(node, Verdict::Copy, &latest, other))
+    }
+
+    /// The start that is taken for a node; nil where none is known.
+    pub fn latest(&self, node: NodeId) -> Uuid {
+        self.nodes.lock().get(&node).map_or_else(Uuid::nil, |entry| entry.known.latest.id)
+    }
+
+    /// A connection to where a node is known to be could not be made, or broke.
+    pub fn looked_for(&self, node: NodeId) {
+        let mut nodes = self.nodes.lock();
+        let entry = nodes.entry(node).or_default();
+        if !std::mem::replace(&mut entry.looked_for, true) {
+            self.changes.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// A connection to where a node is known to be is there, and its other end is this start; until the guard goes.
+    pub fn answers(self: &Arc<Self>, node: NodeId, start: &Start) -> Answering {
+        let mut nodes = self.nodes.lock();
+        let entry = nodes.entry(node).or_default();
+        let counts = start.count > 0 && start.id == entry.known.latest.id;
+        if counts {
+            entry.answering += 1;
+        }
+        Answering(counts.then(|| (Arc::clone(self), node, start.id)))
+    }
+
+    fn gone(&self, node: NodeId, start: Uuid) {
+        let mut nodes = self.nodes.lock();
+        if let Some(entry) = nodes.get_mut(&node).filter(|entry| entry.known.latest.id == start) {
+            entry.answering = entry.answering.saturating_sub(1);
+            self.changes.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Writes what is known of a node. Nobody waits for it: what a crash takes of it is learned again.
+    fn keep(&self, node: NodeId, known: &Known) {
+        let Some((engine, offload)) = &self.kept else { return };
+        let (engine, offload) = (Arc::clone(engine), *offload);
+        let mut row = Vec::new();
+        write_start(&mut row, &known.latest);
+        known.refused.iter().for_each(|id| row.put_slice(id.as_bytes()));
+        let mut batch = Batch::default();
+        batch.put(Table::System, [OF, &node.0.to_be_bytes()].concat(), row);
+        tokio::spawn(async move {
+            if let Err(error) = offload.run(move || engine.commit(batch)).await {
+                tracing::warn!(%node, %error, "what is known of a node's starts is not kept");
+            }
+        });
+    }
+}
+
+/// See [`Starts::answers`].
+pub struct Answering(Option<(Arc<Starts>, NodeId, Uuid)>);
+
+impl Answering {
+    /// Of one whose start does not matter.
+    pub const fn nobody() -> Answering {
+        Answering(None)
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        if let Some((starts, node, start)) = self.0.take() {
+            starts.gone(node, start);
+        }
+    }
+}
+
+fn sentence(node: NodeId, verdict: Verdict, latest: &Start, theirs: &Start) -> String {
+    let what = match verdict {
+        Verdict::Old => "its data directory was put back from an old copy",
+        _ => "its data directory is a copy of one that ran, or runs, elsewhere",
+    };
+    format!(
+        "start {} ({}) of node {node} is refused, since {what}: start {} ({}) is known. Stop it; where the node itself is \
+         gone, start a new one on an empty directory and let it replace node {node} (god ring change --replace)",
+        theirs.count, theirs.id, latest.count, latest.id
+    )
+}
+
+/// As told on the wire.
+pub fn told(start: &Start) -> Option<peer::Start> {
+    (start.count > 0).then(|| peer::Start {
+        count: start.count,
+        id: start.id.as_bytes().to_vec().into(),
+        before: start.before.as_bytes().to_vec().into(),
+    })
+}
+
+/// As heard on the wire; what is malformed counts as untold.
+pub fn heard(start: Option<&peer::Start>) -> Start {
+    let read = |start: &peer::Start| {
+        let (id, before) = (Uuid::from_slice(&start.id).ok()?, Uuid::from_slice(&start.before).ok()?);
+        Some(Start { count: start.count, id, before })
+    };
+    start.and_then(read).unwrap_or_default()
+}
+
+fn write_start(row: &mut Vec<u8>, start: &Start) {
+    row.put_u64(start.count);
+    row.put_slice(start.id.as_bytes());
+    row.put_slice(start.before.as_bytes());
+}
+
+fn read_uuid(row: &mut &[u8]) -> Option<Uuid> {
+    let id = Uuid::from_slice(row.get(..16)?).ok()?;
+    row.advance(16);
+    Some(id)
+}
+
+fn read_start(row: &mut &[u8]) -> Option<Start> {
+    let count = row.try_get_u64().ok()?;
+    Some(Start { count, id: read_uuid(row)?, before: read_uuid(row)? })
+}
+
+fn read_known(mut row: &[u8]) -> Option<Known> {
+    let mut known = Known { latest: read_start(&mut row)?, refused: vec![] };
+    while !row.is_empty() && known.refused.len() < MAX_REFUSED {
+        known.refused.push(read_uuid(&mut row)?);
+    }
+    row.is_empty().then_some(known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::SimulatedDisk;
+
+    const NODE: NodeId = NodeId(2);
+
+    fn start(count: u64, id: u128, before: u128) -> Start {
+        Start { count, id: Uuid::from_u128(id), before: Uuid::from_u128(before) }
+    }
+
+    fn open(disk: &SimulatedDisk, seed: u64) -> Arc<Starts> {
+        Arc::new(Starts::open(disk.open(), Offload::Inline, &Entropy::seeded(seed)).unwrap())
+    }
+
+    #[tokio::test]
+    async fn starts_are_counted_and_each_names_the_one_before() {
+        let disk = SimulatedDisk::new();
+        let first = open(&disk, 1).own();
+        assert_eq!((first.count, first.before), (1, Uuid::nil()));
+        disk.crash_machine(0);
+        let second = open(&disk, 2).own();
+        assert_eq!((second.count, second.before), (2, first.id));
+        assert_ne!(second.id, first.id);
+        assert_eq!(heard(told(&second).as_ref()), second);
+        assert_eq!(heard(None), Start::default());
+    }
+
+    #[tokio::test]
+    async fn the_next_start_is_taken_once_the_known_one_answers_no_more() {
+        let starts = open(&SimulatedDisk::new(), 1);
+        let (a, b) = (start(5, 5, 4), start(6, 6, 5));
+        assert_eq!(starts.meet(NODE, &a, Way::Caller), Meeting::Taken, "nothing was known");
+        let first = starts.answers(NODE, &a);
+        let second = starts.answers(NODE, &a);
+        assert!(matches!(starts.meet(NODE, &b, Way::Caller), Meeting::Waits(_)));
+        assert!(matches!(starts.meet(NODE, &b, Way::Answerer), Meeting::Waits(_)), "at another address");
+        drop(first);
+        let changes = starts.changes();
+        assert!(matches!(starts.meet(NODE, &b, Way::Caller), Meeting::Waits(_)), "one answers still");
+        drop(second);
+        assert!(starts.changes() > changes, "whoever waits is judged anew");
+        assert_eq!(starts.meet(NODE, &b, Way::Caller), Meeting::Taken);
+        assert!(
+            matches!(starts.meet(NODE, &a, Way::Answerer), Meeting::Refused(_)),
+            "it was the node before"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_copy_that_the_node_outlived_is_refused_for_ever_and_by_the_next_start_of_this_node() {
+        let disk = SimulatedDisk::new();
+        let starts = open(&disk, 1);
+        let (a, copy) = (start(5, 5, 4), start(6, 60, 5));
+        assert_eq!(starts.meet(NODE, &a, Way::Answerer), Meeting::Taken);
+        let there = starts.answers(NODE, &a);
+        assert!(matches!(starts.meet(NODE, &copy, Way::Caller), Meeting::Waits(_)));
+        assert!(starts.outlived(NODE, a.id, &copy).is_some());
+        drop(there);
+        tokio::task::yield_now().await;
+        let starts = open(&disk, 2);
+        assert!(matches!(starts.meet(NODE, &copy, Way::Caller), Meeting::Refused(_)));
+        let again = start(7, 70, 60);
+        assert!(matches!(starts.meet(NODE, &again, Way::Caller), Meeting::Refused(_)));
+        // This node has just started itself: it looks before it believes a caller.
+        let next = start(6, 6, 5);
+        assert!(matches!(starts.meet(NODE, &next, Way::Caller), Meeting::Waits(_)));
+        starts.looked_for(NODE);
+        assert_eq!(starts.meet(NODE, &next, Way::Caller), Meeting::Taken);
+        assert_eq!(starts.outlived(NODE, a.id, &copy), None, "another start is known by now");
+    }
+}

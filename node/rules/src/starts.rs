@@ -1,0 +1,159 @@
+//! Which process of a node is the node: a directory that was copied, or put back from an old copy, is not.
+//!
+//! Each start of a node on its data directory is counted, drawn an id, and remembers the id of the start before it on
+//! that directory. Other nodes remember the latest start that they met. So one that follows on it is told from one that
+//! began beside it.
+//!
+//! ```text
+//! directory:   1:a ── 2:b ── 3:c ── 4:d      the node: each start follows the one before
+//!                       └─── 3:x ── 4:y      a copy that was made while b ran
+//! ```
+//!
+//! Whoever knows `3:c` refuses `3:x`, since two starts have one count; `4:y`, since it follows `x`; and `2:b`, put back
+//! from an old copy. Whoever knows `2:b` only takes the first of `3:c` and `3:x` that comes while `b` does not answer.
+
+use uuid::Uuid;
+
+/// How many refused starts of a node are remembered, the latest.
+pub const MAX_REFUSED: usize = 8;
+
+/// A start of a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Start {
+    /// How many starts there were on the directory, with this one. 0: by a program that does not count them.
+    pub count: u64,
+    /// Drawn for this start.
+    pub id: Uuid,
+    /// The id of the start before it on the directory; nil for the first.
+    pub before: Uuid,
+}
+
+/// What is known of a node's starts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// The latest that was taken for the node.
+    pub latest: Start,
+    /// The latest that were not, the oldest first; at most [`MAX_REFUSED`].
+    pub refused: Vec<Uuid>,
+}
+
+/// What a start is to whoever knows others of the same node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is the one that is known.
+    Same,
+    /// It follows on what is known: it is the node, if the one that is known is no more.
+    Next,
+    /// It began beside what is known, on a copy of the directory.
+    Copy,
+    /// It is older than what is known: its directory was put back from an old copy.
+    Old,
+}
+
+/// What a start is (invariant ONE-START). Pure.
+pub fn judge(known: &Known, theirs: &Start) -> Verdict {
+    let latest = &known.latest;
+    if theirs.count == 0 || theirs.id == latest.id && theirs.count == latest.count {
+        return Verdict::Same;
+    }
+    let is_refused = |id: &Uuid| known.refused.contains(id);
+    if is_refused(&theirs.id) || is_refused(&theirs.before) {
+        return Verdict::Copy;
+    }
+    match theirs.count {
+        count if count > latest.count + 1 || latest.count == 0 => Verdict::Next,
+        count if count == latest.count + 1 && theirs.before == latest.id => Verdict::Next,
+        count if count >= latest.count => Verdict::Copy,
+        _ => Verdict::Old,
+    }
+}
+
+/// Remembers a start that was refused, so that none that follows on it is taken for the node.
+pub fn refuse(known: &mut Known, start: &Start) {
+    if known.refused.contains(&start.id) || start.id == known.latest.id {
+        return;
+    }
+    known.refused.push(start.id);
+    let beyond = known.refused.len().saturating_sub(MAX_REFUSED);
+    known.refused.drain(..beyond);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn start(count: u64, id: u128, before: u128) -> Start {
+        Start { count, id: Uuid::from_u128(id), before: Uuid::from_u128(before) }
+    }
+
+    fn knows(latest: Start) -> Known {
+        Known { latest, refused: vec![] }
+    }
+
+    #[test]
+    fn whoever_follows_is_the_node_and_whoever_began_beside_it_is_not() {
+        let (b, c, x, y) = (start(2, 2, 1), start(3, 3, 2), start(3, 30, 2), start(4, 40, 30));
+        assert_eq!(judge(&Known::default(), &b), Verdict::Next, "nothing is known");
+        assert_eq!(judge(&knows(b), &b), Verdict::Same);
+        assert_eq!(judge(&knows(b), &c), Verdict::Next);
+        assert_eq!(judge(&knows(c), &b), Verdict::Old);
+        assert_eq!(judge(&knows(c), &x), Verdict::Copy);
+        assert_eq!(judge(&knows(c), &y), Verdict::Copy, "it follows on another one");
+        assert_eq!(judge(&knows(c), &start(9, 9, 8)), Verdict::Next, "starts between were not met");
+        assert_eq!(judge(&knows(c), &start(0, 0, 0)), Verdict::Same, "one that does not count");
+    }
+
+    #[test]
+    fn what_follows_on_a_refused_start_is_refused_however_often_it_starts() {
+        let mut known = knows(start(3, 3, 2));
+        let mut copy = start(3, 100, 2);
+        for at in 0..3 * MAX_REFUSED as u128 {
+            assert_eq!(judge(&known, &copy), Verdict::Copy);
+            refuse(&mut known, &copy);
+            copy = start(copy.count + 1, 101 + at, 100 + at);
+        }
+        assert_eq!(known.refused.len(), MAX_REFUSED);
+        refuse(&mut known, &start(3, 3, 2));
+        assert!(!known.refused.contains(&Uuid::from_u128(3)), "the node itself is never refused so");
+    }
+
+    proptest! {
+        /// A node and a copy of its directory start in any order, and another node meets each start as it comes.
+        #[test]
+        fn no_copy_of_a_directory_is_taken_for_the_node_once_its_next_start_was(
+            copied_at in 1u64..4,
+            turns in proptest::collection::vec(any::<bool>(), 1..24),
+        ) {
+            let mut original = start(0, 0, 0);
+            let mut id = 0;
+            let mut next = |of: Start| {
+                id += 1;
+                start(of.count + 1, id, of.id.as_u128())
+            };
+            let mut known = Known::default();
+            for _ in 0..copied_at {
+                original = next(original);
+                prop_assert_eq!(judge(&known, &original), Verdict::Next);
+                known.latest = original;
+            }
+            let mut copy = original;
+            // The node itself starts first after the copy was made.
+            original = next(original);
+            prop_assert_eq!(judge(&known, &original), Verdict::Next);
+            known.latest = original;
+            for copys_turn in turns {
+                if copys_turn {
+                    copy = next(copy);
+                    prop_assert_ne!(judge(&known, &copy), Verdict::Next);
+                    prop_assert_ne!(judge(&known, &copy), Verdict::Same);
+                    refuse(&mut known, &copy);
+                } else {
+                    original = next(original);
+                    prop_assert_eq!(judge(&known, &original), Verdict::Next);
+                    known.latest = original;
+                }
+            }
+        }
+    }
+}
