@@ -2,7 +2,7 @@
 
 use super::{
     Shared,
-    fan::{Scope, Short, strange},
+    fan::{Scope, Short, damaged, strange},
     refusal::{Failures, later, refuse},
 };
 use crate::peer::CallError;
@@ -16,6 +16,7 @@ use god_proto::{
 };
 use god_rules::quorum::{Mask, bits};
 use std::collections::BTreeMap;
+use tokio::time::Instant;
 
 /// What a quorum says of one position.
 pub(super) type Got = Result<Option<Record>, Rejected>;
@@ -68,6 +69,9 @@ fn decode(body: response::Body, count: usize, ceiling_ms: u64) -> Result<Vec<Opt
 fn took(body: response::Body, count: usize) -> Result<bool, CallError> {
     match body {
         response::Body::Write(done) if done.verdicts.len() == count => {
+            if done.verdicts.iter().any(|verdict| verdict.damaged) {
+                return Err(damaged());
+            }
             Ok(done.verdicts.iter().all(|verdict| !verdict.floored))
         }
         _ => Err(strange("is not that to a write")),
@@ -240,7 +244,9 @@ impl Shared {
         let because = failures.because();
         let message =
             format!("{is} of {needed} replicas needed hold the newest record, and repair failed{because}");
-        Err(Short::Failed(later(Reason::Unavailable, message, 200)))
+        let late = Instant::now() >= scope.deadline;
+        let reason = if late { Reason::Deadline } else { Reason::Unavailable };
+        Err(Short::Failed(later(reason, message, 200)))
     }
 
     /// Has a member compare itself with those who hold what it lacks: the way in for records at or below a promised

@@ -265,26 +265,62 @@ impl Replica {
                     peer::Verdict {
                         superseded_by: Some(floor.promised.into()),
                         floored: version > floor.repaired,
+                        damaged: false,
                     },
                 )),
             }
         }
         // The newest is within the limit where any is beyond it.
         self.clock.observe(newest).map_err(|error| untimely(&error))?;
-        let written = self.store.write_below(entries, self.clock.ceiling_ms()).await;
+        let written = self.take(entries, self.clock.ceiling_ms()).await;
         let verdicts = written.map_err(|error| refused(&error))?;
         let said = |verdict: Verdict| peer::Verdict {
             superseded_by: match verdict {
-                Verdict::Applied | Verdict::Equal => None,
+                Verdict::Applied | Verdict::Equal | Verdict::Damaged => None,
                 Verdict::Superseded(version) => Some(version.into()),
             },
             floored: false,
+            damaged: verdict == Verdict::Damaged,
         };
         let mut verdicts: Vec<peer::Verdict> = verdicts.into_iter().map(said).collect();
         for (at, verdict) in floored {
             verdicts.insert(at, verdict);
         }
         Ok(response::Body::Write(peer::WriteDone { verdicts }))
+    }
+
+    /// Writes entries, over damaged records too. What such a one was is lost here: before it is overwritten, its
+    /// position is noted as lapsed, so that this replica says nothing of it until it was compared
+    /// (LAPSED-IS-NO-VOTE).
+    pub async fn take(&self, entries: Vec<Entry>, ceiling_ms: u64) -> Result<Vec<Verdict>, CommitError> {
+        let mut verdicts = self.store.write_below(entries.clone(), ceiling_ms).await?;
+        let damaged = |verdict: &Verdict| *verdict == Verdict::Damaged;
+        if !verdicts.iter().any(damaged) {
+            return Ok(verdicts);
+        }
+        let over = entries.into_iter().zip(&verdicts).filter(|(_, verdict)| damaged(verdict));
+        let over: Vec<Entry> = over.map(|(entry, _)| entry).collect();
+        let positions: Vec<Position> = over.iter().map(|entry| entry.position.clone()).collect();
+        tracing::warn!(
+            records = over.len(),
+            "damaged records are overwritten, and compared with other replicas"
+        );
+        // The others of these entries are written: where this fails, the verdict of each says so.
+        if let Err(error) = self.lapse.add(&positions).await {
+            tracing::warn!(%error, "damaged records cannot be overwritten");
+            return Ok(verdicts);
+        }
+        match self.store.write_over_damage(over, ceiling_ms).await {
+            Ok(again) => {
+                for (verdict, again) in verdicts.iter_mut().filter(|verdict| damaged(verdict)).zip(again) {
+                    *verdict = again;
+                }
+                Ok(verdicts)
+            }
+            // Nothing more of them was written; what failed otherwise is open.
+            Err(CommitError::Busy { .. } | CommitError::DiskFull(_) | CommitError::Stopped) => Ok(verdicts),
+            Err(error) => Err(error),
+        }
     }
 
     /// Promises to take nothing at or below a version any more, and notes up to where all replicas are equal.

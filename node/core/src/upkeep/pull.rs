@@ -279,7 +279,7 @@ impl Upkeep {
         if entries.is_empty() {
             return Ok(());
         }
-        let verdicts = self.store.write_below(entries.clone(), ceiling_ms).await.map_err(refused)?;
+        let verdicts = self.replica.take(entries.clone(), ceiling_ms).await.map_err(refused)?;
         for (entry, verdict) in entries.iter().zip(verdicts) {
             if verdict == Verdict::Applied {
                 pulled.took(entry);

@@ -74,6 +74,7 @@ pub enum Does {
 
 pub struct Node {
     pub store: Arc<Store>,
+    pub disk: SimulatedDisk,
     pub ring: CurrentRing,
     pub replica: Replica,
     pub manner: Mutex<Manner>,
@@ -166,7 +167,8 @@ pub fn store(disk: &SimulatedDisk) -> Arc<Store> {
         committer: CommitterSettings::default(),
         offload: Offload::Inline,
         threaded: false,
-        limits: Limits::default(),
+        // So that each write meets what is stored.
+        limits: Limits { remembered: 1, ..Limits::default() },
     };
     Arc::new(Store::open(disk.open(), [9; 16], settings).unwrap())
 }
@@ -193,7 +195,8 @@ impl Cluster {
         let mut nodes = BTreeMap::new();
         for member in ring.nodes() {
             let id = NodeId(member.number);
-            let (store, ring) = (store(&SimulatedDisk::new()), current(ring));
+            let disk = SimulatedDisk::new();
+            let (store, ring) = (store(&disk), current(ring));
             let floors = Arc::new(Floors::open(Arc::clone(store.engine()), Offload::Inline).unwrap());
             let lapse = Lapse::open(SimulatedDisk::new().open(), Offload::Inline, None, true).unwrap();
             let replica = Replica::new(
@@ -210,7 +213,7 @@ impl Cluster {
             for (arc, since) in transitions.clone() {
                 replica.inherit(arc, since, &transitions.clone().collect());
             }
-            nodes.insert(id, Node { store, ring, replica, manner: Mutex::default() });
+            nodes.insert(id, Node { store, disk, ring, replica, manner: Mutex::default() });
         }
         let (mine, disk) = (current(ring), SimulatedDisk::new());
         let hints = Hints::open(disk.open(), mine.clone(), Offload::Inline, hint_settings).unwrap();
