@@ -1,6 +1,9 @@
 //! Machines that stop, below durability `always`: what they acknowledged last is gone from their disks.
 
-use god_core::{doors::Service as _, engine::Durability};
+use god_core::{
+    doors::Service as _,
+    engine::{Batch, Direction, Durability, Table},
+};
 use god_history::{Ask, Told, check_register};
 use god_proto::v1::{Level, StatusRequest};
 use god_sim::{
@@ -108,4 +111,31 @@ async fn a_process_that_dies_on_a_machine_that_runs_loses_nothing_and_votes_at_o
     clients.world.crash(0, None);
     clients.world.start(0);
     assert!(is_whole(&clients.world, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_record_is_overwritten_and_says_nothing_until_it_was_compared() {
+    let clients = cluster(Durability::Always, true).await;
+    let world = &clients.world;
+    let engine = Arc::clone(world.running(0).expect("node 1 runs").node.engine());
+    let mut batch = Batch::default();
+    for pair in engine.scan(Table::Data, &[], &[0xff; 4], Direction::Forward) {
+        batch.put(Table::Data, pair.expect("it is whole").0, vec![77]);
+    }
+    assert!(!batch.is_empty());
+    engine.commit(batch).expect("the disk is well");
+    // What was written lately is remembered, and not read.
+    world.crash(0, None);
+    world.start(0);
+    within(PATIENCE, || agree(world)).await.expect("they know each other");
+    cut_off(world, 2);
+    let told = clients.perform(1, 1, 5, Ask::Put(2), LIMIT).await;
+    assert!(matches!(told, Told::Committed(_)), "A counts for writes: {told:?}");
+    assert!(!is_whole(world, 0), "what it had is not known");
+    world.network.heal();
+    within(PATIENCE, || is_whole(world, 0)).await.expect("node 1 compares what it may have lost");
+    cut_off(world, 1);
+    let read = clients.perform(1, 0, 5, Ask::Get, LIMIT).await;
+    assert!(matches!(read, Told::Found(2, _)), "{read:?}");
+    check_register(&clients.history.lock()).expect("every promise is kept");
 }

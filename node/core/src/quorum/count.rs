@@ -1,6 +1,7 @@
 //! Exact counts at a quorum, by comparing digests and descending only where they differ.
 //!
-//! Counts are of live records: keys with a value. One that has expired counts until it is swept.
+//! Counts are of live records: keys with a value. One that has expired counts until its end is there: until it is read,
+//! listed or swept.
 
 use super::{
     Shared,
@@ -25,10 +26,8 @@ use tokio::time::Instant;
 pub(super) const LIST_BELOW: u64 = 64;
 /// The most cuts on the way from an arc down to lists: with halves, enough for 2^64 entries.
 pub(super) const MAX_CUTS: usize = 64;
-/// The most ranges of one arc that may differ at the same time.
-const MAX_TORN: usize = 4_096;
 /// The most ranges in one question.
-const RANGES_AT_ONCE: usize = 512;
+const RANGES_AT_ONCE: usize = 128;
 /// Questions under way at the same time for one count.
 const AT_ONCE: usize = 8;
 
@@ -43,7 +42,8 @@ pub(super) enum Sum {
 /// What became of a range that differs.
 enum Torn {
     Listed(u64),
-    Cut(PositionRange, PositionRange),
+    /// With how many cuts there are above each half.
+    Cut(PositionRange, PositionRange, usize),
 }
 
 impl Shared {
@@ -83,45 +83,44 @@ impl Shared {
         Err(ring_moves())
     }
 
-    /// Live keys of a part of one arc.
+    /// Live keys of a part of one arc. Goes down into the first ranges that differ before it looks at the others: what
+    /// is listed is repaired, so that a count which runs out of time leaves less for the next one.
     pub(super) async fn count_arc(&self, scope: &Scope, range: PositionRange) -> Result<u64, Short> {
-        let (mut total, mut pending) = (0, vec![range]);
-        for _ in 0..MAX_CUTS {
-            if pending.is_empty() {
-                return Ok(total);
-            }
-            if pending.len() > MAX_TORN {
-                break;
-            }
+        // Each with the cuts above it; the next one last. No more than what each cut leaves: RANGES_AT_ONCE × MAX_CUTS.
+        let (mut total, mut pending) = (0, vec![(range, 0)]);
+        while !pending.is_empty() {
+            let now = pending.split_off(pending.len().saturating_sub(RANGES_AT_ONCE));
+            let (ranges, cuts): (Vec<PositionRange>, Vec<usize>) = now.into_iter().unzip();
             let mut torn = Vec::new();
-            for ranges in pending.chunks(RANGES_AT_ONCE) {
-                for (sum, range) in self.compare(scope, ranges).await?.into_iter().zip(ranges) {
-                    match sum {
-                        Sum::Alike { live_keys, .. } => total += live_keys,
-                        Sum::Torn { member, entries } => torn.push((range.clone(), member, entries)),
-                    }
+            for ((sum, range), cuts) in self.compare(scope, &ranges).await?.into_iter().zip(&ranges).zip(cuts)
+            {
+                match sum {
+                    Sum::Alike { live_keys, .. } => total += live_keys,
+                    Sum::Torn { member, entries } => torn.push((range.clone(), member, entries, cuts)),
                 }
             }
-            pending.clear();
             let torn: Vec<_> = torn.into_iter().map(|torn| self.descend(scope, torn)).collect();
             let mut torn = stream::iter(torn).buffered(AT_ONCE);
             while let Some(torn) = torn.next().await {
                 match torn? {
                     Torn::Listed(live) => total += live,
-                    Torn::Cut(low, high) => pending.extend([low, high]),
+                    Torn::Cut(low, high, cuts) => pending.extend([(low, cuts), (high, cuts)]),
                 }
             }
         }
-        let message = "the replicas differ in too many places to count; try again when they are level";
-        Err(Short::Failed(later(Reason::Unavailable, message, 1_000)))
+        Ok(total)
     }
 
-    async fn descend(&self, scope: &Scope, torn: (PositionRange, usize, u64)) -> Result<Torn, Short> {
-        let (range, member, entries) = torn;
+    async fn descend(
+        &self,
+        scope: &Scope,
+        (range, member, entries, cuts): (PositionRange, usize, u64, usize),
+    ) -> Result<Torn, Short> {
         if entries > LIST_BELOW
+            && cuts < MAX_CUTS
             && let Some((low, high)) = self.cut(scope, &range, member).await?
         {
-            return Ok(Torn::Cut(low, high));
+            return Ok(Torn::Cut(low, high, cuts + 1));
         }
         Ok(Torn::Listed(self.list(scope, &range).await?.len() as u64))
     }

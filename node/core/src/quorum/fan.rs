@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     membership::PeerState,
-    peer::{Call, CallError, Target},
+    peer::{Call, CallError, Target, failure},
 };
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use god_proto::{
@@ -76,6 +76,11 @@ impl Future for Asked {
 /// An answer that no honest replica gives. Whether it acted is open.
 pub(super) fn strange(what: &str) -> CallError {
     CallError::Lost(format!("its answer {what}"))
+}
+
+/// The refusal of an entry at whose position a replica holds something that it cannot read, nor overwrite.
+pub(super) fn damaged() -> CallError {
+    CallError::Refused(failure(Cause::Corrupt, "what it holds there is damaged, and was not overwritten"))
 }
 
 /// The refusal of a replica whose ring is of another epoch.

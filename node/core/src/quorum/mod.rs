@@ -34,7 +34,6 @@ use crate::{
     membership::Liveness,
     peer::Transport,
     ring::CurrentRing,
-    seam::Seams,
     stop::{Stop, Stopper, stop},
     version::Clock,
 };
@@ -55,7 +54,6 @@ struct Shared {
     liveness: Arc<Liveness>,
     hints: Arc<Hints>,
     sync: Arc<dyn RingSync>,
-    seams: Seams,
     settings: Settings,
     /// Room for writes that go on after their clients were answered, in kibibytes.
     background: Arc<Semaphore>,
@@ -80,14 +78,12 @@ pub struct Parts {
     pub hints: Arc<Hints>,
     /// Keeps the ring.
     pub sync: Arc<dyn RingSync>,
-    /// Wall clock, randomness, threads.
-    pub seams: Seams,
 }
 
 impl Coordinator {
     /// A coordinator on the node of this number.
     pub fn new(me: NodeId, parts: Parts, settings: Settings) -> Coordinator {
-        let Parts { ring, transport, clock, liveness, hints, sync, seams } = parts;
+        let Parts { ring, transport, clock, liveness, hints, sync } = parts;
         let background_kib = u32::try_from(settings.background_bytes >> 10).unwrap_or(u32::MAX);
         let background = Arc::new(Semaphore::new(background_kib as usize));
         Coordinator(Arc::new(Shared {
@@ -98,7 +94,6 @@ impl Coordinator {
             liveness,
             hints,
             sync,
-            seams,
             settings,
             background,
             background_kib,

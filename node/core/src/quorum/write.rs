@@ -2,7 +2,7 @@
 
 use super::{
     Shared,
-    fan::{Asked, Reply, Scope, other_epoch, strange},
+    fan::{Asked, Reply, Scope, damaged, other_epoch, strange},
     refusal::{Failures, later, unreachable},
 };
 use crate::{peer::CallError, version::Clock};
@@ -267,8 +267,17 @@ impl Flight {
         let observed = superseded_by.map(|version| self.shared.clock.observe(version));
         let Some(write) = self.writes.get_mut(at as usize) else { return false };
         if round != write.tally.round() {
-            if superseded_by.is_none() {
+            if superseded_by.is_none() && !verdict.damaged {
                 write.tally.reopen();
+            }
+            return false;
+        }
+        if verdict.damaged {
+            write.tally.failed(who, false);
+            let owed = write.is_owed().then(|| write.entry.clone());
+            if let Some(node) = self.scope.sets.node(who.trailing_zeros() as usize) {
+                self.shared.hints.add(node, owed.as_slice());
+                self.failures.note(node, damaged());
             }
             return false;
         }

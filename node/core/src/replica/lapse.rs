@@ -3,7 +3,8 @@
 //! A process that dies loses nothing that the engine took; a machine does. Which of them it was is told by the name of
 //! the machine's run (on Linux the kernel's boot id), which is kept, with whether anything may be unsynced, from the
 //! start of the node to its clean end. Where the machine stopped, all that this node holds is *lapsed* until it was
-//! compared (invariant LAPSED-IS-NO-VOTE, `upkeep/recall`): it takes writes, and is no part of a read quorum.
+//! compared (invariant LAPSED-IS-NO-VOTE, `upkeep/recall`): it takes writes, and is no part of a read quorum. So is
+//! each position at which a record was damaged, and overwritten: what was there is lost as by a stop.
 
 use crate::{
     engine::{Batch, Engine, EngineError, Table},
@@ -13,6 +14,7 @@ use bytes::Bytes;
 use god_proto::position::{Position, PositionRange};
 use parking_lot::RwLock;
 use std::sync::Arc;
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 /// Where the run is kept in [`Table::System`]: whether anything may be unsynced (a byte, 0 or 1), and the run's UUID,
@@ -21,13 +23,25 @@ const RUN_KEY: &[u8] = b"machine/run";
 /// There while not everything was compared.
 const LAPSED_KEY: &[u8] = b"machine/lapsed";
 
+/// The most ranges that are told apart; beyond it they are one.
+const MAX_RANGES: usize = 1_024;
+
+/// The ranges that are lapsed, and which addition each came with.
+#[derive(Default)]
+struct Ranges {
+    lapsed: Vec<(PositionRange, u64)>,
+    additions: u64,
+}
+
 /// The ranges that are lapsed.
 pub struct Lapse {
     engine: Arc<dyn Engine>,
     offload: Offload,
     run: Option<Uuid>,
-    /// They do not overlap. At most one more than there were cuts into them.
-    ranges: RwLock<Vec<PositionRange>>,
+    ranges: RwLock<Ranges>,
+    /// Held while [`LAPSED_KEY`] is written: what is added is not forgotten with what was there before.
+    noted: tokio::sync::Mutex<()>,
+    added: Notify,
 }
 
 impl Lapse {
@@ -54,33 +68,84 @@ impl Lapse {
         engine.sync()?;
         let everything =
             PositionRange { start: Position::default(), end: Position::from_bytes(&[0xff; 8][..]) };
-        let ranges = RwLock::new(if is_lapsed { vec![everything] } else { vec![] });
-        Ok(Lapse { engine, offload, run, ranges })
+        let lapsed = if is_lapsed { vec![(everything, 0)] } else { vec![] };
+        let ranges = RwLock::new(Ranges { lapsed, additions: 0 });
+        Ok(Lapse { engine, offload, run, ranges, noted: tokio::sync::Mutex::default(), added: Notify::new() })
     }
 
     /// Whether nothing is lapsed.
     pub fn is_whole(&self) -> bool {
-        self.ranges.read().is_empty()
+        self.ranges.read().lapsed.is_empty()
     }
 
     /// Whether what stands at a position may be lapsed.
     pub fn holds(&self, position: &Position) -> bool {
-        self.ranges.read().iter().any(|range| range.contains(position))
+        self.ranges.read().lapsed.iter().any(|(range, _)| range.contains(position))
     }
 
     /// Whether some of a range may be lapsed.
     pub fn meets(&self, range: &PositionRange) -> bool {
-        self.ranges.read().iter().any(|lapsed| !lapsed.intersect(range).is_empty())
+        self.ranges.read().lapsed.iter().any(|(lapsed, _)| !lapsed.intersect(range).is_empty())
     }
 
-    /// A range was compared: it is not lapsed any more.
-    pub fn mend(&self, range: &PositionRange) {
+    /// How often something was added. Ask before ranges are compared, for [`Lapse::mend`] and [`Lapse::end`].
+    pub fn additions(&self) -> u64 {
+        self.ranges.read().additions
+    }
+
+    /// Waits until something is lapsed.
+    pub async fn begun(&self) {
+        loop {
+            let added = self.added.notified();
+            if !self.is_whole() {
+                return;
+            }
+            added.await;
+        }
+    }
+
+    /// What stands at these positions may be lapsed from now on. When this returns, a start knows it too: it does not
+    /// remember which, and begins with everything.
+    pub async fn add(&self, positions: &[Position]) -> Result<(), EngineError> {
+        {
+            let mut ranges = self.ranges.write();
+            ranges.additions += 1;
+            let addition = ranges.additions;
+            let added = positions
+                .iter()
+                .map(|position| PositionRange { start: position.clone(), end: position.next() });
+            ranges.lapsed.extend(added.map(|range| (range, addition)));
+            if ranges.lapsed.len() > MAX_RANGES {
+                let start = ranges.lapsed.iter().map(|(range, _)| &range.start).min().cloned();
+                let end = ranges.lapsed.iter().map(|(range, _)| &range.end).max().cloned();
+                let all = start.zip(end).map(|(start, end)| (PositionRange { start, end }, addition));
+                ranges.lapsed = all.into_iter().collect();
+            }
+        }
+        self.added.notify_waiters();
+        let _noted = self.noted.lock().await;
+        let engine = Arc::clone(&self.engine);
+        let note = move || {
+            let mut batch = Batch::default();
+            batch.put(Table::System, LAPSED_KEY, Bytes::new());
+            engine.commit(batch).and_then(|()| engine.sync())
+        };
+        self.offload.run(note).await
+    }
+
+    /// A range was compared after so many additions: it is not lapsed any more, but for what was added since.
+    pub fn mend(&self, range: &PositionRange, additions: u64) {
         let mut ranges = self.ranges.write();
-        *ranges = without(&ranges, range);
+        ranges.lapsed = without(&ranges.lapsed, range, additions);
     }
 
-    /// All that this node holds was compared. Until this is done, a start begins anew.
-    pub async fn end(&self) -> Result<(), EngineError> {
+    /// All that this node holds was compared after so many additions. Until this is done, a start begins anew. Where
+    /// something was added since, nothing is done.
+    pub async fn end(&self, additions: u64) -> Result<(), EngineError> {
+        let _noted = self.noted.lock().await;
+        if self.additions() != additions {
+            return Ok(());
+        }
         let engine = Arc::clone(&self.engine);
         let forget = move || {
             let mut batch = Batch::default();
@@ -88,7 +153,8 @@ impl Lapse {
             engine.commit(batch).and_then(|()| engine.sync())
         };
         self.offload.run(forget).await?;
-        self.ranges.write().clear();
+        // What is added meanwhile is noted after this.
+        self.ranges.write().lapsed.retain(|(_, addition)| *addition > additions);
         Ok(())
     }
 
@@ -111,17 +177,18 @@ fn row(run: Option<Uuid>, synced: bool) -> Vec<u8> {
     row
 }
 
-/// What is left of ranges without one.
-fn without(ranges: &[PositionRange], cut: &PositionRange) -> Vec<PositionRange> {
+/// What is left of ranges without one, of those that came with one of the first additions.
+fn without(ranges: &[(PositionRange, u64)], cut: &PositionRange, up_to: u64) -> Vec<(PositionRange, u64)> {
     let mut left = Vec::with_capacity(ranges.len() + 1);
-    for range in ranges {
-        if range.intersect(cut).is_empty() {
-            left.push(range.clone());
+    for (range, addition) in ranges {
+        if *addition > up_to || range.intersect(cut).is_empty() {
+            left.push((range.clone(), *addition));
             continue;
         }
         let below = PositionRange { start: range.start.clone(), end: cut.start.clone() };
         let above = PositionRange { start: cut.end.clone(), end: range.end.clone() };
-        left.extend([below, above].into_iter().filter(|part| !part.is_empty()));
+        let parts = [below, above].into_iter().filter(|part| !part.is_empty());
+        left.extend(parts.map(|part| (part, *addition)));
     }
     left
 }
@@ -152,7 +219,7 @@ mod tests {
         disk.crash_process();
         let lapsed = open(&disk, 2, false);
         assert!(!lapsed.is_whole(), "it was not compared before it started again");
-        lapsed.end().await.unwrap();
+        lapsed.end(0).await.unwrap();
         assert!(lapsed.is_whole());
         lapsed.rest().await.unwrap();
         disk.crash_machine(0);
@@ -169,14 +236,44 @@ mod tests {
         open(&disk, 1, false);
         disk.crash_machine(0);
         let lapsed = open(&disk, 2, false);
-        lapsed.mend(&range(3, 5));
-        lapsed.mend(&range(7, 9));
-        lapsed.mend(&range(4, 6));
+        lapsed.mend(&range(3, 5), 0);
+        lapsed.mend(&range(7, 9), 0);
+        lapsed.mend(&range(4, 6), 0);
         assert!(!lapsed.meets(&range(3, 6)) && !lapsed.holds(&range(7, 8).start));
         assert!(
             lapsed.meets(&range(5, 7)) && lapsed.holds(&range(6, 7).start) && lapsed.meets(&range(8, 10))
         );
-        lapsed.mend(&PositionRange { start: Position::default(), end: Position::from_bytes(&[0xff; 8][..]) });
+        let everything =
+            PositionRange { start: Position::default(), end: Position::from_bytes(&[0xff; 8][..]) };
+        lapsed.mend(&everything, 0);
+        assert!(lapsed.is_whole());
+    }
+
+    #[tokio::test]
+    async fn what_is_added_while_others_are_compared_stays_lapsed_and_over_a_start() {
+        let disk = SimulatedDisk::new();
+        let lapsed = open(&disk, 1, true);
+        let (first, second) = (range(3, 4).start, range(5, 6).start);
+        lapsed.add(std::slice::from_ref(&first)).await.unwrap();
+        let before = lapsed.additions();
+        lapsed.add(std::slice::from_ref(&second)).await.unwrap();
+        lapsed.mend(&range(2, 9), before);
+        assert!(!lapsed.holds(&first) && lapsed.holds(&second));
+        lapsed.end(before).await.unwrap();
+        assert!(lapsed.holds(&second), "it was added since");
+        disk.crash_process();
+        assert!(open(&disk, 1, true).holds(&second));
+    }
+
+    #[tokio::test]
+    async fn very_many_are_one() {
+        let lapsed = open(&SimulatedDisk::new(), 1, true);
+        let positions: Vec<Position> =
+            (0..=MAX_RANGES as u32).map(|at| Position::from_bytes(at.to_be_bytes().to_vec())).collect();
+        lapsed.add(&positions).await.unwrap();
+        assert!(positions.iter().all(|position| lapsed.holds(position)));
+        assert_eq!(lapsed.ranges.read().lapsed.len(), 1);
+        lapsed.end(lapsed.additions()).await.unwrap();
         assert!(lapsed.is_whole());
     }
 }

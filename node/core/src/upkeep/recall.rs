@@ -1,4 +1,5 @@
-//! After this node's machine stopped: fetches from the other replicas what this one may have lost.
+//! After this node's machine stopped, or a record was found damaged: fetches from the other replicas what this one may
+//! have lost.
 //!
 //! A write that this replica acknowledged, and lost, is on W - 1 others at least, and what it took on for a read to be
 //! answered on R - 1; so one more of the others than may lack it have it among them. Those are compared with, an arc at
@@ -24,10 +25,12 @@ use tokio::time::sleep;
 const LOOK: Duration = Duration::from_millis(100);
 
 impl Upkeep {
-    /// Goes on until nothing is lapsed any more.
+    /// Goes on until nothing is lapsed any more, and again when something is.
     pub(super) async fn recall(&self) {
         let lapsed = self.replica.lapse();
-        while !lapsed.is_whole() {
+        loop {
+            lapsed.begun().await;
+            let additions = lapsed.additions();
             if let Some(ring) = self.ring.get() {
                 // Who does not answer keeps each pass waiting once.
                 let mut silent = BTreeSet::new();
@@ -35,21 +38,20 @@ impl Upkeep {
                 let arcs = ring.arcs().iter().filter(|arc| arc.replicas.contains(&self.me));
                 for arc in arcs.filter(|arc| self.settings.compares && lapsed.meets(&arc.range)) {
                     match self.recall_arc(&ring, arc, &mut silent).await {
-                        Ok(true) => lapsed.mend(&arc.range),
+                        Ok(true) => lapsed.mend(&arc.range, additions),
                         Ok(false) => {}
                         Err(error) => tracing::debug!(%arc, %error, "an arc is still lapsed"),
                     }
                 }
                 if self.lapsed_arcs() == 0 || !self.settings.compares {
-                    match lapsed.end().await {
-                        Ok(()) => tracing::info!("what the stop of the machine may have cost was compared"),
+                    match lapsed.end(additions).await {
+                        Ok(()) => tracing::info!("what this node may have lost was compared"),
                         Err(error) => tracing::warn!(%error, "cannot note that nothing is lapsed any more"),
                     }
                 }
             }
             sleep(LOOK).await;
         }
-        std::future::pending().await
     }
 
     /// How many arcs of this node are lapsed.

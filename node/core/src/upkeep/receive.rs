@@ -146,6 +146,7 @@ impl Upkeep {
             let own = arc.replicas.contains(&self.me) && !self.replica.lapse().meets(&arc.range);
             let own = usize::from(own);
             let needed = sources_needed(&ring, arc.keyspace, &arc.replicas).saturating_sub(own);
+            let lapses = self.replica.lapse().additions();
             match self.round(session, &arc, needed, progress).await {
                 Ok(pulled) => {
                     rounds += 1;
@@ -160,7 +161,7 @@ impl Upkeep {
                         }
                         // One that stays may hold what was purged elsewhere: it goes on to compare.
                         if !arc.replicas.contains(&self.me) {
-                            self.replica.lapse().mend(&arc.range);
+                            self.replica.lapse().mend(&arc.range, lapses);
                         }
                         let mut state = progress.state.lock();
                         *state = State { ready: true, blocked: String::new() };

@@ -31,13 +31,14 @@ pub(super) enum Row {
 
 /// Changes the tree, and appends to `rows` what changes in the index table, by key; later ones overrule earlier ones.
 /// That is no more than a row for each bucket touched, but where buckets split or merge. `changes` are sorted and at
-/// different positions. `scan` gives what stands between two positions, sorted, as it was before the changes. After
-/// an error the tree is to be thrown away.
+/// different positions. `scan` gives what stands between two positions, sorted, as it was before the changes; `None`
+/// where not all of it can be read: then a bucket that should be split stays as large as it is. After an error the tree
+/// is to be thrown away.
 pub(super) fn absorb<E: From<Misfit>>(
     tree: &mut Tree,
     limits: Limits,
     changes: &[Change],
-    mut scan: impl FnMut(&[u8], &[u8]) -> Result<Vec<(Bytes, Summary)>, E>,
+    mut scan: impl FnMut(&[u8], &[u8]) -> Result<Option<Vec<(Bytes, Summary)>>, E>,
     rows: &mut Vec<(Bytes, Row)>,
 ) -> Result<(), E> {
     let mut left = changes;
@@ -55,12 +56,16 @@ pub(super) fn absorb<E: From<Misfit>>(
         let touched = tree.add(&first.position, &delta, limits.open_below(tree.open));
         assert_eq!(touched.depth, depth, "BUCKET-FOUND: a bucket is made where it was looked for");
         let key = row_key(&first.position, depth);
-        if limits.too_much(&touched.sum) {
-            let (start, end) = (range_start(&first.position, depth), range_end(&first.position, depth));
+        let split = match limits.too_much(&touched.sum) {
+            true => scan(&range_start(&first.position, depth), &range_end(&first.position, depth))?,
+            false => None,
+        };
+        if let Some(stored) = split {
+            let start = range_start(&first.position, depth);
             // Not only mine: the bucket may just have merged with others that were changed before.
             let from = changes.partition_point(|change| *change.position < *start);
             let done = changes.len() - left.len();
-            let entries = merged(scan(&start, &end)?, &changes[from..done]);
+            let entries = merged(stored, &changes[from..done]);
             let pieces = partition(&entries, depth, limits);
             tree.split(depth, &entries, &pieces)?;
             if !touched.new {

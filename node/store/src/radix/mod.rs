@@ -7,6 +7,7 @@
 //! - `tree`, `grow`, `walk`: the tree above the buckets, in memory: pure, and shared between views.
 //! - `absorb`: what a group of changes does to buckets and their rows: pure.
 //! - `rows`: buckets' rows in the index table; opening and rebuilding.
+//! - `mend`: what is known of records that cannot be read.
 //! - `writer`: groups of writes become one batch of data and rows.
 //!
 //! The shape of the tree depends on the history of writes. What it answers does not: only sums over ranges are
@@ -15,6 +16,7 @@
 mod absorb;
 mod grow;
 mod heads;
+mod mend;
 mod nibbles;
 mod rows;
 mod store;

@@ -43,16 +43,44 @@ pub(super) fn weighed<'a>(
     })
 }
 
+/// As [`weighed`], without what is no record (counted as nothing, see `mend`), and how much of that there was.
+pub(super) fn readable<'a>(
+    reader: &'a dyn Reader,
+    scale: &'a Scale,
+    start: &[u8],
+    end: &[u8],
+    damaged: &'a mut u64,
+) -> impl Iterator<Item = Result<(Bytes, Summary), EngineError>> + 'a {
+    reader.scan(Table::Data, start, end, Direction::Forward).filter_map(|pair| match pair {
+        Ok((position, record)) => match scale.weigh_stored(&position, &record) {
+            Ok(sum) => Some(Ok((position, sum))),
+            Err(error) => {
+                tracing::error!(error = %bad_record(&position, &error), "a record is not counted");
+                *damaged += 1;
+                None
+            }
+        },
+        Err(error) => Some(Err(error)),
+    })
+}
+
 /// Reads the tree from its rows. Cost: one pass over the index table, and over the data of buckets with open rows.
 pub(super) fn load(reader: &dyn Reader, scale: &Scale) -> Result<Tree, EngineError> {
     let mut tree = Tree::default();
+    let mut damaged = 0;
     for row in reader.scan(Table::Index, &[], &TOP, Direction::Forward) {
         let (key, value) = row?;
         let path = Path::decode(&key);
         let path =
             path.ok_or_else(|| Misfit(format!("a row's key is {} bytes that name no bucket", key.len())))?;
         let open = value.is_empty();
-        let sum = if open { Some(count(reader, scale, &path)?) } else { Summary::decode(&value) };
+        let before = damaged;
+        let sum =
+            if open { Some(count(reader, scale, &path, &mut damaged)?) } else { Summary::decode(&value) };
+        if damaged > before && sum.is_some_and(|sum| sum.entries == 0) {
+            // Nothing in it can be read.
+            continue;
+        }
         let sum = sum
             .filter(|sum| sum.entries > 0)
             .ok_or_else(|| Misfit(format!("the row of bucket {path:?} is no summary")))?;
@@ -61,15 +89,15 @@ pub(super) fn load(reader: &dyn Reader, scale: &Scale) -> Result<Tree, EngineErr
     tree.check_shape()?;
     let first = reader.scan(Table::Data, &[], &TOP, Direction::Forward).next().transpose()?;
     match (first, tree.sum.entries) {
-        (Some(_), 0) => Err(Misfit("there are data and no rows".to_owned()).into()),
+        (Some(_), 0) if damaged == 0 => Err(Misfit("there are data and no rows".to_owned()).into()),
         (None, 1..) => Err(Misfit("there are rows and no data".to_owned()).into()),
         _ => Ok(tree),
     }
 }
 
-fn count(reader: &dyn Reader, scale: &Scale, path: &Path) -> Result<Summary, EngineError> {
+fn count(reader: &dyn Reader, scale: &Scale, path: &Path, damaged: &mut u64) -> Result<Summary, EngineError> {
     let mut sum = Summary::default();
-    for entry in weighed(reader, scale, path.bytes(), &path.end(), Direction::Forward) {
+    for entry in readable(reader, scale, path.bytes(), &path.end(), damaged) {
         sum += &entry?.1;
     }
     Ok(sum)
@@ -82,7 +110,8 @@ pub(super) fn compute(
     limits: Limits,
 ) -> Result<(Tree, Vec<(Bytes, Row)>), EngineError> {
     let mut tree = Tree::default();
-    let mut entries = weighed(reader, scale, &[], &TOP, Direction::Forward);
+    let mut damaged = 0;
+    let mut entries = readable(reader, scale, &[], &TOP, &mut damaged);
     loop {
         let step = entries.by_ref().take(REBUILD_STEP).map(|entry| {
             entry.map(|(position, after)| Change { position, before: Summary::default(), after })
@@ -90,9 +119,11 @@ pub(super) fn compute(
         let step: Vec<Change> = step.collect::<Result<_, _>>()?;
         let Some(first) = step.first().map(|change| change.position.clone()) else { break };
         let scan = |start: &[u8], end: &[u8]| {
+            let mut again = 0;
             // Only what was taken in already.
             let end = end.min(&first).max(start);
-            weighed(reader, scale, start, end, Direction::Forward).collect::<Result<Vec<_>, EngineError>>()
+            let all = readable(reader, scale, start, end, &mut again);
+            all.collect::<Result<Vec<_>, EngineError>>().map(Some)
         };
         absorb(&mut tree, limits, &step, scan, &mut Vec::new())?;
     }

@@ -114,6 +114,26 @@ impl Store {
         entries: Vec<Entry>,
         ceiling_ms: u64,
     ) -> Result<Vec<Verdict>, CommitError> {
+        self.submit(entries, ceiling_ms, false).await
+    }
+
+    /// As [`Store::write_below`], and what cannot be read gives way too, where the rest of its bucket can be: what it
+    /// was is lost here, and the caller must see to it that nobody takes this store for one that has it. Else its
+    /// verdict is `Damaged`. Cost: a scan of the bucket of each damaged record.
+    pub async fn write_over_damage(
+        &self,
+        entries: Vec<Entry>,
+        ceiling_ms: u64,
+    ) -> Result<Vec<Verdict>, CommitError> {
+        self.submit(entries, ceiling_ms, true).await
+    }
+
+    async fn submit(
+        &self,
+        entries: Vec<Entry>,
+        ceiling_ms: u64,
+        over_damage: bool,
+    ) -> Result<Vec<Verdict>, CommitError> {
         if entries.is_empty() {
             return Ok(Vec::new());
         }
@@ -121,12 +141,12 @@ impl Store {
             let problem = format!("position {:?} is above all keyspaces; it was not written", entry.position);
             return Err(EngineError::Corrupt(problem).into());
         }
-        self.committer.submit(Job::Write { entries, ceiling_ms }).await
+        self.committer.submit(Job::Write { entries, ceiling_ms, over_damage }).await
     }
 
     /// Removes records as if they had never been, each only if it has just this version: for tombstones below the
     /// repaired floor and for what this node does not hold any more, never for a deletion. `Applied`: it is gone.
-    /// `Equal`: nothing was there. `Superseded`: another version is there, and stays.
+    /// `Equal`: nothing was there. `Superseded`: another version is there, and stays. `Damaged`: nobody knows which is.
     pub async fn forget(&self, which: Vec<(Position, Version)>) -> Result<Vec<Verdict>, CommitError> {
         if which.is_empty() {
             return Ok(Vec::new());

@@ -4,7 +4,8 @@ use super::{
     Summary,
     absorb::{Change, Row, absorb},
     heads::{Heads, Known, Tag},
-    rows::{bad_record, push_rows, weighed},
+    mend::{Stored, count_around, read_each},
+    rows::{push_rows, weighed},
     summary::Scale,
     tree::{Limits, Tree},
 };
@@ -12,12 +13,12 @@ use crate::engine::{Apply, Batch, Direction, Engine, EngineError, Snapshot, Tabl
 use bytes::Bytes;
 use god_proto::{
     position::{Position, PositionRange},
-    record::{Entry, Head, Record},
+    record::{Entry, Record},
     version::Version,
 };
 use metrics::counter;
 use parking_lot::Mutex;
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// What reads begin from, as the writer left it.
 pub(super) struct Published {
@@ -36,6 +37,8 @@ pub enum Verdict {
     Equal,
     /// A newer version is there, and nothing was written.
     Superseded(Version),
+    /// What is there cannot be read, so that nobody knows its version. Nothing was written.
+    Damaged,
 }
 
 /// What is asked of the writer.
@@ -46,6 +49,8 @@ pub enum Job {
         entries: Vec<Entry>,
         /// What stands above this millisecond stands in nobody's way.
         ceiling_ms: u64,
+        /// What cannot be read stands in nobody's way either.
+        over_damage: bool,
     },
     /// See [`super::Store::forget`].
     Forget(Vec<(Position, Version)>),
@@ -73,12 +78,15 @@ struct Item<'a> {
     version: Version,
     record: Option<&'a Record>,
     ceiling_ms: u64,
+    over_damage: bool,
 }
 
 /// What stands at a position while a group is decided. Stored bytes are there where it may matter what they say.
 enum Current<'a> {
     Nothing,
     Stored(Version, Option<&'a Bytes>),
+    /// It cannot be read; whether it may be overwritten.
+    Damaged(bool),
     Written(&'a Record),
 }
 
@@ -141,30 +149,57 @@ impl Writer {
             }
             known.push((tag, remembered));
         }
-        let read = if unread.is_empty() { vec![] } else { self.engine.multi_get(Table::Data, &unread)? };
+        let read = if unread.is_empty() { vec![] } else { read_each(&*self.engine, &unread)? };
         let mut read = read.iter();
+        // Known once all of a bucket that is to be overwritten is.
+        let over: Vec<&[u8]> = {
+            let damaged =
+                unread.iter().zip(read.clone()).filter(|(_, found)| matches!(found, Stored::Damaged));
+            let mut damaged = damaged.map(|(position, _)| *position).peekable();
+            let runs = order.chunk_by(same).filter(|run| {
+                let position = items[run[0] as usize].position.as_bytes();
+                damaged.next_if_eq(&position).is_some()
+                    && run.iter().any(|at| items[*at as usize].over_damage)
+            });
+            runs.map(|run| items[run[0] as usize].position.as_bytes()).collect()
+        };
+        let mut counted = if over.is_empty() {
+            BTreeMap::new()
+        } else {
+            let tree = self.published.lock().tree.clone();
+            count_around(&*self.engine, &self.scale, &tree, &over)?
+        };
 
         let mut verdicts = vec![Verdict::Equal; items.len()];
         let mut notes = Vec::with_capacity(known.len());
         let mut changes = Vec::with_capacity(known.len());
+        let mut overwritten = 0;
         let mut batch = Batch::default();
         batch.ops.reserve(2 * known.len());
         for (run, (tag, known)) in order.chunk_by(same).zip(&mut known) {
             let position = items[run[0] as usize].position;
-            let mut stored = None;
-            if known.is_none()
-                && let Some(Some(bytes)) = read.next()
-            {
-                let head = Head::decode(bytes).map_err(|error| bad_record(position.as_bytes(), &error))?;
-                *known = Some(Known { version: head.version, kind: head.kind, len: bytes.len() as u32 });
-                stored = Some(bytes);
+            let (mut stored, mut damaged) = (None, false);
+            if known.is_none() {
+                match read.next() {
+                    Some(Stored::Record(head, bytes)) => {
+                        let len = bytes.len() as u32;
+                        *known = Some(Known { version: head.version, kind: head.kind, len });
+                        stored = Some(bytes);
+                    }
+                    Some(Stored::Damaged) => damaged = true,
+                    Some(Stored::Nothing) | None => {}
+                }
             }
             let weigh = |known: &Known| {
                 self.scale.weigh(position.as_bytes(), known.version, known.kind, known.len as usize)
             };
-            let before = known.as_ref().map(weigh);
+            let mut before = known.as_ref().map(weigh);
             let mut current = match known {
                 Some(known) => Current::Stored(known.version, stored),
+                None if damaged => {
+                    before = counted.remove(position.as_bytes());
+                    Current::Damaged(before.is_some())
+                }
                 None => Current::Nothing,
             };
             for &at in run {
@@ -172,7 +207,7 @@ impl Writer {
                 verdicts[at as usize] = decide(item, &mut current);
             }
             let after = match current {
-                Current::Stored(..) => continue,
+                Current::Stored(..) | Current::Damaged(_) => continue,
                 Current::Nothing if before.is_none() => continue,
                 Current::Nothing => {
                     batch.delete(Table::Data, position.clone().into_bytes());
@@ -185,6 +220,7 @@ impl Writer {
                     Some(Known { version: record.version, kind: record.kind, len })
                 }
             };
+            overwritten += u64::from(damaged);
             changes.push(Change {
                 position: position.clone().into_bytes(),
                 before: before.unwrap_or_default(),
@@ -203,6 +239,9 @@ impl Writer {
         counter!("god_radix_entries_total", "verdict" => "applied").increment(applied as u64);
         counter!("god_radix_entries_total", "verdict" => "not needed")
             .increment((verdicts.len() - applied) as u64);
+        let damaged = verdicts.iter().filter(|verdict| **verdict == Verdict::Damaged).count();
+        counter!("god_radix_damaged_total", "what" => "refused").increment(damaged as u64);
+        counter!("god_radix_damaged_total", "what" => "overwritten").increment(overwritten);
 
         let mut verdicts = verdicts.into_iter();
         Ok(jobs.iter().map(|job| verdicts.by_ref().take(job.len()).collect()).collect())
@@ -246,7 +285,16 @@ impl Writer {
         let mut tree = self.published.lock().tree.clone();
         let mut rows = Vec::with_capacity(changes.len());
         let scan = |start: &[u8], end: &[u8]| {
-            weighed(&*self.engine, &self.scale, start, end, Direction::Forward).collect::<Result<Vec<_>, _>>()
+            let all = weighed(&*self.engine, &self.scale, start, end, Direction::Forward);
+            match all.collect::<Result<Vec<_>, _>>() {
+                Ok(all) => Ok(Some(all)),
+                // It stays as it is until what is damaged is overwritten.
+                Err(EngineError::Corrupt(problem)) => {
+                    tracing::debug!(problem, "a bucket is not split");
+                    Ok(None)
+                }
+                Err(error) => Err(error),
+            }
         };
         absorb::<EngineError>(&mut tree, self.limits, changes, scan, &mut rows)?;
         // Once all that may be open are, rows are written through. Buckets that are written to no more would stay
@@ -292,12 +340,13 @@ fn items(jobs: &[Job]) -> Vec<Item<'_>> {
     let mut items = Vec::with_capacity(jobs.iter().map(Job::len).sum());
     for job in jobs {
         match job {
-            Job::Write { entries, ceiling_ms } => {
+            Job::Write { entries, ceiling_ms, over_damage } => {
                 items.extend(entries.iter().map(|Entry { position, record }| Item {
                     position,
                     version: record.version,
                     record: Some(record),
                     ceiling_ms: *ceiling_ms,
+                    over_damage: *over_damage,
                 }));
             }
             Job::Forget(which) => items.extend(which.iter().map(|(position, version)| Item {
@@ -305,6 +354,7 @@ fn items(jobs: &[Job]) -> Vec<Item<'_>> {
                 version: *version,
                 record: None,
                 ceiling_ms: u64::MAX,
+                over_damage: false,
             })),
             Job::Drop(_) | Job::Close => {}
         }
@@ -315,6 +365,8 @@ fn items(jobs: &[Job]) -> Vec<Item<'_>> {
 fn decide<'a>(item: &Item<'a>, current: &mut Current<'a>) -> Verdict {
     let there = match current {
         Current::Nothing => None,
+        Current::Damaged(true) if item.over_damage => None,
+        Current::Damaged(_) => return Verdict::Damaged,
         Current::Stored(version, _) => Some(*version),
         Current::Written(record) => Some(record.version),
     };
@@ -343,7 +395,7 @@ fn decide<'a>(item: &Item<'a>, current: &mut Current<'a>) -> Verdict {
 /// and no digest shows it; all that is left is to say so.
 fn check_same_content(position: &Position, record: &Record, current: &Current<'_>) {
     let same = match current {
-        Current::Nothing => true,
+        Current::Nothing | Current::Damaged(_) => true,
         // Not read, because it was known to have another version.
         Current::Stored(_, None) => false,
         Current::Stored(_, Some(bytes)) => Record::decode(bytes).is_ok_and(|stored| stored == *record),

@@ -2,13 +2,14 @@
 
 use super::{
     Hints,
-    row::{Row, decode_key, decode_value, range_of},
+    row::{Row, decode_value, range_of},
 };
 use crate::{
     engine::{Batch, Direction, EngineError, Table},
     membership::{Liveness, PeerState},
     peer::{Call, CallError, Target, Transport},
 };
+use bytes::Bytes;
 use god_proto::{
     ids::NodeId,
     peer::{self, Cause, request, response},
@@ -41,22 +42,34 @@ struct Pace {
     delay: Duration,
     /// Whether it was there when it was last looked at.
     up: bool,
-    /// One hint at a time, to find the one that is refused.
-    single: bool,
-    /// How many were set aside since the target was last left alone.
-    aside: u64,
+    /// So many hints are sent one at a time, to find those that are refused.
+    single: usize,
+    /// Hints up to this key are set aside until the others were tried.
+    past: Option<Bytes>,
+}
+
+impl Pace {
+    fn fresh() -> Pace {
+        Pace { next: Instant::now(), delay: SHORTEST, up: false, single: 0, past: None }
+    }
+
+    /// The target is left alone for a while; then all that waits is tried again.
+    fn rest(&mut self) {
+        self.next = Instant::now() + self.delay;
+        self.delay = (self.delay * 2).min(LONGEST);
+    }
 }
 
 /// What came of some rows.
 enum Replayed {
-    /// Nothing waits.
+    /// Nothing waits, but for what is set aside.
     Nothing,
     /// So many bytes of them may go.
     Sent(u64),
-    /// One of them is refused for what it is, or for its time.
-    Refused,
-    /// The only one was refused for its time, and waits behind the others now.
-    Aside,
+    /// One or more of so many are refused for what they are, or for their time.
+    Refused(usize),
+    /// The only one was refused: it waits until the others were tried.
+    Aside(Bytes),
 }
 
 impl Hints {
@@ -70,9 +83,7 @@ impl Hints {
                 let Some(ring) = self.ring.get() else { continue };
                 // What waits for a node that left goes to those who hold its arcs now.
                 let up = ring.node(target).is_none() || liveness.state(target) == PeerState::Up;
-                let fresh =
-                    || Pace { next: Instant::now(), delay: SHORTEST, up: false, single: false, aside: 0 };
-                let pace = paces.entry(target).or_insert_with(fresh);
+                let pace = paces.entry(target).or_insert_with(Pace::fresh);
                 if up && !pace.up {
                     (pace.next, pace.delay) = (Instant::now(), SHORTEST);
                 }
@@ -80,31 +91,32 @@ impl Hints {
                 if !up || pace.next > Instant::now() {
                     continue;
                 }
-                match self.replay_some(transport, &ring, target, pace.single).await {
-                    Ok(Replayed::Nothing) => {}
+                match self.replay_some(transport, liveness, &ring, target, pace).await {
+                    Ok(Replayed::Nothing) => {
+                        // All were tried: those that are set aside are, after a while.
+                        if pace.past.take().is_some() {
+                            pace.single = 0;
+                            pace.rest();
+                        }
+                    }
                     Ok(Replayed::Sent(bytes)) => {
                         sent += bytes;
-                        (pace.delay, pace.single) = (SHORTEST, false);
+                        pace.delay = SHORTEST;
+                        pace.single = pace.single.saturating_sub(1);
                     }
-                    Ok(Replayed::Refused) => {
+                    Ok(Replayed::Refused(count)) => {
                         sent += 1;
-                        pace.single = true;
+                        pace.single = count;
                     }
-                    Ok(Replayed::Aside) => {
+                    Ok(Replayed::Aside(key)) => {
                         sent += 1;
-                        pace.aside += 1;
-                        let waiting = self.state.lock().loads.get(&target).map_or(0, |load| load.rows);
-                        if pace.aside >= waiting {
-                            // All that waits was tried, or as many.
-                            pace.next = Instant::now() + pace.delay;
-                            pace.delay = (pace.delay * 2).min(LONGEST);
-                            (pace.single, pace.aside) = (false, 0);
-                        }
+                        counter!("god_quorum_hints_set_aside_total").increment(1);
+                        pace.single = pace.single.saturating_sub(1);
+                        pace.past = Some(key);
                     }
                     Err(problem) => {
                         tracing::debug!(%target, problem, "hints are kept for later");
-                        pace.next = Instant::now() + pace.delay;
-                        pace.delay = (pace.delay * 2).min(LONGEST);
+                        pace.rest();
                     }
                 }
             }
@@ -115,27 +127,22 @@ impl Hints {
         }
     }
 
-    /// Sends the oldest hints of a target, and removes those that are delivered.
+    /// Sends the oldest hints of a target that are not set aside, and removes those that are delivered.
     async fn replay_some(
         &self,
         transport: &dyn Transport,
+        liveness: &Liveness,
         ring: &Ring,
         target: NodeId,
-        single: bool,
+        pace: &Pace,
     ) -> Result<Replayed, String> {
+        let single = pace.single > 0;
         let limit = if single { 1 } else { ROWS };
-        let rows = self.oldest(target, limit).await.map_err(|error| error.to_string())?;
-        if rows.is_empty() {
-            return Ok(Replayed::Nothing);
-        }
+        let rows = self.oldest(target, pace.past.clone(), limit).await.map_err(|error| error.to_string())?;
+        let count = rows.len();
+        let Some(last) = rows.last().map(|row| row.key.clone()) else { return Ok(Replayed::Nothing) };
         let entries: Vec<Option<Entry>> = rows.iter().map(|row| decode_value(&row.value)).collect();
-        let Delivered { owing, invalid, untimely } = deliver(transport, ring, target, &entries).await;
-        if untimely && single {
-            for row in rows {
-                self.set_aside(row).await.map_err(|error| error.to_string())?;
-            }
-            return Ok(Replayed::Aside);
-        }
+        let Delivered { owing, invalid, apart } = deliver(transport, liveness, ring, target, &entries).await;
         let gone: Vec<(Row, bool)> = rows
             .into_iter()
             .enumerate()
@@ -145,10 +152,10 @@ impl Hints {
             .map(|(_, row)| row)
             .collect();
         if gone.is_empty() {
-            return if invalid || untimely {
-                Ok(Replayed::Refused)
-            } else {
-                Err("it did not take them".to_owned())
+            return match invalid || apart {
+                true if single => Ok(Replayed::Aside(last)),
+                true => Ok(Replayed::Refused(count)),
+                false => Err("it did not take them".to_owned()),
             };
         }
         let mut batch = Batch::default();
@@ -178,28 +185,16 @@ impl Hints {
         Ok(Replayed::Sent(bytes))
     }
 
-    /// Puts a hint behind all others of its target.
-    async fn set_aside(&self, row: Row) -> Result<(), EngineError> {
-        let (Some((target, _)), Some(entry)) = (decode_key(&row.key), decode_value(&row.value)) else {
-            return Ok(());
-        };
-        let sequence = {
-            let mut state = self.state.lock();
-            state.sequence += 1;
-            state.sequence
-        };
-        let last = Row::new(target, sequence, &entry);
-        let mut batch = Batch::default();
-        batch.delete(Table::Hints, row.key);
-        batch.put(Table::Hints, last.key, last.value);
-        let engine = Arc::clone(&self.engine);
-        self.offload.run(move || engine.commit(batch)).await
-    }
-
-    async fn oldest(&self, target: NodeId, limit: usize) -> Result<Vec<Row>, EngineError> {
+    async fn oldest(
+        &self,
+        target: NodeId,
+        past: Option<Bytes>,
+        limit: usize,
+    ) -> Result<Vec<Row>, EngineError> {
         let engine = Arc::clone(&self.engine);
         let work = move || {
-            let (start, end) = range_of(target);
+            let (first, end) = range_of(target);
+            let start = past.map_or(first, |past| [&past[..], &[0]].concat().into());
             let (mut rows, mut bytes) = (Vec::new(), 0);
             for pair in engine.scan(Table::Hints, &start, &end, Direction::Forward) {
                 let (key, value) = pair?;
@@ -226,13 +221,15 @@ struct Delivered {
     owing: BTreeSet<usize>,
     /// Whether a message was refused for what it is.
     invalid: bool,
-    /// Whether one was refused because a version is ahead of its time.
-    untimely: bool,
+    /// Whether something failed that says nothing of the target's other hints: a version ahead of its time, a damaged
+    /// record in the way, one of those who hold the target's arcs now.
+    apart: bool,
 }
 
 /// Sends each entry to its target or, where that holds no copy any more, to all who do.
 async fn deliver(
     transport: &dyn Transport,
+    liveness: &Liveness,
     ring: &Ring,
     target: NodeId,
     entries: &[Option<Entry>],
@@ -251,18 +248,33 @@ async fn deliver(
     }
     let mut delivered = Delivered::default();
     for (node, which) in messages {
+        if node != target && liveness.state(node) == PeerState::Down {
+            delivered.owing.extend(which);
+            delivered.apart = true;
+            continue;
+        }
         let chosen = which.iter().filter_map(|at| entries.get(*at).cloned().flatten());
         let message = peer::Write { entries: chosen.map(peer::Entry::from).collect() };
         let call = Call { epoch: ring.epoch().0, timeout: TIMEOUT, body: request::Body::Write(message) };
         match transport.call(Target::Node(node), call).await {
             // Applied or superseded: it needs the hint no more.
-            Ok(response::Body::Write(done)) if done.verdicts.len() == which.len() => {}
+            Ok(response::Body::Write(done)) if done.verdicts.len() == which.len() => {
+                for (at, _) in which.iter().zip(&done.verdicts).filter(|(_, verdict)| verdict.damaged) {
+                    delivered.owing.insert(*at);
+                    delivered.apart = true;
+                }
+            }
             reply => {
                 if let Err(CallError::Refused(failure)) = &reply {
                     delivered.invalid |= failure.cause() == Cause::Invalid;
-                    // With a time to wait it is the target's own clock that is off.
-                    delivered.untimely |= failure.cause() == Cause::Clock && failure.retry_after_ms == 0;
+                    delivered.apart |= match failure.cause() {
+                        // With a time to wait it is the target's own clock that is off.
+                        Cause::Clock => failure.retry_after_ms == 0,
+                        Cause::Corrupt | Cause::NotReplica => true,
+                        _ => false,
+                    };
                 }
+                delivered.apart |= node != target;
                 delivered.owing.extend(which);
             }
         }

@@ -1,7 +1,8 @@
 //! Hints: kept, bounded, delivered.
 
-use super::world::{Cluster, Does, document, joint, position, put, ring, value};
+use super::world::{Cluster, Does, document, joint, ordered, position, put, ring, value};
 use crate::{
+    engine::Table,
     membership::PeerState,
     quorum::{HintSettings, Hints},
     seam::Offload,
@@ -170,4 +171,68 @@ async fn hints_from_ahead_of_their_time_do_not_hold_up_the_others() {
     cluster.world.wall.pass(HOUR_MS);
     until("their time has come", || cluster.world.hints.pending() == 0).await;
     assert!(cluster.held(3, &far(2).position).await.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_hints_than_a_message_holds_may_be_ahead_of_their_time() {
+    const HOUR_MS: i64 = 3_600_000;
+    let cluster = Cluster::new(3);
+    let _stopper = run(&cluster);
+    let mut entries: Vec<_> =
+        (0..300).map(|at| value(&position(&format!("far{at}")), HOUR_MS, "v")).collect();
+    let good = value(&position("good"), -10, "v");
+    entries.push(good.clone());
+    cluster.world.hints.add(NodeId(3), &entries);
+    until("only they wait", || cluster.world.hints.pending() == 300).await;
+    assert!(cluster.held(3, &good.position).await.is_some());
+    cluster.world.wall.pass(HOUR_MS as u64);
+    until("their time has come", || cluster.world.hints.pending() == 0).await;
+    assert_eq!(cluster.world.hints.dropped(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn hints_that_a_third_node_must_take_do_not_hold_up_the_others() {
+    let cluster = Cluster::with(&joint(5), HintSettings::default());
+    let _stopper = run(&cluster);
+    let mut moved = document(5, 6);
+    moved.arcs[0].replicas = vec![3, 4, 5];
+    cluster.world.ring.advance(ring(moved.clone()));
+    for node in 1..=5 {
+        cluster.node(node).ring.advance(ring(moved.clone()));
+    }
+    cluster.does(5, Does::Unreachable);
+    let mut entries: Vec<_> = (0..300).map(|at| value(&position(&format!("k{at}")), -10, "v")).collect();
+    let own = value(&ordered("own"), -10, "v");
+    entries.push(own.clone());
+    cluster.world.hints.add(NodeId(1), &entries);
+    until("only they wait", || cluster.world.hints.pending() == 300).await;
+    assert!(cluster.held(1, &own.position).await.is_some());
+    cluster.does(5, Does::Answer);
+    until("all are delivered", || cluster.world.hints.pending() == 0).await;
+    assert!(cluster.held(5, &entries[0].position).await.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_for_a_record_that_cannot_be_overwritten_does_not_hold_up_the_others() {
+    let cluster = Cluster::new(3);
+    let _stopper = run(&cluster);
+    let old: Vec<_> = (0..20).map(|at| value(&position(&format!("k{at}")), -1_000, "old")).collect();
+    cluster.node(3).store.write(old.clone()).await.unwrap();
+    // Nor can what is beside it be read: its bucket cannot be counted.
+    for entry in &old[3..5] {
+        cluster.node(3).disk.corrupt(Table::Data, entry.position.clone().into_bytes());
+    }
+    let new: Vec<_> = (0..20).filter(|at| *at != 4).map(|at| value(&old[at].position, -10, "new")).collect();
+    cluster.world.hints.add(NodeId(3), &new);
+    until("only it waits", || cluster.world.hints.pending() == 1).await;
+    assert_eq!(cluster.world.hints.dropped(), 0);
+    assert_eq!(cluster.held(3, &old[19].position).await.unwrap(), new[18].record);
+    // What is beside it can be read again.
+    cluster
+        .node(3)
+        .replica
+        .take(vec![value(&old[3].position, -5, "x"), value(&old[4].position, -5, "y")], u64::MAX)
+        .await
+        .unwrap();
+    until("it is delivered", || cluster.world.hints.pending() == 0).await;
 }

@@ -5,7 +5,7 @@ use god_proto::{
     record::Entry,
     v1::{CountRequest, KeyRange, RankRequest, Reason, ScanRequest, SelectRequest, key_range},
 };
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 fn key(at: u32) -> String {
     format!("k{at:04}")
@@ -215,4 +215,53 @@ async fn rank_and_selection_are_each_others_inverse() {
         RankRequest { keyspace: ORDERED.to_owned(), key: b"zzz".to_vec().into(), ..RankRequest::default() };
     let reply = cluster.coordinator.rank(request).await;
     assert_eq!((reply.rank, reply.exists), (alive.len() as u64, false));
+}
+
+/// Keys of one arc that two replicas hold alike, but for one in 60 that the second lacks: they differ in each range
+/// that is worth a cut, several thousand of them.
+async fn torn_everywhere() -> (Cluster, u64) {
+    let cluster = Cluster::new(3);
+    let entry = |at: u32| value(&ordered(&format!("k7{at:07}")), -1_000, "v");
+    const KEYS: u32 = 150_000;
+    for from in (0..KEYS).step_by(10_000) {
+        let all: Vec<Entry> = (from..from + 10_000).map(entry).collect();
+        let some: Vec<Entry> = (from..from + 10_000).filter(|at| at % 60 != 0).map(entry).collect();
+        cluster.node(1).store.write(all).await.unwrap();
+        cluster.node(2).store.write(some).await.unwrap();
+    }
+    cluster.does(3, Does::Unreachable);
+    (cluster, KEYS.into())
+}
+
+#[tokio::test(start_paused = true)]
+async fn replicas_that_differ_in_very_many_places_are_counted() {
+    let (cluster, keys) = torn_everywhere().await;
+    let request =
+        CountRequest { keyspace: ORDERED.to_owned(), timeout_ms: 30_000, ..CountRequest::default() };
+    let reply = cluster.coordinator.count(request).await;
+    assert_eq!((reply.failed, reply.count), (None, keys));
+    let request = SelectRequest { keyspace: ORDERED.to_owned(), rank: 77_777, ..SelectRequest::default() };
+    let reply = cluster.coordinator.select(request).await;
+    assert_eq!(reply.entry.unwrap().key, "k70077777");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_count_that_runs_out_of_time_leaves_less_for_the_next() {
+    let (cluster, keys) = torn_everywhere().await;
+    cluster.slow(2, 5);
+    let request = CountRequest { keyspace: ORDERED.to_owned(), ..CountRequest::default() };
+    let mut tries = 0;
+    let reply = loop {
+        let began = tokio::time::Instant::now();
+        let reply = cluster.coordinator.count(request.clone()).await;
+        assert!(began.elapsed() <= Duration::from_millis(2_001), "it ends by its deadline");
+        tries += 1;
+        match reply.failed.as_ref().map(|failed| failed.reason()) {
+            None => break reply,
+            Some(reason) => assert_eq!(reason, Reason::Deadline),
+        }
+        assert!(tries < 100, "it never ends");
+    };
+    assert!(tries > 1, "the first try does not do it");
+    assert_eq!(reply.count, keys);
 }

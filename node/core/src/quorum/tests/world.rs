@@ -8,7 +8,7 @@ use crate::{
     radix::{Limits, Store, StoreSettings},
     replica::{Floors, Lapse, Replica},
     ring::CurrentRing,
-    seam::{Entropy, Offload, Seams, Wall},
+    seam::{Offload, Wall},
     version::Clock,
 };
 use futures::{FutureExt, future::BoxFuture};
@@ -74,6 +74,7 @@ pub enum Does {
 
 pub struct Node {
     pub store: Arc<Store>,
+    pub disk: SimulatedDisk,
     pub ring: CurrentRing,
     pub replica: Replica,
     pub manner: Mutex<Manner>,
@@ -166,7 +167,8 @@ pub fn store(disk: &SimulatedDisk) -> Arc<Store> {
         committer: CommitterSettings::default(),
         offload: Offload::Inline,
         threaded: false,
-        limits: Limits::default(),
+        // So that each write meets what is stored.
+        limits: Limits { remembered: 1, ..Limits::default() },
     };
     Arc::new(Store::open(disk.open(), [9; 16], settings).unwrap())
 }
@@ -193,7 +195,8 @@ impl Cluster {
         let mut nodes = BTreeMap::new();
         for member in ring.nodes() {
             let id = NodeId(member.number);
-            let (store, ring) = (store(&SimulatedDisk::new()), current(ring));
+            let disk = SimulatedDisk::new();
+            let (store, ring) = (store(&disk), current(ring));
             let floors = Arc::new(Floors::open(Arc::clone(store.engine()), Offload::Inline).unwrap());
             let lapse = Lapse::open(SimulatedDisk::new().open(), Offload::Inline, None, true).unwrap();
             let replica = Replica::new(
@@ -210,7 +213,7 @@ impl Cluster {
             for (arc, since) in transitions.clone() {
                 replica.inherit(arc, since, &transitions.clone().collect());
             }
-            nodes.insert(id, Node { store, ring, replica, manner: Mutex::default() });
+            nodes.insert(id, Node { store, disk, ring, replica, manner: Mutex::default() });
         }
         let (mine, disk) = (current(ring), SimulatedDisk::new());
         let hints = Hints::open(disk.open(), mine.clone(), Offload::Inline, hint_settings).unwrap();
@@ -230,9 +233,27 @@ impl Cluster {
             liveness: Arc::clone(&world.liveness),
             hints: Arc::clone(&world.hints),
             sync: Arc::new(Wire(Arc::clone(&world))),
-            seams: Seams { wall, entropy: Arc::new(Entropy::seeded(1)), offload: Offload::Inline },
         };
         Cluster { coordinator: Coordinator::new(NodeId(1), parts, Settings::default()), world }
+    }
+
+    /// Another coordinator of the same nodes, whose wall is so far ahead.
+    pub fn coordinator(&self, ahead_ms: u64) -> (Coordinator, Arc<TestWall>) {
+        let wall = Arc::new(TestWall::default());
+        wall.pass(*self.world.wall.0.lock() + ahead_ms);
+        let clock =
+            Clock::open(SimulatedDisk::new().open(), Arc::clone(&wall) as Arc<dyn Wall>, Offload::Inline);
+        let clock = clock.unwrap();
+        clock.set_node(NodeId(2));
+        let parts = Parts {
+            ring: self.world.ring.clone(),
+            transport: Cluster::wire(&self.world),
+            clock: Arc::new(clock),
+            liveness: Arc::clone(&self.world.liveness),
+            hints: Arc::clone(&self.world.hints),
+            sync: Arc::new(Wire(Arc::clone(&self.world))),
+        };
+        (Coordinator::new(NodeId(2), parts, Settings::default()), wall)
     }
 
     pub fn wire(world: &Arc<World>) -> Arc<dyn Transport> {

@@ -5,6 +5,7 @@ use super::world::{
     version, written,
 };
 use crate::{
+    engine::Table,
     membership::PeerState,
     quorum::{HintSettings, Hints},
     seam::Offload,
@@ -304,4 +305,54 @@ async fn a_write_whose_client_leaves_goes_on_and_hints_those_that_failed() {
         assert!(cluster.held(node, &position("k")).await.is_some());
     }
     assert_eq!(cluster.world.hints.pending(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_record_fails_no_write_beside_it_and_is_no_vote_until_it_was_compared() {
+    let cluster = Cluster::new(3);
+    let keys: Vec<String> = (0..50).map(|at| format!("k{at}")).collect();
+    let puts = |text: &str| keys.iter().map(|key| put(key, text)).collect::<Vec<_>>();
+    for answer in cluster.coordinator.batch(puts("old")).await {
+        assert!(matches!(written(answer), Outcome::Committed(_)));
+    }
+    sleep(Duration::from_secs(1)).await;
+    // Not what was written last at a replica: that is remembered, and not read.
+    let key = keys.iter().min_by_key(|key| position(key)).unwrap();
+    let other = keys.iter().max_by_key(|key| position(key)).unwrap();
+    let damaged = position(key);
+    for node in [2, 3] {
+        cluster.node(node).disk.corrupt(Table::Data, damaged.clone().into_bytes());
+    }
+    for answer in cluster.coordinator.batch(puts("new")).await {
+        assert!(matches!(written(answer), Outcome::Committed(_)));
+    }
+    sleep(Duration::from_secs(1)).await;
+    let newest = cluster.held(1, &damaged).await;
+    for node in [2, 3] {
+        assert_eq!(cluster.held(node, &damaged).await, newest, "it is overwritten");
+        let lapse = cluster.node(node).replica.lapse();
+        assert!(lapse.holds(&damaged) && !lapse.holds(&position(other)));
+    }
+    assert!(matches!(cluster.read(get(other)).await, get_reply::Outcome::Found(_)));
+    let read = cluster.read(get(key)).await;
+    assert!(matches!(read, get_reply::Outcome::Failed(_)), "what they lost may be newer: {read:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_counts_no_replica_that_cannot_overwrite_what_is_damaged() {
+    let cluster = Cluster::new(3);
+    let puts = |text: &str| (0..3).map(|at| put(&format!("k{at}"), text)).collect::<Vec<_>>();
+    cluster.coordinator.batch(puts("old")).await;
+    sleep(Duration::from_secs(1)).await;
+    for node in [2, 3] {
+        for key in ["k0", "k1"] {
+            cluster.node(node).disk.corrupt(Table::Data, position(key).into_bytes());
+        }
+    }
+    let mut answers = cluster.coordinator.batch(vec![put("k0", "new"), put("k2", "new")]).await;
+    assert!(matches!(written(answers.remove(1)), Outcome::Committed(_)));
+    match written(answers.remove(0)) {
+        Outcome::Unknown(unknown) => assert!(unknown.message.contains("damaged"), "{}", unknown.message),
+        other => panic!("{other:?}"),
+    }
 }

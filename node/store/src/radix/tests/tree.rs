@@ -42,7 +42,7 @@ impl Grown {
             let within = self
                 .data
                 .range::<[u8], _>((std::ops::Bound::Included(start), std::ops::Bound::Excluded(end)));
-            Ok::<_, Misfit>(within.map(|(position, sum)| (position.clone(), *sum)).collect())
+            Ok::<_, Misfit>(Some(within.map(|(position, sum)| (position.clone(), *sum)).collect()))
         };
         absorb(&mut self.tree, limits, &changes, scan, &mut rows).unwrap();
         for change in changes {

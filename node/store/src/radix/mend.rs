@@ -1,0 +1,101 @@
+//! What is known of records that cannot be read.
+//!
+//! A record is damaged where its engine refuses it, or where its bytes are none. Its version is not known, nor what it
+//! added to the sums of its bucket. The rule (DAMAGE-APART): what a damaged record added is what is left of its
+//! bucket's sum without all that can be read in it. When one of them is overwritten, that goes, so that from then on
+//! the bucket says what can be read in it, and another damaged record counts as nothing. A start and a rebuild, which
+//! count what can be read, say the same. Where the rest of a bucket cannot be read either, nothing in it that is
+//! damaged can be overwritten.
+
+use super::{
+    Summary,
+    nibbles::{range_end, range_start},
+    rows::readable,
+    summary::Scale,
+    tree::Tree,
+};
+use crate::engine::{Engine, EngineError, Reader, Table};
+use bytes::Bytes;
+use god_proto::record::Head;
+use std::collections::BTreeMap;
+
+/// What a position holds.
+pub(super) enum Stored {
+    Nothing,
+    Record(Head, Bytes),
+    /// It cannot be read.
+    Damaged,
+}
+
+/// Reads positions, each by itself where one of them cannot be read. Errors: only those that are not about a record.
+pub(super) fn read_each(engine: &dyn Engine, keys: &[&[u8]]) -> Result<Vec<Stored>, EngineError> {
+    let found = match engine.multi_get(Table::Data, keys) {
+        Ok(found) => return Ok(found.into_iter().map(stored).collect()),
+        Err(EngineError::Corrupt(_)) => keys.iter().map(|key| engine.get(Table::Data, key)),
+        Err(error) => return Err(error),
+    };
+    found
+        .map(|found| match found {
+            Ok(found) => Ok(stored(found)),
+            Err(EngineError::Corrupt(_)) => Ok(Stored::Damaged),
+            Err(error) => Err(error),
+        })
+        .collect()
+}
+
+fn stored(found: Option<Bytes>) -> Stored {
+    match found {
+        None => Stored::Nothing,
+        Some(bytes) => Head::decode(&bytes).map_or(Stored::Damaged, |head| Stored::Record(head, bytes)),
+    }
+}
+
+/// What overwriting damaged records takes from the sums of their buckets; nothing of those that must stay. `damaged`
+/// is sorted. Cost: a scan of each bucket.
+pub(super) fn count_around(
+    reader: &dyn Reader,
+    scale: &Scale,
+    tree: &Tree,
+    damaged: &[&[u8]],
+) -> Result<BTreeMap<Vec<u8>, Summary>, EngineError> {
+    let mut counted = BTreeMap::new();
+    let mut left = damaged;
+    while let [first, ..] = left {
+        let Some((depth, mut rest)) = tree.locate(first).bucket else {
+            // No row counts it.
+            counted.insert(first.to_vec(), Summary::default());
+            left = left.get(1..).unwrap_or_default();
+            continue;
+        };
+        let (start, end) = (range_start(first, depth), range_end(first, depth));
+        let here = left.partition_point(|position| *position < end.as_slice());
+        let (here, others) = left.split_at(here);
+        left = others;
+        let mut from = start;
+        let mut whole = true;
+        for until in here.iter().copied().chain([end.as_slice()]) {
+            for entry in readable(reader, scale, &from, until, &mut 0) {
+                match entry {
+                    Ok((_, sum)) => rest -= &sum,
+                    Err(EngineError::Corrupt(problem)) => {
+                        tracing::error!(
+                            problem,
+                            "damaged records cannot be overwritten: those beside them neither"
+                        );
+                        whole = false;
+                        break;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            // The position after this one.
+            from = [until, &[0]].concat();
+        }
+        if whole {
+            for position in here {
+                counted.insert(position.to_vec(), std::mem::take(&mut rest));
+            }
+        }
+    }
+    Ok(counted)
+}

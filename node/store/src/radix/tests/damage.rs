@@ -1,0 +1,154 @@
+//! One damaged record holds up nothing that is beside it.
+
+use super::*;
+use crate::engine::{Batch, EngineError, SimulatedDisk, Table};
+
+fn entry(n: u64, ms: u64) -> Entry {
+    let version = Version::new(ms, 0, NodeId(1));
+    Entry { position: Position::of_hash(KS, n << 40), record: Record::value(version, format!("at {ms}")) }
+}
+
+fn entries(ms: u64) -> Vec<Entry> {
+    (0..40).map(|n| entry(n, ms)).collect()
+}
+
+/// How a record is damaged.
+#[derive(Clone, Copy, Debug)]
+enum Damage {
+    /// The engine refuses to read it.
+    Checksum,
+    /// What it reads is no record.
+    Bytes,
+}
+
+/// A store with records 7 and 21 damaged.
+fn damaged(how: Damage, closed: bool) -> (SimulatedDisk, Store) {
+    let disk = SimulatedDisk::new();
+    let engine: Arc<dyn Engine> = disk.open();
+    let store = open(Arc::clone(&engine));
+    run(store.write(entries(10))).unwrap();
+    if closed {
+        run(store.close()).unwrap();
+    }
+    drop(store);
+    for n in [7, 21] {
+        let position = entry(n, 0).position.into_bytes();
+        match how {
+            Damage::Checksum => disk.corrupt(Table::Data, position),
+            Damage::Bytes => {
+                let mut batch = Batch::default();
+                batch.put(Table::Data, position, vec![77]);
+                engine.commit(batch).unwrap();
+            }
+        }
+    }
+    let store = open(engine);
+    (disk, store)
+}
+
+fn is_damaged(n: usize) -> bool {
+    [7, 21].contains(&n)
+}
+
+#[test]
+fn a_damaged_record_fails_no_entry_beside_it() {
+    for how in [Damage::Checksum, Damage::Bytes] {
+        let (_disk, store) = damaged(how, true);
+        let verdicts = run(store.write(entries(20))).unwrap();
+        for (n, verdict) in verdicts.iter().enumerate() {
+            let expected = if is_damaged(n) { Verdict::Damaged } else { Verdict::Applied };
+            assert_eq!(*verdict, expected, "{how:?}: record {n}");
+        }
+        for n in 0..40 {
+            let found = run(store.get(&entry(n, 0).position));
+            match is_damaged(n as usize) {
+                true => assert!(matches!(found, Err(EngineError::Corrupt(_))), "{how:?}: it is not served"),
+                false => assert_eq!(found.unwrap(), Some(entry(n, 20).record)),
+            }
+        }
+        let forgotten = run(store.forget(vec![(entry(7, 0).position, entry(7, 10).record.version)])).unwrap();
+        assert_eq!(forgotten, [Verdict::Damaged], "{how:?}: whether it has that version is not known");
+    }
+}
+
+#[test]
+fn a_damaged_record_is_overwritten_by_who_says_so_and_its_bucket_is_counted_anew() {
+    for how in [Damage::Checksum, Damage::Bytes] {
+        let (disk, store) = damaged(how, true);
+        // One after the other, so that the bucket is counted while another record in it may be damaged still.
+        assert_eq!(run(store.write_over_damage(vec![entry(7, 5)], u64::MAX)).unwrap(), [Verdict::Applied]);
+        assert_eq!(run(store.write_over_damage(vec![entry(21, 5)], u64::MAX)).unwrap(), [Verdict::Applied]);
+        let view = store.view();
+        view.verify().unwrap();
+        let mut model = Model::default();
+        let stored: Vec<Entry> =
+            (0..40).map(|n| entry(n, if is_damaged(n as usize) { 5 } else { 10 })).collect();
+        model.write(&stored);
+        model.check(&view, &everything());
+        // As after any write: the newer one wins, and a start finds the same.
+        assert_eq!(
+            run(store.write(vec![entry(7, 4)])).unwrap(),
+            [Verdict::Superseded(entry(7, 5).record.version)]
+        );
+        assert_eq!(run(store.write(vec![entry(21, 6)])).unwrap(), [Verdict::Applied]);
+        let sum = store.summary();
+        drop(store);
+        disk.crash_process();
+        let store = open(disk.open());
+        assert_eq!(store.summary(), sum);
+        store.view().verify().unwrap();
+    }
+}
+
+#[test]
+fn both_damaged_records_of_a_bucket_may_be_overwritten_at_once_and_with_others() {
+    for how in [Damage::Checksum, Damage::Bytes] {
+        let (_disk, store) = damaged(how, true);
+        let verdicts = run(store.write_over_damage(entries(20), u64::MAX)).unwrap();
+        assert_eq!(verdicts, [Verdict::Applied; 40], "{how:?}");
+        store.view().verify().unwrap();
+        let mut model = Model::default();
+        model.write(&entries(20));
+        model.check(&store.view(), &everything());
+    }
+}
+
+#[test]
+fn a_bucket_with_a_damaged_record_takes_new_ones() {
+    for how in [Damage::Checksum, Damage::Bytes] {
+        let (_disk, store) = damaged(how, true);
+        // More than a bucket may hold, all beside the damaged one: it would be split.
+        let beside = |n: u64| {
+            let position = Position::of_hash(KS, (7 << 40) + n);
+            Entry { position, record: Record::value(Version::new(30, 0, NodeId(1)), "beside") }
+        };
+        for n in 1..30 {
+            assert_eq!(run(store.write(vec![beside(n)])).unwrap(), [Verdict::Applied], "{how:?}");
+        }
+        assert_eq!(run(store.write_over_damage(vec![entry(7, 40)], u64::MAX)).unwrap(), [Verdict::Applied]);
+        assert_eq!(run(store.write_over_damage(vec![entry(21, 40)], u64::MAX)).unwrap(), [Verdict::Applied]);
+        let view = store.view();
+        view.verify().unwrap();
+        assert_eq!(view.total().entries, 40 + 29);
+    }
+}
+
+#[test]
+fn a_store_with_a_damaged_record_in_an_open_bucket_opens() {
+    let (_disk, store) = damaged(Damage::Bytes, false);
+    assert!(matches!(run(store.get(&entry(7, 0).position)), Err(EngineError::Corrupt(_))));
+    assert!(store.view().verify().is_err(), "it is told");
+    assert_eq!(run(store.write_over_damage(entries(20), u64::MAX)).unwrap(), [Verdict::Applied; 40]);
+    store.view().verify().unwrap();
+}
+
+#[test]
+fn rows_are_rebuilt_around_a_damaged_record() {
+    let (disk, store) = damaged(Damage::Bytes, true);
+    drop(store);
+    let engine: Arc<dyn Engine> = disk.open();
+    assert_eq!(Store::rebuild(&*engine, KEY).unwrap().entries, 38);
+    let store = open(engine);
+    assert_eq!(run(store.write_over_damage(entries(20), u64::MAX)).unwrap(), [Verdict::Applied; 40]);
+    store.view().verify().unwrap();
+}
