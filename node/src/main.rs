@@ -253,7 +253,7 @@ fn node_settings(settings: &Settings, uuid: uuid::Uuid, budget: Budget) -> NodeS
             migrates: settings.upkeep.migrate,
             ..UpkeepSettings::default()
         },
-        ping_interval: settings.gossip.ping_interval.min(Duration::from_millis(500)),
+        ping_interval: settings.gossip.ping_interval,
         change_timeout: CHANGE_TIMEOUT,
     }
 }

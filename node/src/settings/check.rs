@@ -6,7 +6,7 @@ use super::{
     merge::Merged,
     units::{ByteSize, Span},
 };
-use god_core::connections::Times;
+use god_core::{connections::Times, quorum::MAX_TIMEOUT};
 use god_proto::ring::MAX_REPLICAS;
 use god_store::engine::Durability;
 use std::{fmt::Write as _, net::SocketAddr, time::Duration};
@@ -20,6 +20,8 @@ const MIN_MEMORY: u64 = 16 << 20;
 /// A largest message, decoded, and its answer.
 const MIN_REQUEST_MEMORY: u64 = 32 << 20;
 const MINUTE: Duration = Duration::from_mins(1);
+/// Whether others are there must be known within seconds.
+const MAX_PING_INTERVAL: Duration = Duration::from_secs(2);
 
 type Checked<T> = Result<T, SettingsError>;
 
@@ -87,7 +89,7 @@ pub(super) fn check(merged: &Merged, host_name: &str) -> Checked<Settings> {
             "request-timeout",
             given.request_timeout,
             Duration::from_millis(10),
-            10 * MINUTE,
+            MAX_TIMEOUT,
         )?,
         hedge_delay: between("hedge-delay", given.hedge_delay, Duration::from_millis(1), MINUTE)?,
         request_memory: at_least("request-memory", given.request_memory, ByteSize(MIN_REQUEST_MEMORY))?,
@@ -160,7 +162,7 @@ fn gossip(given: &Given) -> Checked<Gossip> {
         on: take("gossip", given.gossip.as_ref())?.0,
         interval: between("gossip-interval", given.gossip_interval, least, MINUTE)?,
         fan_out: count("gossip-fanout", given.gossip_fanout, 100)? as usize,
-        ping_interval: between("ping-interval", given.ping_interval, least, MINUTE)?,
+        ping_interval: between("ping-interval", given.ping_interval, least, MAX_PING_INTERVAL)?,
     })
 }
 

@@ -124,7 +124,7 @@ pub struct Given {
     /// Nodes told each round [default: 3]
     #[arg(long, env = "GOD_GOSSIP_FANOUT", value_name = "N", help_heading = "Gossip")]
     pub gossip_fanout: Option<u32>,
-    /// Between two probes of whether a node is there [default: 1s]
+    /// Between two probes of whether a node is there [default: 500ms]
     #[arg(long, env = "GOD_PING_INTERVAL", value_name = "TIME", help_heading = "Gossip")]
     pub ping_interval: Option<Span>,
 
@@ -141,7 +141,7 @@ pub struct Given {
     #[arg(long, env = "GOD_READ_QUORUM", value_name = "N", help_heading = "What god init takes")]
     pub read_quorum: Option<u32>,
 
-    /// How long a request may take that names no time [default: 5s]
+    /// How long a request may take that names no time, at most 30s [default: 5s]
     #[arg(long, env = "GOD_REQUEST_TIMEOUT", value_name = "TIME", help_heading = "Requests")]
     pub request_timeout: Option<Span>,
     /// After how long a read is asked of one replica more [default: 20ms]

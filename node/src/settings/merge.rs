@@ -116,7 +116,7 @@ fn defaults() -> Given {
         gossip: Some(Switch(true)),
         gossip_interval: ms(200),
         gossip_fanout: Some(3),
-        ping_interval: ms(1_000),
+        ping_interval: ms(500),
         virtual_nodes: Some(10),
         replicas: Some(3),
         write_quorum: None,

@@ -102,6 +102,8 @@ fn an_impossible_setting_is_refused_by_name() {
         (&["--weight", "NaN"], "weight NaN"),
         (&["--memory", "1MiB"], "memory 1MiB is below the least, 16MiB"),
         (&["--gossip-interval", "1ms"], "gossip-interval 1ms is not between 10ms and 1m"),
+        (&["--ping-interval", "1m"], "ping-interval 1m is not between 10ms and 2s"),
+        (&["--request-timeout", "10m"], "request-timeout 10m is not between 10ms and 30s"),
         (&["--seed", "god-0"], "seed \"god-0\" is not HOST:PORT"),
         (&["--grpc-address", "0.0.0.0:0"], "grpc-address 0.0.0.0:0 has port 0"),
         (&["--peer-address", "0.0.0.0:7000"], "grpc-address and peer-address are both 0.0.0.0:7000"),

@@ -73,6 +73,14 @@ pub enum JoinError {
         /// The cluster it left.
         cluster: Uuid,
     },
+    /// Another process is the node (invariant ONE-START).
+    #[error("refused by {seed}: {why}")]
+    NotTheNode {
+        /// Who was asked.
+        seed: String,
+        /// What it said.
+        why: String,
+    },
     /// The cluster does not want the node as it is.
     #[error("cannot join by {seed}: {why}")]
     Refused {
@@ -151,6 +159,9 @@ fn judge(seed: &str, answer: Result<response::Body, CallError>, own: &Join) -> V
         Ok(_) => return retry("it answered something else".to_owned()),
         Err(CallError::Refused(failure)) if failure.cause() == Cause::Invalid => {
             return Verdict::Never(JoinError::Refused { seed: seed.to_owned(), why: failure.message });
+        }
+        Err(CallError::Refused(failure)) if failure.cause() == Cause::NotTheNode => {
+            return Verdict::Never(JoinError::NotTheNode { seed: seed.to_owned(), why: failure.message });
         }
         Err(error) => return retry(error.to_string()),
     };

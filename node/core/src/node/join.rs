@@ -3,7 +3,7 @@
 use super::Node;
 use crate::{
     consensus::RegisterError,
-    membership::{Joining, find_cluster, introduce},
+    membership::{JoinError, Joining, find_cluster, introduce},
     peer::{Call, Meeting, Target, Way, failure, told},
     quorum::RingSync,
     ring::{ChangeError, Joiner, join, mark_live},
@@ -16,7 +16,7 @@ use god_proto::{
 };
 use god_rules::starts::Start;
 use std::{
-    sync::{Arc, Weak},
+    sync::{Arc, Weak, atomic::Ordering::Relaxed},
     time::Duration,
 };
 use tokio::time::sleep;
@@ -75,17 +75,19 @@ impl Node {
                 found = find_cluster(&joining, &others) => found,
             };
             let entered = match found {
-                Ok(joined) => self.enter(joined.ring, joined.number).await.map_err(|error| error.to_string()),
-                Err(error) => Err(error.to_string()),
+                Ok(joined) => self.enter(joined.ring, joined.number).await,
+                Err(error) => return self.refuse(&error),
             };
             if let Err(error) = entered {
-                return self.give_up(error);
+                tracing::error!(%error, "cannot enter the cluster");
+                let _only_once = self.refused.set(error.to_string());
+                return;
             }
             if !is_introduced && known.is_some() {
                 // One may know what the first one that was asked does not.
                 for address in &others {
                     if let Some(error) = introduce(&joining, address).await {
-                        return self.give_up(error.to_string());
+                        return self.refuse(&error);
                     }
                 }
             }
@@ -115,10 +117,11 @@ impl Node {
         }
     }
 
-    /// The node and the cluster do not go together: it serves nobody any more.
-    fn give_up(&self, error: String) {
-        tracing::error!(error, "the cluster refuses this node");
-        let _only_once = self.refused.set(error);
+    /// The node and the cluster do not go together.
+    fn refuse(&self, error: &JoinError) {
+        tracing::error!(%error, "the cluster refuses this node");
+        let _only_once = self.refused.set(error.to_string());
+        self.is_another.store(matches!(error, JoinError::NotTheNode { .. }), Relaxed);
     }
 
     /// The cluster this node is of, or was told to join.
@@ -147,14 +150,14 @@ impl Node {
         let known = self.starts.latest(node);
         match self.starts.meet(node, start, Way::Caller) {
             Meeting::Taken => Ok(()),
-            Meeting::Refused(why) => Err(failure(Cause::Invalid, why)),
+            Meeting::Refused(why) => Err(failure(Cause::NotTheNode, why)),
             Meeting::Waits(why) => {
                 // What is answered from now on is answered by one that runs beside the one that asks.
                 let body = request::Body::Ping(Ping { sent_us: 0, epoch: ring.epoch().0 });
                 let call = Call { epoch: 0, timeout: PUSH_TIMEOUT, body };
                 match self.transport.call(Target::Node(node), call).await {
                     Ok(_) => match self.starts.outlived(node, known, start) {
-                        Some(why) => Err(failure(Cause::Invalid, why)),
+                        Some(why) => Err(failure(Cause::NotTheNode, why)),
                         None => Err(failure(Cause::NotMember, why)),
                     },
                     Err(_) => Err(failure(Cause::NotMember, why)),

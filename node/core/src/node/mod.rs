@@ -33,7 +33,7 @@ use crate::{
 };
 use god_proto::ids::NodeId;
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, atomic::AtomicBool},
     time::Duration,
 };
 use tokio::time::Instant;
@@ -115,6 +115,8 @@ pub struct Node {
     entering: tokio::sync::Mutex<()>,
     /// Why this node and the cluster do not go together, once that is known.
     refused: OnceLock<String>,
+    /// Whether that is because another process is the node: then it serves nobody any more.
+    is_another: AtomicBool,
     rate: status::Rate,
     began: Instant,
     stopper: Stopper,
@@ -153,6 +155,7 @@ impl Node {
             member: OnceLock::new(),
             entering: tokio::sync::Mutex::new(()),
             refused: OnceLock::new(),
+            is_another: AtomicBool::new(false),
             rate: status::Rate::default(),
             began: Instant::now(),
             stopper,

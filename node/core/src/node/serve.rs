@@ -114,7 +114,9 @@ impl ClientFace {
     }
 
     fn member(&self) -> Result<&Member, Rejected> {
-        if let Some(refused) = self.0.refused.get() {
+        if self.0.is_another.load(Relaxed)
+            && let Some(refused) = self.0.refused.get()
+        {
             return Err(rejected(Reason::Unavailable, refused.clone()));
         }
         self.0.member().ok_or_else(|| not_initialised(NO_CLUSTER))

@@ -27,7 +27,7 @@ mod write;
 mod tests;
 
 pub use hints::{HintSettings, Hints};
-pub use settings::Settings;
+pub use settings::{MAX_TIMEOUT, Settings};
 pub use sync::RingSync;
 
 use crate::{

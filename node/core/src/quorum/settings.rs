@@ -3,7 +3,10 @@
 use crate::budget::Budget;
 use std::time::Duration;
 
-/// How a coordinator works.
+/// The longest that any request may take.
+pub const MAX_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How a coordinator works. The defaults are those of a node.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// How long a request may take that does not say. Longer rides out slow replicas; shorter tells clients sooner.
@@ -23,9 +26,9 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
-            default_timeout: Duration::from_secs(2),
-            max_timeout: Duration::from_secs(30),
-            hedge_delay: Duration::from_millis(10),
+            default_timeout: Duration::from_secs(5),
+            max_timeout: MAX_TIMEOUT,
+            hedge_delay: Duration::from_millis(20),
             background_bytes: 64 << 20,
             budget: Budget::default(),
         }
