@@ -120,6 +120,8 @@ pub enum Command {
     Export(export::ExportArgs),
     Bench(bench::BenchArgs),
     Completion(completion::CompletionArgs),
+    #[command(hide = true)]
+    Manual(completion::ManualArgs),
     Dev(dev::DevArgs),
 }
 

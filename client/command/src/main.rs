@@ -71,6 +71,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Bench(args) => bench::run(&global, &args).await,
         Command::Completion(args) => completion::run(&args),
+        Command::Manual(args) => completion::manual(&args),
         Command::Dev(args) => dev::run(&global, args).await,
         Command::Init(args) => init::run(&context.await?, &args).await,
         Command::Status(args) => status::run(&context.await?, &args).await,

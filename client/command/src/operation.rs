@@ -51,7 +51,7 @@ pub struct ChangeArgs {
     #[command(flatten)]
     wish: WishArgs,
     /// A name for it; asking twice under one name is asking once
-    #[arg(long, value_name = "ID", default_value = "")]
+    #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
     id: String,
     /// Wait until it has ended
     #[arg(long)]
