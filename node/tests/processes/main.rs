@@ -11,6 +11,7 @@ mod clocks;
 mod cluster;
 mod connections;
 mod damage;
+mod descriptors;
 mod directory;
 mod doors;
 mod full_disk;
