@@ -9,6 +9,7 @@
 mod client;
 mod clocks;
 mod cluster;
+mod command;
 mod connections;
 mod damage;
 mod descriptors;
