@@ -1,7 +1,7 @@
 //! The `god` command against real nodes: what it says when some of them are gone.
 
 use crate::{
-    client::committed,
+    client::{KEYSPACE, committed},
     cluster::{Cluster, wait_for},
 };
 use serde_json::Value;
@@ -58,4 +58,31 @@ async fn the_doctor_finds_what_is_down_and_what_that_means() {
         if all && code == Some(6) { Ok(()) } else { Err(format!("{code:?}: {found:?}")) }
     })
     .await;
+    // What is read of all replicas is refused, not unreachable: the cluster answers.
+    let export = god(&cluster, &["export", "-k", KEYSPACE, "--consistency", "all"]);
+    let said = String::from_utf8_lossy(&export.stderr);
+    assert_eq!(export.status.code(), Some(3), "{said}");
+    assert!(export.stdout.is_empty() && said.contains("refused"), "{said}");
+
+    cluster.nodes[1].kill();
+    wait_for("the doctor to find that nothing can be written", || async {
+        let ended = god(&cluster, &["doctor"]);
+        let said = String::from_utf8_lossy(&ended.stdout).into_owned();
+        let all = said.contains("1 of 3 voters are up") && said.contains("god recover --lost ");
+        let lost = said.contains("too few replicas are up to write to");
+        if all && lost && ended.status.code() == Some(7) {
+            assert!(said.lines().all(|line| line.chars().count() <= 80), "{said}");
+            return Ok(());
+        }
+        Err(format!("{:?}: {said}", ended.status.code()))
+    })
+    .await;
+    for arguments in [&["ring", "change", "--rebalance"][..], &["ring", "cancel", "nothing"]] {
+        let change = god(&cluster, arguments);
+        let said = String::from_utf8_lossy(&change.stderr);
+        assert!(matches!(change.status.code(), Some(3 | 4)), "{arguments:?}: {said}");
+        if arguments.contains(&"change") {
+            assert!(said.contains("voters are up") && said.contains("god recover --lost "), "{said}");
+        }
+    }
 }
