@@ -21,12 +21,14 @@ SEEDS ?= 1000
 SOAK_SEEDS ?= 20000
 FIRST ?= $(shell date +%Y%m%d)00000
 DURABILITY ?= interval
+PREFIX ?= /usr/local
+export PREFIX DESTDIR SYSCONFDIR
 
 .PHONY: help
 help: ## What there is
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 	@echo
-	@echo "  NODES=$(NODES) DATA=$(DATA) LOAD=$(LOAD) SEEDS=$(SEEDS) SOAK_SEEDS=$(SOAK_SEEDS) FIRST=$(FIRST) DURABILITY=$(DURABILITY) CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)"
+	@echo "  NODES=$(NODES) DATA=$(DATA) LOAD=$(LOAD) SEEDS=$(SEEDS) SOAK_SEEDS=$(SOAK_SEEDS) FIRST=$(FIRST) DURABILITY=$(DURABILITY) PREFIX=$(PREFIX) CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)"
 
 .PHONY: setup
 setup: ## Install what building needs (says what), compile RocksDB once for this machine
@@ -54,6 +56,7 @@ test: build ## All that CI runs, except Kubernetes
 	.ci/tidy
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings
 	cargo test --release --locked --workspace
+	.ci/install test
 	$(MAKE) --no-print-directory models
 	$(MAKE) --no-print-directory sim
 	$(MAKE) --no-print-directory deny
@@ -125,6 +128,11 @@ bench: build ## Storage against raw RocksDB, then a three-node cluster, as ratio
 .PHONY: bench-ring
 bench-ring: build ## Changes of the ring: under load, beside a file copy, and what comparing copies costs
 	.ci/bench-ring $(PARTS)
+
+.PHONY: install
+# PREFIX=/usr/local; DESTDIR= and SYSCONFDIR= for who makes packages.
+install: ## Install what was built into PREFIX, with manual pages, completions, a unit for systemd, sample settings
+	@.ci/install to
 
 .PHONY: fresh
 fresh: ## Build a clean clone in a minimal Debian that has git, make and Rust, and nothing else

@@ -13,6 +13,15 @@ use std::{
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{Request, Response, Status, transport::Channel};
 
+/// Of what two nodes said, what tells more: a refusal is the cluster's answer, and that another node cannot be reached
+/// does not make it unreachable.
+fn telling(before: Option<Error>, now: Error) -> Error {
+    match before {
+        Some(refused @ Error::Refused { .. }) if matches!(now, Error::Unreachable(_)) => refused,
+        _ => now,
+    }
+}
+
 /// A request and how it is sent.
 pub(crate) trait Ask: Clone + Send {
     type Reply: Send;
@@ -88,10 +97,8 @@ impl Inner {
             let asked = timeout_at(deadline, request.clone().send(node.store(), left)).await;
             let (error, wait) = match asked {
                 Err(_) => {
-                    return Err(Error::Unreachable(format!(
-                        "{} did not answer within {timeout:?}",
-                        node.address()
-                    )));
+                    let late = format!("{} did not answer within {timeout:?}", node.address());
+                    return Err(telling(last, Error::Unreachable(late)));
                 }
                 Ok(Ok(reply)) => {
                     let mut reply = reply.into_inner();
@@ -112,6 +119,7 @@ impl Inner {
                     }
                 },
             };
+            let error = telling(last.take(), error);
             attempts += 1;
             tried.push(node);
             if attempts > self.settings.retries || !self.budget.take() {
@@ -152,5 +160,24 @@ impl Inner {
             ) => true,
             _ => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_an_answer_even_where_another_node_gives_none() {
+        let refused = |message: &str| Error::Refused {
+            reason: Reason::Unavailable,
+            message: message.to_owned(),
+            retry_after: None,
+        };
+        let gone = || Error::Unreachable("nobody is there".to_owned());
+        assert_eq!(telling(None, gone()), gone());
+        assert_eq!(telling(Some(refused("2 of 3")), gone()), refused("2 of 3"));
+        assert_eq!(telling(Some(gone()), refused("2 of 3")), refused("2 of 3"));
+        assert_eq!(telling(Some(refused("older")), refused("newer")), refused("newer"));
     }
 }

@@ -16,9 +16,14 @@ use god_core::{
     stop::stop,
     upkeep::UpkeepSettings,
 };
-use god_node::settings::{Cli, Door, LogFormat, Settings, host_name, load};
+use god_node::settings::{Cli, Door, Generated, LogFormat, Settings, host_name, load};
 use god_rocks::{DataDir, RocksEngine, RocksSettings};
-use std::{io::IsTerminal, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    io::{self, IsTerminal, Write as _},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -33,24 +38,54 @@ const CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
     let matches = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches);
+    if let Some(what) = cli.as_ref().ok().and_then(|cli| cli.generate) {
+        return match generated(what) {
+            Ok(text) => print(&text),
+            Err(error) => end(2, &format!("cannot make it: {error}")),
+        };
+    }
     let settings = match load(&matches, &host_name()) {
         Ok(settings) => settings,
-        Err(error) => {
-            eprintln!("god-node: {error}");
-            return ExitCode::from(2);
-        }
+        Err(error) => return end(2, &error.to_string()),
     };
-    if Cli::from_arg_matches(&matches).is_ok_and(|cli| cli.print_config) {
-        print!("{}", settings.effective());
-        return ExitCode::SUCCESS;
+    if cli.is_ok_and(|cli| cli.print_config) {
+        return print(settings.effective().as_bytes());
     }
     match run(settings) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("god-node: {error:#}");
-            ExitCode::FAILURE
-        }
+        Err(error) => end(1, &format!("{error:#}")),
     }
+}
+
+/// Says why the process ends, to whoever still reads of it: an end is no worse for not being heard.
+fn end(code: u8, why: &str) -> ExitCode {
+    let _ = io::stderr().write_all(format!("god-node: {why}\n").as_bytes());
+    ExitCode::from(code)
+}
+
+/// What was asked to be printed. A reader who has gone has read enough; a full disk is said.
+fn print(text: &[u8]) -> ExitCode {
+    let mut out = io::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            end(2, &format!("cannot write the output: {error}"))
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+fn generated(what: Generated) -> io::Result<Vec<u8>> {
+    let shell = match what {
+        Generated::Man => {
+            let pages = god_manual::pages(Cli::command(), "8", "GoD")?;
+            return Ok(pages.into_iter().flat_map(|page| page.text).collect());
+        }
+        Generated::Bash => god_manual::Shell::Bash,
+        Generated::Zsh => god_manual::Shell::Zsh,
+        Generated::Fish => god_manual::Shell::Fish,
+    };
+    Ok(god_manual::completion(Cli::command(), shell).into_bytes())
 }
 
 fn run(settings: Settings) -> anyhow::Result<()> {
@@ -73,7 +108,9 @@ fn start_log(settings: &Settings) -> anyhow::Result<()> {
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
+        .with_writer(std::io::stderr)
+        // It would tell of a log that is not taken on the very descriptor that does not take it, and panic.
+        .log_internal_errors(false);
     match settings.log_format {
         LogFormat::Json => log.json().init(),
         LogFormat::Text => log.with_target(false).init(),

@@ -1,8 +1,8 @@
 //! What can be typed: options that every command knows, and the commands.
 
 use crate::{
-    bench, completion, context::parse_consistency, count, del, dev, export, failure::EXIT_CODES, get, init,
-    keyspace, load, put, rank, recover, ring, scan, select, status, text::Encoding,
+    bench, completion, context::parse_consistency, count, del, dev, doctor, export, failure::EXIT_CODES, get,
+    init, keyspace, load, put, rank, recover, ring, scan, select, status, text::Encoding,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use god_client::{Consistency, MAX_TTL};
@@ -11,6 +11,7 @@ use std::{net::Ipv6Addr, time::Duration};
 const EXAMPLES: &str = "\
 Examples:
   god status                               how is the cluster?
+  god doctor                               what is wrong with it, and what to do
   god put colour blue                      write
   god get colour                           read: prints the bare value
   god scan --prefix user/ --limit 20       keys in order, of an ordered keyspace
@@ -106,6 +107,7 @@ pub enum Output {
 pub enum Command {
     Init(init::InitArgs),
     Status(status::StatusArgs),
+    Doctor(doctor::DoctorArgs),
     Ring(ring::RingArgs),
     Recover(recover::RecoverArgs),
     Keyspace(keyspace::KeyspaceArgs),
@@ -120,6 +122,8 @@ pub enum Command {
     Export(export::ExportArgs),
     Bench(bench::BenchArgs),
     Completion(completion::CompletionArgs),
+    #[command(hide = true)]
+    Manual(completion::ManualArgs),
     Dev(dev::DevArgs),
 }
 

@@ -11,7 +11,10 @@ Exit codes:
   2  the command, or a file it names, is wrong
   3  refused: nothing was written
   4  outcome unknown: the write may surface later
-  5  no server could be reached";
+  5  no server could be reached
+  6  god doctor found a warning
+  7  god doctor found a problem
+  130  interrupted by Ctrl-C; what was loaded is said";
 
 /// What a node says when it refuses.
 #[derive(Debug)]
@@ -38,6 +41,13 @@ pub enum Failure {
     Unreachable(String),
     /// Whoever read the output went away: the end of `god scan | head`, and no failure.
     OutputClosed,
+    /// Somebody pressed Ctrl-C; what was acknowledged is said.
+    Interrupted(String),
+    /// `god doctor` found something, and has said it.
+    Found {
+        /// Worse than a warning.
+        problem: bool,
+    },
 }
 
 impl Failure {
@@ -50,6 +60,9 @@ impl Failure {
             Failure::Refused(_) | Failure::Rejected(_) => 3,
             Failure::Unknown(_) => 4,
             Failure::Unreachable(_) => 5,
+            // What shells end with for SIGINT.
+            Failure::Interrupted(_) => 130,
+            Failure::Found { problem } => 6 + u8::from(*problem),
         })
     }
 
@@ -78,12 +91,13 @@ impl From<Error> for Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::OutputClosed => Ok(()),
+            Failure::OutputClosed | Failure::Found { .. } => Ok(()),
             Failure::Rejected(rejected) => f.write_str(&sentence(rejected)),
             Failure::NotFound(text)
             | Failure::Usage(text)
             | Failure::Refused(text)
             | Failure::Unknown(text)
+            | Failure::Interrupted(text)
             | Failure::Unreachable(text) => f.write_str(text),
         }
     }

@@ -10,6 +10,7 @@ mod context;
 mod count;
 mod del;
 mod dev;
+mod doctor;
 mod export;
 mod failure;
 mod figures;
@@ -51,10 +52,13 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return end(&Failure::Usage(format!("cannot start threads: {error}"))),
     };
-    match runtime.block_on(run(cli)) {
+    let code = match runtime.block_on(run(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => end(&failure),
-    }
+    };
+    // A thread that reads a pipe or a terminal may never come back.
+    runtime.shutdown_background();
+    code
 }
 
 fn end(failure: &Failure) -> ExitCode {
@@ -71,9 +75,11 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Bench(args) => bench::run(&global, &args).await,
         Command::Completion(args) => completion::run(&args),
+        Command::Manual(args) => completion::manual(&args),
         Command::Dev(args) => dev::run(&global, args).await,
         Command::Init(args) => init::run(&context.await?, &args).await,
         Command::Status(args) => status::run(&context.await?, &args).await,
+        Command::Doctor(args) => doctor::run(&global, &context.await?, &args).await,
         Command::Recover(args) => recover::run(&context.await?, &args).await,
         Command::Ring(args) => ring::run(&context.await?, &args).await,
         Command::Keyspace(args) => keyspace::run(&context.await?, args).await,

@@ -2,6 +2,7 @@
 
 use crate::{
     context::Context,
+    doctor::Voters,
     failure::Failure,
     figures::counted,
     follow::follow,
@@ -51,7 +52,7 @@ pub struct ChangeArgs {
     #[command(flatten)]
     wish: WishArgs,
     /// A name for it; asking twice under one name is asking once
-    #[arg(long, value_name = "ID", default_value = "")]
+    #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
     id: String,
     /// Wait until it has ended
     #[arg(long)]
@@ -121,7 +122,10 @@ pub async fn plan(context: &Context, args: &WishArgs) -> Result<(), Failure> {
 
 pub async fn change(context: &Context, args: &ChangeArgs) -> Result<(), Failure> {
     let wish = args.wish.wish(context).await?;
-    let id = context.client().begin_operation(&args.id, wish).await?;
+    let id = match context.client().begin_operation(&args.id, wish).await {
+        Ok(id) => id,
+        Err(error) => return Err(explained(context, error.into()).await),
+    };
     if args.wait {
         follow(context, Some(&id)).await?;
     }
@@ -132,8 +136,25 @@ pub async fn change(context: &Context, args: &ChangeArgs) -> Result<(), Failure>
     Ok(())
 }
 
+/// With the reason why nothing was decided, where that is that too few voters are up.
+async fn explained(context: &Context, failure: Failure) -> Failure {
+    if !matches!(failure, Failure::Unknown(_) | Failure::Rejected(_)) {
+        return failure;
+    }
+    let status = context.client().status().await.ok();
+    let Some((what, remedy)) = status.and_then(|status| Voters::of(&status).undecided()) else {
+        return failure;
+    };
+    match failure {
+        Failure::Unknown(text) => Failure::Unknown(format!("{text} ({what}; {remedy})")),
+        failure => Failure::Refused(format!("{failure}; {what}; {remedy}")),
+    }
+}
+
 pub async fn cancel(context: &Context, id: &str) -> Result<(), Failure> {
-    context.client().cancel_operation(id).await?;
+    if let Err(error) = context.client().cancel_operation(id).await {
+        return Err(explained(context, error.into()).await);
+    }
     output::report(context.output(), &json!({ "id": id }), || {
         format!("operation {id} is being undone; `god ring watch` shows how far it is")
     });

@@ -119,6 +119,16 @@ pub fn judged(text: &str, judgement: Judgement) -> Cell {
     if coloured() { cell.fg(colour) } else { cell }
 }
 
+/// Text in its colour.
+pub fn painted(text: &str, judgement: Judgement) -> String {
+    let code = match judgement {
+        Judgement::Good => 32,
+        Judgement::Look => 33,
+        Judgement::Bad => 31,
+    };
+    format!("\x1b[{code}m{text}\x1b[0m")
+}
+
 /// How a figure is to be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Judgement {

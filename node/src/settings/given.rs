@@ -34,9 +34,25 @@ pub struct Cli {
     /// Prints what the node is set to, and from where, and ends
     #[arg(long)]
     pub print_config: bool,
+    /// Prints the manual page, or what a shell completes this command by, and ends
+    #[arg(long, value_enum, value_name = "WHAT", hide = true)]
+    pub generate: Option<Generated>,
     /// The settings.
     #[command(flatten)]
     pub given: Given,
+}
+
+/// What is made from this command line's definition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Generated {
+    /// The manual page
+    Man,
+    /// Completions for bash
+    Bash,
+    /// Completions for zsh
+    Zsh,
+    /// Completions for fish
+    Fish,
 }
 
 /// Every setting, given or not.

@@ -18,7 +18,7 @@ mod merge;
 mod tests;
 mod units;
 
-pub use given::{Cli, DurabilityChoice, Given, JoinChoice, LogFormat};
+pub use given::{Cli, DurabilityChoice, Generated, Given, JoinChoice, LogFormat};
 pub use units::{ByteSize, Span, Switch};
 
 use god_core::connections::Times;

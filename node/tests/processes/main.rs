@@ -9,9 +9,11 @@
 mod client;
 mod clocks;
 mod cluster;
+mod command;
 mod connections;
 mod copies;
 mod damage;
+mod descriptors;
 mod directory;
 mod doors;
 mod full_disk;

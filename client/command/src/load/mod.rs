@@ -37,8 +37,9 @@ character becomes \"NAME U+CODE\" with its line as the value.
 
 Bad lines are told by their number and left out; the rest is loaded. Of lines with the same key the
 last one wins. Loading the same file again is safe.
+Ctrl-C ends it once the writes that are under way have ended, and says how many keys were loaded.
 Exit codes: 0 all loaded, 2 the file cannot be read or is not UTF-8, 3 a line was bad or refused,
-4 an outcome is unknown.")]
+4 an outcome is unknown, 130 interrupted.")]
 pub struct LoadArgs {
     /// The file; - is stdin
     file: PathBuf,

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use god_client::{Error, Reason};
 use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// How often a write is tried again while the cluster is busy.
 const BUSY_TRIES: u32 = 50;
@@ -89,14 +90,32 @@ pub async fn write(
     let mut summary = Summary::default();
     let mut offset = 0;
     let mut fed = source.feed()?;
-    let mut at_end = false;
+    let (mut at_end, mut interrupted) = (false, false);
     let mut stopped = None;
     let mut turns = Turns::default();
     let mut writes = FuturesUnordered::new();
+    let mut interrupts = signal(SignalKind::interrupt())
+        .map_err(|error| Failure::Usage(format!("cannot watch for Ctrl-C: {error}")))?;
     loop {
         let room = !at_end && writes.len() < in_flight && turns.waiting() < MAX_WAITING;
         let done = tokio::select! {
             biased;
+            Some(()) = interrupts.recv(), if room || !writes.is_empty() => {
+                // What is under way is waited for, which its deadline bounds, so that it can be told. Not a second time.
+                if interrupted {
+                    let open = counted(writes.len() as u64, "write");
+                    stopped = Some(Failure::Unknown(format!("interrupted; the outcome of {open} is unknown")));
+                    break;
+                }
+                interrupted = true;
+                progress.say("stopping: writes under way are waited for (Ctrl-C again: they are not)");
+                if !at_end {
+                    let rest = "interrupted: the rest of the file is not loaded";
+                    stopped = Some(Failure::Interrupted(rest.to_owned()));
+                }
+                at_end = true;
+                continue;
+            }
             Some((key, done)) = writes.next(), if !writes.is_empty() => {
                 if let Some(next) = turns.ended(&key) {
                     writes.push(write_one(context, next));
@@ -190,7 +209,11 @@ fn is_final(failure: &Failure) -> bool {
             matches!(rejected.reason, Reason::NoSuchKeyspace | Reason::NotInitialised | Reason::DiskFull)
         }
         Failure::Refused(_) | Failure::Unknown(_) | Failure::NotFound(_) => false,
-        Failure::Usage(_) | Failure::Unreachable(_) | Failure::OutputClosed => true,
+        Failure::Usage(_)
+        | Failure::Unreachable(_)
+        | Failure::OutputClosed
+        | Failure::Interrupted(_)
+        | Failure::Found { .. } => true,
     }
 }
 
