@@ -20,6 +20,9 @@ SEEDS ?= 1000
 # A soak begins at a seed of its own each day, unless told where.
 SOAK_SEEDS ?= 20000
 FIRST ?= $(shell date +%Y%m%d)00000
+# Minutes of faults on real processes, and of a soak.
+CHAOS_MINUTES ?= 3
+SOAK_MINUTES ?= 30
 DURABILITY ?= interval
 PREFIX ?= /usr/local
 export PREFIX DESTDIR SYSCONFDIR
@@ -28,7 +31,7 @@ export PREFIX DESTDIR SYSCONFDIR
 help: ## What there is
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 	@echo
-	@echo "  NODES=$(NODES) DATA=$(DATA) LOAD=$(LOAD) SEEDS=$(SEEDS) SOAK_SEEDS=$(SOAK_SEEDS) FIRST=$(FIRST) DURABILITY=$(DURABILITY) PREFIX=$(PREFIX) CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)"
+	@echo "  NODES=$(NODES) DATA=$(DATA) LOAD=$(LOAD) SEEDS=$(SEEDS) SOAK_SEEDS=$(SOAK_SEEDS) FIRST=$(FIRST) CHAOS_MINUTES=$(CHAOS_MINUTES) SOAK_MINUTES=$(SOAK_MINUTES) DURABILITY=$(DURABILITY) PREFIX=$(PREFIX) CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)"
 
 .PHONY: setup
 setup: ## Install what building needs (says what), compile RocksDB once for this machine
@@ -59,6 +62,7 @@ test: build ## All that CI runs, except Kubernetes
 	.ci/install test
 	$(MAKE) --no-print-directory models
 	$(MAKE) --no-print-directory sim
+	$(MAKE) --no-print-directory chaos
 	$(MAKE) --no-print-directory deny
 	$(MAKE) --no-print-directory fuzz
 
@@ -81,8 +85,14 @@ loop: setup ## How long from an edit until it is tested, simulated, running
 sim: build ## Simulated clusters under faults: SEEDS of them, each repeatable, after those that once failed
 	$(BUILT)/god-sim run --known sim/seeds.txt --seeds $(SEEDS)
 
+.PHONY: chaos
+# `.ci/chaos` says where it cannot run, and fails then where CI=true.
+chaos: build ## Real processes under faults for CHAOS_MINUTES, by a plan whose seed is printed (CHAOS_SEED)
+	@GOD_PROGRAMS=$(BUILT) .ci/chaos $(CHAOS_MINUTES) $(CHAOS_SEED:%=--seed %)
+
 .PHONY: soak
-soak: build ## Simulated clusters that CI has not seen: SOAK_SEEDS of them from FIRST on
+soak: build ## What CI has not seen: real processes under faults for SOAK_MINUTES, SOAK_SEEDS simulated clusters from FIRST
+	@GOD_PROGRAMS=$(BUILT) .ci/chaos $(SOAK_MINUTES) $(CHAOS_SEED:%=--seed %)
 	$(BUILT)/god-sim run --seeds $(SOAK_SEEDS) --from $(FIRST)
 
 .PHONY: models

@@ -15,6 +15,28 @@ pub struct Value {
     pub expires_at: Option<SystemTime>,
 }
 
+/// What a read of one key says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// It is there.
+    Found(Value),
+    /// It is not there.
+    Missing {
+        /// The version of its deletion; `None`: it never was there, or its deletion is forgotten.
+        deleted: Option<Version>,
+    },
+}
+
+impl Lookup {
+    /// The version of what is there, or of what was deleted.
+    pub fn version(&self) -> Option<Version> {
+        match self {
+            Lookup::Found(value) => Some(value.version),
+            Lookup::Missing { deleted } => *deleted,
+        }
+    }
+}
+
 /// A key and its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {

@@ -1,7 +1,7 @@
 //! A keyspace: single keys, and the options of its calls.
 
 use crate::{
-    Client, Consistency, Error, Result, Session, Value, Written,
+    Client, Consistency, Error, Lookup, Result, Session, Value, Written,
     call::{KeyCall, Op},
 };
 use bytes::Bytes;
@@ -106,6 +106,15 @@ impl Keyspace {
 
     /// Reads a key.
     pub async fn get(&self, key: impl Into<Bytes>) -> Result<Option<Value>> {
+        Ok(match self.look_up(key).await? {
+            Lookup::Found(value) => Some(value),
+            Lookup::Missing { .. } => None,
+        })
+    }
+
+    /// The same, and says of a key that is not there which deletion made it so: for who must tell which of two answers
+    /// is the newer one.
+    pub async fn look_up(&self, key: impl Into<Bytes>) -> Result<Lookup> {
         let key = key.into();
         let (at_least, reads) = match &self.session {
             None => (None, self.reads),
@@ -122,21 +131,18 @@ impl Keyspace {
         let answer::Answer::Get(reply) = answer else {
             return Err(misspoke("a read was answered as a write"));
         };
-        let value = match reply.outcome {
-            Some(get_reply::Outcome::Found(found)) => Some(Value::from(found)),
+        let found = match reply.outcome {
+            Some(get_reply::Outcome::Found(found)) => Lookup::Found(Value::from(found)),
             Some(get_reply::Outcome::Missing(missing)) => {
-                if let (Some(session), Some(version)) = (&self.session, missing.version) {
-                    session.read(self, key, version.into(), reads);
-                }
-                return Ok(None);
+                Lookup::Missing { deleted: missing.version.map(Version::from) }
             }
             Some(get_reply::Outcome::Failed(failed)) => return Err(failed.into()),
             None => return Err(misspoke("the answer to a read is empty")),
         };
-        if let (Some(session), Some(value)) = (&self.session, &value) {
-            session.read(self, key, value.version, reads);
+        if let (Some(session), Some(version)) = (&self.session, found.version()) {
+            session.read(self, key, version, reads);
         }
-        Ok(value)
+        Ok(found)
     }
 
     async fn write(&self, what: &'static str, key: Bytes, op: Op) -> Result<Written> {

@@ -50,7 +50,7 @@ mod transport;
 
 pub use client::Client;
 pub use consistency::Consistency;
-pub use entry::{Entry, Rank, Value, Written};
+pub use entry::{Entry, Lookup, Rank, Value, Written};
 pub use error::{Error, Result};
 pub use god_proto::{v1::Reason, version::Version};
 pub use keyspace::{Keyspace, MAX_TTL};

@@ -6,7 +6,9 @@ mod fake;
 
 use fake::Fake;
 use futures::{StreamExt as _, TryStreamExt as _, future::join_all};
-use god_client::{Builder, Client, Consistency, Error, Keyspace, MAX_TTL, Range, Reason, proto::call::Call};
+use god_client::{
+    Builder, Client, Consistency, Error, Keyspace, Lookup, MAX_TTL, Range, Reason, proto::call::Call,
+};
 use std::{
     net::TcpListener,
     pin::pin,
@@ -64,6 +66,20 @@ async fn what_is_put_is_read_until_it_is_deleted() {
     assert_eq!((&found.value[..], found.version), (&b"v"[..], written.version));
     keyspace.delete("k").await.unwrap();
     assert_eq!(keyspace.get("k").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_look_up_says_which_deletion_a_key_is_missing_by() {
+    let fake = fake::start();
+    let keyspace = keyspace(&[&fake]).await;
+    let written = keyspace.put("k", "v").await.unwrap();
+    let found = keyspace.look_up("k").await.unwrap();
+    assert_eq!(found.version(), Some(written.version));
+    assert!(matches!(found, Lookup::Found(value) if &value.value[..] == b"v"));
+    let deleted = keyspace.look_up("deleted").await.unwrap();
+    assert_eq!(deleted, Lookup::Missing { deleted: Some(written.version) });
+    assert_eq!(keyspace.look_up("never").await.unwrap(), Lookup::Missing { deleted: None });
+    assert_eq!(keyspace.get("deleted").await.unwrap(), None);
 }
 
 #[tokio::test]

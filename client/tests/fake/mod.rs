@@ -200,7 +200,10 @@ impl Fake {
             (None, None) if at_least.is_some() => {
                 get_reply::Outcome::Failed(rejected(Reason::Stale, "no answer is as new as asked"))
             }
-            (None, None) => get_reply::Outcome::Missing(Missing { version: None }),
+            (None, None) => {
+                let version = if key == "deleted" { version() } else { None };
+                get_reply::Outcome::Missing(Missing { version })
+            }
         };
         GetReply { outcome: Some(outcome) }
     }

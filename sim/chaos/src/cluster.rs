@@ -1,0 +1,401 @@
+//! The nodes: founded, troubled, healed, looked at.
+
+use crate::{
+    diary::Diary,
+    figures::{Descriptors, Memory},
+    hostile, hull,
+    load::{REGISTERS, SET},
+    plan::{Fault, Node},
+    process::{Process, ending, faketime},
+};
+use anyhow::{Context as _, bail, ensure};
+use god_client::{
+    Client,
+    proto::{
+        CreateKeyspaceRequest, GetRequest, InitRequest, Partitioner, PutRequest, StatusReply, StatusRequest,
+        cluster_client::ClusterClient, get_reply, write_reply,
+    },
+};
+use rustix::process::Signal;
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tonic::transport::Channel;
+
+/// How long it may take until a cluster is as it was, once nothing is wrong any more. Far more than it takes.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(250);
+/// How often it is said what is waited for.
+const SAY: Duration = Duration::from_secs(5);
+/// How long a question about the cluster's state may take.
+const ASK: Duration = Duration::from_secs(5);
+/// A key that nobody's history has.
+const PROBE: &str = "probe";
+/// The most that a node may ever have resident, its code included.
+const MOST_RESIDENT: u64 = 150 << 20;
+/// The most of it that is no file's, without connections: what storage and requests are given.
+const MOST_OWN: u64 = (crate::process::MEMORY_MIB + crate::process::REQUEST_MEMORY_MIB) << 20;
+/// What a connection adds to that, and what the process keeps of it when it is gone: HTTP/2 makes its buffers (28 KiB,
+/// of which 17 are touched) before a client has said anything (`connections/serve`), and the allocator keeps them. No
+/// setting of the node counts that; the number of connections has a bound.
+const A_CONNECTION: u64 = 20 << 10;
+/// Sockets of a node that are no connections: its doors, and what signals come by.
+const STANDING: usize = 6;
+/// Connections of a node with another one: two each way, and one to or from an address that is no node's yet.
+const OF_A_PEER: usize = 5;
+/// Connections of a client with a node: one for keys, one for questions.
+const OF_A_CLIENT: usize = 2;
+/// Files of a node that are not its data: its logs, its directories, what sets its clock.
+const OTHER_FILES: usize = 20;
+/// What a node waits for events with, and the like.
+const EVENTS: usize = 8;
+
+/// All nodes of a run.
+pub struct Cluster {
+    diary: Arc<Diary>,
+    processes: Vec<Process>,
+    states: Vec<ClusterClient<Channel>>,
+    hostile: JoinSet<String>,
+    /// Who was told to stop, and may have ended.
+    stopping: BTreeSet<Node>,
+}
+
+impl Cluster {
+    /// Starts nodes, and founds a cluster of them: three copies of each key, of which two are written and read.
+    ///
+    /// # Errors
+    /// Where they do not come up.
+    pub async fn found(
+        nodes: usize,
+        program: &Path,
+        logs: &Path,
+        diary: Arc<Diary>,
+    ) -> anyhow::Result<Cluster> {
+        let faketime = faketime()?;
+        let processes = (0..nodes).map(|node| Process::new(node, program, &faketime, logs)).collect();
+        let state = |node| Ok(ClusterClient::new(hostile::endpoint(node)?.connect_lazy()));
+        let states = (0..nodes).map(state).collect::<anyhow::Result<_>>()?;
+        let hostile = JoinSet::new();
+        let mut cluster = Cluster { diary, processes, states, hostile, stopping: BTreeSet::new() };
+        for process in &mut cluster.processes {
+            process.start()?;
+        }
+        let until = Instant::now() + PATIENCE;
+        let first = loop {
+            match connect(&[0]).await {
+                Ok(first) => break first,
+                Err(error) => ensure!(Instant::now() < until, "the first node does not answer: {error}"),
+            }
+            cluster.look()?;
+            sleep(LOOK).await;
+        };
+        let init = InitRequest { replicas: 3, write_quorum: 2, read_quorum: 2, virtual_nodes: 4 };
+        first.init(init).await.context("the cluster cannot be founded")?;
+        cluster.wait("all nodes to be up", Cluster::all_up).await?;
+        for (name, partitioner) in [(REGISTERS, Partitioner::Hashed), (SET, Partitioner::Ordered)] {
+            let request = CreateKeyspaceRequest {
+                name: name.to_owned(),
+                partitioner: partitioner.into(),
+                ..CreateKeyspaceRequest::default()
+            };
+            first.create_keyspace(request).await.with_context(|| format!("cannot make keyspace {name}"))?;
+        }
+        cluster.wait("all nodes to be up", Cluster::all_up).await?;
+        Ok(cluster)
+    }
+
+    /// Connections to the cluster, each of which asks another node first.
+    ///
+    /// # Errors
+    /// Where a node does not answer.
+    pub async fn connect(&self) -> anyhow::Result<Vec<Client>> {
+        let nodes = self.processes.len();
+        let mut clients = Vec::new();
+        for first in 0..nodes {
+            let servers: Vec<Node> = (0..nodes).map(|node| (first + node) % nodes).collect();
+            clients.push(connect(&servers).await?);
+        }
+        Ok(clients)
+    }
+
+    /// Lets a fault begin.
+    ///
+    /// # Errors
+    /// Where it cannot.
+    pub fn begin(&mut self, fault: Fault, lasts: Duration) -> anyhow::Result<()> {
+        self.diary.note(format_args!("{fault}"));
+        let until = Instant::now() + lasts;
+        match fault {
+            Fault::Kill(node) => self.processes[node].kill()?,
+            Fault::KillAll => self.processes.iter_mut().try_for_each(Process::kill)?,
+            Fault::Stop(node) => {
+                self.stopping.insert(node);
+                self.processes[node].signal(Signal::TERM)?;
+            }
+            Fault::Freeze(node) => self.processes[node].signal(Signal::STOP)?,
+            Fault::Disk(node) => hull::fill(node, true)?,
+            Fault::Clock(node, ms) => hull::set_clock(node, ms)?,
+            Fault::Cut(node) => hull::link(node, false)?,
+            Fault::Part(one, other) => {
+                hull::pass(one, other, false)?;
+                hull::pass(other, one, false)?;
+            }
+            Fault::OneWay(from, to) => hull::pass(from, to, false)?,
+            Fault::Unread(node) => {
+                self.hostile.spawn(async move {
+                    format!(
+                        "{} connections were made whose answers were not read",
+                        hostile::read_nothing(node, until).await
+                    )
+                });
+            }
+            Fault::Silent(node) => {
+                self.hostile.spawn(async move {
+                    format!(
+                        "{} connections were made that said nothing",
+                        hostile::say_nothing(node, until).await
+                    )
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Undoes a fault.
+    ///
+    /// # Errors
+    /// Where it cannot be undone.
+    pub async fn end(&mut self, fault: Fault) -> anyhow::Result<()> {
+        self.diary.note(format_args!("no more: {fault}"));
+        match fault {
+            Fault::Kill(node) => self.processes[node].start()?,
+            Fault::KillAll => self.processes.iter_mut().try_for_each(Process::start)?,
+            Fault::Stop(node) => {
+                let until = Instant::now() + PATIENCE;
+                let status = loop {
+                    match self.processes[node].ended()? {
+                        Some(status) => break status,
+                        None => ensure!(Instant::now() < until, "node {} does not stop", node + 1),
+                    }
+                    sleep(LOOK).await;
+                };
+                ensure!(status.success(), "node {} was told to stop and {}", node + 1, ending(status));
+                self.stopping.remove(&node);
+                self.processes[node].start()?;
+            }
+            Fault::Freeze(node) => self.processes[node].signal(Signal::CONT)?,
+            Fault::Disk(node) => hull::fill(node, false)?,
+            Fault::Clock(node, _) => hull::set_clock(node, 0)?,
+            Fault::Cut(node) => hull::link(node, true)?,
+            Fault::Part(one, other) => {
+                hull::pass(one, other, true)?;
+                hull::pass(other, one, true)?;
+            }
+            Fault::OneWay(from, to) => hull::pass(from, to, true)?,
+            Fault::Unread(_) | Fault::Silent(_) => {
+                if let Some(said) = self.hostile.join_next().await {
+                    self.diary.note(said.context("a hostile client failed")?);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes what memory nodes take.
+    ///
+    /// # Errors
+    /// Where one takes too much, or ended without being told to.
+    pub fn look(&mut self) -> anyhow::Result<()> {
+        for (node, process) in self.processes.iter_mut().enumerate() {
+            let Some(Memory { peak, own }) = process.look() else { continue };
+            let (open, mib) = (process.most_sockets, |bytes: u64| bytes >> 20);
+            ensure!(peak < MOST_RESIDENT, "node {} had {} MiB resident (VmHWM)", node + 1, mib(peak));
+            let most = MOST_OWN + A_CONNECTION * open as u64;
+            ensure!(
+                own < most,
+                "node {} has {} MiB of its own (RssAnon), and may have {} after {open} sockets",
+                node + 1,
+                mib(own),
+                mib(most)
+            );
+        }
+        Ok(())
+    }
+
+    /// Sees to it that every process runs that was not told to end.
+    ///
+    /// # Errors
+    /// Where one does not.
+    pub fn all_run(&mut self) -> anyhow::Result<()> {
+        for (node, process) in self.processes.iter_mut().enumerate() {
+            if !self.stopping.contains(&node)
+                && let Some(status) = process.ended()?
+            {
+                bail!("node {} {}; its log ends:\n{}", node + 1, ending(status), process.tail());
+            }
+            if let Some(line) = process.panic() {
+                bail!("node {}: {line}", node + 1);
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until all is as it was before: every node is up and ready and says so of all others, takes a write, and
+    /// reads it; and none holds more descriptors than it does without trouble.
+    ///
+    /// # Errors
+    /// Says what is not.
+    pub async fn heal(&mut self) -> anyhow::Result<()> {
+        self.wait("all nodes to be up", Cluster::all_up).await?;
+        self.wait("all nodes to write and read", Cluster::all_serve).await?;
+        self.wait("descriptors to come back", async |cluster| cluster.descriptors()).await
+    }
+
+    /// Waits until no node keeps anything for another one.
+    ///
+    /// # Errors
+    /// Where that does not come.
+    pub async fn wait_for_hints(&mut self) -> anyhow::Result<()> {
+        self.wait("hints to be replayed", Cluster::no_hints).await
+    }
+
+    /// What each node took.
+    pub fn summary(&self) {
+        for (node, process) in self.processes.iter().enumerate() {
+            let Memory { peak, own } = process.most;
+            let (peak, own) = (peak as f64 / f64::from(1 << 20), own as f64 / f64::from(1 << 20));
+            let open = process.descriptors().unwrap_or_default();
+            self.diary.note(format_args!(
+                "node {}: {peak:.1} MiB resident at most (VmHWM), {own:.1} MiB of it its own (RssAnon); open: {open:?}",
+                node + 1
+            ));
+        }
+    }
+
+    async fn wait(
+        &mut self,
+        what: &str,
+        holds: impl AsyncFn(&mut Cluster) -> Result<(), String>,
+    ) -> anyhow::Result<()> {
+        let until = Instant::now() + PATIENCE;
+        let mut said = Instant::now();
+        loop {
+            self.look()?;
+            self.all_run()?;
+            if let Err(problem) = holds(self).await {
+                ensure!(Instant::now() < until, "waited {PATIENCE:?} for {what}: {problem}");
+                if said.elapsed() >= SAY {
+                    self.diary.note(format_args!("waiting for {what}: {problem}"));
+                    said = Instant::now();
+                }
+            } else {
+                return Ok(());
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    async fn status(&mut self, node: Node) -> Result<StatusReply, String> {
+        let asked = timeout(ASK, self.states[node].status(StatusRequest {})).await;
+        let said = |problem: String| format!("node {} says {problem}", node + 1);
+        let reply = match asked {
+            Ok(Ok(reply)) => reply.into_inner(),
+            Ok(Err(status)) => return Err(said(status.to_string())),
+            Err(_) => return Err(said("nothing".to_owned())),
+        };
+        match reply.failed {
+            Some(failed) => Err(said(failed.message)),
+            None => Ok(reply),
+        }
+    }
+
+    async fn all_up(&mut self) -> Result<(), String> {
+        let count = self.processes.len();
+        for node in 0..count {
+            let status = self.status(node).await?;
+            let troubled: Vec<String> = status
+                .nodes
+                .iter()
+                .filter(|of| of.state != "up")
+                .map(|of| format!("{} {} {:?}", of.grpc_address, of.state, of.reasons))
+                .collect();
+            if status.nodes.len() != count || !troubled.is_empty() {
+                return Err(format!("node {} says of {} nodes: {troubled:?}", node + 1, status.nodes.len()));
+            }
+        }
+        Ok(())
+    }
+
+    async fn all_serve(&mut self) -> Result<(), String> {
+        for node in 0..self.processes.len() {
+            let mut client = hostile::client(node).map_err(|error| error.to_string())?;
+            let (keyspace, key) = (REGISTERS.to_owned(), PROBE.into());
+            let put = PutRequest { keyspace, key, value: "probe".into(), ..PutRequest::default() };
+            let written =
+                timeout(ASK, client.put(put)).await.map(|reply| reply.map(|it| it.into_inner().outcome));
+            if !matches!(&written, Ok(Ok(Some(write_reply::Outcome::Committed(_))))) {
+                return Err(format!("node {} was told to write: {written:?}", node + 1));
+            }
+            let (keyspace, key) = (REGISTERS.to_owned(), PROBE.into());
+            let get = GetRequest { keyspace, key, ..GetRequest::default() };
+            let read =
+                timeout(ASK, client.get(get)).await.map(|reply| reply.map(|it| it.into_inner().outcome));
+            if !matches!(&read, Ok(Ok(Some(get_reply::Outcome::Found(_))))) {
+                return Err(format!("node {} was told to read: {read:?}", node + 1));
+            }
+        }
+        Ok(())
+    }
+
+    async fn no_hints(&mut self) -> Result<(), String> {
+        let status = self.status(0).await?;
+        let pending = |report: &god_client::proto::NodeReport| report.hints_pending;
+        let pending: Vec<_> = status.nodes.iter().map(|node| node.report.as_ref().map(pending)).collect();
+        if pending.iter().all(|pending| *pending == Some(0)) { Ok(()) } else { Err(format!("{pending:?}")) }
+    }
+
+    /// What a node may hold while all is well: it follows from how many there are, not from what happened.
+    fn descriptors(&self) -> Result<(), String> {
+        let nodes = self.processes.len();
+        // This one asks for the state, besides the clients: one for each node.
+        let sockets = STANDING + OF_A_PEER * (nodes - 1) + OF_A_CLIENT * nodes + 1;
+        for (node, process) in self.processes.iter().enumerate() {
+            let open = process.descriptors().ok_or("a node does not run")?;
+            let data = files(&hull::disk(node)).map_err(|error| error.to_string())?;
+            let Descriptors { sockets: now, files, deleted, others } = open;
+            if now > sockets || files > data + OTHER_FILES || deleted > 0 || others > EVENTS {
+                return Err(format!(
+                    "node {} has {open:?} open, and may have {sockets} sockets, a deleted file never, {data} files of \
+                     data and {OTHER_FILES} others, and {EVENTS} others",
+                    node + 1
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Files in a folder and the folders in it.
+fn files(folder: &Path) -> io::Result<usize> {
+    let mut sum = 0;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        sum += if entry.file_type()?.is_dir() { files(&entry.path())? } else { 1 };
+    }
+    Ok(sum)
+}
+
+async fn connect(servers: &[Node]) -> god_client::Result<Client> {
+    let address = |node: &Node| format!("{}:7000", hull::address(*node));
+    let nearest = servers.first().map(address).unwrap_or_default();
+    Client::builder().servers(servers.iter().map(address)).nearest(nearest).connect().await
+}
