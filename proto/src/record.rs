@@ -19,7 +19,8 @@ pub struct Record {
     pub version: Version,
     /// Value or deletion.
     pub kind: Kind,
-    /// Milliseconds since 1970 from which it is no longer read.
+    /// Milliseconds since 1970 from which it is no longer read. Of a tombstone: it is the end of a record's time, and
+    /// this is when that was.
     pub expires_at_ms: Option<u64>,
     /// The value; empty for a tombstone.
     pub value: Bytes,
@@ -62,6 +63,29 @@ impl Record {
     /// Whether a reader at `now_ms` sees a value.
     pub fn is_visible(&self, now_ms: u64) -> bool {
         self.is_live() && self.expires_at_ms.is_none_or(|at| now_ms < at)
+    }
+
+    /// The deletion that takes the place of a value whose time is up at `now_ms`; `None`: it is not, or there is no
+    /// value. It follows from the record alone, whoever says so and whenever (invariant EXPIRY-DERIVED).
+    pub fn ended(&self, now_ms: u64) -> Option<Record> {
+        let ended = self.is_live() && !self.is_visible(now_ms);
+        ended.then(|| Record {
+            version: self.version.expiry(),
+            kind: Kind::Tombstone,
+            expires_at_ms: self.expires_at_ms,
+            value: Bytes::new(),
+        })
+    }
+
+    /// Whether the version goes with what it is of: the end of a record is a deletion that says when, and nothing else
+    /// is.
+    pub fn is_sound(&self) -> bool {
+        let (deletes, ends) = (self.kind == Kind::Tombstone, self.version.is_expiry());
+        match (deletes, ends) {
+            (true, true) => self.value.is_empty() && self.expires_at_ms.is_some(),
+            (true, false) => self.value.is_empty() && self.expires_at_ms.is_none(),
+            (false, ends) => !ends,
+        }
     }
 
     /// The bytes as stored: kind and flags (1), version (12), expiry (8, if flagged), value.
@@ -212,6 +236,20 @@ mod tests {
             let bytes = record.encode();
             prop_assert_eq!(bytes.len(), record.encoded_len());
             prop_assert_eq!(Record::decode(&bytes), Ok(record));
+        }
+
+        #[test]
+        fn the_end_of_a_record_follows_from_it_alone(record in records(), now_ms: u64, later: u64) {
+            let version = record.version.stamped();
+            let record = Record { kind: Kind::Value, version, ..record };
+            let ended = record.ended(now_ms);
+            prop_assert_eq!(ended.is_some(), record.expires_at_ms.is_some_and(|at| at <= now_ms));
+            if let Some(ended) = ended {
+                prop_assert!(ended.version > record.version && ended.is_sound() && !ended.is_live());
+                prop_assert_eq!(record.ended(now_ms.max(later)), Some(ended.clone()));
+                prop_assert_eq!(ended.ended(u64::MAX), None);
+                prop_assert_eq!(Record::decode(&ended.encode()), Ok(ended));
+            }
         }
 
         #[test]

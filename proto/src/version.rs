@@ -1,20 +1,27 @@
 //! When and where a record was written.
 
 use crate::{ids::NodeId, v1};
-use std::fmt;
+use std::{cmp::Ordering, fmt};
 
 /// A hybrid-logical-clock time and the node that stamped it: totally ordered, and unique for ever.
 ///
 /// Twelve bytes, big endian: 48 bits of milliseconds since 1970, 16 bits of counter, 32 bits of node number.
 /// Equal versions mean equal content (invariant VERSION-UNIQUE). After Kulkarni et al., *Logical Physical Clocks*
 /// (2014), section 4.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+///
+/// Right above each version there is another one, with the highest bit of the node's number set: the deletion that
+/// takes the place of a record when its time is up. Whoever knows the record can tell it, so that all replicas come to
+/// the same one by themselves (invariant EXPIRY-DERIVED).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Version {
     /// Milliseconds in the upper 48 bits, counter in the lower 16.
     pub time: u64,
     /// Who stamped it.
     pub node: NodeId,
 }
+
+/// In the number of the node: what is there is the end of a record's time.
+const EXPIRY: u32 = 1 << 31;
 
 impl Version {
     /// Bytes of an encoded version.
@@ -37,7 +44,24 @@ impl Version {
         self.time as u16
     }
 
-    /// The bytes as stored; their order is the versions' order.
+    /// That of the deletion which follows from the end of a record's time: above its version, and below all others.
+    #[must_use]
+    pub fn expiry(self) -> Version {
+        Version { time: self.time, node: NodeId(self.node.0 | EXPIRY) }
+    }
+
+    /// Whether it is of the end of a record's time.
+    pub fn is_expiry(self) -> bool {
+        self.node.0 & EXPIRY != 0
+    }
+
+    /// That of the record whose time ended, or this one.
+    #[must_use]
+    pub fn stamped(self) -> Version {
+        Version { time: self.time, node: NodeId(self.node.0 & !EXPIRY) }
+    }
+
+    /// The bytes as stored; their order is the versions' order, but for those of [`Version::expiry`].
     pub fn encode(self) -> [u8; Self::SIZE] {
         let mut bytes = [0; Self::SIZE];
         bytes[..8].copy_from_slice(&self.time.to_be_bytes());
@@ -53,9 +77,23 @@ impl Version {
     }
 }
 
+impl Ord for Version {
+    fn cmp(&self, other: &Version) -> Ordering {
+        let by = |version: &Version| (version.time, version.node.0 & !EXPIRY, version.is_expiry());
+        by(self).cmp(&by(other))
+    }
+}
+
+impl PartialOrd for Version {
+    fn partial_cmp(&self, other: &Version) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}@{}", self.ms(), self.counter(), self.node)
+        let end = if self.is_expiry() { " expired" } else { "" };
+        write!(f, "{}.{}@{}{end}", self.ms(), self.counter(), self.stamped().node)
     }
 }
 
@@ -79,9 +117,24 @@ mod tests {
     proptest! {
         #[test]
         fn encoded_versions_sort_as_versions_do(a: (u64, u32), b: (u64, u32)) {
-            let of = |(time, node)| Version { time, node: NodeId(node) };
+            let of = |(time, node)| Version { time, node: NodeId(node & !EXPIRY) };
             prop_assert_eq!(of(a).cmp(&of(b)), of(a).encode().cmp(&of(b).encode()));
             prop_assert_eq!(Version::decode(&of(a).encode()), Some(of(a)));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_lies_between_a_version_and_the_end_of_its_time(a: (u64, u32), b: (u64, u32)) {
+            let of = |(time, node)| Version { time, node: NodeId(node & !EXPIRY) };
+            let (a, b) = (of(a), of(b));
+            prop_assert!(a < a.expiry() && a.expiry().is_expiry() && !a.is_expiry());
+            prop_assert_eq!((a.expiry().stamped(), a.expiry().expiry()), (a, a.expiry()));
+            prop_assert_eq!(Version::decode(&a.expiry().encode()), Some(a.expiry()));
+            if a != b {
+                prop_assert_eq!(a.cmp(&b), a.expiry().cmp(&b));
+                prop_assert_eq!(a.cmp(&b), a.expiry().cmp(&b.expiry()));
+            }
         }
     }
 

@@ -31,6 +31,8 @@ pub const ONE: u32 = 20_000_000;
 /// Keys below are registers: few, and fought over. From here on each key is put at most once and deleted at most once.
 pub const SET: u32 = 1_000;
 const REGISTERS: u64 = 6;
+/// The longest time to live of what expires.
+const LONGEST_MS: u64 = 2_000;
 /// The ordered keyspace in which the set is.
 pub const ORDERED: &str = "ordered";
 /// The keyspace of W 3 and R 1.
@@ -122,7 +124,8 @@ impl Shared {
                     let base = if entropy.below(2) == 0 { ALL } else { ONE };
                     (base + once, Ask::Put(token))
                 }
-                0..3 => (entropy.below(REGISTERS) as u32, Ask::Put(token)),
+                0 => (entropy.below(REGISTERS) as u32, Ask::Lend(token, 1 + entropy.below(LONGEST_MS))),
+                1..3 => (entropy.below(REGISTERS) as u32, Ask::Put(token)),
                 3 => (entropy.below(REGISTERS) as u32, Ask::Delete(token)),
                 4..7 => (entropy.below(REGISTERS) as u32, Ask::Get),
                 7 if own.len() > 5 => {
@@ -163,13 +166,13 @@ impl Shared {
         let (keyspace, key) = place(key);
         let timeout_ms = limit.as_millis() as u32;
         let call = match ask {
-            Ask::Put(token) => call::Call::Put(PutRequest {
+            Ask::Put(token) | Ask::Lend(token, _) => call::Call::Put(PutRequest {
                 keyspace,
                 key,
                 value: token.to_string().into(),
+                ttl_ms: if let Ask::Lend(_, ms) = ask { ms } else { 0 },
                 consistency: level,
                 timeout_ms,
-                ..PutRequest::default()
             }),
             Ask::Delete(_) => {
                 call::Call::Delete(DeleteRequest { keyspace, key, consistency: level, timeout_ms })

@@ -50,6 +50,9 @@ struct Witness<'a> {
 /// How long before a read a deletion must have been asked for to be forgotten by then: much less than it takes.
 const PURGE_US: u64 = 500_000;
 
+/// How far clocks may be from the one of the history.
+const SKEW_US: u64 = 1_500_000;
+
 /// What may have been deleted, and the deletion forgotten, when a read found nothing.
 enum Purged {
     /// By the newest deletion that is known, or by none.
@@ -61,13 +64,26 @@ enum Purged {
 /// A deletion that all replicas have is forgotten when it is old. Nothing found then proves as much as finding it.
 fn purged(events: &[&Event], read: &Event) -> Purged {
     let before = |event: &&&Event| event.called + PURGE_US <= read.answered;
+    let lent = |token| {
+        events.iter().any(|event| {
+            matches!(event.ask, Ask::Lend(of, ms)
+        if of == token && event.called + ms * 1_000 <= read.answered + SKEW_US)
+        })
+    };
     let mut newest = Version::ZERO;
     for event in events.iter().filter(before) {
         match (event.told, event.ask) {
-            (Told::Unknown, Ask::Delete(_)) => return Purged::Perhaps,
+            (Told::Unknown, Ask::Delete(_) | Ask::Lend(..)) => return Purged::Perhaps,
             (Told::Committed(version), Ask::Delete(_)) | (Told::Missing(Some(version)), _) => {
                 newest = newest.max(version);
             }
+            // Its time is up, and the deletion that followed may be as old as it is.
+            (Told::Committed(version), Ask::Lend(_, ms))
+                if event.called + ms * 1_000 <= read.answered + SKEW_US =>
+            {
+                newest = newest.max(version.expiry());
+            }
+            (Told::Found(token, version), _) if lent(token) => newest = newest.max(version.expiry()),
             _ => {}
         }
     }
@@ -80,19 +96,33 @@ fn check_key(key: u32, events: &[&Event]) -> Result<(), Violation> {
         events.sort_by_key(|event| event.called);
         Err(Violation { problem: format!("key {key}: {problem}"), events })
     };
-    let writes: BTreeMap<Token, &Event> = events
-        .iter()
-        .filter_map(|event| match event.ask {
-            Ask::Put(token) => Some((token, *event)),
+    let writes: BTreeMap<Token, &Event> =
+        events.iter().filter_map(|event| Some((event.ask.value()?, *event))).collect();
+    // Who lent what ended by a version that was read.
+    let lender = |end: Version| {
+        let of =
+            |event: &&&Event| event.told == Told::Committed(end.stamped()) && event.ask.value().is_some();
+        let read = events.iter().find_map(|event| match event.told {
+            Told::Found(token, version) if version == end.stamped() => writes.get(&token).copied(),
             _ => None,
-        })
-        .collect();
+        });
+        events.iter().find(of).copied().or(read)
+    };
 
     let mut writer_of: BTreeMap<Version, (&Event, Option<Token>)> = BTreeMap::new();
     let mut witnesses = Vec::new();
     for event in events {
         let (version, value) = match (event.told, event.ask) {
-            (Told::Committed(version), Ask::Put(token)) => (version, Some(token)),
+            (Told::Committed(version), Ask::Put(token) | Ask::Lend(token, _)) => (version, Some(token)),
+            (Told::Missing(Some(version)), _) if version.is_expiry() => match lender(version) {
+                Some(write)
+                    if !matches!(write.ask, Ask::Lend(_, ms)
+                        if write.called + ms * 1_000 <= event.answered + SKEW_US) =>
+                {
+                    return violation("a value expired before its time".to_owned(), &[write, event]);
+                }
+                _ => (version, None),
+            },
             (Told::Committed(version) | Told::Missing(Some(version)), _) => (version, None),
             (Told::Found(token, version), _) => {
                 let Some(write) = writes.get(&token) else {
@@ -161,6 +191,7 @@ fn check_key(key: u32, events: &[&Event]) -> Result<(), Violation> {
         if !is_write && witness.version < newest.version {
             let problem = match (newest.event.ask, witness.event.told) {
                 (Ask::Delete(_), Told::Found(..)) => "a deleted value came back",
+                (Ask::Get, Told::Found(..)) if newest.version.is_expiry() => "what had expired came back",
                 (Ask::Get, _) => "a read is older than a read before it",
                 (_, Told::Missing(None)) => "an acknowledged write is lost",
                 _ => "a read is older than an acknowledged write before it",
@@ -309,6 +340,22 @@ mod tests {
 
     fn problem(history: &[Event]) -> String {
         check_register(history).expect_err("the checker should object").problem
+    }
+
+    #[test]
+    fn what_expires_is_missing_in_time_and_for_good() {
+        const S: u64 = 1_000_000;
+        let lend = event(Ask::Lend(1, 3_000), (0, 1), Told::Committed(at(10)));
+        let found = event(Ask::Get, (S, S + 1), Told::Found(1, at(10)));
+        let missing = |s: u64, told| event(Ask::Get, (s * S, s * S + 1), Told::Missing(told));
+        check_register(&[lend, found, missing(4, Some(at(10).expiry())), missing(9, None)]).unwrap();
+        check_register(&[lend, missing(9, None)]).unwrap();
+        assert!(problem(&[lend, missing(1, None)]).contains("is lost"));
+        assert!(problem(&[lend, missing(1, Some(at(10).expiry()))]).contains("before its time"));
+        let put = event(Ask::Put(1), (0, 1), Told::Committed(at(10)));
+        assert!(problem(&[put, missing(9, Some(at(10).expiry()))]).contains("before its time"));
+        let again = event(Ask::Get, (5 * S, 5 * S + 1), Told::Found(1, at(10)));
+        assert!(problem(&[lend, missing(4, Some(at(10).expiry())), again]).contains("had expired came back"));
     }
 
     #[test]

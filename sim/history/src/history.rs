@@ -11,10 +11,22 @@ pub type Token = u64;
 pub enum Ask {
     /// Write this value.
     Put(Token),
+    /// Write this value, for so many milliseconds.
+    Lend(Token, u64),
     /// Delete.
     Delete(Token),
     /// Read.
     Get,
+}
+
+impl Ask {
+    /// The value that it writes.
+    pub fn value(&self) -> Option<Token> {
+        match self {
+            Ask::Put(token) | Ask::Lend(token, _) => Some(*token),
+            Ask::Delete(_) | Ask::Get => None,
+        }
+    }
 }
 
 /// What it was told.
@@ -55,6 +67,7 @@ impl fmt::Display for Event {
         write!(f, "{from:10.6} – {to:10.6}  client {:2}  key {:3}  ", self.client, self.key)?;
         match self.ask {
             Ask::Put(token) => write!(f, "put {token}")?,
+            Ask::Lend(token, ms) => write!(f, "put {token} for {ms} ms")?,
             Ask::Delete(token) => write!(f, "delete #{token}")?,
             Ask::Get => write!(f, "get")?,
         }

@@ -92,7 +92,6 @@ impl Node {
             liveness: Arc::clone(&self.liveness),
             hints: Arc::clone(&hints),
             sync: Arc::clone(&keeper),
-            seams: self.seams.clone(),
         };
         let coordinator = Coordinator::new(number, parts, self.settings.quorum.clone());
         let gossip = self.settings.gossip.map(|settings| {

@@ -92,7 +92,7 @@ impl Shared {
             let one = |(slot, call)| (slot, refused(is_read(&call), not_initialised()));
             return calls.into_iter().enumerate().map(one).collect();
         };
-        let (start, now_ms) = (Instant::now(), self.seams.wall.now_ms());
+        let (start, now_ms) = (Instant::now(), self.clock.hybrid_ms());
         let mut jobs = Vec::with_capacity(calls.len());
         let mut asleep: BTreeMap<KeyspaceId, Instant> = BTreeMap::new();
         for (slot, call) in calls.into_iter().enumerate() {
@@ -253,13 +253,12 @@ impl Shared {
                     break;
                 }
             };
-            let now_ms = self.seams.wall.now_ms();
             for (job, got) in jobs.drain(..got.len().min(asked.len())).zip(got) {
                 let value = got.as_ref().ok().and_then(Option::as_ref).map_or(0, |record| record.value.len());
                 bytes += value;
                 charge.force(value);
                 let outcome = match got {
-                    Ok(record) => seen(record, now_ms),
+                    Ok(record) => seen(record),
                     Err(rejected) => get_reply::Outcome::Failed(rejected),
                 };
                 answers.push((job.slot, get_answer(outcome)));

@@ -1,6 +1,7 @@
 //! Exact counts at a quorum, by comparing digests and descending only where they differ.
 //!
-//! Counts are of live records: keys with a value. One that has expired counts until it is swept.
+//! Counts are of live records: keys with a value. One that has expired counts until its end is there: until it is read,
+//! listed or swept.
 
 use super::{
     Shared,

@@ -30,7 +30,7 @@ pub use hints::{HintSettings, Hints};
 pub use settings::Settings;
 pub use sync::RingSync;
 
-use crate::{membership::Liveness, peer::Transport, ring::CurrentRing, seam::Seams, version::Clock};
+use crate::{membership::Liveness, peer::Transport, ring::CurrentRing, version::Clock};
 use god_proto::ids::NodeId;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -48,7 +48,6 @@ struct Shared {
     liveness: Arc<Liveness>,
     hints: Arc<Hints>,
     sync: Arc<dyn RingSync>,
-    seams: Seams,
     settings: Settings,
     /// Room for writes that go on after their clients were answered, in kibibytes.
     background: Arc<Semaphore>,
@@ -69,14 +68,12 @@ pub struct Parts {
     pub hints: Arc<Hints>,
     /// Keeps the ring.
     pub sync: Arc<dyn RingSync>,
-    /// Wall clock, randomness, threads.
-    pub seams: Seams,
 }
 
 impl Coordinator {
     /// A coordinator on the node of this number.
     pub fn new(me: NodeId, parts: Parts, settings: Settings) -> Coordinator {
-        let Parts { ring, transport, clock, liveness, hints, sync, seams } = parts;
+        let Parts { ring, transport, clock, liveness, hints, sync } = parts;
         let background = (settings.background_bytes >> 10).min(Semaphore::MAX_PERMITS);
         let background = Arc::new(Semaphore::new(background));
         Coordinator(Arc::new(Shared {
@@ -87,7 +84,6 @@ impl Coordinator {
             liveness,
             hints,
             sync,
-            seams,
             settings,
             background,
         }))

@@ -5,6 +5,7 @@ use super::{
     admit::{find, invalid, need},
     count::{LIST_BELOW, MAX_CUTS, Sum},
     fan::{Scope, Short, strange},
+    read::is_fresh,
     refusal::{later, not_initialised, ring_moves},
     scan::wire_range,
 };
@@ -39,7 +40,8 @@ struct Asked {
 }
 
 impl Coordinator {
-    /// The number of keys in a range. Keys that have expired count until they are swept.
+    /// The number of keys in a range. Keys that have expired count until they are read, listed or
+    /// swept.
     pub async fn count(&self, request: CountRequest) -> CountReply {
         match self.0.count(request).await {
             Ok(count) => CountReply { count, failed: None },
@@ -96,7 +98,7 @@ impl Shared {
         let before = PositionRange { start: Position::keyspace_start(asked.keyspace), end: position.clone() };
         let rank = self.count_range(before, asked.need, asked.deadline).await?;
         let record = self.read_one(&asked, &position).await?;
-        Ok((rank, record.is_some_and(|record| record.is_visible(self.seams.wall.now_ms()))))
+        Ok((rank, record.is_some_and(|record| record.is_live())))
     }
 
     async fn select(&self, request: SelectRequest) -> Result<Option<KeyValue>, Rejected> {
@@ -105,14 +107,15 @@ impl Shared {
         for _ in 0..MAX_TRIES {
             let Some(rank) = request.rank.checked_add(expired) else { return Ok(None) };
             let Some(position) = self.find_ranked(&asked, rank).await? else { return Ok(None) };
-            // Else it was deleted since: another has its rank now.
-            let Some(record) = self.read_one(&asked, &position).await?.filter(Record::is_live) else {
+            let record = self.read_one(&asked, &position).await?;
+            let counts = record.as_ref().is_some_and(|record| {
+                record.version.is_expiry() && !is_fresh(record, self.clock.hybrid_ms())
+            });
+            // One that expired just now, or was deleted, counts no more: another has its rank now.
+            let Some(record) = record.filter(Record::is_live) else {
+                expired += u64::from(counts);
                 continue;
             };
-            if !record.is_visible(self.seams.wall.now_ms()) {
-                expired += 1;
-                continue;
-            }
             let decoded = position.decode(asked.partitioner);
             let (_, key, _) = decoded.map_err(|error| later(Reason::Storage, error.to_string(), 0))?;
             return Ok(Some(KeyValue {

@@ -5,7 +5,7 @@ use super::{
     fan::{Scope, Short, damaged, strange},
     refusal::{Failures, later, refuse},
 };
-use crate::peer::CallError;
+use crate::{peer::CallError, version::SURE_MS};
 use god_proto::{
     peer,
     peer::{request, response},
@@ -122,6 +122,7 @@ impl Shared {
         {
             polls.pop();
         }
+        let judged = self.end(scope, &mut said, &mut polls).await;
         if polls.iter().any(|poll| poll.holders != poll.asked) {
             self.repair(scope, asked, &said, &mut polls).await?;
         }
@@ -135,9 +136,52 @@ impl Shared {
                     return Err(later(Reason::Stale, message, 100));
                 }
                 let newest = poll.newest.and_then(|index| said.get_mut(index));
-                Ok(newest.and_then(|(_, records)| records.get_mut(at)?.take()))
+                let record = newest.and_then(|(_, records)| records.get_mut(at)?.take());
+                match &judged {
+                    Err(rejected) if record.as_ref().is_some_and(may_end) => Err(rejected.clone()),
+                    _ => Ok(record),
+                }
             })
             .collect())
+    }
+
+    /// Puts the deletion in the place of each record whose time is up. Where another clock may say otherwise still, a
+    /// quorum must hold that before anybody is told (invariants READ-REPAIRED, EXPIRY-DERIVED); later all say the same.
+    /// The error is for those that this node's clock cannot judge.
+    async fn end(&self, scope: &Scope, said: &mut [Said], polls: &mut [Poll]) -> Result<(), Rejected> {
+        let newest = |said: &[Said], at: usize, poll: &Poll| -> Option<Record> {
+            said.get(poll.newest?)?.1.get(at)?.clone().filter(may_end)
+        };
+        if !polls.iter().enumerate().any(|(at, poll)| newest(said, at, poll).is_some()) {
+            return Ok(());
+        }
+        let now_ms = self.judging_ms(scope).await?;
+        for (at, poll) in polls.iter_mut().enumerate() {
+            let Some(ended) = newest(said, at, poll).and_then(|record| record.ended(now_ms)) else {
+                continue;
+            };
+            if is_fresh(&ended, now_ms) {
+                poll.holders = 0;
+            }
+            poll.version = ended.version;
+            let place = poll
+                .newest
+                .and_then(|index| said.get_mut(index))
+                .and_then(|(_, records)| records.get_mut(at));
+            if let Some(place) = place {
+                *place = Some(ended);
+            }
+        }
+        Ok(())
+    }
+
+    /// The time by which this node says whether a record's is up.
+    pub(super) async fn judging_ms(&self, scope: &Scope) -> Result<u64, Rejected> {
+        let patience = scope.deadline.saturating_duration_since(Instant::now());
+        match self.clock.trusted(patience).await {
+            Ok(()) => Ok(self.clock.hybrid_ms()),
+            Err(error) => Err(later(Reason::Clock, format!("whether a key has expired: {error}"), 500)),
+        }
     }
 
     /// Writes the newest records to members that lack them, until a quorum holds each of them (invariant
@@ -226,7 +270,8 @@ impl Shared {
                     continue;
                 }
                 for at in lacked {
-                    if let Some(poll) = polls.get_mut(at) {
+                    // It took the record; the end of that comes with the next try.
+                    if let Some(poll) = polls.get_mut(at).filter(|poll| !poll.version.is_expiry()) {
                         poll.holders |= 1 << member;
                     }
                 }
@@ -319,10 +364,20 @@ pub(super) fn too_large() -> Rejected {
     )
 }
 
-/// A record as a client sees it at a time.
-pub(super) fn seen(record: Option<Record>, now_ms: u64) -> get_reply::Outcome {
+/// Whether a record's time may be up.
+pub(super) fn may_end(record: &Record) -> bool {
+    record.is_live() && record.expires_at_ms.is_some()
+}
+
+/// Whether another clock may say of a record, whose time is up by this one, that it is not.
+pub(super) fn is_fresh(ended: &Record, now_ms: u64) -> bool {
+    ended.expires_at_ms.is_some_and(|at| now_ms < at.saturating_add(SURE_MS))
+}
+
+/// A record as a client sees it. Whether its time is up was judged before.
+pub(super) fn seen(record: Option<Record>) -> get_reply::Outcome {
     match record {
-        Some(record) if record.is_visible(now_ms) => get_reply::Outcome::Found(Found {
+        Some(record) if record.is_live() => get_reply::Outcome::Found(Found {
             value: record.value,
             version: Some(record.version.into()),
             expires_at_ms: record.expires_at_ms.unwrap_or(0),

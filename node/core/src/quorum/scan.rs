@@ -5,6 +5,7 @@ use super::{
     admit::{find, invalid, need},
     fan::{Scope, Short, strange},
     merge::{Merged, Page, check, merge},
+    read::{is_fresh, may_end},
     refusal::{not_initialised, refuse, ring_moves},
 };
 use crate::peer::CallError;
@@ -19,7 +20,7 @@ use god_proto::{
     v1::{KeyValue, Partitioner, Reason, Rejected, ScanReply, ScanRequest},
 };
 use god_rules::quorum::{Need, Sets, Use};
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 use tokio::time::Instant;
 
 /// Keys on a page that does not say how many.
@@ -99,8 +100,7 @@ impl Shared {
             };
             match self.page(&scope, &part, wanted).await {
                 Ok(merged) => {
-                    let now_ms = self.seams.wall.now_ms();
-                    if scan.take(&part, merged, now_ms)? {
+                    if scan.take(&part, merged)? {
                         return Ok(scan.end());
                     }
                     moved = true;
@@ -137,6 +137,19 @@ impl Shared {
         let pages = self.gather(scope, &[], body, |reply| decode(reply, range, reverse)).await?;
         let asked = scope.nodes(pages.iter().map(|(member, _)| *member));
         let mut merged = merge(range, reverse, pages.into_iter().map(|(_, page)| page).collect());
+        if merged.entries.iter().any(|entry| may_end(&entry.record)) {
+            let now_ms = self.judging_ms(scope).await?;
+            let torn: BTreeSet<usize> = merged.torn.iter().copied().collect();
+            for (at, entry) in merged.entries.iter_mut().enumerate() {
+                let Some(ended) = entry.record.ended(now_ms) else { continue };
+                if !is_fresh(&ended, now_ms) {
+                    entry.record = ended;
+                } else if !torn.contains(&at) {
+                    // A quorum is read, and holds the end afterwards.
+                    merged.torn.push(at);
+                }
+            }
+        }
         if !merged.torn.is_empty() {
             let torn = merged.torn.iter().filter_map(|at| merged.entries.get(*at));
             let positions = torn.map(|entry| entry.position.clone()).collect();
@@ -205,9 +218,9 @@ impl Scan {
     }
 
     /// Adds what was found in a part; says whether the page is full.
-    fn take(&mut self, part: &PositionRange, merged: Merged, now_ms: u64) -> Result<bool, Rejected> {
+    fn take(&mut self, part: &PositionRange, merged: Merged) -> Result<bool, Rejected> {
         for Entry { position, record } in merged.entries {
-            if !position.is_own() || !record.is_visible(now_ms) {
+            if !position.is_own() || !record.is_live() {
                 continue;
             }
             let decoded = position.decode(self.partitioner);

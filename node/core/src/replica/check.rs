@@ -6,7 +6,7 @@ use god_proto::{
     ids::{ArcId, NodeId},
     peer::{self, Cause, Failure},
     position::{Position, PositionRange},
-    record::{Entry, Kind},
+    record::Entry,
     ring::{Ring, RingArc},
 };
 use std::sync::Arc;
@@ -65,10 +65,12 @@ impl Touch {
             let message = format!("a value has {} bytes; the most is {MAX_VALUE}", record.value.len());
             return Err(failure(Cause::Invalid, message));
         }
-        if record.kind == Kind::Tombstone && !(record.value.is_empty() && record.expires_at_ms.is_none()) {
-            return Err(failure(Cause::Invalid, "a deletion carries a value or an expiry"));
+        if !record.is_sound() {
+            let message =
+                "a deletion carries a value or an expiry, or a version is of an end that it does not say";
+            return Err(failure(Cause::Invalid, message));
         }
-        if record.version.node.0 == 0 {
+        if record.version.stamped().node.0 == 0 {
             return Err(failure(Cause::Invalid, "a version was stamped by no node"));
         }
         // EMPTY-MOVES-FREE: the arcs of a keyspace that is not live may change hands without their data.

@@ -40,7 +40,14 @@ use god_proto::{
     version::Version,
 };
 use parking_lot::Mutex;
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{
     sync::{Notify, RwLock},
     time::{Instant, timeout_at},
@@ -72,6 +79,8 @@ pub struct Replica {
     lapse: Arc<Lapse>,
     /// The transitions of arcs to this node for which it has taken over a promise.
     inherited: Mutex<BTreeSet<(ArcId, u64)>>,
+    /// How many records that expire were taken in since the start.
+    expiring: AtomicU64,
     /// Wakes writes that wait for one. Not a `watch`: that wakes in an order drawn from the machine's randomness.
     inherits: Notify,
 }
@@ -89,7 +98,8 @@ impl Replica {
     ) -> Replica {
         let (inherited, inherits) = (Mutex::default(), Notify::new());
         let (gate, loads) = (RwLock::new(()), Loads::new());
-        Replica { me, store, ring, clock, offload, gate, floors, loads, lapse, inherited, inherits }
+        let expiring = AtomicU64::new(0);
+        Replica { me, store, ring, clock, offload, gate, floors, loads, lapse, inherited, expiring, inherits }
     }
 
     /// What of it may be lapsed.
@@ -115,6 +125,11 @@ impl Replica {
     /// Its floors.
     pub fn floors(&self) -> &Arc<Floors> {
         &self.floors
+    }
+
+    /// How many records that expire were taken in since the start.
+    pub fn expiring(&self) -> u64 {
+        self.expiring.load(Ordering::Relaxed)
     }
 
     /// How busy its copies are.
@@ -247,18 +262,21 @@ impl Replica {
 
     async fn write(&self, touch: &Touch, write: peer::Write) -> Result<response::Body, Failure> {
         at_most("entries", write.entries.len())?;
-        let mut entries = Vec::with_capacity(write.entries.len());
+        let entries = write.entries.into_iter().map(Entry::try_from).collect::<Result<Vec<Entry>, _>>();
+        let all = entries.map_err(|error| failure(Cause::Invalid, error.to_string()))?;
+        let here = self.ending_here(&all).await?;
+        let mut entries = Vec::with_capacity(all.len());
         let mut newest = Version::ZERO;
         // Of entries that are too old (PURGE-FLOOR): which, and what their writer is told.
         let mut floored: Vec<(usize, peer::Verdict)> = Vec::new();
-        for (at, entry) in write.entries.into_iter().enumerate() {
-            let entry = Entry::try_from(entry).map_err(|error| failure(Cause::Invalid, error.to_string()))?;
+        for (at, entry) in all.into_iter().enumerate() {
             let arc = touch.writable(&entry)?;
             self.loads.count(arc, 1);
             newest = newest.max(entry.record.version);
             let version = entry.record.version;
             match self.floors.admits(&entry.position, version) {
                 Ok(()) => entries.push(entry),
+                Err(_) if here.contains(&at) => entries.push(entry),
                 // At or below what is repaired, this replica has all there is: a tombstone, perhaps, that has gone.
                 Err(floor) => floored.push((
                     at,
@@ -289,10 +307,37 @@ impl Replica {
         Ok(response::Body::Write(peer::WriteDone { verdicts }))
     }
 
+    /// Which of some entries are the ends of records that stand here. Those take the place of what is held, however old
+    /// it is: nothing comes back by them (PURGE-FLOOR). Cost: a read for each end below a promised floor.
+    async fn ending_here(&self, entries: &[Entry]) -> Result<BTreeSet<usize>, Failure> {
+        let refused = |entry: &Entry| self.floors.admits(&entry.position, entry.record.version).is_err();
+        let ends = entries.iter().enumerate();
+        let ends: Vec<(usize, &Entry)> =
+            ends.filter(|(_, entry)| entry.record.version.is_expiry() && refused(entry)).collect();
+        if ends.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let positions: Vec<Position> = ends.iter().map(|(_, entry)| entry.position.clone()).collect();
+        let held = self.store.get_many(&positions).await.map_err(|error| broken(&error))?;
+        let stands = ends.iter().zip(held).filter(|((_, entry), held)| {
+            held.as_ref().is_some_and(|held| held.version == entry.record.version.stamped())
+        });
+        Ok(stands.map(|((at, _), _)| *at).collect())
+    }
+
     /// Writes entries, over damaged records too. What such a one was is lost here: before it is overwritten, its
     /// position is noted as lapsed, so that this replica says nothing of it until it was compared
     /// (LAPSED-IS-NO-VOTE).
     pub async fn take(&self, entries: Vec<Entry>, ceiling_ms: u64) -> Result<Vec<Verdict>, CommitError> {
+        let expire = |entry: &&Entry| entry.record.is_live() && entry.record.expires_at_ms.is_some();
+        let expiring = entries.iter().filter(expire).count() as u64;
+        let done = self.take_in(entries, ceiling_ms).await;
+        // Afterwards: who looks for them then finds them, or sees that there are more.
+        self.expiring.fetch_add(expiring, Ordering::Relaxed);
+        done
+    }
+
+    async fn take_in(&self, entries: Vec<Entry>, ceiling_ms: u64) -> Result<Vec<Verdict>, CommitError> {
         let mut verdicts = self.store.write_below(entries.clone(), ceiling_ms).await?;
         let damaged = |verdict: &Verdict| *verdict == Verdict::Damaged;
         if !verdicts.iter().any(damaged) {

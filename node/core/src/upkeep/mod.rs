@@ -8,6 +8,7 @@
 //! - `recall`: after a stop of the machine, fetches what this node may have lost.
 //! - `clean`: hands over what this node holds and should not, and forgets it.
 //! - `sync`: compares replicas, makes them equal, raises floors and purges tombstones.
+//! - `sweep`: puts deletions in the place of records whose time is up.
 //! - `migrate`: cuts and joins arcs as they grow and shrink, and asks for a rebalance when nodes grow uneven.
 //! - `sizes`: what this node holds of each arc.
 
@@ -19,6 +20,7 @@ mod pull;
 mod recall;
 mod receive;
 mod sizes;
+mod sweep;
 mod sync;
 
 pub use drive::Driven;
@@ -182,7 +184,8 @@ impl Upkeep {
                 self.clean(),
                 self.sync(),
                 self.migrate(),
-                self.recall()
+                self.recall(),
+                self.sweep()
             );
         };
         tokio::select! {

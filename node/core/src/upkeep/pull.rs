@@ -5,7 +5,7 @@
 //! ends without an error has shown that this node lacks nothing that the other had when it began (invariant
 //! PULL-COVERS): each part was equal, or listed and merged.
 
-use super::Upkeep;
+use super::{Upkeep, sync::may_go};
 use crate::{
     engine::{CommitError, Direction, EngineError},
     peer::{Call, CallError, Target},
@@ -15,7 +15,7 @@ use god_proto::{
     ids::NodeId,
     peer::{self, Cause, request, response},
     position::{Position, PositionRange},
-    record::{Entry, Kind},
+    record::Entry,
     version::Version,
 };
 use std::{sync::Arc, time::Duration};
@@ -257,8 +257,8 @@ impl Upkeep {
         pulled: &mut Pulled,
     ) -> Result<(), PullError> {
         // A tombstone that may go is as good as gone: it is not spread any more.
-        let may_go =
-            |entry: &Entry| entry.record.kind == Kind::Tombstone && entry.record.version <= wanted.exact_to;
+        let sure_ms = self.replica.clock().sure_ms();
+        let may_go = |entry: &Entry| may_go(&entry.record, wanted.exact_to, sure_ms);
         // What a wrong clock stamped is not spread either (FAR-IS-NOT-THERE).
         let ceiling_ms = self.replica.clock().ceiling_ms();
         entries.retain(|entry| !may_go(entry) && entry.record.version.ms() <= ceiling_ms);

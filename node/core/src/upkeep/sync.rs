@@ -25,7 +25,7 @@ use god_proto::{
     ids::{ArcId, NodeId},
     peer::{Cause, Failure, Floor, Pull, Summarize, Summary, Suspect, SuspectDone, request, response},
     position::{Position, PositionRange},
-    record::Kind,
+    record::{Kind, Record},
     ring::{Ring, RingArc},
     version::Version,
 };
@@ -511,7 +511,8 @@ impl Upkeep {
     async fn purge(&self, arc: &RingArc, floor: Version) -> Result<(), EngineError> {
         loop {
             let (view, range) = (self.store.view(), arc.range.clone());
-            let find = move || old_tombstones(&view, &range, floor);
+            let now_ms = self.replica.clock().sure_ms();
+            let find = move || old_tombstones(&view, &range, floor, now_ms);
             let old = self.offload.run(find).await?;
             let count = old.len();
             if count > 0 {
@@ -526,11 +527,20 @@ impl Upkeep {
     }
 }
 
+/// Whether a tombstone may go at a repaired floor. The end of a record lies as low as the record does, and stays until
+/// no clock says that the record can still be read where it stands (invariant EXPIRY-DERIVED).
+pub(super) fn may_go(record: &Record, floor: Version, sure_ms: u64) -> bool {
+    record.kind == Kind::Tombstone
+        && record.version <= floor
+        && record.expires_at_ms.is_none_or(|at| at <= sure_ms)
+}
+
 /// The first tombstones of a range at or below a version. Cost: a scan of the range.
 fn old_tombstones(
     view: &crate::radix::View,
     range: &PositionRange,
     floor: Version,
+    sure_ms: u64,
 ) -> Result<Vec<(Position, Version)>, EngineError> {
     let sum = view.summary(range)?;
     if sum.entries == sum.live_keys + sum.live_members {
@@ -540,7 +550,7 @@ fn old_tombstones(
     for entry in view.scan(range, Direction::Forward) {
         let entry = entry?;
         let record = entry.record;
-        if record.kind == Kind::Tombstone && record.version <= floor {
+        if may_go(&record, floor, sure_ms) {
             found.push((entry.position, record.version));
             if found.len() == PURGE_STEP {
                 break;

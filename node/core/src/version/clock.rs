@@ -34,6 +34,10 @@ const DOUBT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a write may wait for the mark to become durable.
 const MARK_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// So long after a record's time is up, no clock that is trusted says otherwise: each is within [`MAX_AHEAD_MS`] of
+/// the middle, and a hybrid one no further ahead of its wall.
+pub const SURE_MS: u64 = 4 * MAX_AHEAD_MS;
+
 /// Why the clock does not do as asked.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ClockError {
@@ -157,6 +161,20 @@ impl Clock {
     /// Milliseconds on the wall.
     pub fn now_ms(&self) -> u64 {
         self.wall.now_ms()
+    }
+
+    /// What records' times are judged by: milliseconds on the wall or, where that is later, those of the newest version
+    /// that this node stamped or saw.
+    pub fn hybrid_ms(&self) -> u64 {
+        let now_ms = self.wall.now_ms();
+        let last_ms = self.state.lock().hlc.last_ms();
+        // Further ahead is what a wrong clock left.
+        if last_ms > now_ms + MAX_AHEAD_MS { now_ms } else { last_ms.max(now_ms) }
+    }
+
+    /// What was over by this millisecond is over by every clock that is trusted. 0 while this one is not.
+    pub fn sure_ms(&self) -> u64 {
+        if self.is_trusted() { self.wall.now_ms().saturating_sub(SURE_MS) } else { 0 }
     }
 
     /// From now on somebody compares this clock with the others' and tells [`Clock::judge`]: until that was done, and

@@ -3,5 +3,5 @@
 mod clock;
 mod trust;
 
-pub use clock::{Clock, ClockError};
+pub use clock::{Clock, ClockError, SURE_MS};
 pub use god_rules::version::{FAR_MS, MAX_AHEAD_MS, Offsets, Sample};

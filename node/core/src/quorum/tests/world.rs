@@ -8,7 +8,7 @@ use crate::{
     radix::{Limits, Store, StoreSettings},
     replica::{Floors, Lapse, Replica},
     ring::CurrentRing,
-    seam::{Entropy, Offload, Seams, Wall},
+    seam::{Offload, Wall},
     version::Clock,
 };
 use futures::{FutureExt, future::BoxFuture};
@@ -233,9 +233,27 @@ impl Cluster {
             liveness: Arc::clone(&world.liveness),
             hints: Arc::clone(&world.hints),
             sync: Arc::new(Wire(Arc::clone(&world))),
-            seams: Seams { wall, entropy: Arc::new(Entropy::seeded(1)), offload: Offload::Inline },
         };
         Cluster { coordinator: Coordinator::new(NodeId(1), parts, Settings::default()), world }
+    }
+
+    /// Another coordinator of the same nodes, whose wall is so far ahead.
+    pub fn coordinator(&self, ahead_ms: u64) -> (Coordinator, Arc<TestWall>) {
+        let wall = Arc::new(TestWall::default());
+        wall.pass(*self.world.wall.0.lock() + ahead_ms);
+        let clock =
+            Clock::open(SimulatedDisk::new().open(), Arc::clone(&wall) as Arc<dyn Wall>, Offload::Inline);
+        let clock = clock.unwrap();
+        clock.set_node(NodeId(2));
+        let parts = Parts {
+            ring: self.world.ring.clone(),
+            transport: Cluster::wire(&self.world),
+            clock: Arc::new(clock),
+            liveness: Arc::clone(&self.world.liveness),
+            hints: Arc::clone(&self.world.hints),
+            sync: Arc::new(Wire(Arc::clone(&self.world))),
+        };
+        (Coordinator::new(NodeId(2), parts, Settings::default()), wall)
     }
 
     pub fn wire(world: &Arc<World>) -> Arc<dyn Transport> {

@@ -1,0 +1,133 @@
+//! Records whose time is up, by clocks that differ.
+
+use super::world::{Cluster, NOW_MS, ORDERED, get, got, position, put_request, version, written};
+use crate::{quorum::Coordinator, replica::Floor};
+use god_proto::{
+    position::PositionRange,
+    record::{Entry, Kind, Record},
+    v1::{
+        CountRequest, Missing, PutRequest, RankRequest, ScanRequest, SelectRequest, get_reply,
+        write_reply::Outcome,
+    },
+    version::Version,
+};
+
+const TTL_MS: u64 = 1_000;
+
+fn expiring(key: &str) -> PutRequest {
+    PutRequest {
+        keyspace: "default".to_owned(),
+        key: key.as_bytes().to_vec().into(),
+        value: b"v".to_vec().into(),
+        ttl_ms: TTL_MS,
+        ..PutRequest::default()
+    }
+}
+
+async fn read(coordinator: &Coordinator, key: &str) -> get_reply::Outcome {
+    got(coordinator.batch(vec![get(key)]).await.remove(0))
+}
+
+fn is_missing(outcome: &get_reply::Outcome) -> bool {
+    matches!(outcome, get_reply::Outcome::Missing(_))
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_node_says_has_expired_no_other_finds_again() {
+    let cluster = Cluster::new(3);
+    let (ahead, _) = cluster.coordinator(400);
+    assert!(matches!(cluster.write(put_request(expiring("k"))).await, Outcome::Committed(_)));
+    assert!(matches!(read(&ahead, "k").await, get_reply::Outcome::Found(_)));
+    cluster.world.wall.pass(TTL_MS - 300);
+    let (ahead, _) = cluster.coordinator(400);
+    assert!(matches!(cluster.read(get("k")).await, get_reply::Outcome::Found(_)));
+    let first = read(&ahead, "k").await;
+    assert!(is_missing(&first), "{first:?}");
+    let then = cluster.read(get("k")).await;
+    assert_eq!(then, first, "it comes back by a clock that is behind");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_scan_leaves_out_as_expired_no_other_node_finds_again() {
+    let cluster = Cluster::new(3);
+    let keys: Vec<String> = (0..50).map(|at| format!("k{at:02}")).collect();
+    for (at, key) in keys.iter().enumerate() {
+        let ttl_ms = if at % 2 == 0 { TTL_MS } else { 0 };
+        let put = PutRequest { keyspace: ORDERED.to_owned(), ttl_ms, ..expiring(key) };
+        assert!(matches!(cluster.write(put_request(put)).await, Outcome::Committed(_)));
+    }
+    cluster.world.wall.pass(TTL_MS - 300);
+    let (ahead, _) = cluster.coordinator(400);
+    let scan = || ScanRequest { keyspace: ORDERED.to_owned(), limit: 100, ..ScanRequest::default() };
+    assert_eq!(cluster.coordinator.scan(scan()).await.entries.len(), 50);
+    assert_eq!(ahead.scan(scan()).await.entries.len(), 25);
+    assert_eq!(cluster.coordinator.scan(scan()).await.entries.len(), 25);
+    // What was left out is gone: all questions about order agree.
+    let request = CountRequest { keyspace: ORDERED.to_owned(), ..CountRequest::default() };
+    assert_eq!(cluster.coordinator.count(request).await.count, 25);
+    let request =
+        RankRequest { keyspace: ORDERED.to_owned(), key: b"k09".to_vec().into(), ..RankRequest::default() };
+    assert_eq!(cluster.coordinator.rank(request).await.rank, 4);
+    let request = SelectRequest { keyspace: ORDERED.to_owned(), rank: 4, ..SelectRequest::default() };
+    assert_eq!(cluster.coordinator.select(request).await.entry.unwrap().key, "k09");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_replica_comes_to_the_same_deletion() {
+    let cluster = Cluster::new(3);
+    cluster.write(put_request(expiring("k"))).await;
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    let record = cluster.held(1, &position("k")).await.unwrap();
+    assert_eq!(record.expires_at_ms, Some(NOW_MS + TTL_MS));
+    cluster.world.wall.pass(TTL_MS);
+    assert!(is_missing(&cluster.read(get("k")).await));
+    let ended = cluster.held(1, &position("k")).await.unwrap();
+    assert_eq!(Some(&ended), record.ended(NOW_MS + TTL_MS).as_ref());
+    assert!(ended.version > record.version && ended.kind == Kind::Tombstone);
+    // A later write wins, and a write that came before does not.
+    let older = Entry { position: position("k"), record };
+    cluster.seed(1, older).await;
+    assert_eq!(cluster.held(1, &position("k")).await, Some(ended));
+    assert!(matches!(cluster.write(put_request(expiring("k"))).await, Outcome::Committed(_)));
+    assert!(matches!(cluster.read(get("k")).await, get_reply::Outcome::Found(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_below_a_promised_floor_ends_where_it_stands_and_nowhere_else() {
+    let cluster = Cluster::new(3);
+    let at = position("k");
+    let record = Record { expires_at_ms: Some(NOW_MS), ..Record::value(version(-60_000), "v") };
+    for node in 1..=3 {
+        cluster.seed(node, Entry { position: at.clone(), record: record.clone() }).await;
+        let range = PositionRange { start: at.clone(), end: at.next() };
+        let floor = Floor { promised: version(-30_000), repaired: Version::ZERO };
+        cluster.node(node).replica.floors().raise(&range, floor).await.unwrap();
+    }
+    let missing = Missing { version: Some(record.version.expiry().into()) };
+    assert_eq!(cluster.read(get("k")).await, get_reply::Outcome::Missing(missing));
+    assert!(cluster.held(1, &at).await.unwrap().version.is_expiry());
+    // Where the record is not, its end is not taken.
+    let elsewhere = Entry { position: position("other"), record: record.ended(NOW_MS).unwrap() };
+    let range = PositionRange { start: elsewhere.position.clone(), end: elsewhere.position.next() };
+    let floor = Floor { promised: version(-30_000), repaired: version(-30_000) };
+    cluster.node(1).replica.floors().raise(&range, floor).await.unwrap();
+    let body = god_proto::peer::request::Body::Write(god_proto::peer::Write {
+        entries: vec![elsewhere.clone().into()],
+    });
+    let call = crate::peer::Call { epoch: 5, timeout: std::time::Duration::from_secs(1), body };
+    cluster.node(1).replica.handle(call).await.unwrap();
+    assert_eq!(cluster.held(1, &elsewhere.position).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_expired_long_ago_is_missing_though_nothing_can_be_written() {
+    let cluster = Cluster::new(3);
+    let answer = cluster.coordinator.batch(vec![put_request(expiring("k"))]).await.remove(0);
+    assert!(matches!(written(answer), Outcome::Committed(_)));
+    cluster.world.wall.pass(10 * TTL_MS);
+    for node in 1..=3 {
+        cluster.node(node).disk.set_pressure(Some(crate::engine::Pressure::DiskFull("no room".to_owned())));
+    }
+    let read = cluster.read(get("k")).await;
+    assert!(is_missing(&read), "{read:?}");
+}
