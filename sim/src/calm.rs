@@ -28,7 +28,11 @@ pub async fn within(most: Duration, mut is_so: impl FnMut() -> bool) -> Result<D
 /// Starts so many nodes at the same time; the first one founds their cluster.
 pub async fn start(seed: u64, nodes: usize) -> Arc<World> {
     let durability = Durability::Always;
-    start_with(seed, WorldSettings { nodes, durability, gossip: true, compares: true, careful: true }).await
+    start_with(
+        seed,
+        WorldSettings { nodes, durability, gossip: true, compares: true, careful: true, threads: false },
+    )
+    .await
 }
 
 /// The same with other settings.

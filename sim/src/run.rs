@@ -128,6 +128,7 @@ fn setting(entropy: &Entropy, broken: Broken) -> Setting {
         gossip: entropy.below(4) > 0,
         compares: broken == Broken::Nothing,
         careful: broken != Broken::Sync,
+        threads: false,
     };
     let wild_clocks = entropy.below(3) == 0;
     let machines = match broken {

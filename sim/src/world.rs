@@ -89,6 +89,8 @@ pub struct WorldSettings {
     pub compares: bool,
     /// Whether machines go down one at a time where that costs the last writes.
     pub careful: bool,
+    /// Whether nodes have threads for what may block, as real ones do: then disks may hang, and no run repeats itself.
+    pub threads: bool,
 }
 
 /// All machines and the network between them.
@@ -175,7 +177,7 @@ impl World {
             seams: Seams {
                 wall: Arc::clone(&machine.wall) as _,
                 entropy: Arc::new(Entropy::seeded(self.entropy.below(u64::MAX))),
-                offload: Offload::Inline,
+                offload: if self.settings.threads { Offload::Threads } else { Offload::Inline },
             },
             seen: Arc::new(|_, _| {}),
         };
@@ -223,7 +225,7 @@ impl World {
                 durability: self.settings.durability,
                 ..CommitterSettings::default()
             },
-            threaded: false,
+            threaded: self.settings.threads,
             // Tombstones are purged when the longest read has ended: often, here.
             quorum: QuorumSettings { max_timeout: Duration::from_secs(5), ..QuorumSettings::default() },
             hints: HintSettings::default(),

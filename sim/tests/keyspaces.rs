@@ -119,6 +119,7 @@ async fn the_first_write_waits_for_as_many_nodes_as_there_are_to_be_copies() {
         gossip: true,
         compares: true,
         careful: true,
+        threads: false,
     };
     let world = World::new(1, settings);
     world.start(0);

@@ -18,7 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Three nodes that are one cluster, with key 5 on all their disks.
 async fn cluster(durability: Durability, compares: bool) -> Shared {
-    let settings = WorldSettings { nodes: 3, durability, gossip: true, compares, careful: true };
+    let settings =
+        WorldSettings { nodes: 3, durability, gossip: true, compares, careful: true, threads: false };
     let world = start_with(7, settings).await;
     within(PATIENCE, || agree(&world)).await.expect("they know each other");
     let clients = Shared::new(Arc::clone(&world), Level::Quorum);

@@ -20,6 +20,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    thread::{self, JoinHandle},
 };
 
 /// How RocksDB is opened.
@@ -40,6 +41,7 @@ impl Default for RocksSettings {
 /// A RocksDB database in a directory of its own.
 pub struct RocksEngine {
     db: Arc<DB>,
+    watch: Option<JoinHandle<()>>,
     cache: Cache,
     directory: PathBuf,
     gauge: Arc<Gauge>,
@@ -56,9 +58,18 @@ impl RocksEngine {
         });
         let db = DB::open_cf_descriptors(&db_options(settings.memory, &buffers), directory, families)
             .map_err(|error| explain(&error, Some(directory)))?;
-        let gauge = Arc::new(Gauge::new(directory, settings.disk_reserve));
+        let db = Arc::new(db);
+        let gauge = Arc::new(Gauge::new(directory, settings.disk_reserve, &db));
+        let watch = {
+            let (gauge, db) = (Arc::clone(&gauge), Arc::clone(&db));
+            thread::Builder::new().name("pressure".to_owned()).spawn(move || gauge.watch(&db))
+        };
+        let watch = watch.map_err(|error| {
+            EngineError::Failed(format!("cannot start the thread that watches the disk: {error}"))
+        })?;
         Ok(Arc::new(RocksEngine {
-            db: Arc::new(db),
+            db,
+            watch: Some(watch),
             cache,
             directory: directory.to_owned(),
             gauge,
@@ -84,6 +95,15 @@ impl RocksEngine {
             self.gauge.failed(&error);
             error
         })
+    }
+}
+
+impl Drop for RocksEngine {
+    fn drop(&mut self) {
+        // It holds the database, which whoever opens it next must not find in use.
+        if self.gauge.end() {
+            let _ = self.watch.take().map(JoinHandle::join);
+        }
     }
 }
 
@@ -161,16 +181,6 @@ impl Reader for RocksEngine {
 }
 
 impl Engine for RocksEngine {
-    fn get_cached(&self, table: Table, key: &[u8]) -> Result<Cached<Option<Bytes>>, EngineError> {
-        let mut options = ReadOptions::default();
-        options.set_read_tier(ReadTier::BlockCache);
-        match self.db.get_pinned_cf_opt(family(&self.db, table)?, key, &options) {
-            Ok(found) => Ok(Cached::Hit(owned(found))),
-            Err(error) if error.kind() == ErrorKind::Incomplete => Ok(Cached::Miss),
-            Err(error) => Err(unread(&error, &self.gauge)),
-        }
-    }
-
     fn multi_get(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, EngineError> {
         let family = family(&self.db, table)?;
         let sorted = keys.is_sorted();
@@ -202,7 +212,7 @@ impl Engine for RocksEngine {
     }
 
     fn pressure(&self) -> Pressure {
-        self.gauge.read(&self.db)
+        self.gauge.read()
     }
 
     fn damage(&self) -> Option<String> {
@@ -301,4 +311,26 @@ impl Reader for RocksSnapshot {
     }
 }
 
-impl Snapshot for RocksSnapshot {}
+impl Snapshot for RocksSnapshot {
+    fn get_cached(&self, table: Table, key: &[u8]) -> Result<Cached<Option<Bytes>>, EngineError> {
+        let db = self.held.borrow_owner();
+        let mut options = ReadOptions::default();
+        options.set_snapshot(&self.held.borrow_dependent().0);
+        options.set_read_tier(ReadTier::BlockCache);
+        match db.get_pinned_cf_opt(family(db, table)?, key, &options) {
+            Ok(found) => Ok(Cached::Hit(owned(found))),
+            Err(error) if error.kind() == ErrorKind::Incomplete => Ok(Cached::Miss),
+            Err(error) => Err(unread(&error, &self.gauge)),
+        }
+    }
+
+    fn multi_get(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, EngineError> {
+        let db = self.held.borrow_owner();
+        let mut options = ReadOptions::default();
+        options.set_snapshot(&self.held.borrow_dependent().0);
+        let sorted = keys.is_sorted();
+        let found = db.batched_multi_get_cf_opt(family(db, table)?, keys.iter().copied(), sorted, &options);
+        let answer = |found: Result<_, _>| found.map(owned).map_err(|error| unread(&error, &self.gauge));
+        found.into_iter().map(answer).collect()
+    }
+}

@@ -1,7 +1,7 @@
 //! How RocksDB keeps up, read before it would stall, and how much room the disk has.
 
 use god_store::engine::{EngineError, Pressure, Table};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use rocksdb::{DB, properties};
 use std::{
     path::{Path, PathBuf},
@@ -10,6 +10,8 @@ use std::{
 
 /// How long a reading is good for: properties and file-system figures cost microseconds, and are asked for each job.
 const FRESH: Duration = Duration::from_millis(20);
+/// A disk that has not said for so long how much room it has does not answer.
+const SILENT: Duration = Duration::from_secs(2);
 /// Level-0 files from which on writes wait: well before RocksDB slows them down (20).
 const LEVEL0_BUSY: u64 = 16;
 /// Memtables that wait to be flushed from which on writes wait: of four, one is being written.
@@ -18,31 +20,74 @@ const MEMTABLES_BUSY: u64 = 3;
 const RETRY_AFTER: Duration = Duration::from_millis(50);
 
 struct Reading {
-    at: Option<Instant>,
+    at: Instant,
+    /// Since when a newer one is wanted.
+    wanted: Option<Instant>,
+    ended: bool,
     pressure: Pressure,
+    free: u64,
     /// A failure of RocksDB's that only opening it again can mend.
     failed: Option<String>,
 }
 
-/// Remembers a reading for a short while.
+/// Remembers a reading. A thread of its own takes them, so that whoever asks waits neither for the disk nor for
+/// RocksDB.
 pub struct Gauge {
     directory: PathBuf,
     reserve: u64,
     reading: Mutex<Reading>,
+    wanted: Condvar,
     damage: Mutex<Option<String>>,
 }
 
 impl Gauge {
-    pub fn new(directory: &Path, reserve: u64) -> Gauge {
-        let reading = Mutex::new(Reading { at: None, pressure: Pressure::Fine, failed: None });
-        Gauge { directory: directory.to_owned(), reserve, reading, damage: Mutex::default() }
+    /// A gauge that was read once.
+    pub fn new(directory: &Path, reserve: u64, db: &DB) -> Gauge {
+        let (pressure, free) = (Pressure::Fine, u64::MAX);
+        let reading =
+            Reading { at: Instant::now(), wanted: None, ended: false, pressure, free, failed: None };
+        let (reading, wanted, damage) = (Mutex::new(reading), Condvar::new(), Mutex::default());
+        let gauge = Gauge { directory: directory.to_owned(), reserve, reading, wanted, damage };
+        gauge.take(db);
+        gauge
+    }
+
+    /// Takes readings as they are wanted, until [`Gauge::end`].
+    pub fn watch(&self, db: &DB) {
+        loop {
+            {
+                let mut reading = self.reading.lock();
+                while reading.wanted.is_none() && !reading.ended {
+                    self.wanted.wait(&mut reading);
+                }
+                if reading.ended {
+                    return;
+                }
+            }
+            self.take(db);
+        }
+    }
+
+    /// Has [`Gauge::watch`] return. Says whether it will: not while the disk does not answer.
+    pub fn end(&self) -> bool {
+        let mut reading = self.reading.lock();
+        reading.ended = true;
+        self.wanted.notify_all();
+        !reading.is_silent()
+    }
+
+    fn take(&self, db: &DB) {
+        let free = self.look_for_room();
+        let pressure = self.look(db, free);
+        let mut reading = self.reading.lock();
+        (reading.pressure, reading.free) = (pressure, free);
+        (reading.at, reading.wanted) = (Instant::now(), None);
     }
 
     /// Takes note that a write failed: RocksDB takes no more of them from then on.
     pub fn failed(&self, error: &EngineError) {
         let mut reading = self.reading.lock();
         reading.failed.get_or_insert_with(|| error.to_string());
-        reading.at = None;
     }
 
     /// Takes note that a read failed. Said once in the log: whoever reads may read the same again and again.
@@ -62,20 +107,28 @@ impl Gauge {
         self.damage.lock().clone()
     }
 
-    pub fn read(&self, db: &DB) -> Pressure {
+    /// The last reading; has a newer one taken where that is old.
+    pub fn read(&self) -> Pressure {
         let mut reading = self.reading.lock();
-        if reading.at.is_none_or(|at| at.elapsed() >= FRESH) {
-            reading.pressure = match &reading.failed {
-                Some(problem) => Pressure::Failed(problem.clone()),
-                None => self.look(db),
-            };
-            reading.at = Some(Instant::now());
+        if let Some(problem) = &reading.failed {
+            return Pressure::Failed(problem.clone());
+        }
+        if reading.is_silent() {
+            return Pressure::Busy(RETRY_AFTER);
+        }
+        if reading.wanted.is_none() && reading.at.elapsed() >= FRESH {
+            reading.wanted = Some(Instant::now());
+            self.wanted.notify_all();
         }
         reading.pressure.clone()
     }
 
-    fn look(&self, db: &DB) -> Pressure {
-        let free = self.disk_free();
+    /// Bytes free for this process, as last read; as good as endless where the file system does not say.
+    pub fn disk_free(&self) -> u64 {
+        self.reading.lock().free
+    }
+
+    fn look(&self, db: &DB, free: u64) -> Pressure {
         if free < self.reserve {
             return Pressure::DiskFull(format!(
                 "{} has {} MiB free, and {} MiB are kept in reserve; make room and writes go on",
@@ -84,12 +137,13 @@ impl Gauge {
                 self.reserve >> 20
             ));
         }
-        let data = db.cf_handle(Table::Data.name());
-        let of_data = |name: &properties::PropName| {
-            data.and_then(|data| db.property_int_value_cf(data, name).ok().flatten()).unwrap_or(0)
+        // The memtables of any table may fill up, and then the writes of all wait.
+        let memtables = |table: Table| {
+            let family = db.cf_handle(table.name())?;
+            db.property_int_value_cf(family, properties::NUM_IMMUTABLE_MEM_TABLE).ok().flatten()
         };
         let is_behind = db.property_int_value(properties::IS_WRITE_STOPPED).ok().flatten() == Some(1)
-            || of_data(properties::NUM_IMMUTABLE_MEM_TABLE) >= MEMTABLES_BUSY
+            || Table::ALL.into_iter().filter_map(memtables).any(|count| count >= MEMTABLES_BUSY)
             || Self::level0_files(db) >= LEVEL0_BUSY;
         if is_behind { Pressure::Busy(RETRY_AFTER) } else { Pressure::Fine }
     }
@@ -103,9 +157,14 @@ impl Gauge {
         Table::ALL.into_iter().filter_map(count).max().unwrap_or(0)
     }
 
-    /// Bytes free for this process; as good as endless where the file system does not say.
-    pub fn disk_free(&self) -> u64 {
+    fn look_for_room(&self) -> u64 {
         rustix::fs::statvfs(&self.directory)
             .map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+}
+
+impl Reading {
+    fn is_silent(&self) -> bool {
+        self.wanted.is_some_and(|since| since.elapsed() >= SILENT)
     }
 }

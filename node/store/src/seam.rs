@@ -7,9 +7,12 @@
 use parking_lot::Mutex;
 use rand::{Rng, RngExt, SeedableRng, rngs::SmallRng};
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::Arc,
+    thread,
     time::{SystemTime, UNIX_EPOCH},
 };
+use tokio::sync::oneshot;
 
 /// The clock on the wall. It may step and drift; nothing but versions and expiry depends on it.
 pub trait Wall: Send + Sync {
@@ -91,6 +94,27 @@ impl Offload {
     }
 }
 
+impl Offload {
+    /// As [`Offload::run`], on a thread of its own: for the little that a node cannot go on without, such as its
+    /// clock's mark. Blocking threads are bounded, and may all be waiting for the disk. Cost: a thread. Callers see to
+    /// it that there is one at a time. Where no thread can be had, it is not done, and nobody is answered.
+    pub async fn run_apart<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        if self == Offload::Inline {
+            return work();
+        }
+        let (done, answered) = oneshot::channel();
+        let work = move || drop(done.send(catch_unwind(AssertUnwindSafe(work))));
+        if let Err(error) = thread::Builder::new().name("apart".to_owned()).spawn(work) {
+            tracing::error!(%error, "there is no thread for what must be written");
+        }
+        match answered.await {
+            Ok(Ok(value)) => value,
+            Ok(Err(panic)) => resume_unwind(panic),
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
 /// Names this run of the machine: another one follows when it stops and starts again. `None` where that cannot be told.
 pub fn run_of_machine() -> Option<uuid::Uuid> {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().parse().ok()
@@ -115,5 +139,29 @@ impl Seams {
             entropy: Arc::new(Entropy::from_machine()),
             offload: Offload::Threads,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn what_runs_apart_does_not_wait_for_those_who_wait_for_the_disk() {
+        let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+        let (go_on, hangs) = mpsc::channel::<()>();
+        let hung = runtime.spawn_blocking(move || hangs.recv());
+        let (said, says) = mpsc::channel();
+        thread::spawn(move || {
+            said.send(runtime.block_on(Offload::Threads.run_apart(|| 7))).unwrap();
+            // Not before: its end waits for all blocking threads.
+            drop(runtime);
+        });
+        // Longer than it takes.
+        assert_eq!(says.recv_timeout(std::time::Duration::from_secs(20)), Ok(7));
+        go_on.send(()).unwrap();
+        drop(hung);
     }
 }

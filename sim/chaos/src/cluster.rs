@@ -98,7 +98,13 @@ impl Cluster {
             cluster.look()?;
             sleep(LOOK).await;
         };
-        let init = InitRequest { replicas: 3, write_quorum: 2, read_quorum: 2, virtual_nodes: 4, ..InitRequest::default() };
+        let init = InitRequest {
+            replicas: 3,
+            write_quorum: 2,
+            read_quorum: 2,
+            virtual_nodes: 4,
+            ..InitRequest::default()
+        };
         first.init(init).await.context("the cluster cannot be founded")?;
         cluster.wait("all nodes to be up", Cluster::all_up).await?;
         for (name, partitioner) in [(REGISTERS, Partitioner::Hashed), (SET, Partitioner::Ordered)] {

@@ -187,6 +187,10 @@ impl Load {
         let call = async {
             match ask {
                 Ask::Put(token) => written(keyspace.put(name, value(token, chance)).await),
+                Ask::Lend(token, ms) => {
+                    let ttl = Duration::from_millis(ms);
+                    written(keyspace.put_with_ttl(name, value(token, chance), ttl).await)
+                }
                 Ask::Delete(_) => written(keyspace.delete(name).await),
                 Ask::Get => read(&keyspace, name).await,
             }

@@ -485,7 +485,7 @@ impl Register {
             batch.put(Table::System, key, value);
             engine.commit(batch).and_then(|()| engine.sync()).map(|()| guard)
         };
-        self.seams.offload.run(write).await
+        self.seams.offload.run_apart(write).await
     }
 }
 

@@ -4,9 +4,7 @@
 
 use super::*;
 use crate::{
-    engine::{
-        Batch, Cached, Direction, Engine, EngineError, Pressure, Reader, SimulatedDisk, Snapshot, Table,
-    },
+    engine::{Batch, Direction, Engine, EngineError, Pressure, Reader, SimulatedDisk, Snapshot, Table},
     peer::{Call, CallError, Target, Transport, failure},
     ring::{CurrentRing, Founding, Joiner, create_keyspace, found, join},
     seam::{Entropy, Offload, Seams, SystemWall},
@@ -418,10 +416,6 @@ impl Reader for Held {
 }
 
 impl Engine for Held {
-    fn get_cached(&self, table: Table, key: &[u8]) -> Result<Cached<Option<Bytes>>, EngineError> {
-        self.inner.get_cached(table, key)
-    }
-
     fn multi_get(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, EngineError> {
         self.inner.multi_get(table, keys)
     }

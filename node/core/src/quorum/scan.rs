@@ -141,13 +141,12 @@ impl Shared {
             let now_ms = self.judging_ms(scope).await?;
             let torn: BTreeSet<usize> = merged.torn.iter().copied().collect();
             for (at, entry) in merged.entries.iter_mut().enumerate() {
-                match entry.record.ended(now_ms) {
-                    // A quorum is read, and holds it afterwards.
-                    Some(ended) if is_fresh(&ended, now_ms) => {
-                        merged.torn.extend((!torn.contains(&at)).then_some(at));
-                    }
-                    Some(ended) => entry.record = ended,
-                    None => {}
+                let Some(ended) = entry.record.ended(now_ms) else { continue };
+                if !is_fresh(&ended, now_ms) {
+                    entry.record = ended;
+                } else if !torn.contains(&at) {
+                    // A quorum is read, and holds the end afterwards.
+                    merged.torn.push(at);
                 }
             }
         }

@@ -307,7 +307,7 @@ impl Clock {
             state.eras.encode()
         };
         let engine = Arc::clone(&self.engine);
-        let written = self.offload.run(move || {
+        let written = self.offload.run_apart(move || {
             let mut batch = Batch::default();
             batch.put(Table::System, MARK_KEY, to_ms.to_be_bytes().to_vec());
             batch.put(Table::System, ERAS_KEY, eras);

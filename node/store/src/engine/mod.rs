@@ -143,13 +143,16 @@ pub trait Reader {
 }
 
 /// The engine as it was at one moment.
-pub trait Snapshot: Reader + Send + Sync {}
-
-/// An ordered, crash-safe store of tables.
-pub trait Engine: Reader + Send + Sync {
+pub trait Snapshot: Reader + Send + Sync {
     /// A key's value, if it can be had without waiting for the disk.
     fn get_cached(&self, table: Table, key: &[u8]) -> Result<Cached<Option<Bytes>>, EngineError>;
 
+    /// The values of many keys, in the order asked. `keys` sorted is fastest.
+    fn multi_get(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, EngineError>;
+}
+
+/// An ordered, crash-safe store of tables.
+pub trait Engine: Reader + Send + Sync {
     /// The values of many keys, in the order asked. `keys` sorted is fastest.
     fn multi_get(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, EngineError>;
 

@@ -5,12 +5,15 @@
 
 use super::{Batch, BatchOp, Cached, Direction, Engine, EngineError, Pressure, Reader, Snapshot, Table};
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Bound,
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 type Map = BTreeMap<Bytes, Bytes>;
@@ -72,7 +75,26 @@ struct State {
 
 /// A disk: what a node finds again after a crash. Clones are the same disk.
 #[derive(Clone, Default)]
-pub struct SimulatedDisk(Arc<Mutex<State>>);
+pub struct SimulatedDisk(Arc<Mutex<State>>, Arc<Hang>);
+
+/// Whether the disk takes nothing, and answers nothing.
+#[derive(Default)]
+struct Hang {
+    hangs: Mutex<bool>,
+    changed: Condvar,
+    waiting: AtomicUsize,
+}
+
+impl Hang {
+    fn wait(&self) {
+        let mut hangs = self.hangs.lock();
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        while *hangs {
+            self.changed.wait(&mut hangs);
+        }
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+}
 
 impl SimulatedDisk {
     /// An empty disk.
@@ -105,6 +127,17 @@ impl SimulatedDisk {
     /// How many batches a crash of the machine could lose.
     pub fn unsynced(&self) -> usize {
         self.0.lock().unsynced.len()
+    }
+
+    /// Makes every commit and sync wait, or go on. What is in memory is read meanwhile.
+    pub fn hang(&self, hangs: bool) {
+        *self.1.hangs.lock() = hangs;
+        self.1.changed.notify_all();
+    }
+
+    /// How many commits and syncs wait because it hangs.
+    pub fn waiting(&self) -> usize {
+        self.1.waiting.load(Ordering::SeqCst)
     }
 
     /// Makes every commit and sync fail so, or work again.
@@ -193,7 +226,15 @@ impl Reader for Held {
     }
 }
 
-impl Snapshot for Held {}
+impl Snapshot for Held {
+    fn get_cached(&self, table: Table, key: &[u8]) -> Result<Cached<Option<Bytes>>, EngineError> {
+        self.get(table, key).map(Cached::Hit)
+    }
+
+    fn multi_get(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, EngineError> {
+        keys.iter().map(|key| self.get(table, key)).collect()
+    }
+}
 
 impl SimulatedEngine {
     fn hold(&self) -> Held {
@@ -218,10 +259,6 @@ impl Reader for SimulatedEngine {
 }
 
 impl Engine for SimulatedEngine {
-    fn get_cached(&self, table: Table, key: &[u8]) -> Result<Cached<Option<Bytes>>, EngineError> {
-        self.get(table, key).map(Cached::Hit)
-    }
-
     fn multi_get(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, EngineError> {
         self.alive(|state| keys.iter().map(|key| Self::read(state, table, key)).collect())
     }
@@ -231,6 +268,7 @@ impl Engine for SimulatedEngine {
     }
 
     fn commit(&self, batch: Batch) -> Result<(), EngineError> {
+        self.disk.1.wait();
         self.alive(|state| {
             if let Some(error) = &state.write_error {
                 return Err(error.clone());
@@ -254,6 +292,7 @@ impl Engine for SimulatedEngine {
     }
 
     fn sync(&self) -> Result<(), EngineError> {
+        self.disk.1.wait();
         self.alive(|state| {
             if let Some(error) = state.write_error.as_ref().or(state.sync_error.as_ref()) {
                 return Err(error.clone());

@@ -11,7 +11,8 @@ use super::{
 };
 use crate::{
     engine::{
-        Cached, CommitError, Committer, CommitterSettings, Direction, Durability, Engine, EngineError, Table,
+        Cached, CommitError, Committer, CommitterSettings, Direction, Durability, Engine, EngineError,
+        Snapshot, Table,
     },
     seam::Offload,
 };
@@ -76,7 +77,7 @@ impl Store {
             engine.sync()?;
         }
         let tree = load(&*engine, &scale)?;
-        let data = synced.then(|| Arc::from(engine.snapshot()));
+        let data = Some(Arc::from(engine.snapshot()));
         let published = Arc::new(Mutex::new(Published { tree, data }));
         let writer = Writer {
             engine: Arc::clone(&engine),
@@ -84,6 +85,7 @@ impl Store {
             scale,
             heads: Heads::new(&key, settings.limits.remembered),
             limits: settings.limits,
+            threaded: settings.threaded,
             written_through: 0,
         };
         let committer = if settings.threaded {
@@ -177,11 +179,12 @@ impl Store {
 
     /// What stands at a position. Waits for the disk only where it must.
     pub async fn get(&self, position: &Position) -> Result<Option<Record>, EngineError> {
-        let found = match self.engine.get_cached(Table::Data, position.as_bytes())? {
+        let data = self.data();
+        let found = match data.get_cached(Table::Data, position.as_bytes())? {
             Cached::Hit(found) => found,
             Cached::Miss => {
-                let (engine, key) = (Arc::clone(&self.engine), position.clone());
-                self.offload.run(move || engine.get(Table::Data, key.as_bytes())).await?
+                let key = position.clone();
+                self.offload.run(move || data.get(Table::Data, key.as_bytes())).await?
             }
         };
         decode(position, found)
@@ -189,10 +192,11 @@ impl Store {
 
     /// What stands at each of some positions, in the same order.
     pub async fn get_many(&self, positions: &[Position]) -> Result<Vec<Option<Record>>, EngineError> {
+        let data = self.data();
         let mut out = Vec::with_capacity(positions.len());
         let mut missed = Vec::new();
         for (at, position) in positions.iter().enumerate() {
-            out.push(match self.engine.get_cached(Table::Data, position.as_bytes())? {
+            out.push(match data.get_cached(Table::Data, position.as_bytes())? {
                 Cached::Hit(found) => decode(position, found)?,
                 Cached::Miss => {
                     missed.push((position.clone(), at));
@@ -202,10 +206,9 @@ impl Store {
         }
         if !missed.is_empty() {
             missed.sort();
-            let engine = Arc::clone(&self.engine);
             let work = move || {
                 let keys: Vec<&[u8]> = missed.iter().map(|(position, _)| position.as_bytes()).collect();
-                engine.multi_get(Table::Data, &keys).map(|found| (found, missed))
+                data.multi_get(Table::Data, &keys).map(|found| (found, missed))
             };
             let (found, missed) = self.offload.run(work).await?;
             for (found, (position, at)) in found.into_iter().zip(missed) {
@@ -217,12 +220,19 @@ impl Store {
         Ok(out)
     }
 
-    /// Data and index as they are now. Cost: a snapshot of the engine; waits while a group goes to the engine's memory,
-    /// and never for the disk.
+    /// Data and index as they are now. Cost: none, and no wait for the disk.
     pub fn view(&self) -> View {
-        let published = self.published.lock();
-        let data = published.data.clone().unwrap_or_else(|| Arc::from(self.engine.snapshot()));
-        View::new(data, published.tree.clone(), self.scale)
+        let mut published = self.published.lock();
+        View::new(self.held(&mut published), published.tree.clone(), self.scale)
+    }
+
+    /// What reads are of: the same as a view of this moment.
+    fn data(&self) -> Arc<dyn Snapshot> {
+        self.held(&mut self.published.lock())
+    }
+
+    fn held(&self, published: &mut Published) -> Arc<dyn Snapshot> {
+        Arc::clone(published.data.get_or_insert_with(|| Arc::from(self.engine.snapshot())))
     }
 
     /// What the whole store holds. Cost: none.

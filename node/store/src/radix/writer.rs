@@ -23,8 +23,7 @@ use std::{collections::BTreeMap, sync::Arc};
 /// What reads begin from, as the writer left it.
 pub(super) struct Published {
     pub tree: Tree,
-    /// The data to the tree, where the writer holds them still; else the engine's present are. See
-    /// [`Writer::commit`].
+    /// The data to the tree; `None`: the engine's present, as nobody writes meanwhile.
     pub data: Option<Arc<dyn Snapshot>>,
 }
 
@@ -68,6 +67,9 @@ pub struct Writer {
     pub(super) scale: Scale,
     pub(super) heads: Heads,
     pub(super) limits: Limits,
+    /// Whether others read while this writes: not in the simulation, whose engine copies what changes while it is held
+    /// still.
+    pub(super) threaded: bool,
     /// Rows written since as many were open as may be.
     pub(super) written_through: usize,
 }
@@ -309,18 +311,19 @@ impl Writer {
         counter!("god_radix_rows_written_total").increment(rows.len() as u64);
         push_rows(&mut batch, rows);
 
-        // A view is of before or of after, in data and tree alike (VIEW-CONSISTENT).
-        let old = if synced {
-            // READ-SYNCED. Nobody waits for the disk meanwhile: views are of the data as they were held still before.
+        // A view is of before or of after, in data and tree alike (VIEW-CONSISTENT), and nobody waits for the disk
+        // meanwhile: reads of all kinds are of the data as they were held still before, so that none sees what
+        // another may not see yet. READ-SYNCED: they never are of what is not synced, where it must be.
+        if !self.threaded {
+            self.published.lock().data = None;
+        }
+        if synced {
             self.engine.commit_synced(batch)?;
-            let data = Some(Arc::from(self.engine.snapshot()));
-            std::mem::replace(&mut *self.published.lock(), Published { tree, data })
         } else {
-            // No wait for the disk: the lock is held over the commit.
-            let mut published = self.published.lock();
             self.engine.commit(batch)?;
-            std::mem::replace(&mut *published, Published { tree, data: None })
-        };
+        }
+        let data = self.threaded.then(|| Arc::from(self.engine.snapshot()));
+        let old = std::mem::replace(&mut *self.published.lock(), Published { tree, data });
         drop(old);
         Ok(())
     }

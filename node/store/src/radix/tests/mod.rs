@@ -4,6 +4,7 @@
 
 mod crash;
 mod damage;
+mod hang;
 mod store;
 mod tree;
 

@@ -230,7 +230,9 @@ fn a_damaged_record_is_refused_and_not_served() {
     let position = many(1).remove(0).position;
     let mut batch = Batch::default();
     batch.put(Table::Data, position.clone().into_bytes(), vec![77]);
+    run(store.close()).unwrap();
     engine.commit(batch).unwrap();
+    let store = open(engine);
     assert!(matches!(run(store.get(&position)), Err(EngineError::Corrupt(_))));
     assert!(run(store.get_many(&[position])).is_err());
     assert!(store.view().verify().is_err());
