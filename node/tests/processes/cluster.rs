@@ -179,6 +179,14 @@ impl Process {
         PathBuf::from(format!("/proc/{pid}/root{}", self.data.display()))
     }
 
+    /// The most memory that it ever had resident, in bytes.
+    pub fn resident(&self) -> usize {
+        let pid = self.child.as_ref().expect("it runs").id();
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() << 10
+    }
+
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }

@@ -21,6 +21,9 @@ use tonic::transport::{Channel, Endpoint};
 /// Connections that say nothing, at each door.
 const SILENT: usize = 3_000;
 
+/// What each of them may take, in bytes.
+const A_SILENT_ONE: usize = 8 << 10;
+
 fn gone(stream: &TcpStream) -> bool {
     match stream.try_read(&mut [0; 64]) {
         Ok(0) => true,
@@ -40,6 +43,7 @@ async fn silent_connections_are_closed_and_others_are_served_meanwhile() {
     cluster.nodes[0].variables.push(variable("GOD_HANDSHAKE_TIMEOUT", "2s"));
     cluster.found().await;
     let node = &cluster.nodes[0];
+    let before = node.resident();
     let mut silent = Vec::new();
     for door in [&node.grpc, &node.peer, &node.http] {
         for _ in 0..SILENT {
@@ -49,6 +53,9 @@ async fn silent_connections_are_closed_and_others_are_served_meanwhile() {
     }
     let mut client = Client::of(&node.grpc);
     committed(client.put("alive", "among the silent").await);
+    // As many as a door has places are held at a time, and the door for people has 256.
+    let each = node.resident().saturating_sub(before) / (2 * SILENT + 256);
+    assert!(each < A_SILENT_ONE, "each silent connection takes {each} bytes");
     assert!(http(&node.http, "/readyz").await.starts_with("HTTP/1.1 200"));
     timeout(Duration::from_secs(20), async {
         while silent.iter().filter(|stream| !gone(stream)).count() > 0 {

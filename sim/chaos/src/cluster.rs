@@ -42,12 +42,13 @@ const ASK: Duration = Duration::from_secs(5);
 const PROBE: &str = "probe";
 /// The most that a node may ever have resident, its code included.
 const MOST_RESIDENT: u64 = 150 << 20;
-/// The most of it that is no file's, without connections: what storage and requests are given.
-const MOST_OWN: u64 = (crate::process::MEMORY_MIB + crate::process::REQUEST_MEMORY_MIB) << 20;
-/// What a connection adds to that, and what the process keeps of it when it is gone: HTTP/2 makes its buffers (28 KiB,
-/// of which 17 are touched) before a client has said anything (`connections/serve`), and the allocator keeps them. No
-/// setting of the node counts that; the number of connections has a bound.
-const A_CONNECTION: u64 = 20 << 10;
+/// What clients that do not read make a node hold beside that: HTTP/2 lets each send 4 MiB ahead, which the budget of
+/// requests does not count (docs/ARCHITECTURE.md, "What is not there yet").
+const SENT_AHEAD: u64 = (hostile::UNREAD as u64) * (4 << 20);
+/// The most of it that is no file's, without connections: what storage and requests are given, and what is sent ahead.
+const MOST_OWN: u64 = ((crate::process::MEMORY_MIB + crate::process::REQUEST_MEMORY_MIB) << 20) + SENT_AHEAD;
+/// What a connection may add to that. No setting of the node counts it; the number of connections has a bound.
+const A_CONNECTION: u64 = 8 << 10;
 /// Sockets of a node that are no connections: its doors, and what signals come by.
 const STANDING: usize = 6;
 /// Connections of a node with another one: two each way, and one to or from an address that is no node's yet.

@@ -29,7 +29,7 @@ const AT_ONCE: usize = 64;
 /// How long one may take to be made.
 const CONNECT: Duration = Duration::from_secs(2);
 /// Clients that do not read.
-const UNREAD: usize = 8;
+pub const UNREAD: usize = 8;
 /// What they ask for: a value of so many bytes, so many times a frame.
 const VALUE: usize = 1_100;
 const GETS: u64 = 1_000;

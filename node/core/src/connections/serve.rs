@@ -183,6 +183,37 @@ async fn hold(stream: TcpStream, router: Router, mut bounds: Bounds, ahead: Ahea
     // Without it small answers wait for company; a failure means that the connection is gone already.
     let _gone = stream.set_nodelay(true);
     let held = Arc::new(held);
+    // Buffers and the like are made for who says something: one that is silent costs its place and little else
+    // (CONNECTIONS-BOUNDED).
+    if speaks(&stream, &held, &bounds.times, &stop).await {
+        Box::pin(talk(stream, router, bounds, held, stop)).await;
+    }
+}
+
+/// Waits for the first byte. Whether it came before the connection had to go.
+async fn speaks(stream: &TcpStream, held: &Held, times: &Times, stop: &Stop) -> bool {
+    let mut stopped = pin!(stop.clone().stopped());
+    let mut first = [0];
+    loop {
+        let next = match held.place.judge(times) {
+            Verdict::Until(next) => next,
+            Verdict::Close(reason) | Verdict::Leave(reason) => {
+                held.places.ended(reason);
+                return false;
+            }
+        };
+        select! {
+            biased;
+            () = &mut stopped => return false,
+            bytes = stream.peek(&mut first) => return bytes.is_ok_and(|bytes| bytes > 0),
+            () = held.place.lost.notified() => {}
+            () = sleep_until(next) => {}
+        }
+    }
+}
+
+/// A connection that has begun to speak, until its end.
+async fn talk(stream: TcpStream, router: Router, bounds: Bounds, held: Arc<Held>, stop: Stop) {
     let greeting = matches!(bounds.protocol, Protocol::Http2(_)).then_some(HTTP2_GREETING);
     let greeted = Arc::clone(&held);
     let socket = Socket::new(stream, bounds.times.unread, greeting, move || greeted.greeted());
