@@ -175,17 +175,17 @@ fn is_of_the_other_side(error: &io::Error) -> bool {
 
 /// One connection, until its end.
 async fn hold(stream: TcpStream, router: Router, mut bounds: Bounds, ahead: Ahead, held: Held, stop: Stop) {
-    // Held until the connection ends.
-    let mut granted = None;
-    if let Protocol::Http2(http2) = &mut bounds.protocol {
-        *http2 = granted.insert(ahead.grant(http2.connection_window)).bound(*http2);
-    }
     // Without it small answers wait for company; a failure means that the connection is gone already.
     let _gone = stream.set_nodelay(true);
     let held = Arc::new(held);
     // Buffers and the like are made for who says something: one that is silent costs its place and little else
     // (CONNECTIONS-BOUNDED).
     if speaks(&stream, &held, &bounds.times, &stop).await {
+        // Held until the connection ends.
+        let mut granted = None;
+        if let Protocol::Http2(http2) = &mut bounds.protocol {
+            *http2 = granted.insert(ahead.grant(http2.connection_window)).bound(*http2);
+        }
         Box::pin(talk(stream, router, bounds, held, stop)).await;
     }
 }
