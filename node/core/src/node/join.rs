@@ -47,6 +47,9 @@ impl Node {
         loop {
             let mut changes = self.ring.changes();
             let known = self.ring.get();
+            if let Some(ring) = &known {
+                self.starts.keep_only(|node| ring.node(node).is_some());
+            }
             let others = known.as_ref().map_or_else(Vec::new, |ring| addresses(ring, &own));
             if known.as_deref().is_some_and(|ring| says(ring, &own)) && (is_introduced || others.is_empty()) {
                 changes.changed().await.ok();

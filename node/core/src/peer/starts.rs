@@ -186,6 +186,20 @@ impl Starts {
         Answering(counts.then(|| (Arc::clone(self), node, start.id)))
     }
 
+    /// Forgets nodes that are no more in the ring: their numbers are never given again. Must be called within the
+    /// runtime. Cost: a lock; a write that nobody waits for where one goes.
+    pub fn keep_only(&self, is_there: impl Fn(NodeId) -> bool) {
+        let gone: Vec<NodeId> =
+            self.nodes.lock().extract_if(.., |node, _| !is_there(*node)).map(|(node, _)| node).collect();
+        let mut batch = Batch::default();
+        for node in &gone {
+            batch.delete(Table::System, row_of(*node));
+        }
+        if !gone.is_empty() {
+            self.write(batch);
+        }
+    }
+
     fn gone(&self, node: NodeId, start: Uuid) {
         let mut nodes = self.nodes.lock();
         if let Some(entry) = nodes.get_mut(&node).filter(|entry| entry.known.latest.id == start) {
@@ -196,16 +210,20 @@ impl Starts {
 
     /// Writes what is known of a node. Nobody waits for it: what a crash takes of it is learned again.
     fn keep(&self, node: NodeId, known: &Known) {
-        let Some((engine, offload)) = &self.kept else { return };
-        let (engine, offload) = (Arc::clone(engine), *offload);
         let mut row = Vec::new();
         write_start(&mut row, &known.latest);
         known.refused.iter().for_each(|id| row.put_slice(id.as_bytes()));
         let mut batch = Batch::default();
-        batch.put(Table::System, [OF, &node.0.to_be_bytes()].concat(), row);
+        batch.put(Table::System, row_of(node), row);
+        self.write(batch);
+    }
+
+    fn write(&self, batch: Batch) {
+        let Some((engine, offload)) = &self.kept else { return };
+        let (engine, offload) = (Arc::clone(engine), *offload);
         tokio::spawn(async move {
             if let Err(error) = offload.run(move || engine.commit(batch)).await {
-                tracing::warn!(%node, %error, "what is known of a node's starts is not kept");
+                tracing::warn!(%error, "what is known of nodes' starts is not kept");
             }
         });
     }
@@ -227,6 +245,10 @@ impl Drop for Answering {
             starts.gone(node, start);
         }
     }
+}
+
+fn row_of(node: NodeId) -> Vec<u8> {
+    [OF, &node.0.to_be_bytes()].concat()
 }
 
 fn sentence(node: NodeId, verdict: Verdict, latest: &Start, theirs: &Start) -> String {
@@ -349,10 +371,14 @@ mod tests {
         let again = start(7, 70, 60);
         assert!(matches!(starts.meet(NODE, &again, Way::Caller), Meeting::Refused(_)));
         // This node has just started itself: it looks before it believes a caller.
+        starts.keep_only(|node| node == NODE);
         let next = start(6, 6, 5);
         assert!(matches!(starts.meet(NODE, &next, Way::Caller), Meeting::Waits(_)));
         starts.looked_for(NODE);
         assert_eq!(starts.meet(NODE, &next, Way::Caller), Meeting::Taken);
         assert_eq!(starts.outlived(NODE, a.id, &copy), None, "another start is known by now");
+        starts.keep_only(|_| false);
+        tokio::task::yield_now().await;
+        assert_eq!(open(&disk, 3).latest(NODE), Uuid::nil(), "it left");
     }
 }

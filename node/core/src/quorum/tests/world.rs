@@ -162,6 +162,15 @@ pub fn joint(epoch: u64) -> Arc<Ring> {
     ring(document)
 }
 
+/// Shorter times than a node's: tests name the bounds that follow.
+fn settings() -> Settings {
+    Settings {
+        default_timeout: Duration::from_secs(2),
+        hedge_delay: Duration::from_millis(10),
+        ..Settings::default()
+    }
+}
+
 pub fn store(disk: &SimulatedDisk) -> Arc<Store> {
     let settings = StoreSettings {
         committer: CommitterSettings::default(),
@@ -234,7 +243,7 @@ impl Cluster {
             hints: Arc::clone(&world.hints),
             sync: Arc::new(Wire(Arc::clone(&world))),
         };
-        Cluster { coordinator: Coordinator::new(NodeId(1), parts, Settings::default()), world }
+        Cluster { coordinator: Coordinator::new(NodeId(1), parts, settings()), world }
     }
 
     /// Another coordinator of the same nodes, whose wall is so far ahead.
@@ -253,7 +262,7 @@ impl Cluster {
             hints: Arc::clone(&self.world.hints),
             sync: Arc::new(Wire(Arc::clone(&self.world))),
         };
-        (Coordinator::new(NodeId(2), parts, Settings::default()), wall)
+        (Coordinator::new(NodeId(2), parts, settings()), wall)
     }
 
     pub fn wire(world: &Arc<World>) -> Arc<dyn Transport> {
