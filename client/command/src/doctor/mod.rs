@@ -1,5 +1,5 @@
-//! `god doctor`: what an operator would check by hand, each with what to do. Observing is here and in `observe`; what is
-//! made of it is in `judge`, and pure.
+//! `god doctor`: what an operator would check by hand, each with what to do. Observing is here and in `observe`; what
+//! is made of it is in `judge`, and pure.
 
 mod judge;
 mod observe;

@@ -101,7 +101,7 @@ pub async fn write(
         let done = tokio::select! {
             biased;
             Some(()) = interrupts.recv(), if room || !writes.is_empty() => {
-                // What is under way is waited for, which its deadline bounds, so that it can be told. Not a second time.
+                // What is under way is waited for, which its deadline bounds, so that it can be told. Only once.
                 if interrupted {
                     let open = counted(writes.len() as u64, "write");
                     stopped = Some(Failure::Unknown(format!("interrupted; the outcome of {open} is unknown")));
