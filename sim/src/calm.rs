@@ -25,14 +25,21 @@ pub async fn within(most: Duration, mut is_so: impl FnMut() -> bool) -> Result<D
     Ok(began.elapsed())
 }
 
+/// A world of so many nodes in which nothing is left out, and nothing is lost.
+pub fn settings(nodes: usize) -> WorldSettings {
+    WorldSettings {
+        nodes,
+        durability: Durability::Always,
+        gossip: true,
+        compares: true,
+        careful: true,
+        threads: false,
+    }
+}
+
 /// Starts so many nodes at the same time; the first one founds their cluster.
 pub async fn start(seed: u64, nodes: usize) -> Arc<World> {
-    let durability = Durability::Always;
-    start_with(
-        seed,
-        WorldSettings { nodes, durability, gossip: true, compares: true, careful: true, threads: false },
-    )
-    .await
+    start_with(seed, settings(nodes)).await
 }
 
 /// The same with other settings.

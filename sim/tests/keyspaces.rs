@@ -1,10 +1,7 @@
 //! Keyspaces from their first write to their deletion, on whole clusters in simulated time.
 #![allow(clippy::unwrap_used)]
 
-use god_core::{
-    doors::Service as _,
-    engine::{Direction, Durability},
-};
+use god_core::{doors::Service as _, engine::Direction};
 use god_history::{Ask, Told};
 use god_proto::{
     ids::KeyspaceId,
@@ -15,9 +12,9 @@ use god_proto::{
     },
 };
 use god_sim::{
-    calm::{agree, cluster, within},
+    calm::{agree, cluster, settings, within},
     client::{ORDERED, SET, Shared},
-    world::{World, WorldSettings},
+    world::World,
 };
 use std::{sync::Arc, time::Duration};
 use tokio::time::sleep;
@@ -113,15 +110,7 @@ async fn refused(world: &World, keyspace: &str) -> Rejected {
 /// A write that was acknowledged by one node of the one there is would be on one copy, and stay there.
 #[tokio::test(start_paused = true)]
 async fn the_first_write_waits_for_as_many_nodes_as_there_are_to_be_copies() {
-    let settings = WorldSettings {
-        nodes: 3,
-        durability: Durability::Always,
-        gossip: true,
-        compares: true,
-        careful: true,
-        threads: false,
-    };
-    let world = World::new(1, settings);
+    let world = World::new(1, settings(3));
     world.start(0);
     let client = world.running(0).unwrap().client;
     assert_eq!(client.init(InitRequest::default()).await.failed, None);

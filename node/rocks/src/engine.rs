@@ -169,6 +169,18 @@ fn scan<'a>(
     }))
 }
 
+fn multi_get(
+    db: &DB,
+    gauge: &Gauge,
+    options: &ReadOptions,
+    table: Table,
+    keys: &[&[u8]],
+) -> Result<Vec<Option<Bytes>>, EngineError> {
+    let found =
+        db.batched_multi_get_cf_opt(family(db, table)?, keys.iter().copied(), keys.is_sorted(), options);
+    found.into_iter().map(|found| found.map(owned).map_err(|error| unread(&error, gauge))).collect()
+}
+
 impl Reader for RocksEngine {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
         let found = self.db.get_pinned_cf(family(&self.db, table)?, key);
@@ -182,11 +194,7 @@ impl Reader for RocksEngine {
 
 impl Engine for RocksEngine {
     fn multi_get(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, EngineError> {
-        let family = family(&self.db, table)?;
-        let sorted = keys.is_sorted();
-        let found = self.db.batched_multi_get_cf(family, keys.iter().copied(), sorted);
-        let answer = |found: Result<_, _>| found.map(owned).map_err(|error| unread(&error, &self.gauge));
-        found.into_iter().map(answer).collect()
+        multi_get(&self.db, &self.gauge, &ReadOptions::default(), table, keys)
     }
 
     fn snapshot(&self) -> Box<dyn Snapshot> {
@@ -297,6 +305,14 @@ struct RocksSnapshot {
     gauge: Arc<Gauge>,
 }
 
+impl RocksSnapshot {
+    fn options(&self) -> ReadOptions {
+        let mut options = ReadOptions::default();
+        options.set_snapshot(&self.held.borrow_dependent().0);
+        options
+    }
+}
+
 impl Reader for RocksSnapshot {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
         let family = family(self.held.borrow_owner(), table)?;
@@ -305,17 +321,14 @@ impl Reader for RocksSnapshot {
     }
 
     fn scan<'a>(&'a self, table: Table, start: &[u8], end: &[u8], direction: Direction) -> Pairs<'a> {
-        let mut options = ReadOptions::default();
-        options.set_snapshot(&self.held.borrow_dependent().0);
-        scan(self.held.borrow_owner(), &self.gauge, options, table, start, end, direction)
+        scan(self.held.borrow_owner(), &self.gauge, self.options(), table, start, end, direction)
     }
 }
 
 impl Snapshot for RocksSnapshot {
     fn get_cached(&self, table: Table, key: &[u8]) -> Result<Cached<Option<Bytes>>, EngineError> {
         let db = self.held.borrow_owner();
-        let mut options = ReadOptions::default();
-        options.set_snapshot(&self.held.borrow_dependent().0);
+        let mut options = self.options();
         options.set_read_tier(ReadTier::BlockCache);
         match db.get_pinned_cf_opt(family(db, table)?, key, &options) {
             Ok(found) => Ok(Cached::Hit(owned(found))),
@@ -325,12 +338,6 @@ impl Snapshot for RocksSnapshot {
     }
 
     fn multi_get(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, EngineError> {
-        let db = self.held.borrow_owner();
-        let mut options = ReadOptions::default();
-        options.set_snapshot(&self.held.borrow_dependent().0);
-        let sorted = keys.is_sorted();
-        let found = db.batched_multi_get_cf_opt(family(db, table)?, keys.iter().copied(), sorted, &options);
-        let answer = |found: Result<_, _>| found.map(owned).map_err(|error| unread(&error, &self.gauge));
-        found.into_iter().map(answer).collect()
+        multi_get(self.held.borrow_owner(), &self.gauge, &self.options(), table, keys)
     }
 }

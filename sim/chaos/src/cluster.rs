@@ -149,14 +149,9 @@ impl Cluster {
                 self.processes[node].signal(Signal::TERM)?;
             }
             Fault::Freeze(node) => self.processes[node].signal(Signal::STOP)?,
-            Fault::Disk(node) => hull::fill(node, true)?,
-            Fault::Clock(node, ms) => hull::set_clock(node, ms)?,
-            Fault::Cut(node) => hull::link(node, false)?,
-            Fault::Part(one, other) => {
-                hull::pass(one, other, false)?;
-                hull::pass(other, one, false)?;
+            Fault::Disk(_) | Fault::Clock(..) | Fault::Cut(_) | Fault::Part(..) | Fault::OneWay(..) => {
+                hull::set(fault, true)?;
             }
-            Fault::OneWay(from, to) => hull::pass(from, to, false)?,
             Fault::Unread(node) => {
                 self.hostile.spawn(async move {
                     format!(
@@ -200,14 +195,9 @@ impl Cluster {
                 self.processes[node].start()?;
             }
             Fault::Freeze(node) => self.processes[node].signal(Signal::CONT)?,
-            Fault::Disk(node) => hull::fill(node, false)?,
-            Fault::Clock(node, _) => hull::set_clock(node, 0)?,
-            Fault::Cut(node) => hull::link(node, true)?,
-            Fault::Part(one, other) => {
-                hull::pass(one, other, true)?;
-                hull::pass(other, one, true)?;
+            Fault::Disk(_) | Fault::Clock(..) | Fault::Cut(_) | Fault::Part(..) | Fault::OneWay(..) => {
+                hull::set(fault, false)?;
             }
-            Fault::OneWay(from, to) => hull::pass(from, to, true)?,
             Fault::Unread(_) | Fault::Silent(_) => {
                 if let Some(said) = self.hostile.join_next().await {
                     self.diary.note(said.context("a hostile client failed")?);

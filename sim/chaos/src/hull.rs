@@ -1,7 +1,7 @@
 //! What a run happens in: namespaces of network, mounts and processes of its own. All that is made here (links, file
 //! systems, processes) is seen by nobody outside, and ends with the run however that ends.
 
-use crate::plan::Node;
+use crate::plan::{Fault, Node};
 use anyhow::Context as _;
 use std::{
     env, fs,
@@ -109,12 +109,27 @@ pub fn prepare(nodes: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Begins or ends a fault of disks, clocks or links.
+///
+/// # Errors
+/// Where the system does not let it, or the fault is another one.
+pub fn set(fault: Fault, begins: bool) -> anyhow::Result<()> {
+    match fault {
+        Fault::Disk(node) => fill(node, begins),
+        Fault::Clock(node, ms) => set_clock(node, if begins { ms } else { 0 }),
+        Fault::Cut(node) => link(node, !begins),
+        Fault::Part(one, other) => pass(one, other, !begins).and_then(|()| pass(other, one, !begins)),
+        Fault::OneWay(from, to) => pass(from, to, !begins),
+        _ => anyhow::bail!("the hull knows nothing of it: {fault}"),
+    }
+}
+
 /// Whether what a node sends another one arrives. Where it does not, it is lost without a word: it goes to a hardware
 /// address that nobody has.
 ///
 /// # Errors
 /// Where `ip` fails.
-pub fn pass(from: Node, to: Node, arrives: bool) -> anyhow::Result<()> {
+fn pass(from: Node, to: Node, arrives: bool) -> anyhow::Result<()> {
     let hardware = if arrives { hardware(to) } else { NOBODY.to_owned() };
     ip(&format!("-n {} neigh replace {} lladdr {hardware} nud permanent dev eth0", name(from), address(to)))
 }
@@ -123,7 +138,7 @@ pub fn pass(from: Node, to: Node, arrives: bool) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// Where `ip` fails.
-pub fn link(node: Node, up: bool) -> anyhow::Result<()> {
+fn link(node: Node, up: bool) -> anyhow::Result<()> {
     ip(&format!("link set {} {}", name(node), if up { "up" } else { "down" }))
 }
 
@@ -131,7 +146,7 @@ pub fn link(node: Node, up: bool) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// Where the file cannot be written.
-pub fn set_clock(node: Node, ahead_ms: i64) -> anyhow::Result<()> {
+fn set_clock(node: Node, ahead_ms: i64) -> anyhow::Result<()> {
     let path = clock(node);
     let next = path.with_extension("next");
     // Put in place as a whole: it is read at any time.
@@ -144,7 +159,7 @@ pub fn set_clock(node: Node, ahead_ms: i64) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// Where that is not how it comes.
-pub fn fill(node: Node, full: bool) -> anyhow::Result<()> {
+fn fill(node: Node, full: bool) -> anyhow::Result<()> {
     use std::io::Write as _;
     let ballast = disk(node).join("ballast");
     if !full {

@@ -230,41 +230,50 @@ impl Replica {
     }
 
     /// Removes what is stored of a range, if by the ring `owners` hold all of it and this node nothing (invariant
-    /// OWNERS-FIRST: they have what was stored here). Says whether it was done. No write comes in meanwhile.
+    /// OWNERS-FIRST: they have what was stored here). Says whether it was done.
     pub async fn drop_misplaced(
         &self,
         range: &PositionRange,
         owners: &[NodeId],
     ) -> Result<bool, CommitError> {
+        let foreign =
+            |arc: &RingArc| arc.replicas == owners && !Ring::holds(arc, self.me) && arc.next.is_none();
+        let is_misplaced = |ring: &Ring, rest: &PositionRange| match ring.arcs_in(rest) {
+            [arc] => foreign(arc) && arc.range.intersect(rest) == *rest,
+            _ => false,
+        };
+        self.drop_while(range, is_misplaced).await
+    }
+
+    /// Removes what is stored of keyspaces that were deleted, if by the ring `range` is of such (invariant GONE-BY-ID).
+    /// Says whether it was done.
+    pub async fn drop_deleted(&self, range: &PositionRange) -> Result<bool, CommitError> {
+        let is_deleted = |ring: &Ring, rest: &PositionRange| {
+            deleted(ring).iter().any(|gone| gone.intersect(rest) == *rest)
+        };
+        let done = self.drop_while(range, is_deleted).await?;
+        if done {
+            self.floors.forget(range).await.map_err(CommitError::from)?;
+        }
+        Ok(done)
+    }
+
+    /// Removes what is stored of a range while the ring permits it for what is left. Says whether all is gone. No write
+    /// comes in meanwhile.
+    async fn drop_while(
+        &self,
+        range: &PositionRange,
+        may: impl Fn(&Ring, &PositionRange) -> bool,
+    ) -> Result<bool, CommitError> {
         let mut rest = range.clone();
         while !rest.is_empty() {
             // A part at a time, so that writes to other ranges do not wait for long.
             let _alone = self.gate.write().await;
-            let Some(ring) = self.ring.get() else { return Ok(false) };
-            let foreign =
-                |arc: &RingArc| arc.replicas == owners && !Ring::holds(arc, self.me) && arc.next.is_none();
-            match ring.arcs_in(&rest) {
-                [arc] if foreign(arc) && arc.range.intersect(&rest) == rest => {}
-                _ => return Ok(false),
-            }
-            rest = self.store.drop_some(&rest).await?;
-        }
-        Ok(true)
-    }
-
-    /// Removes what is stored of keyspaces that were deleted, if by the ring `range` is of such (invariant GONE-BY-ID).
-    /// Says whether it was done. No write comes in meanwhile.
-    pub async fn drop_deleted(&self, range: &PositionRange) -> Result<bool, CommitError> {
-        let mut rest = range.clone();
-        while !rest.is_empty() {
-            let _alone = self.gate.write().await;
-            let Some(ring) = self.ring.get() else { return Ok(false) };
-            if !deleted(&ring).iter().any(|gone| gone.intersect(&rest) == rest) {
+            if !self.ring.get().is_some_and(|ring| may(&ring, &rest)) {
                 return Ok(false);
             }
             rest = self.store.drop_some(&rest).await?;
         }
-        self.floors.forget(range).await.map_err(CommitError::from)?;
         Ok(true)
     }
 
@@ -344,7 +353,12 @@ impl Replica {
     /// Writes entries, over damaged records too. What such a one was is lost here: before it is overwritten, its
     /// position is noted as lapsed, so that this replica says nothing of it until it was compared
     /// (LAPSED-IS-NO-VOTE).
-    pub async fn take(&self, entries: Vec<Entry>, ceiling_ms: u64) -> Result<Vec<Verdict>, CommitError> {
+    pub async fn take(
+        &self,
+        entries: impl Into<Arc<Vec<Entry>>>,
+        ceiling_ms: u64,
+    ) -> Result<Vec<Verdict>, CommitError> {
+        let entries = entries.into();
         let expire = |entry: &&Entry| entry.record.is_live() && entry.record.expires_at_ms.is_some();
         let expiring = entries.iter().filter(expire).count() as u64;
         let done = self.take_in(entries, ceiling_ms).await;
@@ -353,14 +367,14 @@ impl Replica {
         done
     }
 
-    async fn take_in(&self, entries: Vec<Entry>, ceiling_ms: u64) -> Result<Vec<Verdict>, CommitError> {
-        let mut verdicts = self.store.write_below(entries.clone(), ceiling_ms).await?;
+    async fn take_in(&self, entries: Arc<Vec<Entry>>, ceiling_ms: u64) -> Result<Vec<Verdict>, CommitError> {
+        let mut verdicts = self.store.write_below(Arc::clone(&entries), ceiling_ms).await?;
         let damaged = |verdict: &Verdict| *verdict == Verdict::Damaged;
         if !verdicts.iter().any(damaged) {
             return Ok(verdicts);
         }
-        let over = entries.into_iter().zip(&verdicts).filter(|(_, verdict)| damaged(verdict));
-        let over: Vec<Entry> = over.map(|(entry, _)| entry).collect();
+        let over = entries.iter().zip(&verdicts).filter(|(_, verdict)| damaged(verdict));
+        let over: Vec<Entry> = over.map(|(entry, _)| entry.clone()).collect();
         let positions: Vec<Position> = over.iter().map(|entry| entry.position.clone()).collect();
         tracing::warn!(
             records = over.len(),

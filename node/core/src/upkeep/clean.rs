@@ -53,19 +53,13 @@ impl Upkeep {
         }
     }
 
-    /// Removes what is stored of keyspaces that were deleted. Cost, where nothing is: O(keyspaces × depth).
-    async fn drop_deleted(&self, ring: &Arc<Ring>) -> Result<(), CommitError> {
-        let (view, ring) = (self.store.view(), Arc::clone(ring));
-        let find = move || {
-            let mut found = Vec::new();
-            for range in deleted(&ring) {
-                if view.summary(&range)?.entries > 0 {
-                    found.push(range);
-                }
-            }
-            Ok::<_, EngineError>(found)
-        };
-        for range in self.offload.run(find).await? {
+    /// Removes what is stored of keyspaces that were deleted. Cost, where nothing is: O(deleted keyspaces × depth).
+    async fn drop_deleted(&self, ring: &Ring) -> Result<(), CommitError> {
+        let gone = deleted(ring);
+        if gone.is_empty() {
+            return Ok(());
+        }
+        for (range, _) in self.stored(|| gone).await? {
             if self.replica.drop_deleted(&range).await? {
                 counter!("god_upkeep_deleted_ranges_total").increment(1);
                 tracing::info!(?range, "data of deleted keyspaces were removed");
@@ -76,21 +70,26 @@ impl Upkeep {
 
     /// Arcs that this node holds no copy of, and stores something of. Cost: O(arcs × depth).
     async fn misplaced(&self, ring: &Arc<Ring>) -> Result<Vec<PositionRange>, EngineError> {
-        let (view, ring, me) = (self.store.view(), Arc::clone(ring), self.me);
+        let (ring, me) = (Arc::clone(ring), self.me);
+        let found = self.stored(move || foreign(&ring, me).collect()).await?;
+        self.misplaced.store(found.iter().map(|(_, entries)| entries).sum(), Relaxed);
+        Ok(found.into_iter().map(|(range, _)| range).collect())
+    }
+
+    /// Those of some ranges of which this node stores something, and how many entries. Cost: O(ranges × depth).
+    async fn stored(
+        &self,
+        ranges: impl FnOnce() -> Vec<PositionRange> + Send + 'static,
+    ) -> Result<Vec<(PositionRange, u64)>, EngineError> {
+        let view = self.store.view();
         let find = move || {
-            let (mut found, mut entries) = (Vec::new(), 0);
-            for range in foreign(&ring, me) {
-                let here = view.summary(&range)?.entries;
-                if here > 0 {
-                    found.push(range);
-                    entries += here;
-                }
-            }
-            Ok::<_, EngineError>((found, entries))
+            let counted = ranges().into_iter().map(|range| {
+                let entries = view.summary(&range)?.entries;
+                Ok((range, entries))
+            });
+            counted.filter(|found| !matches!(found, Ok((_, 0)))).collect()
         };
-        let (found, entries) = self.offload.run(find).await?;
-        self.misplaced.store(entries, Relaxed);
-        Ok(found)
+        self.offload.run(find).await
     }
 
     /// Hands one arc's range over to its owners, and removes it.

@@ -279,7 +279,8 @@ impl Upkeep {
         if entries.is_empty() {
             return Ok(());
         }
-        let verdicts = self.replica.take(entries.clone(), ceiling_ms).await.map_err(refused)?;
+        let entries = Arc::new(entries);
+        let verdicts = self.replica.take(Arc::clone(&entries), ceiling_ms).await.map_err(refused)?;
         for (entry, verdict) in entries.iter().zip(verdicts) {
             if verdict == Verdict::Applied {
                 pulled.took(entry);

@@ -2,7 +2,7 @@
 
 use super::{
     keyspaces::{deal, splits_of},
-    next::{ChangeError, next, roomy},
+    next::{ChangeError, MAX_TEXT, next, roomy},
     transition::begin,
 };
 use god_proto::{
@@ -12,9 +12,6 @@ use god_proto::{
 };
 use std::collections::BTreeMap;
 use uuid::Uuid;
-
-/// The longest text that a member says of itself, in bytes.
-pub(super) const MAX_TEXT: usize = 256;
 
 /// A node that wants in, or whose addresses changed.
 #[derive(Clone, Debug, PartialEq)]

@@ -6,6 +6,9 @@ use god_proto::{
 };
 use uuid::Uuid;
 
+/// The longest text that a member says of itself, in bytes.
+pub(super) const MAX_TEXT: usize = 256;
+
 /// Why a ring does not change as wished.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeError {

@@ -6,9 +6,9 @@
 //! may take the next step, and two that do so at once only contend for the epoch.
 
 use super::{
-    change::{MAX_TEXT, choose_voters},
+    change::choose_voters,
     keyspaces::{deal, splits_of},
-    next::{ChangeError, next, roomy},
+    next::{ChangeError, MAX_TEXT, next, roomy},
     planner::Plan,
     terms::{forget_terms, overlaps, take_terms},
 };

@@ -113,10 +113,10 @@ impl Store {
     /// milliseconds since 1970, gives way to any (invariant FAR-IS-NOT-THERE).
     pub async fn write_below(
         &self,
-        entries: Vec<Entry>,
+        entries: impl Into<Arc<Vec<Entry>>>,
         ceiling_ms: u64,
     ) -> Result<Vec<Verdict>, CommitError> {
-        self.submit(entries, ceiling_ms, false).await
+        self.submit(entries.into(), ceiling_ms, false).await
     }
 
     /// As [`Store::write_below`], and what cannot be read gives way too, where the rest of its bucket can be: what it
@@ -124,15 +124,15 @@ impl Store {
     /// verdict is `Damaged`. Cost: a scan of the bucket of each damaged record.
     pub async fn write_over_damage(
         &self,
-        entries: Vec<Entry>,
+        entries: impl Into<Arc<Vec<Entry>>>,
         ceiling_ms: u64,
     ) -> Result<Vec<Verdict>, CommitError> {
-        self.submit(entries, ceiling_ms, true).await
+        self.submit(entries.into(), ceiling_ms, true).await
     }
 
     async fn submit(
         &self,
-        entries: Vec<Entry>,
+        entries: Arc<Vec<Entry>>,
         ceiling_ms: u64,
         over_damage: bool,
     ) -> Result<Vec<Verdict>, CommitError> {

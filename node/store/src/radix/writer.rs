@@ -45,7 +45,7 @@ pub enum Verdict {
 pub enum Job {
     /// See [`super::Store::write_below`].
     Write {
-        entries: Vec<Entry>,
+        entries: Arc<Vec<Entry>>,
         /// What stands above this millisecond stands in nobody's way.
         ceiling_ms: u64,
         /// What cannot be read stands in nobody's way either.
@@ -152,26 +152,12 @@ impl Writer {
             known.push((tag, remembered));
         }
         let read = if unread.is_empty() { vec![] } else { read_each(&*self.engine, &unread)? };
-        let mut read = read.iter();
-        // Known once all of a bucket that is to be overwritten is.
-        let over: Vec<&[u8]> = {
-            let damaged =
-                unread.iter().zip(read.clone()).filter(|(_, found)| matches!(found, Stored::Damaged));
-            let mut damaged = damaged.map(|(position, _)| *position).peekable();
-            let runs = order.chunk_by(same).filter(|run| {
-                let position = items[run[0] as usize].position.as_bytes();
-                damaged.next_if_eq(&position).is_some()
-                    && run.iter().any(|at| items[*at as usize].over_damage)
-            });
-            runs.map(|run| items[run[0] as usize].position.as_bytes()).collect()
-        };
-        let mut counted = if over.is_empty() {
-            BTreeMap::new()
-        } else {
-            let tree = self.published.lock().tree.clone();
-            count_around(&*self.engine, &self.scale, &tree, &over)?
+        let mut counted = match items.iter().any(|item| item.over_damage) {
+            true => self.damaged_sums(&items, &order, &unread, &read)?,
+            false => BTreeMap::new(),
         };
 
+        let mut read = read.iter();
         let mut verdicts = vec![Verdict::Equal; items.len()];
         let mut notes = Vec::with_capacity(known.len());
         let mut changes = Vec::with_capacity(known.len());
@@ -247,6 +233,32 @@ impl Writer {
 
         let mut verdicts = verdicts.into_iter();
         Ok(jobs.iter().map(|job| verdicts.by_ref().take(job.len()).collect()).collect())
+    }
+
+    /// What each damaged record that is to be overwritten counts for, all of a bucket at once. `order` sorts the items,
+    /// and `unread` are those of their positions that were read. Cost: a scan of each such bucket.
+    fn damaged_sums(
+        &self,
+        items: &[Item<'_>],
+        order: &[u32],
+        unread: &[&[u8]],
+        read: &[Stored],
+    ) -> Result<BTreeMap<Vec<u8>, Summary>, EngineError> {
+        let of = |at: &u32| &items[*at as usize];
+        let damaged = unread.iter().zip(read).filter(|(_, found)| matches!(found, Stored::Damaged));
+        let mut damaged = damaged.map(|(position, _)| *position).peekable();
+        let mut over = Vec::new();
+        for run in order.chunk_by(|a, b| of(a).position == of(b).position) {
+            let position = of(&run[0]).position.as_bytes();
+            if damaged.next_if_eq(&position).is_some() && run.iter().any(|at| of(at).over_damage) {
+                over.push(position);
+            }
+        }
+        if over.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let tree = self.published.lock().tree.clone();
+        count_around(&*self.engine, &self.scale, &tree, &over)
     }
 
     /// Cost: a scan of the range; what is removed is one record of the engine.

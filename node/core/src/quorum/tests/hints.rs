@@ -137,16 +137,21 @@ async fn one_hint_that_can_never_be_taken_does_not_hold_up_the_others() {
     assert_eq!((cluster.world.hints.dropped(), cluster.world.hints.suspect_arcs()), (1, 1));
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_hint_for_a_node_that_holds_the_arc_no_more_goes_to_those_who_do() {
-    let cluster = Cluster::with(&joint(5), HintSettings::default());
-    let _stopper = run(&cluster);
+/// The arc of a joint ring has changed hands: nodes 3, 4 and 5 hold it.
+fn move_on(cluster: &Cluster) {
     let mut moved = document(5, 6);
     moved.arcs[0].replicas = vec![3, 4, 5];
     cluster.world.ring.advance(ring(moved.clone()));
     for node in 1..=5 {
         cluster.node(node).ring.advance(ring(moved.clone()));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_for_a_node_that_holds_the_arc_no_more_goes_to_those_who_do() {
+    let cluster = Cluster::with(&joint(5), HintSettings::default());
+    let _stopper = run(&cluster);
+    move_on(&cluster);
     cluster.world.hints.add(NodeId(1), &[value(&position("k"), -10, "v")]);
     until("it is delivered", || cluster.world.hints.pending() == 0).await;
     for node in 3..=5 {
@@ -194,12 +199,7 @@ async fn more_hints_than_a_message_holds_may_be_ahead_of_their_time() {
 async fn hints_that_a_third_node_must_take_do_not_hold_up_the_others() {
     let cluster = Cluster::with(&joint(5), HintSettings::default());
     let _stopper = run(&cluster);
-    let mut moved = document(5, 6);
-    moved.arcs[0].replicas = vec![3, 4, 5];
-    cluster.world.ring.advance(ring(moved.clone()));
-    for node in 1..=5 {
-        cluster.node(node).ring.advance(ring(moved.clone()));
-    }
+    move_on(&cluster);
     cluster.does(5, Does::Unreachable);
     let mut entries: Vec<_> = (0..300).map(|at| value(&position(&format!("k{at}")), -10, "v")).collect();
     let own = value(&ordered("own"), -10, "v");

@@ -1,6 +1,7 @@
 //! What may be asked of the ring, why it is refused, and what it makes of nodes and keyspaces.
 
 use super::words::bytes;
+use crate::ring::next::MAX_TEXT;
 use god_proto::{
     ids::{ArcId, KeyspaceId, NodeId},
     ring::{Ring, RingArc, check_keyspace},
@@ -107,7 +108,7 @@ pub enum Refused {
         weight: f64,
     },
     /// The name of the zone is too long.
-    #[error("the zone of node {0} is longer than 256 bytes; give it a shorter name")]
+    #[error("the zone of node {0} is longer than {MAX_TEXT} bytes; give it a shorter name")]
     Zone(NodeId),
     /// N, W or R break a rule of keyspaces.
     #[error("{0}")]
@@ -204,7 +205,7 @@ pub(super) fn check(ring: &Ring, wish: &Wish) -> Result<(), Refused> {
         Wish::Reweight { node, weight } if !(weight.is_finite() && *weight > 0.0 && *weight <= 1_000.0) => {
             Err(Refused::Weight { node: *node, weight: *weight })
         }
-        Wish::Rezone { node, zone } if zone.len() > 256 => Err(Refused::Zone(*node)),
+        Wish::Rezone { node, zone } if zone.len() > MAX_TEXT => Err(Refused::Zone(*node)),
         Wish::Replicas { keyspace, replicas, write_quorum, read_quorum } => {
             let found = ring.keyspace_by_id(*keyspace).ok_or(Refused::NoSuchKeyspace(*keyspace))?;
             let (replicas, write_quorum, read_quorum) = (*replicas, *write_quorum, *read_quorum);
