@@ -16,6 +16,9 @@ macro_rules! number {
     };
 }
 
+/// The highest number of a node. The bit above it marks the end of a record, in versions.
+pub const MAX_NODE: u32 = (1 << 31) - 1;
+
 number!(
     /// A node's number within its cluster: given when it joins, from 1 up, never given twice.
     NodeId(u32)

@@ -199,7 +199,13 @@ impl TryFrom<peer::Entry> for Option<Record> {
             Err(_) => return Err(RecordError("its kind is not known to this version")),
         };
         let expires_at_ms = (message.expires_at_ms != 0).then_some(message.expires_at_ms);
-        Ok(Some(Record { version: version.into(), kind, expires_at_ms, value: message.value }))
+        let record = Record { version: version.into(), kind, expires_at_ms, value: message.value };
+        match record.is_sound() {
+            true => Ok(Some(record)),
+            false => Err(RecordError(
+                "a deletion carries a value or an expiry, or its version is of an end that it does not say",
+            )),
+        }
     }
 }
 
@@ -249,6 +255,17 @@ mod tests {
                 prop_assert_eq!(record.ended(now_ms.max(later)), Some(ended.clone()));
                 prop_assert_eq!(ended.ended(u64::MAX), None);
                 prop_assert_eq!(Record::decode(&ended.encode()), Ok(ended));
+            }
+        }
+
+        #[test]
+        fn what_a_peer_sends_is_a_sound_record_or_an_error(record in records()) {
+            let heard = Option::<Record>::try_from(peer::Entry::from(record.clone()));
+            match record.is_sound() {
+                // 0 is none on the wire.
+                true if record.expires_at_ms == Some(0) => {}
+                true => prop_assert_eq!(heard, Ok(Some(record))),
+                false => prop_assert!(heard.is_err() || record.expires_at_ms == Some(0)),
             }
         }
 

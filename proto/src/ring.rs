@@ -4,7 +4,7 @@
 //! (invariant RING-WELL-FORMED), and lookups cannot fail.
 
 use crate::{
-    ids::{ArcId, Epoch, KeyspaceId, NodeId},
+    ids::{ArcId, Epoch, KeyspaceId, MAX_NODE, NodeId},
     position::{Position, PositionRange},
     v1::{Arc as ArcMessage, Keyspace, Member, Mode, Operation, Partitioner, RingDocument, Terms},
 };
@@ -25,8 +25,12 @@ pub const MAX_KEYSPACES: usize = 256;
 pub const MAX_ARCS: usize = 100_000;
 /// The most bytes of an encoded ring document: one message carries it, with room around it.
 pub const MAX_RING_BYTES: usize = 10 << 20;
-/// Beyond so many bytes nothing is taken into a ring that is asked for. What is left is for the steps of operations.
+/// Beyond so many bytes of its document nothing is cut to make a ring more even.
+pub const CUT_RING_BYTES: usize = 5 << 20;
+/// Beyond so many, no keyspace is made.
 pub const ROOMY_RING_BYTES: usize = 6 << 20;
+/// Beyond so many, no node joins and no operation begins. What is left is for the steps of those.
+pub const CROWDED_RING_BYTES: usize = 8 << 20;
 /// The most keys at which a new keyspace is cut.
 pub const MAX_SPLITS: usize = 4_096;
 /// The longest of them, in bytes.
@@ -311,6 +315,12 @@ fn check(document: RingDocument) -> Result<Ring, String> {
         }
     }
 
+    if document.next_node > MAX_NODE {
+        return Err(format!(
+            "its next node would be {}, the highest number is {MAX_NODE}",
+            document.next_node
+        ));
+    }
     let mut nodes = BTreeMap::new();
     let mut uuids = BTreeSet::new();
     for (at, node) in document.nodes.iter().enumerate() {
@@ -556,5 +566,6 @@ mod tests {
         assert!(refusal(|d| d.nodes[1].uuid = vec![1; 16].into()).contains("twice"));
         assert!(refusal(|d| d.keyspaces[0].write_quorum = 4).contains("write-quorum 4 exceeds replicas 3"));
         assert!(refusal(|d| d.next_node = 2).contains("node number 2"));
+        assert!(refusal(|d| d.next_node = 1 << 31).contains("the highest number is 2147483647"));
     }
 }

@@ -1,6 +1,9 @@
 //! When and where a record was written.
 
-use crate::{ids::NodeId, v1};
+use crate::{
+    ids::{MAX_NODE, NodeId},
+    v1,
+};
 use std::{cmp::Ordering, fmt};
 
 /// A hybrid-logical-clock time and the node that stamped it: totally ordered, and unique for ever.
@@ -21,7 +24,7 @@ pub struct Version {
 }
 
 /// In the number of the node: what is there is the end of a record's time.
-const EXPIRY: u32 = 1 << 31;
+const EXPIRY: u32 = MAX_NODE + 1;
 
 impl Version {
     /// Bytes of an encoded version.

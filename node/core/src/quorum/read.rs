@@ -14,7 +14,7 @@ use god_proto::{
     v1::{Found, Missing, Reason, Rejected, get_reply},
     version::Version,
 };
-use god_rules::quorum::{Mask, bits};
+use god_rules::quorum::{Mask, Sets, bits};
 use std::collections::BTreeMap;
 use tokio::time::Instant;
 
@@ -34,6 +34,15 @@ struct Poll {
     asked: Mask,
     /// Members that hold the newest, or one newer still.
     holders: Mask,
+    /// The newest is the end of a record, and another clock may say that it is not over.
+    is_fresh: bool,
+}
+
+impl Poll {
+    /// Whether it is to be written to more members before anybody is told.
+    fn is_torn(&self, covering: &Sets) -> bool {
+        self.holders != self.asked || self.is_fresh && !covering.enough(self.holders)
+    }
 }
 
 fn poll(said: &[Said], at: usize) -> Poll {
@@ -123,8 +132,9 @@ impl Shared {
             polls.pop();
         }
         let judged = self.end(scope, &mut said, &mut polls).await;
-        if polls.iter().any(|poll| poll.holders != poll.asked) {
-            self.repair(scope, asked, &said, &mut polls).await?;
+        let covering = scope.sets.covering();
+        if polls.iter().any(|poll| poll.is_torn(&covering)) {
+            self.repair(scope, &covering, asked, &said, &mut polls).await?;
         }
         Ok(polls
             .iter()
@@ -145,13 +155,18 @@ impl Shared {
             .collect())
     }
 
-    /// Puts the deletion in the place of each record whose time is up. Where another clock may say otherwise still, a
-    /// quorum must hold that before anybody is told (invariants READ-REPAIRED, EXPIRY-DERIVED); later all say the same.
-    /// The error is for those that this node's clock cannot judge.
+    /// Puts the deletion in the place of each record whose time is up. Where another clock may say otherwise still, so
+    /// many must hold that before anybody is told that every other read meets one (invariants READ-REPAIRED,
+    /// EXPIRY-DERIVED); later all say the same. The error is for those that this node's clock cannot judge.
     async fn end(&self, scope: &Scope, said: &mut [Said], polls: &mut [Poll]) -> Result<(), Rejected> {
         let newest = |said: &[Said], at: usize, poll: &Poll| -> Option<Record> {
             said.get(poll.newest?)?.1.get(at)?.clone().filter(may_end)
         };
+        // Whoever ended it may have told nobody else.
+        for (at, poll) in polls.iter_mut().enumerate().filter(|(_, poll)| poll.version.is_expiry()) {
+            let held = poll.newest.and_then(|index| said.get(index)?.1.get(at)?.as_ref());
+            poll.is_fresh = held.is_some_and(|ended| is_fresh(ended, self.clock.hybrid_ms()));
+        }
         if !polls.iter().enumerate().any(|(at, poll)| newest(said, at, poll).is_some()) {
             return Ok(());
         }
@@ -160,7 +175,8 @@ impl Shared {
             let Some(ended) = newest(said, at, poll).and_then(|record| record.ended(now_ms)) else {
                 continue;
             };
-            if is_fresh(&ended, now_ms) {
+            poll.is_fresh = is_fresh(&ended, now_ms);
+            if poll.is_fresh {
                 poll.holders = 0;
             }
             poll.version = ended.version;
@@ -179,7 +195,7 @@ impl Shared {
     pub(super) async fn judging_ms(&self, scope: &Scope) -> Result<u64, Rejected> {
         let patience = scope.deadline.saturating_duration_since(Instant::now());
         match self.clock.trusted(patience).await {
-            Ok(()) => Ok(self.clock.hybrid_ms()),
+            Ok(now_ms) => Ok(self.clock.hybrid_at(now_ms)),
             Err(error) => Err(later(Reason::Clock, format!("whether a key has expired: {error}"), 500)),
         }
     }
@@ -189,13 +205,13 @@ impl Shared {
     async fn repair(
         &self,
         scope: &Scope,
+        covering: &Sets,
         asked: &[(Position, Version)],
         said: &[Said],
         polls: &mut [Poll],
     ) -> Result<(), Short> {
-        let torn: Vec<usize> = (0..polls.len())
-            .filter(|at| polls.get(*at).is_some_and(|poll| poll.holders != poll.asked))
-            .collect();
+        let torn: Vec<usize> =
+            (0..polls.len()).filter(|at| polls.get(*at).is_some_and(|poll| poll.is_torn(covering))).collect();
         metrics::counter!("god_quorum_read_repairs_total").increment(torn.len() as u64);
         let entries: Vec<Entry> = torn
             .iter()
@@ -210,8 +226,9 @@ impl Shared {
             let held = |at: usize| polls.get(at).is_some_and(|poll| poll.holders & 1 << member != 0);
             (0..torn.len()).filter(|index| torn.get(*index).is_some_and(|at| !held(*at))).collect()
         };
+        let sets = |poll: &Poll| if poll.is_fresh { covering } else { &scope.sets };
         let settled = |polls: &[Poll]| {
-            torn.iter().all(|at| polls.get(*at).is_some_and(|poll| scope.sets.enough(poll.holders)))
+            torn.iter().all(|at| polls.get(*at).is_some_and(|poll| sets(poll).enough(poll.holders)))
         };
 
         let contacted: Mask = said.iter().map(|(member, _)| 1 << *member).sum();
@@ -283,9 +300,8 @@ impl Shared {
         if self.ring.epoch() > scope.ring.epoch() {
             return Err(Short::Moved);
         }
-        let held = torn.iter().filter_map(|at| polls.get(*at)).map(|poll| poll.holders);
-        let worst = held.min_by_key(|holders| holders.count_ones()).unwrap_or(0);
-        let (is, needed) = scope.sets.shortfall(worst);
+        let held = torn.iter().filter_map(|at| polls.get(*at)).map(|poll| sets(poll).shortfall(poll.holders));
+        let (is, needed) = held.max_by_key(|(is, needed)| needed.saturating_sub(*is)).unwrap_or((0, 0));
         let because = failures.because();
         let message =
             format!("{is} of {needed} replicas needed hold the newest record, and repair failed{because}");

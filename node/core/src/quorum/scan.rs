@@ -137,25 +137,31 @@ impl Shared {
         let pages = self.gather(scope, &[], body, |reply| decode(reply, range, reverse)).await?;
         let asked = scope.nodes(pages.iter().map(|(member, _)| *member));
         let mut merged = merge(range, reverse, pages.into_iter().map(|(_, page)| page).collect());
-        if merged.entries.iter().any(|entry| may_end(&entry.record)) {
-            let now_ms = self.judging_ms(scope).await?;
-            let torn: BTreeSet<usize> = merged.torn.iter().copied().collect();
-            for (at, entry) in merged.entries.iter_mut().enumerate() {
-                let Some(ended) = entry.record.ended(now_ms) else { continue };
-                if !is_fresh(&ended, now_ms) {
-                    entry.record = ended;
-                } else if !torn.contains(&at) {
-                    // A quorum is read, and holds the end afterwards.
-                    merged.torn.push(at);
+        let mut torn: BTreeSet<usize> = merged.torn.iter().copied().collect();
+        let judged = match merged.entries.iter().any(|entry| may_end(&entry.record)) {
+            true => Some(self.judging_ms(scope).await?),
+            false => None,
+        };
+        for (at, entry) in merged.entries.iter_mut().enumerate() {
+            let ended = judged.and_then(|now_ms| entry.record.ended(now_ms).map(|ended| (ended, now_ms)));
+            match ended {
+                Some((ended, now_ms)) if !is_fresh(&ended, now_ms) => entry.record = ended,
+                // A quorum is read, and so many hold the end afterwards that all others see it.
+                Some(_) => drop(torn.insert(at)),
+                None if entry.record.version.is_expiry()
+                    && is_fresh(&entry.record, self.clock.hybrid_ms()) =>
+                {
+                    torn.insert(at);
                 }
+                None => {}
             }
         }
-        if !merged.torn.is_empty() {
-            let torn = merged.torn.iter().filter_map(|at| merged.entries.get(*at));
-            let positions = torn.map(|entry| entry.position.clone()).collect();
+        if !torn.is_empty() {
+            let positions = torn.iter().filter_map(|at| merged.entries.get(*at));
+            let positions = positions.map(|entry| entry.position.clone()).collect();
             // A quorum's read repairs those that are behind.
             let records = self.read_all(scope, &asked, positions).await?;
-            for (at, record) in merged.torn.iter().zip(records) {
+            for (at, record) in torn.iter().zip(records) {
                 if let (Some(entry), Some(mut record)) = (merged.entries.get_mut(*at), record)
                     && record.version >= entry.record.version
                 {

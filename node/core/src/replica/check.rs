@@ -65,11 +65,6 @@ impl Touch {
             let message = format!("a value has {} bytes; the most is {MAX_VALUE}", record.value.len());
             return Err(failure(Cause::Invalid, message));
         }
-        if !record.is_sound() {
-            let message =
-                "a deletion carries a value or an expiry, or a version is of an end that it does not say";
-            return Err(failure(Cause::Invalid, message));
-        }
         if record.version.stamped().node.0 == 0 {
             return Err(failure(Cause::Invalid, "a version was stamped by no node"));
         }

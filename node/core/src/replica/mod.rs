@@ -64,6 +64,13 @@ const CLOCK_RETRY_MS: u32 = 500;
 /// The most bytes of records in one answer, but for a larger single one.
 const MAX_ANSWER: usize = MAX_MESSAGE - (2 << 20);
 
+/// See [`Replica::vote`].
+#[derive(Clone, Copy, Debug)]
+struct Vote {
+    /// How often something had lapsed before.
+    additions: u64,
+}
+
 /// This node's copy, seen from coordinators.
 pub struct Replica {
     me: NodeId,
@@ -406,9 +413,9 @@ impl Replica {
         repaired: Version,
     ) -> Result<(), Failure> {
         // By a clock that is ahead, a floor would refuse all writes for as long.
-        self.clock.trusted(Duration::ZERO).await.map_err(|error| untimely(&error))?;
+        let now_ms = self.clock.trusted(Duration::ZERO).await.map_err(|error| untimely(&error))?;
         // A floor above what writes are stamped with now would refuse them all.
-        let latest = self.clock.now_ms().saturating_sub(MIN_FLOOR_AGE_MS);
+        let latest = self.clock.hybrid_at(now_ms).saturating_sub(MIN_FLOOR_AGE_MS);
         if promised.max(repaired).ms() > latest {
             return Err(failure(Cause::Clock, "a floor must lie in the past by this node's clock"));
         }
@@ -426,9 +433,7 @@ impl Replica {
         for position in &positions {
             self.loads.count(touch.holds(position)?.id, 1);
         }
-        if positions.iter().any(|position| self.lapse.holds(position)) {
-            return Err(self.no_vote());
-        }
+        let vote = self.vote(|lapse| positions.iter().any(|position| lapse.holds(position)))?;
         // FAR-IS-NOT-THERE
         let ceiling_ms = self.clock.ceiling_ms();
         let mut entries = Vec::with_capacity(positions.len());
@@ -452,19 +457,22 @@ impl Replica {
                 }
             }
         }
+        self.still(vote)?;
         Ok(response::Body::Read(peer::ReadDone { entries }))
     }
 
     async fn scan(&self, touch: &Touch, scan: peer::Scan) -> Result<response::Body, Failure> {
         let range = touch.range(scan.range.clone(), scan.as_stored)?;
-        if !scan.as_stored && !scan.compares && self.lapse.meets(&range) {
-            return Err(self.no_vote());
-        }
+        let votes = !scan.as_stored && !scan.compares;
+        let vote = self.vote(|lapse| votes && lapse.meets(&range))?;
         if let [arc] = touch.ring.arcs_in(&range) {
             self.loads.count(arc.id, 1);
         }
         let ceiling_ms = self.clock.ceiling_ms();
         let done = self.look(move |store| pages::page(&store.view(), &range, &scan, ceiling_ms)).await?;
+        if votes {
+            self.still(vote)?;
+        }
         Ok(response::Body::Scan(done))
     }
 
@@ -476,16 +484,30 @@ impl Replica {
             .map(|range| touch.range(Some(range), ask.as_stored))
             .collect::<Result<Vec<PositionRange>, Failure>>()?;
         let votes = !ask.as_stored && !ask.compares;
-        if votes && ranges.iter().any(|range| self.lapse.meets(range)) {
-            return Err(self.no_vote());
-        }
+        let vote = self.vote(|lapse| votes && ranges.iter().any(|range| lapse.meets(range)))?;
         let sum = move |store: &Store| {
             // One view for all, so that they add up.
             let view = store.view();
             ranges.iter().map(|range| view.summary(range)).collect::<Result<Vec<Summary>, EngineError>>()
         };
         let summaries = self.look(sum).await?.into_iter().map(peer::Summary::from).collect();
+        if votes {
+            self.still(vote)?;
+        }
         Ok(response::Body::Summarize(peer::SummarizeDone { summaries }))
+    }
+
+    /// Whether this replica may say what it holds: asked before it looks, and again with [`Replica::still`] afterwards
+    /// (LAPSED-IS-NO-VOTE).
+    fn vote(&self, meets: impl Fn(&Lapse) -> bool) -> Result<Vote, Failure> {
+        let additions = self.lapse.additions();
+        if meets(&self.lapse) { Err(self.no_vote()) } else { Ok(Vote { additions }) }
+    }
+
+    /// Whether what was seen since is a vote. Something that lapsed meanwhile may have been seen, even if it was
+    /// compared by now.
+    fn still(&self, vote: Vote) -> Result<(), Failure> {
+        if self.lapse.additions() == vote.additions { Ok(()) } else { Err(self.no_vote()) }
     }
 
     /// The refusal of what is lapsed (LAPSED-IS-NO-VOTE).

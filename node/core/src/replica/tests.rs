@@ -245,3 +245,19 @@ async fn summaries_splits_and_selections_agree() {
     let response::Body::Select(done) = ask(&replica, 4, select).await.unwrap() else { panic!() };
     assert_eq!(Position::from_bytes(done.position), cut);
 }
+
+#[tokio::test]
+async fn what_lapsed_while_it_was_looked_at_is_no_vote_though_it_was_compared_since() {
+    let (replica, _) = replica();
+    let at = place(true, 0);
+    let before = replica.vote(|lapse| lapse.holds(&at)).unwrap();
+    let untouched = replica.vote(|lapse| lapse.holds(&at)).unwrap();
+    replica.still(untouched).unwrap();
+    replica.lapse().add(std::slice::from_ref(&at)).await.unwrap();
+    assert_eq!(replica.vote(|lapse| lapse.holds(&at)).unwrap_err().cause(), Cause::Lapsed);
+    let range = PositionRange { start: at.clone(), end: at.next() };
+    replica.lapse().mend(&range, replica.lapse().additions());
+    assert_eq!(replica.still(before).unwrap_err().cause(), Cause::Lapsed);
+    let after = replica.vote(|lapse| lapse.holds(&at)).unwrap();
+    replica.still(after).unwrap();
+}

@@ -77,6 +77,10 @@ pub enum ClockError {
     Doubted,
 }
 
+const fn in_ms(us: u64) -> u64 {
+    us / 1_000
+}
+
 fn how_far(ahead_ms: i64) -> String {
     let side = if ahead_ms > 0 { "ahead of" } else { "behind" };
     format!("{} ms {side} the others'", ahead_ms.unsigned_abs())
@@ -166,7 +170,11 @@ impl Clock {
     /// What records' times are judged by: milliseconds on the wall or, where that is later, those of the newest version
     /// that this node stamped or saw.
     pub fn hybrid_ms(&self) -> u64 {
-        let now_ms = self.wall.now_ms();
+        self.hybrid_at(self.wall.now_ms())
+    }
+
+    /// The same, for a time that [`Clock::trusted`] gave.
+    pub fn hybrid_at(&self, now_ms: u64) -> u64 {
         let last_ms = self.state.lock().hlc.last_ms();
         // Further ahead is what a wrong clock left.
         if last_ms > now_ms + MAX_AHEAD_MS { now_ms } else { last_ms.max(now_ms) }
@@ -174,7 +182,7 @@ impl Clock {
 
     /// What was over by this millisecond is over by every clock that is trusted. 0 while this one is not.
     pub fn sure_ms(&self) -> u64 {
-        if self.is_trusted() { self.wall.now_ms().saturating_sub(SURE_MS) } else { 0 }
+        self.trusted_ms().map_or(0, |now_ms| now_ms.saturating_sub(SURE_MS))
     }
 
     /// From now on somebody compares this clock with the others' and tells [`Clock::judge`]: until that was done, and
@@ -197,21 +205,27 @@ impl Clock {
 
     /// Whether this node's wall may be gone by, as far as is known.
     pub fn is_trusted(&self) -> bool {
-        self.trust.holds(&*self.wall)
+        self.trusted_ms().is_some()
     }
 
-    /// Waits for a comparison where the wall was set and not compared since, `patience` and a second at most. Whoever
-    /// would take in what is stamped asks first.
-    pub async fn trusted(&self, patience: Duration) -> Result<(), ClockError> {
-        if self.is_trusted() {
-            return Ok(());
+    /// What the wall shows, in milliseconds since 1970, if it may be gone by.
+    fn trusted_ms(&self) -> Option<u64> {
+        self.trust.now_us(&*self.wall).map(in_ms)
+    }
+
+    /// What the wall shows, in milliseconds since 1970. Waits for a comparison where the wall was set and not compared
+    /// since, `patience` and a second at most. Whoever would take in what is stamped asks first.
+    pub async fn trusted(&self, patience: Duration) -> Result<u64, ClockError> {
+        if let Some(now_ms) = self.trusted_ms() {
+            return Ok(now_ms);
         }
-        self.trust.settle(&*self.wall, Instant::now() + patience.min(DOUBT_TIMEOUT)).await
+        let until = Instant::now() + patience.min(DOUBT_TIMEOUT);
+        self.trust.settle(&*self.wall, until).await.map(in_ms)
     }
 
     /// The highest version, in milliseconds, that may be no wrong clock's; any where this one's own may be wrong.
     pub fn ceiling_ms(&self) -> u64 {
-        if self.is_trusted() { self.wall.now_ms() + FAR_MS } else { u64::MAX }
+        self.trusted_ms().map_or(u64::MAX, |now_ms| now_ms + FAR_MS)
     }
 
     /// Stamps `count` versions, each above all that this node stamped or observed before (CLOCK-NEVER-BACK,
@@ -221,10 +235,10 @@ impl Clock {
         if node.0 == 0 {
             return Err(ClockError::NoNumber);
         }
-        self.trusted(DOUBT_TIMEOUT).await?;
         loop {
+            // Each time: the wall may be set while the mark is written.
+            let now_ms = self.trusted(DOUBT_TIMEOUT).await?;
             let wanted_ms = {
-                let now_ms = self.wall.now_ms();
                 let mut state = self.state.lock();
                 state.give_up_far_mark(now_ms);
                 let (hlc, first_ms, reach_ms) = state.beyond_eras(now_ms, count as u64);
@@ -424,6 +438,47 @@ mod tests {
         assert!(stamp(&clock).await < ahead(400));
         clock.observe(ahead(400)).unwrap();
         assert!(stamp(&clock).await > ahead(400));
+    }
+
+    /// A wall that is set ahead by an hour after so many looks.
+    struct SetLater(AtomicU64);
+
+    impl Wall for SetLater {
+        fn now_us(&self) -> u64 {
+            let before = self.0.try_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+            (10_000 + if before.is_ok() { 0 } else { HOUR_MS }) * 1_000
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_judged_by_the_wall_is_judged_by_the_look_that_was_trusted() {
+        for looks in 0..6 {
+            let wall = Arc::new(SetLater(AtomicU64::new(u64::MAX)));
+            let disk = SimulatedDisk::new();
+            let clock =
+                Clock::open(disk.open(), Arc::clone(&wall) as Arc<dyn Wall>, Offload::Inline).unwrap();
+            let clock = Arc::new(clock);
+            clock.set_node(NodeId(1));
+            clock.watch();
+            let right = || {
+                wall.0.store(u64::MAX, Ordering::Relaxed);
+                clock.judge(clock.steps(), Some((0, 0)), false);
+                assert!(clock.is_trusted());
+                wall.0.store(looks, Ordering::Relaxed);
+            };
+            right();
+            assert!(clock.sure_ms() < 10_000, "after {looks} looks");
+            right();
+            assert!([10_000 + FAR_MS, u64::MAX].contains(&clock.ceiling_ms()), "after {looks} looks");
+            right();
+            let judging = clock.trusted(Duration::ZERO).await.map(|now_ms| clock.hybrid_at(now_ms));
+            assert!(judging.is_ok_and(|ms| ms == 10_000) || looks == 0, "after {looks} looks");
+            right();
+            if let Ok(mut stamps) = clock.stamp(1).await {
+                let stamped = stamps.next().unwrap();
+                assert!(stamped.ms() < 11_000, "{stamped} after {looks} looks");
+            }
+        }
     }
 
     #[tokio::test]

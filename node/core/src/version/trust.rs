@@ -29,6 +29,13 @@ enum Belief {
     Apart(i64),
 }
 
+/// One look at the wall. Who goes by the belief goes by this time: the wall may be set before the next look.
+struct Look {
+    now_us: u64,
+    belief: Belief,
+    steps: u64,
+}
+
 struct State {
     belief: Belief,
     /// Whether somebody compares it. Until then it is believed.
@@ -57,8 +64,9 @@ impl Trust {
         state.steps += 1;
     }
 
-    /// Looks at the wall, and says what is believed of it and how often it was set so far.
-    fn look(&self, wall: &dyn Wall) -> (Belief, u64) {
+    /// Looks at the wall, and says what it showed, in microseconds, what is believed of it and how often it was set so
+    /// far.
+    fn look(&self, wall: &dyn Wall) -> Look {
         let mut state = self.state.lock();
         // Read under the lock, so that nobody looks with a time from before another one's.
         let (now_us, now) = (wall.now_us(), Instant::now());
@@ -73,20 +81,19 @@ impl Trust {
                 state.belief = Belief::Doubted;
             }
         }
-        (state.belief, state.steps)
+        Look { now_us, belief: state.belief, steps: state.steps }
     }
 
     /// How often the wall was set, for [`Trust::judge`].
     pub fn steps(&self, wall: &dyn Wall) -> u64 {
-        self.look(wall).1
+        self.look(wall).steps
     }
 
     /// The clocks were compared after so many steps. `ahead_ms`: how far this one is ahead of the middle one or, with
     /// an even number of clocks, of the two middle ones, the nearer first; `None`: no other was measured. `alone`:
     /// there is no other one.
     pub fn judge(&self, wall: &dyn Wall, steps: u64, ahead_ms: Option<(i64, i64)>, alone: bool) {
-        let (_, now) = self.look(wall);
-        if now != steps {
+        if self.look(wall).steps != steps {
             return;
         }
         let within = |ms: i64| ms.unsigned_abs() <= MAX_AHEAD_MS;
@@ -104,19 +111,22 @@ impl Trust {
         self.settled.notify_waiters();
     }
 
-    /// Whether the wall may be gone by, right now.
-    pub fn holds(&self, wall: &dyn Wall) -> bool {
-        self.look(wall).0 == Belief::Right
+    /// What the wall shows, in microseconds, if it may be gone by.
+    pub fn now_us(&self, wall: &dyn Wall) -> Option<u64> {
+        let look = self.look(wall);
+        (look.belief == Belief::Right).then_some(look.now_us)
     }
 
-    /// Waits while the wall is doubted, until a time at most; says why it may not be gone by.
-    pub async fn settle(&self, wall: &dyn Wall, until: Instant) -> Result<(), ClockError> {
+    /// Waits while the wall is doubted, until a time at most; says what it shows then, in microseconds, or why it may
+    /// not be gone by.
+    pub async fn settle(&self, wall: &dyn Wall, until: Instant) -> Result<u64, ClockError> {
         loop {
             let settled = self.settled.notified();
             tokio::pin!(settled);
             settled.as_mut().enable();
-            match self.look(wall).0 {
-                Belief::Right => return Ok(()),
+            let look = self.look(wall);
+            match look.belief {
+                Belief::Right => return Ok(look.now_us),
                 Belief::Off(ms) => return Err(ClockError::Off(ms)),
                 Belief::Apart(ms) => return Err(ClockError::Apart(ms.unsigned_abs())),
                 Belief::Doubted => {}
@@ -129,7 +139,7 @@ impl Trust {
 
     /// What an operator should know. A node that is merely not compared yet has nothing to complain of.
     pub fn trouble(&self, wall: &dyn Wall) -> Option<ClockError> {
-        match self.look(wall).0 {
+        match self.look(wall).belief {
             Belief::Right | Belief::Doubted => None,
             Belief::Off(ms) => Some(ClockError::Off(ms)),
             Belief::Apart(ms) => Some(ClockError::Apart(ms.unsigned_abs())),

@@ -23,6 +23,8 @@ pub struct Sets {
 struct Quorum {
     set: Mask,
     need: u32,
+    /// So many that every quorum of the keyspace's reads meets one of them; never fewer than `need`.
+    cover: u32,
 }
 
 impl Quorum {
@@ -43,8 +45,15 @@ impl Sets {
         let quorum = |nodes: &[NodeId]| {
             let bit = |(at, node): (usize, &NodeId)| if nodes.contains(node) { 1 << at } else { 0 };
             let set: Mask = members.iter().enumerate().map(bit).sum();
-            let need = keyspace.map_or(u32::MAX, |keyspace| needed.of(quorums(keyspace, nodes.len())));
-            Quorum { set, need: need.min(set.count_ones()) }
+            let count = set.count_ones();
+            let terms = keyspace.map(|keyspace| quorums(keyspace, nodes.len()));
+            let need = terms.map_or(u32::MAX, |terms| needed.of(terms)).min(count);
+            // Who asks fewer than the keyspace's reads do is promised nothing about other reads.
+            let cover = match terms.map(|terms| terms.read_quorum) {
+                Some(read) if read <= need => need.max((count + 1).saturating_sub(read)),
+                _ => need,
+            };
+            Quorum { set, need, cover }
         };
         let (old, new) = (quorum(&arc.replicas), arc.next.as_deref().map(quorum));
         Sets { members, old, new }
@@ -53,7 +62,7 @@ impl Sets {
     /// The same members, any one of which is enough.
     #[must_use]
     pub fn any_one(&self) -> Sets {
-        Sets { members: self.members.clone(), old: Quorum { set: self.all(), need: 1 }, new: None }
+        Sets { members: self.members.clone(), old: Quorum { set: self.all(), need: 1, cover: 1 }, new: None }
     }
 
     /// All of them, the replicas first.
@@ -79,6 +88,14 @@ impl Sets {
     /// Whether these are a quorum in each set (invariant JOINT-QUORUM).
     pub fn enough(&self, who: Mask) -> bool {
         self.each().all(|quorum| quorum.is_in(who))
+    }
+
+    /// The same members, so many of each set that every quorum of the keyspace's reads meets one of them. Where a call
+    /// needs fewer than those reads do, it needs no more for this.
+    #[must_use]
+    pub fn covering(&self) -> Sets {
+        let covering = |quorum: Quorum| Quorum { need: quorum.cover, ..quorum };
+        Sets { members: self.members.clone(), old: covering(self.old), new: self.new.map(covering) }
     }
 
     /// Whether one more member of this bit would bring a set that lacks some nearer to its quorum.
@@ -118,7 +135,8 @@ pub(crate) mod tests {
         members.extend(new.iter().flatten().filter(|node| !old.contains(node)));
         let quorum = |set: &[NodeId]| {
             let bit = |(at, node): (usize, &NodeId)| if set.contains(node) { 1 << at } else { 0 };
-            Quorum { set: members.iter().enumerate().map(bit).sum(), need: need.min(set.len() as u32) }
+            let need = need.min(set.len() as u32);
+            Quorum { set: members.iter().enumerate().map(bit).sum(), need, cover: need }
         };
         let (old, new) = (quorum(&old), new.as_deref().map(quorum));
         Sets { members, old, new }

@@ -2,12 +2,12 @@
 
 use super::{
     keyspaces::{deal, splits_of},
-    next::{ChangeError, MAX_TEXT, next, roomy},
+    next::{ChangeError, MAX_TEXT, at_most, next},
     transition::begin,
 };
 use god_proto::{
     ids::{ArcId, KeyspaceId, NodeId},
-    ring::{RING_FORMAT, Ring, check_keyspace},
+    ring::{CROWDED_RING_BYTES, RING_FORMAT, Ring, check_keyspace},
     v1::{JoinWish, Keyspace, Member, MemberState, RingDocument, Wish, wish},
 };
 use std::collections::BTreeMap;
@@ -82,7 +82,7 @@ pub fn found(cluster: Uuid, first: &Joiner, founding: Founding) -> Result<Ring, 
         ..RingDocument::default()
     };
     deal(&mut document, 1, &[]);
-    roomy(document)
+    Ok(Ring::new(document)?)
 }
 
 /// The ring with a node in it, or with its new addresses. `None`: it is there just so. A member keeps its zone and
@@ -122,7 +122,7 @@ pub fn join(ring: &Ring, joiner: &Joiner) -> Result<Option<Ring>, ChangeError> {
         let splits = splits_of(ring, KeyspaceId(id));
         deal(&mut document, id, &splits);
     }
-    let ring = roomy(document)?;
+    let ring = at_most(CROWDED_RING_BYTES, document)?;
     if joiner.takes_part && live {
         return Ok(Some(with_join(&ring, number)?));
     }

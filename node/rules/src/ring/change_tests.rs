@@ -4,12 +4,13 @@ use super::{
     change::*,
     keyspaces::{create_keyspace, delete_keyspace, deleted, mark_live},
     next::{ChangeError, next},
+    transition::begin,
 };
 use god_proto::{
     ids::{KeyspaceId, NodeId},
     position::{Position, PositionRange},
     ring::{MAX_SPLIT, MAX_SPLITS, ROOMY_RING_BYTES, Ring, ring_bytes},
-    v1::{Keyspace, Mode, Partitioner, Reason},
+    v1::{Keyspace, Mode, Partitioner, Reason, ReplaceWish, Wish, wish},
 };
 use std::fmt::Write;
 use uuid::Uuid;
@@ -236,12 +237,18 @@ fn a_ring_never_grows_beyond_what_a_message_carries() {
         Err(why) => Some(why),
     });
     let full = full.unwrap();
-    assert_eq!(full.reason(), Reason::Invalid);
+    assert_eq!(full.reason(), Reason::Unavailable, "once some are deleted there is room");
     assert!(full.to_string().contains("delete keyspaces"), "{full}");
     assert!(ring_bytes(ring.document()) <= ROOMY_RING_BYTES);
     // What must go on goes on.
     let moved = Joiner { peer_address: "elsewhere:1".to_owned(), ..joiner(1, "a", 1.0) };
     assert!(join(&ring, &moved).unwrap().is_some());
+    // So do lost nodes and those that take their place, to a bound that leaves room for the steps.
+    let with = join(&ring, &joiner(40, "a", 1.0)).unwrap().unwrap();
+    let number = with.nodes().iter().map(|node| node.number).max().unwrap();
+    let wish = wish::Wish::Replace(ReplaceWish { old: 1, new: number, lost: true });
+    let begun = begin(&with, "replace", &Wish { wish: Some(wish) });
+    assert!(begun.unwrap().is_some());
     let long = Joiner { http_address: "h".repeat(257), ..joiner(1, "a", 1.0) };
     assert!(join(&ring, &long).unwrap_err().to_string().contains("HTTP address"));
     let gone = delete_keyspace(&ring, "k0", KeyspaceId(2)).unwrap().unwrap();

@@ -2,12 +2,12 @@
 
 use super::{
     allocate::{allocate, leads_of},
-    next::{ChangeError, next, roomy},
+    next::{ChangeError, at_most, next},
 };
 use god_proto::{
     ids::KeyspaceId,
     position::{Position, PositionRange},
-    ring::{MAX_SPLIT, MAX_SPLITS, Ring, check_keyspace, partitioner},
+    ring::{MAX_SPLIT, MAX_SPLITS, ROOMY_RING_BYTES, Ring, check_keyspace, partitioner},
     v1::{Arc, Keyspace, Member, MemberState, Mode, Partitioner, RingDocument, Wish, wish},
 };
 use std::collections::BTreeSet;
@@ -60,7 +60,7 @@ pub fn create_keyspace(ring: &Ring, wish: &Keyspace, splits: &[Vec<u8>]) -> Resu
         splits.into_iter().map(|key| Position::of_ordered_bound(KeyspaceId(id), key)).collect();
     document.keyspaces.push(keyspace);
     deal(&mut document, id, &splits);
-    roomy(document)
+    at_most(ROOMY_RING_BYTES, document)
 }
 
 /// The ring without a keyspace. `None`: the keyspace of this id is gone already. Nodes remove what they hold of it when

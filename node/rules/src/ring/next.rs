@@ -1,7 +1,7 @@
 //! What all changes of a ring share: why one is refused, and the document of the next epoch.
 
 use god_proto::{
-    ring::{ROOMY_RING_BYTES, Ring, RingError, ring_bytes},
+    ring::{Ring, RingError, ring_bytes},
     v1::{Reason, RingDocument},
 };
 use uuid::Uuid;
@@ -24,6 +24,17 @@ pub enum ChangeError {
     /// There are too few nodes for it; later there may be enough.
     #[error("{0}")]
     TooFew(String),
+    /// The document has no room for it; later it may have.
+    #[error(
+        "the ring would have {bytes} bytes, and this is done up to {bound}: delete keyspaces, or make new ones with \
+         fewer or shorter splits"
+    )]
+    Full {
+        /// It would have so many.
+        bytes: usize,
+        /// The most for this kind of change.
+        bound: usize,
+    },
     /// The node left for good.
     #[error(
         "node {0} was retired from this cluster; give it a new data directory, and it joins as a new node"
@@ -40,7 +51,7 @@ impl ChangeError {
         match self {
             ChangeError::Exists(_) => Reason::Exists,
             ChangeError::NoKeyspace(_) => Reason::NoSuchKeyspace,
-            ChangeError::TooFew(_) => Reason::Unavailable,
+            ChangeError::TooFew(_) | ChangeError::Full { .. } => Reason::Unavailable,
             _ => Reason::Invalid,
         }
     }
@@ -53,14 +64,11 @@ pub(super) fn next(ring: &Ring) -> RingDocument {
     document
 }
 
-/// A ring that leaves room in its document for the steps of operations: what is asked for is refused beyond that.
-pub(super) fn roomy(document: RingDocument) -> Result<Ring, ChangeError> {
+/// A ring of at most so many bytes, which leaves room in its document for what must come after (RING-CARRIED).
+pub(super) fn at_most(bound: usize, document: RingDocument) -> Result<Ring, ChangeError> {
     let bytes = ring_bytes(&document);
-    if bytes > ROOMY_RING_BYTES {
-        return Err(ChangeError::Invalid(format!(
-            "the ring would have {bytes} bytes, and nothing is added to one of more than {ROOMY_RING_BYTES}: delete \
-             keyspaces, or make this one with fewer or shorter splits"
-        )));
+    if bytes > bound {
+        return Err(ChangeError::Full { bytes, bound });
     }
     Ok(Ring::new(document)?)
 }

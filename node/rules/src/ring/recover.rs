@@ -7,7 +7,7 @@
 
 use super::{change::choose_voters, next::ChangeError};
 use god_proto::{
-    ids::NodeId,
+    ids::{MAX_NODE, NodeId},
     ring::{Ring, quorums},
     v1::{MemberState, RecoveryRisk},
 };
@@ -15,6 +15,12 @@ use std::collections::BTreeSet;
 
 /// Epochs that a recovery skips: more than the lost voters can have decided unseen.
 const LEAP: u64 = 1_000_000;
+
+/// Numbers that it skips, of nodes and of keyspaces: each is given once and for ever, and the lost voters may have given
+/// some unseen (GONE-BY-ID). Small enough for as many recoveries as a cluster may live to see.
+const LEAP_NUMBERS: u32 = 1 << 12;
+/// Numbers of arcs that it skips.
+const LEAP_ARCS: u64 = 1 << 32;
 
 /// What a recovery does.
 #[derive(Clone, Debug)]
@@ -62,6 +68,9 @@ pub fn recover(
     }
     let mut document = ring.document().clone();
     document.epoch = (document.epoch / LEAP + 1) * LEAP + u64::from(by.0);
+    document.next_node = leap(document.next_node, LEAP_NUMBERS)?;
+    document.next_keyspace = leap(document.next_keyspace, LEAP_NUMBERS)?;
+    document.next_arc = document.next_arc.saturating_add(LEAP_ARCS);
     for node in document.nodes.iter_mut().filter(|node| lost.contains(&NodeId(node.number))) {
         node.state = MemberState::Leaving.into();
     }
@@ -72,6 +81,11 @@ pub fn recover(
         return refuse("no active node answers".to_owned());
     }
     Ok(Recovery { ring: Ring::new(document)?, risks: risks(ring, lost) })
+}
+
+fn leap(number: u32, by: u32) -> Result<u32, ChangeError> {
+    let beyond = number.checked_add(by).filter(|number| *number <= MAX_NODE);
+    beyond.ok_or_else(|| ChangeError::Invalid("the cluster has no numbers left to skip".to_owned()))
 }
 
 /// What the loss of nodes may have taken with it.
@@ -143,6 +157,9 @@ mod tests {
         let [risk] = &made.risks[..] else { panic!("{:?}", made.risks) };
         assert_eq!(risk.arcs as usize, ring.arcs().len());
         assert!(risk.arcs_gone > 0 && risk.arcs_at_risk > 0, "{risk:?}");
+        let (before, after) = (ring.document(), made.ring.document());
+        assert!(after.next_node >= before.next_node + 1_000, "the lost ones may have taken in others");
+        assert!(after.next_keyspace >= before.next_keyspace + 1_000 && after.next_arc >= 1 << 32);
         let again = recover(&made.ring, NodeId(4), &nodes(&[4, 5]), &nodes(&[1, 2, 3]));
         assert!(again.is_err(), "its voters answer now");
     }

@@ -8,14 +8,17 @@
 use super::{
     change::choose_voters,
     keyspaces::{deal, splits_of},
-    next::{ChangeError, MAX_TEXT, next, roomy},
+    next::{ChangeError, MAX_TEXT, at_most, next},
     planner::Plan,
     terms::{forget_terms, overlaps, take_terms},
 };
 use god_proto::{
     ids::{ArcId, KeyspaceId, NodeId},
     position::Position,
-    ring::{MAX_ENDED, MAX_OPERATIONS, MAX_RING_BYTES, Ring, check_operation_id, quorums, ring_bytes},
+    ring::{
+        CROWDED_RING_BYTES, MAX_ENDED, MAX_OPERATIONS, MAX_RING_BYTES, Ring, check_operation_id, quorums,
+        ring_bytes,
+    },
     v1::{
         Arc, Departure, EndedOperation, JoinWish, LeaveWish, MemberState, Move, Operation, OperationPhase,
         RebalanceWish, ReplaceWish, ReplicasWish, ReweightWish, RezoneWish, RingDocument, Transition, Wish,
@@ -105,7 +108,7 @@ pub fn begin(ring: &Ring, id: &str, wish: &Wish) -> Result<Option<Ring>, ChangeE
         ..Operation::default()
     };
     document.operations.insert(at, operation);
-    Ok(Some(roomy(document)?))
+    Ok(Some(at_most(CROWDED_RING_BYTES, document)?))
 }
 
 /// Copies that are gone are made up for first. What is under way stops where it is, and is planned anew afterwards;

@@ -1,7 +1,12 @@
 //! Records whose time is up, by clocks that differ.
 
-use super::world::{Cluster, NOW_MS, ORDERED, get, got, position, put_request, version, written};
-use crate::{quorum::Coordinator, replica::Floor};
+use super::world::{
+    Cluster, Does, NOW_MS, ORDERED, document, get, got, position, put_request, ring, version, written,
+};
+use crate::{
+    quorum::{Coordinator, HintSettings},
+    replica::Floor,
+};
 use god_proto::{
     position::PositionRange,
     record::{Entry, Kind, Record},
@@ -45,6 +50,38 @@ async fn what_one_node_says_has_expired_no_other_finds_again() {
     assert!(is_missing(&first), "{first:?}");
     let then = cluster.read(get("k")).await;
     assert_eq!(then, first, "it comes back by a clock that is behind");
+}
+
+/// A keyspace that is read at one replica, since all of them are written.
+fn read_at_one() -> Cluster {
+    let mut document = document(3, 5);
+    for keyspace in &mut document.keyspaces {
+        (keyspace.write_quorum, keyspace.read_quorum) = (3, 1);
+    }
+    Cluster::with(&ring(document), HintSettings::default())
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_node_says_has_expired_no_other_finds_where_one_replica_is_asked() {
+    let cluster = read_at_one();
+    assert!(matches!(cluster.write(put_request(expiring("k"))).await, Outcome::Committed(_)));
+    cluster.world.wall.pass(TTL_MS - 300);
+    let (ahead, _) = cluster.coordinator(400);
+    // Not told before all know, who are asked one at a time.
+    cluster.does(3, Does::Unreachable);
+    let refused = read(&ahead, "k").await;
+    assert!(matches!(refused, get_reply::Outcome::Failed(_)), "{refused:?}");
+    let again = read(&ahead, "k").await;
+    assert!(
+        matches!(again, get_reply::Outcome::Failed(_)),
+        "another try told what one replica holds: {again:?}"
+    );
+    cluster.does(3, Does::Answer);
+    assert!(is_missing(&read(&ahead, "k").await));
+    for node in 1..=3 {
+        assert!(cluster.held(node, &position("k")).await.unwrap().version.is_expiry(), "at node {node}");
+    }
+    assert!(is_missing(&cluster.read(get("k")).await), "it comes back by a clock that is behind");
 }
 
 #[tokio::test(start_paused = true)]

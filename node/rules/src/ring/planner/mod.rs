@@ -56,7 +56,7 @@ use cut::Cuts;
 use god_proto::{
     ids::{ArcId, NodeId},
     position::Position,
-    ring::{MAX_ARCS, ROOMY_RING_BYTES, Ring, ring_bytes},
+    ring::{CUT_RING_BYTES, MAX_ARCS, Ring, ring_bytes},
     v1::{Arc, RingDocument},
 };
 use notes::Notes;
@@ -211,7 +211,7 @@ pub fn plan(ring: &Ring, wish: &Wish, sizes: &Sizes) -> Result<Plan, Refused> {
     let mut cuts = Cuts::new(
         ring.document().next_arc,
         MAX_ARCS.saturating_sub(ring.arcs().len()),
-        ROOMY_RING_BYTES.saturating_sub(ring_bytes(ring.document())),
+        CUT_RING_BYTES.saturating_sub(ring_bytes(ring.document())),
     );
     let whole = sizes.arcs.values().fold(0u64, |sum, arc| sum.saturating_add(arc.bytes));
     // Nothing is cut to make a keyspace even that is small among the others.
