@@ -49,10 +49,10 @@ fn main() -> ExitCode {
         Ok(settings) => settings,
         Err(error) => return end(2, &error.to_string()),
     };
-    if cli.is_ok_and(|cli| cli.print_config) {
+    if cli.as_ref().is_ok_and(|cli| cli.print_config) {
         return print(settings.effective().as_bytes());
     }
-    match run(settings) {
+    match run(settings, cli.is_ok_and(|cli| cli.restored)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => end(1, &format!("{error:#}")),
     }
@@ -88,7 +88,7 @@ fn generated(what: Generated) -> io::Result<Vec<u8>> {
     Ok(god_manual::completion(Cli::command(), shell).into_bytes())
 }
 
-fn run(settings: Settings) -> anyhow::Result<()> {
+fn run(settings: Settings, restored: bool) -> anyhow::Result<()> {
     start_log(&settings)?;
     let recorder = install_recorder().context("cannot collect metrics")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -96,7 +96,7 @@ fn run(settings: Settings) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let result = runtime.block_on(serve(settings, recorder));
+    let result = runtime.block_on(serve(settings, restored, recorder));
     // What still blocks on a disk that does not answer must not hold the end up.
     runtime.shutdown_timeout(Duration::from_secs(5));
     result
@@ -126,6 +126,7 @@ async fn listen(what: &str, door: &Door) -> anyhow::Result<TcpListener> {
 
 async fn serve(
     settings: Settings,
+    restored: bool,
     recorder: metrics_exporter_prometheus::PrometheusHandle,
 ) -> anyhow::Result<()> {
     let wish = Shares {
@@ -160,7 +161,7 @@ async fn serve(
     let uuid = directory.load().node;
     let ring = CurrentRing::default();
     let (counted, offload, entropy) = (Arc::clone(&engine), seams.offload, Arc::clone(&seams.entropy));
-    let starts = seams.offload.run(move || Starts::open(counted, offload, &entropy)).await?;
+    let starts = seams.offload.run(move || Starts::open(counted, offload, &entropy, restored)).await?;
     let starts = Arc::new(starts);
     let identity = Identity::new(uuid, ring.clone(), Arc::clone(&starts));
     let times = settings.times;

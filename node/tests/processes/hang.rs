@@ -2,7 +2,8 @@
 
 use crate::{
     client::TIMEOUT,
-    cluster::Cluster,
+    cluster::{Cluster, wait_for},
+    doors::http,
     load::{Load, read_all},
 };
 use god_history::check_register;
@@ -17,7 +18,7 @@ async fn calls_end_by_their_deadline_while_a_node_is_frozen() {
     let load = Load::start(8, &others);
     let until = async |load: &Load, more: u64| {
         let goal = load.acknowledged() + more;
-        crate::cluster::wait_for("writes", || async {
+        wait_for("writes", || async {
             if load.acknowledged() >= goal { Ok(()) } else { Err(load.acknowledged().to_string()) }
         })
         .await;
@@ -58,6 +59,15 @@ async fn without_a_quorum_calls_say_so_by_their_deadline() {
         assert!(matches!(read.outcome, Some(god_proto::v1::get_reply::Outcome::Failed(_))), "{read:?}");
         assert!(began.elapsed() < 2 * TIMEOUT + Duration::from_secs(1));
     }
+    let says = async |word: &str| {
+        wait_for("the node to say whether it can serve", || async {
+            let said = http(&cluster.nodes[0].http, "/readyz").await;
+            if said.contains(word) { Ok(()) } else { Err(said) }
+        })
+        .await;
+    };
+    says("no quorum answers for any arc of this node: node 2, node 3 cannot be reached").await;
     cluster.nodes[1].thaw();
+    says("HTTP/1.1 200").await;
     cluster.nodes[2].thaw();
 }

@@ -151,6 +151,33 @@ async fn a_node_may_come_back_at_other_addresses() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_nodes_may_come_back_at_other_addresses() {
+    let mut cluster = Cluster::start(3, &[]).await;
+    committed(cluster.nodes[0].client().put("key", "value").await);
+    for node in &mut cluster.nodes {
+        assert!(node.terminate());
+        node.move_to_free_ports();
+    }
+    // As a name that stands for all of them would say.
+    let seeds: Vec<String> = cluster.nodes.iter().map(|node| node.peer.clone()).collect();
+    for node in &mut cluster.nodes {
+        while let Some(at) = node.arguments.iter().position(|argument| argument == "--seed") {
+            node.arguments.drain(at..at + 2);
+        }
+        node.arguments.extend(["--seed".to_owned(), seeds.join(",")]);
+        node.start();
+    }
+    cluster.wait_until_up().await;
+    let mut third = cluster.nodes[2].client();
+    assert_eq!(found(third.get("key", Level::All).await), Some("value".into()));
+    let status = third.status().await.unwrap();
+    assert!(
+        seeds.iter().all(|seed| status.nodes.iter().any(|node| node.peer_address == *seed)),
+        "{status:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_nodes_without_gossip_bear_two_that_are_gone() {
     let mut cluster = Cluster::start(5, &["--gossip", "off"]).await;
     let mut first = cluster.nodes[0].client();

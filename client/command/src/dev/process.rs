@@ -6,7 +6,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::{
     env,
     ffi::{OsStr, OsString},
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read as _, Seek as _, SeekFrom},
     os::unix::{ffi::OsStrExt as _, fs::PermissionsExt as _},
     path::{Path, PathBuf},
@@ -16,6 +16,8 @@ use std::{
 use tokio::{process::Command, sync::mpsc, time::Instant};
 
 const PROGRAM: &str = "god-node";
+/// What a node holds locked in its directory.
+const LOCK: &str = "LOCK";
 /// Between SIGTERM and SIGKILL.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What of a log is shown.
@@ -114,17 +116,27 @@ fn is_node_line(line: &[u8], data: &Path) -> bool {
         && words.windows(2).any(|pair| *pair == [b"--data", data.as_os_str().as_bytes()])
 }
 
+/// Whether a node's directory is in use. A process that ends is seen to be no node any more some time before the system
+/// has given back what it held.
+fn is_in_use(data: &Path) -> bool {
+    let Ok(lock) = File::open(data.join(LOCK)) else { return false };
+    matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock))
+}
+
 /// Stops these nodes: asks, waits, and makes an end of those that stay. Gives the ids of those that had to be killed.
 pub async fn stop(dir: &Path, nodes: &[DevNode]) -> Vec<u32> {
     let running = |node: &&DevNode| node.pid.is_some_and(|pid| is_node(pid, &node.data(dir)));
     let mut left: Vec<&DevNode> = nodes.iter().filter(running).collect();
     signal(&left, Signal::TERM);
     wait_for_end(&mut left, running).await;
+    let mut ending: Vec<&DevNode> =
+        nodes.iter().filter(|node| node.pid.is_some() && !running(node)).collect();
     let killed = left.iter().map(|node| node.id).collect();
     if !left.is_empty() {
         signal(&left, Signal::KILL);
-        wait_for_end(&mut left, running).await;
+        ending.append(&mut left);
     }
+    wait_for_end(&mut ending, |node| is_in_use(&node.data(dir))).await;
     killed
 }
 
@@ -201,6 +213,27 @@ mod tests {
     fn a_process_that_is_no_node_is_neither_taken_for_one_nor_stopped() {
         assert!(!is_node(std::process::id(), Path::new("/d/node-1")));
         assert!(!is_node(u32::MAX, Path::new("/d/node-1")));
+    }
+
+    #[tokio::test]
+    async fn a_node_has_ended_once_its_directory_is_free() {
+        let dir = tempfile::tempdir().unwrap();
+        let address = String::new;
+        let (grpc, peer, http) = (address(), address(), address());
+        let node = DevNode { id: 1, pid: Some(u32::MAX), grpc, peer, http, resp: None, member: false };
+        let data = node.data(dir.path());
+        fs::create_dir_all(&data).unwrap();
+        assert!(!is_in_use(&data), "there is no lock");
+        let lock = File::create(data.join(LOCK)).unwrap();
+        lock.lock().unwrap();
+        let freed = tokio::task::spawn_blocking(move || {
+            std::thread::sleep(Duration::from_millis(200));
+            drop(lock);
+        });
+        assert!(is_in_use(&data));
+        assert!(stop(dir.path(), &[node]).await.is_empty());
+        assert!(!is_in_use(&data));
+        freed.await.unwrap();
     }
 
     #[test]

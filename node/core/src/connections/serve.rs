@@ -164,8 +164,9 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, bounds: Bounds,
         }
     }
     drop(listener);
-    // Those that are left when the grace is over are dropped with the set.
     let _cut = timeout(bounds.grace, async { while connections.join_next().await.is_some() {} }).await;
+    // Those that are left when the grace is over are dropped, with what they have under way, before this returns.
+    connections.shutdown().await;
 }
 
 fn is_of_the_other_side(error: &io::Error) -> bool {

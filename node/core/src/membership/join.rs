@@ -42,6 +42,8 @@ pub struct Joined {
     pub ring: Arc<Ring>,
     /// Its number.
     pub number: NodeId,
+    /// Who was asked.
+    pub seed: String,
 }
 
 /// Why trying again would not help.
@@ -135,11 +137,45 @@ pub async fn find_cluster(joining: &Joining, known: &[String]) -> Result<Joined,
     }
 }
 
-/// Asks one node, once. Gives the reason where the two do not go together; who does not answer has none.
-pub async fn introduce(joining: &Joining, address: &str) -> Option<JoinError> {
-    match ask(joining, address).await {
-        Verdict::Never(error) => Some(error),
-        Verdict::Joined(_) | Verdict::Retry(_) => None,
+/// Asks the known nodes of a cluster (`others`: their peer addresses), each once, to take this process for the node that
+/// it says it is: one may know what another does not, and one alone may have been led astray. `first` is what came of
+/// asking one of them. An error is final: it is not the node for half or more of those that answer (ONE-START), or the
+/// node and the cluster do not go together.
+pub async fn introduce(
+    joining: &Joining,
+    others: &[String],
+    first: Result<Joined, JoinError>,
+) -> Result<Joined, JoinError> {
+    let asked = match &first {
+        Ok(joined) => joined.seed.clone(),
+        Err(JoinError::NotTheNode { seed, .. }) => seed.clone(),
+        Err(_) => return first,
+    };
+    let (mut taken, mut refused) = (Vec::new(), Vec::new());
+    let mut hear = |said: Result<Joined, JoinError>| match said {
+        Ok(joined) => taken.push(joined),
+        Err(error) => refused.push(error),
+    };
+    hear(first);
+    for address in others.iter().filter(|address| **address != asked) {
+        match ask(joining, address).await {
+            Verdict::Joined(joined) => hear(Ok(joined)),
+            Verdict::Never(error @ JoinError::NotTheNode { .. }) => hear(Err(error)),
+            Verdict::Never(error) => return Err(error),
+            Verdict::Retry(_) => {}
+        }
+    }
+    let is_refused = refused.len() >= taken.len();
+    match (refused.pop(), taken.pop()) {
+        (Some(error), _) if is_refused => Err(error),
+        (refused, Some(joined)) => {
+            if let Some(error) = refused {
+                tracing::warn!(%error, "not all other nodes take this process for the node that it is");
+            }
+            Ok(joined)
+        }
+        (Some(error), None) => Err(error),
+        (None, None) => unreachable!("the first one said something"),
     }
 }
 
@@ -184,7 +220,7 @@ fn judge(seed: &str, answer: Result<response::Body, CallError>, own: &Join) -> V
         return Verdict::Never(JoinError::Retired { seed, uuid, cluster });
     }
     match ring.node_by_uuid(uuid).map(|node| NodeId(node.number)) {
-        Some(number) => Verdict::Joined(Joined { ring: Arc::new(ring), number }),
+        Some(number) => Verdict::Joined(Joined { ring: Arc::new(ring), number, seed: seed.to_owned() }),
         None => retry("its ring does not have this node yet".to_owned()),
     }
 }

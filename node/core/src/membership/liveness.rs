@@ -8,6 +8,8 @@ use tokio::time::Instant;
 
 /// After so many pings in a row without an answer, a node is suspect.
 const SUSPECT_AFTER: u32 = 2;
+/// After so many, nothing is promised to clients that needs it.
+const SILENT_AFTER: u32 = 4;
 /// After so many, it is taken to be gone.
 const DOWN_AFTER: u32 = 5;
 
@@ -89,6 +91,14 @@ impl Liveness {
     /// Whether a node seems to be there.
     pub fn state(&self, node: NodeId) -> PeerState {
         self.0.read().get(&node).map_or(PeerState::Up, |entry| entry.peer.state)
+    }
+
+    /// Whether a node has not answered for so long that clients should not wait for it: sooner than it is taken to be
+    /// gone, and later than it is suspect.
+    pub fn is_silent(&self, node: NodeId) -> bool {
+        let all = self.0.read();
+        all.get(&node)
+            .is_some_and(|entry| entry.missed >= SILENT_AFTER || entry.peer.state == PeerState::Down)
     }
 
     /// Changes what is known of a node. A state set here holds until there is new evidence.
@@ -180,6 +190,15 @@ mod tests {
         assert_eq!(states, [Up, Suspect, Suspect, Suspect, Down]);
         liveness.answered(NODE, TRUST);
         assert_eq!(liveness.state(NODE), Up);
+        let silent: Vec<bool> = (0..4)
+            .map(|_| {
+                liveness.missed(NODE);
+                liveness.is_silent(NODE)
+            })
+            .collect();
+        assert_eq!(silent, [false, false, false, true]);
+        liveness.answered(NODE, TRUST);
+        assert!(!liveness.is_silent(NODE));
     }
 
     #[tokio::test(start_paused = true)]

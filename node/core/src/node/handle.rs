@@ -31,6 +31,9 @@ impl Handler for PeerFace {
 
 impl Node {
     async fn answer(&self, from: Option<NodeId>, call: Call) -> Result<response::Body, Failure> {
+        if let (Some(why), false) = (self.another(), matches!(call.body, request::Body::Ping(_))) {
+            return Err(failure(Cause::NotMember, why));
+        }
         match call.body {
             request::Body::Write(_)
             | request::Body::Read(_)
@@ -106,6 +109,12 @@ impl Node {
             takes_part: join.takes_part,
         };
         self.recognise(&ring, joiner.uuid, &heard(join.start.as_ref())).await?;
+        // Where all nodes came back at other addresses, this is how those who decide find one another.
+        if let Some(known) =
+            ring.node_by_uuid(joiner.uuid).filter(|node| node.peer_address != joiner.peer_address)
+        {
+            (self.seen)(NodeId(known.number), &joiner.peer_address);
+        }
         match self.admit(&joiner).await {
             Ok(ring) => Ok(response::Body::Ring(RingDone { ring: Some(ring.document().clone()) })),
             Err(RegisterError::Refused(error @ (ChangeError::Retired(_) | ChangeError::Invalid(_)))) => {

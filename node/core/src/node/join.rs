@@ -11,21 +11,46 @@ use crate::{
 use futures::future::BoxFuture;
 use god_proto::{
     ids::{KeyspaceId, NodeId},
-    peer::{Cause, Decided, Failure, Join, Ping, request},
+    peer::{Cause, Decided, Failure, Join, Ping, request, response},
     ring::Ring,
+    v1::Member,
 };
 use god_rules::starts::Start;
 use std::{
     sync::{Arc, Weak, atomic::Ordering::Relaxed},
     time::Duration,
 };
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 /// How long telling a node of a newer ring may take.
 const PUSH_TIMEOUT: Duration = Duration::from_secs(1);
-/// Between two attempts to make the ring say where this node is.
+/// Between two attempts to make the ring say where this node is, at first; each further one is twice as long after.
 const PAUSE: Duration = Duration::from_secs(1);
+/// The longest time between two. After twice as long without one the first is at once again.
+const LAST_PAUSE: Duration = Duration::from_secs(60);
+
+/// How often the ring was told where this node is, lately.
+#[derive(Default)]
+struct Telling {
+    /// When it was told last, and how long it is not told again.
+    last: Option<(Instant, Duration)>,
+}
+
+impl Telling {
+    /// How long to wait before it is told.
+    fn pause(&self) -> Option<Duration> {
+        let (at, pause) = self.last?;
+        pause.checked_sub(at.elapsed()).filter(|left| !left.is_zero())
+    }
+
+    /// It was.
+    fn told(&mut self) {
+        let recent = self.last.filter(|(at, _)| at.elapsed() < LAST_PAUSE * 2);
+        let pause = recent.map_or(PAUSE, |(_, pause)| (pause * 2).min(LAST_PAUSE));
+        self.last = Some((Instant::now(), pause));
+    }
+}
 
 impl Node {
     /// Makes sure that the node is in a cluster and that the ring says where it is now. Ends when that is so, when
@@ -40,10 +65,11 @@ impl Node {
     }
 
     /// For as long as the node runs: who was led astray about its address, by a copy of its directory perhaps, is told
-    /// again.
+    /// again. Where two nodes say that they are at one address, each time later.
     async fn settle(self: &Arc<Self>) {
         let own = self.settings.own.clone();
         let mut is_introduced = false;
+        let mut telling = Telling::default();
         loop {
             let mut changes = self.ring.changes();
             let known = self.ring.get();
@@ -51,8 +77,23 @@ impl Node {
                 self.starts.keep_only(|node| ring.node(node).is_some());
             }
             let others = known.as_ref().map_or_else(Vec::new, |ring| addresses(ring, &own));
-            if known.as_deref().is_some_and(|ring| says(ring, &own)) && (is_introduced || others.is_empty()) {
+            let is_told = known.as_deref().is_some_and(|ring| says(ring, &own));
+            if is_told && (is_introduced || others.is_empty()) {
                 changes.changed().await.ok();
+                continue;
+            }
+            if known.is_none() && self.settings.seeds.is_empty() {
+                // Waits for `god init`, or to be named as a seed by nobody at all.
+                changes.changed().await.ok();
+                continue;
+            }
+            if known.is_some()
+                && let Some(pause) = telling.pause()
+            {
+                if let Some(other) = known.as_deref().and_then(|ring| displaces(ring, &own)) {
+                    tracing::warn!("{}", displaced(other, &own));
+                }
+                sleep(pause).await;
                 continue;
             }
             if known.is_some() && others.is_empty() {
@@ -61,13 +102,8 @@ impl Node {
                     self.register.change(self.settings.change_timeout, |ring| join(ring, &own)).await;
                 if let Err(error) = change {
                     tracing::warn!(%error, "cannot tell the ring where this node is; trying again");
-                    sleep(PAUSE).await;
                 }
-                continue;
-            }
-            if known.is_none() && self.settings.seeds.is_empty() {
-                // Waits for `god init`, or to be named as a seed by nobody at all.
-                changes.changed().await.ok();
+                telling.told();
                 continue;
             }
             let joining = self.joining();
@@ -76,6 +112,10 @@ impl Node {
                 // Founded, or told by somebody else, while looking.
                 _ = changes.changed(), if known.is_none() => continue,
                 found = find_cluster(&joining, &others) => found,
+            };
+            let found = match !is_introduced && known.is_some() {
+                true => introduce(&joining, &others, found).await,
+                false => found,
             };
             let entered = match found {
                 Ok(joined) => self.enter(joined.ring, joined.number).await,
@@ -86,15 +126,8 @@ impl Node {
                 let _only_once = self.refused.set(error.to_string());
                 return;
             }
-            if !is_introduced && known.is_some() {
-                // One may know what the first one that was asked does not.
-                for address in &others {
-                    if let Some(error) = introduce(&joining, address).await {
-                        return self.refuse(&error);
-                    }
-                }
-            }
             is_introduced = true;
+            telling.told();
         }
     }
 
@@ -124,7 +157,18 @@ impl Node {
     fn refuse(&self, error: &JoinError) {
         tracing::error!(%error, "the cluster refuses this node");
         let _only_once = self.refused.set(error.to_string());
-        self.is_another.store(matches!(error, JoinError::NotTheNode { .. }), Relaxed);
+        if matches!(error, JoinError::NotTheNode { .. }) {
+            self.starts.refuse_own(&error.to_string());
+            self.is_another.store(true, Relaxed);
+            // Nothing of a copy is moved, compared, gossiped or voted on.
+            self.stop();
+        }
+    }
+
+    /// Why this process is not the node of its directory, once that is known (ONE-START): then it serves nobody.
+    pub(super) fn another(&self) -> Option<&str> {
+        let is_another = self.is_another.load(Relaxed);
+        is_another.then(|| self.refused.get().map_or("another process is this node", String::as_str))
     }
 
     /// The cluster this node is of, or was told to join.
@@ -149,6 +193,9 @@ impl Node {
     /// Whether the process that asks to be taken in is the node of the ring that it says it is; else why not, and
     /// whether it never will be (ONE-START).
     pub(super) async fn recognise(&self, ring: &Ring, uuid: Uuid, start: &Start) -> Result<(), Failure> {
+        if uuid == self.settings.own.uuid {
+            return self.starts.is_own(start).map_err(|why| failure(Cause::NotTheNode, why));
+        }
         let Some(node) = ring.node_by_uuid(uuid).map(|node| NodeId(node.number)) else { return Ok(()) };
         let known = self.starts.latest(node);
         match self.starts.meet(node, start, Way::Caller) {
@@ -159,11 +206,14 @@ impl Node {
                 let body = request::Body::Ping(Ping { sent_us: 0, epoch: ring.epoch().0 });
                 let call = Call { epoch: 0, timeout: PUSH_TIMEOUT, body };
                 match self.transport.call(Target::Node(node), call).await {
-                    Ok(_) => match self.starts.outlived(node, known, start) {
-                        Some(why) => Err(failure(Cause::NotTheNode, why)),
-                        None => Err(failure(Cause::NotMember, why)),
-                    },
-                    Err(_) => Err(failure(Cause::NotMember, why)),
+                    // One that is not ready may have been refused itself.
+                    Ok(response::Body::Pong(pong)) if pong.ready => {
+                        match self.starts.outlived(node, known, start) {
+                            Some(why) => Err(failure(Cause::NotTheNode, why)),
+                            None => Err(failure(Cause::NotMember, why)),
+                        }
+                    }
+                    _ => Err(failure(Cause::NotMember, why)),
                 }
             }
         }
@@ -183,6 +233,22 @@ fn says(ring: &Ring, own: &Joiner) -> bool {
             && node.http_address == own.http_address
             && node.version == own.version
     })
+}
+
+/// The node that the ring has where this one says it is.
+pub(super) fn displaces<'a>(ring: &'a Ring, own: &Joiner) -> Option<&'a Member> {
+    let is_elsewhere = ring.node_by_uuid(own.uuid).is_some_and(|node| node.peer_address.is_empty());
+    let there =
+        |node: &&Member| node.peer_address == own.peer_address && node.uuid != own.uuid.as_bytes()[..];
+    ring.nodes().iter().find(there).filter(|_| is_elsewhere)
+}
+
+/// What an operator is told of that.
+pub(super) fn displaced(other: &Member, own: &Joiner) -> String {
+    format!(
+        "node {} says that it is at {} too: give each node an address of its own (--advertise-peer)",
+        other.number, own.peer_address
+    )
 }
 
 /// Where the others of the ring are.

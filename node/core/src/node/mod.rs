@@ -6,10 +6,12 @@
 //! - `serve`: answers to clients.
 //! - `join`: how it finds its cluster, and tells it where it is.
 //! - `status`: what it says of itself and of the cluster.
+//! - `ready`: whether it can serve anybody.
 
 mod handle;
 mod join;
 mod member;
+mod ready;
 mod recover;
 mod serve;
 mod status;
@@ -33,7 +35,10 @@ use crate::{
 };
 use god_proto::ids::NodeId;
 use std::{
-    sync::{Arc, OnceLock, atomic::AtomicBool},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 use tokio::time::Instant;
@@ -118,6 +123,7 @@ pub struct Node {
     /// Whether that is because another process is the node: then it serves nobody any more.
     is_another: AtomicBool,
     rate: status::Rate,
+    served: ready::Served,
     began: Instant,
     stopper: Stopper,
     stop: Stop,
@@ -157,10 +163,18 @@ impl Node {
             refused: OnceLock::new(),
             is_another: AtomicBool::new(false),
             rate: status::Rate::default(),
+            served: ready::Served::default(),
             began: Instant::now(),
             stopper,
             stop,
         });
+        if let Some(why) = node.starts.own_refusal() {
+            tracing::error!("{why}");
+            let _only_once = node.refused.set(why.to_owned());
+            node.is_another.store(true, Relaxed);
+            node.stop();
+            return Ok(node);
+        }
         // A node that was in a cluster before serves as soon as its store is open, whoever else is up.
         if let Some(ring) = node.ring.get()
             && let Some(known) = ring.node_by_uuid(node.settings.own.uuid)

@@ -23,6 +23,7 @@ const MAX_ROUNDS: usize = 8;
 impl Node {
     /// Says what a recovery would do, or does it.
     pub(super) async fn recover(&self, request: RecoverRequest) -> Result<RecoverReply, Rejected> {
+        self.serves()?;
         let (ring, answering) = self.newest().await.map_err(|error| refusal(&error))?;
         let lost: BTreeSet<NodeId> = request.lost.iter().copied().map(NodeId).collect();
         let no_member = || refusal(&RegisterError::NoRing);

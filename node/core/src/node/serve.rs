@@ -21,7 +21,7 @@ use std::{
     },
 };
 
-const NO_CLUSTER: &str =
+pub(super) const NO_CLUSTER: &str =
     "this node is in no cluster yet; run `god init` on one node, start the others with --seed";
 
 /// The node, as clients reach it.
@@ -114,11 +114,7 @@ impl ClientFace {
     }
 
     fn member(&self) -> Result<&Member, Rejected> {
-        if self.0.is_another.load(Relaxed)
-            && let Some(refused) = self.0.refused.get()
-        {
-            return Err(rejected(Reason::Unavailable, refused.clone()));
-        }
+        self.0.serves()?;
         self.0.member().ok_or_else(|| not_initialised(NO_CLUSTER))
     }
 }
@@ -198,9 +194,9 @@ impl Service for ClientFace {
 
     fn ring(&self, _: v1::RingRequest) -> BoxFuture<'_, v1::RingReply> {
         Box::pin(async move {
-            match self.0.ring.get() {
-                Some(ring) => v1::RingReply { ring: Some(ring.document().clone()), failed: None },
-                None => v1::RingReply { ring: None, failed: Some(not_initialised(NO_CLUSTER)) },
+            match self.0.known_ring() {
+                Ok(ring) => v1::RingReply { ring: Some(ring.document().clone()), failed: None },
+                Err(why) => v1::RingReply { ring: None, failed: Some(why) },
             }
         })
     }
@@ -224,11 +220,9 @@ impl Service for ClientFace {
 
     fn list_keyspaces(&self, _: v1::ListKeyspacesRequest) -> BoxFuture<'_, v1::ListKeyspacesReply> {
         Box::pin(async move {
-            match self.0.ring.get() {
-                Some(ring) => v1::ListKeyspacesReply { keyspaces: ring.keyspaces().to_vec(), failed: None },
-                None => {
-                    v1::ListKeyspacesReply { keyspaces: vec![], failed: Some(not_initialised(NO_CLUSTER)) }
-                }
+            match self.0.known_ring() {
+                Ok(ring) => v1::ListKeyspacesReply { keyspaces: ring.keyspaces().to_vec(), failed: None },
+                Err(why) => v1::ListKeyspacesReply { keyspaces: vec![], failed: Some(why) },
             }
         })
     }
@@ -299,7 +293,7 @@ impl Service for ClientFace {
     }
 
     fn readiness(&self) -> Readiness {
-        let reasons = self.0.troubles();
+        let reasons = self.0.obstacles();
         Readiness { ready: reasons.is_empty(), reasons }
     }
 }
@@ -322,8 +316,20 @@ fn is_as_wished(ring: &Ring, wish: &v1::Keyspace) -> bool {
 }
 
 impl Node {
+    /// Whether it is the node of its directory; clients of another one are told that it serves nobody.
+    pub(super) fn serves(&self) -> Result<(), Rejected> {
+        self.another().map_or(Ok(()), |why| Err(rejected(Reason::Unavailable, why)))
+    }
+
+    /// The ring of its cluster, where it serves it.
+    pub(super) fn known_ring(&self) -> Result<Arc<Ring>, Rejected> {
+        self.serves()?;
+        self.ring.get().ok_or_else(|| not_initialised(NO_CLUSTER))
+    }
+
     /// Founds a cluster on this node.
     async fn init(self: &Arc<Self>, request: v1::InitRequest) -> Result<Vec<u8>, Rejected> {
+        self.serves()?;
         let exists = |cluster| rejected(Reason::Exists, format!("this node is in cluster {cluster} already"));
         let _turn = self.entering.lock().await;
         if let Some(cluster) = self.identity.load().cluster.or(self.ring.get().map(|ring| ring.cluster())) {
@@ -353,7 +359,7 @@ impl Node {
     }
 
     async fn create(&self, request: v1::CreateKeyspaceRequest) -> Result<v1::Keyspace, Rejected> {
-        let Some(ring) = self.ring.get() else { return Err(not_initialised(NO_CLUSTER)) };
+        let ring = self.known_ring()?;
         let default = ring.keyspace(god_proto::DEFAULT_KEYSPACE);
         let replicas =
             or(request.replicas, default.map_or(self.settings.founding.replicas, |it| it.replicas));
@@ -391,7 +397,7 @@ impl Node {
     }
 
     async fn delete(&self, request: v1::DeleteKeyspaceRequest) -> Result<(), Rejected> {
-        let Some(ring) = self.ring.get() else { return Err(not_initialised(NO_CLUSTER)) };
+        let ring = self.known_ring()?;
         let v1::DeleteKeyspaceRequest { name, id } = request;
         // Whichever has the name now: one that gets it meanwhile is not meant.
         let id = match (id, ring.keyspace(&name)) {

@@ -1,6 +1,10 @@
 //! What a node says of itself, and of the cluster.
 
-use super::Node;
+use super::{
+    Node,
+    join::{displaced, displaces},
+    serve::NO_CLUSTER,
+};
 use crate::{
     engine::Pressure,
     membership::PeerState,
@@ -52,17 +56,26 @@ impl Rate {
 
 impl Node {
     /// Why clients should go elsewhere; nothing where they need not.
+    pub(super) fn obstacles(&self) -> Vec<String> {
+        let mut obstacles = self.troubles();
+        obstacles.extend(self.alone());
+        obstacles
+    }
+
+    /// What is wrong with this node itself.
     pub(super) fn troubles(&self) -> Vec<String> {
         let mut troubles = Vec::new();
         troubles.extend(self.refused.get().cloned());
         if self.member().is_none() {
-            troubles.push(
-                "this node is in no cluster yet; run `god init` on one node, start the others with --seed"
-                    .to_owned(),
-            );
+            troubles.push(NO_CLUSTER.to_owned());
         }
         if self.ring.get().is_some_and(|ring| ring.is_retired(self.settings.own.uuid)) {
             troubles.push("this node has left its cluster for good; stop it, and delete its data".to_owned());
+        }
+        if let Some(ring) = self.ring.get() {
+            troubles.extend(
+                displaces(&ring, &self.settings.own).map(|other| displaced(other, &self.settings.own)),
+            );
         }
         let clock = self.clock.trouble().map(|trouble| trouble.to_string());
         troubles.extend(clock.or_else(|| self.offsets.trouble()));
@@ -79,7 +92,7 @@ impl Node {
 
     /// What this node says of itself.
     pub(super) fn report(&self) -> NodeReport {
-        let troubles = self.troubles();
+        let (troubles, obstacles) = (self.troubles(), self.obstacles());
         let figure = |name: &str| {
             self.engine
                 .figures()
@@ -104,17 +117,16 @@ impl Node {
             memory_bytes: memory_bytes(),
             disk_free_bytes: figure("disk_free_bytes"),
             ready: troubles.is_empty(),
-            reasons: troubles,
+            reasons: obstacles,
             version: self.settings.own.version.clone(),
         }
     }
 
     /// Everybody's report, as far as they answer.
     pub(super) async fn cluster_status(&self) -> StatusReply {
-        let Some(ring) = self.ring.get() else {
-            let message =
-                "this node is in no cluster yet; run `god init` on one node, start the others with --seed";
-            return StatusReply { failed: Some(not_initialised(message)), ..StatusReply::default() };
+        let ring = match self.known_ring() {
+            Ok(ring) => ring,
+            Err(why) => return StatusReply { failed: Some(why), ..StatusReply::default() },
         };
         let reports = join_all(ring.nodes().iter().map(|node| self.ask_report(NodeId(node.number)))).await;
         let shares = shares(&ring);
@@ -180,7 +192,7 @@ impl Node {
             gauge!("god_engine_figure", "name" => name).set(value);
         }
         self.liveness.show();
-        gauge!("god_node_ready").set(if self.troubles().is_empty() { 1.0 } else { 0.0 });
+        gauge!("god_node_ready").set(if self.obstacles().is_empty() { 1.0 } else { 0.0 });
         gauge!("god_consensus_epoch").set(self.ring.epoch().0 as f64);
         gauge!("god_version_clock_ahead_seconds").set(self.offsets.own_ahead_us() as f64 / 1e6);
         gauge!("god_node_memory_bytes").set(memory_bytes() as f64);

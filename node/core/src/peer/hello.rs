@@ -3,6 +3,7 @@
 use super::starts::{Answering, Meeting, Starts, Way, heard, told};
 use crate::ring::CurrentRing;
 use god_proto::{ids::NodeId, peer::Hello};
+use god_rules::starts::Start;
 use std::sync::{Arc, OnceLock};
 use uuid::Uuid;
 
@@ -102,12 +103,10 @@ impl Identity {
         };
         match ring.node(number) {
             None => Ok(Standing::Stranger),
-            Some(member) if member.uuid == theirs.uuid => {
-                Ok(match self.starts.meet(number, &heard(theirs.start.as_ref()), Way::Caller) {
-                    Meeting::Taken => Standing::Member(number),
-                    Meeting::Waits(why) | Meeting::Refused(why) => Standing::Other(why),
-                })
-            }
+            Some(member) if member.uuid == theirs.uuid => Ok(match self.meet(number, theirs, Way::Caller) {
+                Ok(_) => Standing::Member(number),
+                Err(why) => Standing::Other(why),
+            }),
             Some(member) => Err(format!(
                 "node {} says that it is node {number}, which is {}",
                 show(&theirs.uuid),
@@ -130,9 +129,18 @@ impl Identity {
                 show(&member.uuid)
             ));
         }
+        let start = self.meet(number, theirs, Way::Answerer)?;
+        Ok(self.starts.answers(number, &start))
+    }
+
+    /// The start of one that has the UUID of that node, if it is the node (ONE-START); else why not.
+    fn meet(&self, number: NodeId, theirs: &Hello, way: Way) -> Result<Start, String> {
         let start = heard(theirs.start.as_ref());
-        match self.starts.meet(number, &start, Way::Answerer) {
-            Meeting::Taken => Ok(self.starts.answers(number, &start)),
+        if theirs.uuid == self.uuid.as_bytes()[..] {
+            return self.starts.is_own(&start).map(|()| start);
+        }
+        match self.starts.meet(number, &start, way) {
+            Meeting::Taken => Ok(start),
             Meeting::Waits(why) | Meeting::Refused(why) => Err(why),
         }
     }

@@ -23,9 +23,14 @@ use uuid::Uuid;
 
 /// This node's own start, in [`Table::System`].
 const OWN: &[u8] = b"starts/own";
+/// Why this directory is no node's any more, where others said so.
+const REFUSED: &[u8] = b"starts/refused";
 /// What is known of others' starts: by their numbers (4 bytes, big endian).
 const OF: &[u8] = b"starts/of/";
 const OF_END: &[u8] = b"starts/of0";
+
+/// By how much the count leaps where a directory was put back from a backup on purpose: beyond what anybody can know.
+const LEAP: u64 = 1 << 32;
 
 /// How a start was met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,23 +57,41 @@ struct Entry {
     known: Known,
     /// Connections to it, where it is known to be, whose other end is the latest start.
     answering: usize,
-    /// Whether it was looked for since this node's own start: a connection to it was made, or failed.
+    /// Whether it was looked for since this node's own start, and since it answered last: a connection to it was made, or
+    /// failed.
     looked_for: bool,
+}
+
+/// Where all of it is kept.
+struct Kept {
+    engine: Arc<dyn Engine>,
+    offload: Offload,
+    /// Rows are written one after the other, each as it is by then.
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// This node's own start, and what it knows of others'.
 #[derive(Default)]
 pub struct Starts {
     own: Start,
-    kept: Option<(Arc<dyn Engine>, Offload)>,
-    nodes: Mutex<BTreeMap<NodeId, Entry>>,
+    /// Why this directory is no node's any more.
+    own_refusal: Option<String>,
+    restored: bool,
+    kept: Option<Kept>,
+    nodes: Arc<Mutex<BTreeMap<NodeId, Entry>>>,
     changes: AtomicU64,
 }
 
 impl Starts {
     /// Counts this start, durably, and reads what is known of others. Once a start, before the node calls or is called.
-    /// Blocks on the disk.
-    pub fn open(engine: Arc<dyn Engine>, offload: Offload, entropy: &Entropy) -> Result<Starts, EngineError> {
+    /// `restored`: somebody says that the directory was put back from a backup and is the node all the same, whatever
+    /// others remember. Blocks on the disk.
+    pub fn open(
+        engine: Arc<dyn Engine>,
+        offload: Offload,
+        entropy: &Entropy,
+        restored: bool,
+    ) -> Result<Starts, EngineError> {
         let damaged = |what: &str| EngineError::Corrupt(format!("{what} is malformed"));
         let before = match engine.get(Table::System, OWN)? {
             Some(row) => {
@@ -76,8 +99,16 @@ impl Starts {
             }
             None => Start::default(),
         };
-        let own = Start { count: before.count + 1, id: entropy.uuid(), before: before.id };
+        let id = entropy.uuid();
         let mut batch = Batch::default();
+        let (own, own_refusal) = if restored {
+            batch.delete(Table::System, REFUSED);
+            (Start { count: before.count.saturating_add(LEAP), id, before: Uuid::nil() }, None)
+        } else {
+            let refusal = engine.get(Table::System, REFUSED)?;
+            let refusal = refusal.map(|why| String::from_utf8_lossy(&why).into_owned());
+            (Start { count: before.count.saturating_add(1), id, before: before.id }, refusal)
+        };
         let mut row = Vec::new();
         write_start(&mut row, &own);
         batch.put(Table::System, OWN, row);
@@ -93,13 +124,44 @@ impl Starts {
             };
             nodes.insert(NodeId(number), Entry { known, ..Entry::default() });
         }
-        let (nodes, changes) = (Mutex::new(nodes), AtomicU64::new(0));
-        Ok(Starts { own, kept: Some((engine, offload)), nodes, changes })
+        let (nodes, changes) = (Arc::new(Mutex::new(nodes)), AtomicU64::new(0));
+        let kept = Some(Kept { engine, offload, turn: Arc::default() });
+        Ok(Starts { own, own_refusal, restored, kept, nodes, changes })
     }
 
     /// This node's own.
     pub fn own(&self) -> Start {
         self.own
+    }
+
+    /// Whether its directory was put back from a backup, as somebody said at this start.
+    pub fn is_restored(&self) -> bool {
+        self.restored
+    }
+
+    /// Why this directory is no node's any more, where a start before this one was told so.
+    pub fn own_refusal(&self) -> Option<&str> {
+        self.own_refusal.as_deref()
+    }
+
+    /// Remembers, durably, that this directory is no node's any more: so it is not taken for one by those who did not
+    /// meet it before. Must be called within the runtime.
+    pub fn refuse_own(&self, why: &str) {
+        let why = why.as_bytes().to_vec();
+        self.write(move |batch, _| batch.put(Table::System, REFUSED, why));
+    }
+
+    /// Whether a start of this very node's UUID is this process; else why not.
+    pub fn is_own(&self, theirs: &Start) -> Result<(), String> {
+        let own = &self.own;
+        if own == theirs {
+            return Ok(());
+        }
+        Err(format!(
+            "start {} ({}) is refused, since its data directory is a copy of the one that this node runs on, with start \
+             {} ({}). Stop it, and start a new node on an empty directory",
+            theirs.count, theirs.id, own.count, own.id
+        ))
     }
 
     /// Grows whenever what waits may be judged otherwise. Cost: an atomic load.
@@ -134,13 +196,13 @@ impl Starts {
                 let is_new = !entry.known.refused.contains(&theirs.id);
                 refuse(&mut entry.known, theirs);
                 if is_new {
-                    self.keep(node, &entry.known);
+                    self.keep(node);
                     counter!("god_peer_refused_starts_total").increment(1);
                 }
                 return Meeting::Refused(sentence(node, verdict, &latest, theirs));
             }
         }
-        self.keep(node, &entry.known);
+        self.keep(node);
         self.changes.fetch_add(1, Relaxed);
         Meeting::Taken
     }
@@ -155,7 +217,7 @@ impl Starts {
             return None;
         }
         refuse(&mut entry.known, other);
-        self.keep(node, &entry.known);
+        self.keep(node);
         self.changes.fetch_add(1, Relaxed);
         counter!("god_peer_refused_starts_total").increment(1);
         Some(sentence(node, Verdict::Copy, &latest, other))
@@ -182,6 +244,7 @@ impl Starts {
         let counts = start.count > 0 && start.id == entry.known.latest.id;
         if counts {
             entry.answering += 1;
+            entry.looked_for = true;
         }
         Answering(counts.then(|| (Arc::clone(self), node, start.id)))
     }
@@ -191,12 +254,8 @@ impl Starts {
     pub fn keep_only(&self, is_there: impl Fn(NodeId) -> bool) {
         let gone: Vec<NodeId> =
             self.nodes.lock().extract_if(.., |node, _| !is_there(*node)).map(|(node, _)| node).collect();
-        let mut batch = Batch::default();
-        for node in &gone {
-            batch.delete(Table::System, row_of(*node));
-        }
         if !gone.is_empty() {
-            self.write(batch);
+            self.write(move |batch, nodes| gone.iter().for_each(|node| put(batch, *node, nodes)));
         }
     }
 
@@ -204,29 +263,45 @@ impl Starts {
         let mut nodes = self.nodes.lock();
         if let Some(entry) = nodes.get_mut(&node).filter(|entry| entry.known.latest.id == start) {
             entry.answering = entry.answering.saturating_sub(1);
+            // A connection that breaks says little of the process at its end: who calls instead of it waits until it
+            // was looked for again.
+            entry.looked_for = entry.answering > 0;
             self.changes.fetch_add(1, Relaxed);
         }
     }
 
-    /// Writes what is known of a node. Nobody waits for it: what a crash takes of it is learned again.
-    fn keep(&self, node: NodeId, known: &Known) {
-        let mut row = Vec::new();
-        write_start(&mut row, &known.latest);
-        known.refused.iter().for_each(|id| row.put_slice(id.as_bytes()));
-        let mut batch = Batch::default();
-        batch.put(Table::System, row_of(node), row);
-        self.write(batch);
+    fn keep(&self, node: NodeId) {
+        self.write(move |batch, nodes| put(batch, node, nodes));
     }
 
-    fn write(&self, batch: Batch) {
-        let Some((engine, offload)) = &self.kept else { return };
+    /// Writes something, durably. Nobody waits for it: what a crash takes of it is learned again.
+    fn write(&self, fill: impl FnOnce(&mut Batch, &BTreeMap<NodeId, Entry>) + Send + 'static) {
+        let Some(Kept { engine, offload, turn }) = &self.kept else { return };
         let (engine, offload) = (Arc::clone(engine), *offload);
+        let (turn, nodes) = (Arc::clone(turn), Arc::clone(&self.nodes));
         tokio::spawn(async move {
-            if let Err(error) = offload.run(move || engine.commit(batch)).await {
+            let _turn = turn.lock().await;
+            let written = move || {
+                let mut batch = Batch::default();
+                fill(&mut batch, &nodes.lock());
+                engine.commit(batch).and_then(|()| engine.sync())
+            };
+            if let Err(error) = offload.run(written).await {
                 tracing::warn!(%error, "what is known of nodes' starts is not kept");
             }
         });
     }
+}
+
+/// The row of a node as it is known now.
+fn put(batch: &mut Batch, node: NodeId, nodes: &BTreeMap<NodeId, Entry>) {
+    let Some(Entry { known, .. }) = nodes.get(&node) else {
+        return batch.delete(Table::System, row_of(node));
+    };
+    let mut row = Vec::new();
+    write_start(&mut row, &known.latest);
+    known.refused.iter().for_each(|id| row.put_slice(id.as_bytes()));
+    batch.put(Table::System, row_of(node), row);
 }
 
 /// See [`Starts::answers`].
@@ -258,7 +333,8 @@ fn sentence(node: NodeId, verdict: Verdict, latest: &Start, theirs: &Start) -> S
     };
     format!(
         "start {} ({}) of node {node} is refused, since {what}: start {} ({}) is known. Stop it; where the node itself is \
-         gone, start a new one on an empty directory and let it replace node {node} (god ring change --replace)",
+         gone, start a new one on an empty directory and let it replace node {node} (god ring change --replace), or \
+         start this one once with --restored, and it is the node",
         theirs.count, theirs.id, latest.count, latest.id
     )
 }
@@ -318,7 +394,82 @@ mod tests {
     }
 
     fn open(disk: &SimulatedDisk, seed: u64) -> Arc<Starts> {
-        Arc::new(Starts::open(disk.open(), Offload::Inline, &Entropy::seeded(seed)).unwrap())
+        Arc::new(Starts::open(disk.open(), Offload::Inline, &Entropy::seeded(seed), false).unwrap())
+    }
+
+    /// Lets what nobody waits for be written.
+    async fn settle() {
+        for _ in 0..8 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_was_refused_is_refused_at_its_next_start_until_it_is_said_to_be_restored() {
+        let disk = SimulatedDisk::new();
+        let first = open(&disk, 1);
+        assert_eq!(first.own_refusal(), None);
+        first.refuse_own("it is a copy");
+        settle().await;
+        disk.crash_machine(0);
+        let second = open(&disk, 2);
+        assert_eq!(second.own_refusal(), Some("it is a copy"));
+        let restored = Starts::open(disk.open(), Offload::Inline, &Entropy::seeded(3), true).unwrap();
+        assert_eq!(restored.own_refusal(), None);
+        assert_eq!(open(&disk, 4).own_refusal(), None);
+    }
+
+    #[tokio::test]
+    async fn what_is_restored_is_the_node_whatever_others_remember() {
+        let disk = SimulatedDisk::new();
+        let backup = open(&disk, 1).own();
+        let starts = open(&SimulatedDisk::new(), 2);
+        // Others knew later starts when they were backed up themselves, and refused one.
+        for (at, id) in [(backup.count + 1, 2), (backup.count + 2, 3)] {
+            starts.meet(NODE, &start(at, id, id - 1), Way::Answerer);
+        }
+        let plain = open(&disk, 3).own();
+        assert!(matches!(starts.meet(NODE, &plain, Way::Answerer), Meeting::Refused(_)));
+        let restored = Starts::open(disk.open(), Offload::Inline, &Entropy::seeded(4), true).unwrap().own();
+        assert_eq!(starts.meet(NODE, &restored, Way::Answerer), Meeting::Taken);
+        let next = open(&disk, 5).own();
+        assert_eq!(starts.meet(NODE, &next, Way::Answerer), Meeting::Taken);
+        assert!(matches!(starts.meet(NODE, &plain, Way::Answerer), Meeting::Refused(_)));
+    }
+
+    #[tokio::test]
+    async fn who_has_this_nodes_uuid_and_another_start_is_a_copy() {
+        let starts = open(&SimulatedDisk::new(), 1);
+        starts.is_own(&starts.own()).unwrap();
+        let copy = start(1, 77, 0);
+        assert!(starts.is_own(&copy).unwrap_err().contains("is a copy"));
+        assert!(starts.is_own(&Start::default()).is_err(), "it counts its starts");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_breaks_hands_the_node_to_nobody_who_calls_before_it_was_looked_for() {
+        let starts = open(&SimulatedDisk::new(), 1);
+        let (a, copy) = (start(5, 5, 4), start(6, 60, 5));
+        assert_eq!(starts.meet(NODE, &a, Way::Answerer), Meeting::Taken);
+        drop(starts.answers(NODE, &a));
+        assert!(matches!(starts.meet(NODE, &copy, Way::Caller), Meeting::Waits(_)));
+        let found_again = starts.answers(NODE, &a);
+        assert!(matches!(starts.meet(NODE, &copy, Way::Caller), Meeting::Waits(_)));
+        drop(found_again);
+        starts.looked_for(NODE);
+        assert_eq!(starts.meet(NODE, &copy, Way::Caller), Meeting::Taken, "nobody was there");
+    }
+
+    #[tokio::test]
+    async fn rows_are_written_in_order_and_survive_a_stop_of_the_machine() {
+        let disk = SimulatedDisk::new();
+        let starts = open(&disk, 1);
+        for count in 1..20 {
+            starts.meet(NODE, &start(count, count.into(), (count - 1).into()), Way::Answerer);
+        }
+        settle().await;
+        disk.crash_machine(0);
+        assert_eq!(open(&disk, 2).latest(NODE), Uuid::from_u128(19));
     }
 
     #[tokio::test]
@@ -348,6 +499,7 @@ mod tests {
         assert!(matches!(starts.meet(NODE, &b, Way::Caller), Meeting::Waits(_)), "one answers still");
         drop(second);
         assert!(starts.changes() > changes, "whoever waits is judged anew");
+        starts.looked_for(NODE);
         assert_eq!(starts.meet(NODE, &b, Way::Caller), Meeting::Taken);
         assert!(
             matches!(starts.meet(NODE, &a, Way::Answerer), Meeting::Refused(_)),
@@ -365,7 +517,7 @@ mod tests {
         assert!(matches!(starts.meet(NODE, &copy, Way::Caller), Meeting::Waits(_)));
         assert!(starts.outlived(NODE, a.id, &copy).is_some());
         drop(there);
-        tokio::task::yield_now().await;
+        settle().await;
         let starts = open(&disk, 2);
         assert!(matches!(starts.meet(NODE, &copy, Way::Caller), Meeting::Refused(_)));
         let again = start(7, 70, 60);
@@ -378,7 +530,7 @@ mod tests {
         assert_eq!(starts.meet(NODE, &next, Way::Caller), Meeting::Taken);
         assert_eq!(starts.outlived(NODE, a.id, &copy), None, "another start is known by now");
         starts.keep_only(|_| false);
-        tokio::task::yield_now().await;
+        settle().await;
         assert_eq!(open(&disk, 3).latest(NODE), Uuid::nil(), "it left");
     }
 }

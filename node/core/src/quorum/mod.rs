@@ -38,8 +38,8 @@ use crate::{
     version::Clock,
 };
 use god_proto::ids::NodeId;
-use std::sync::Arc;
-use tokio::sync::Semaphore;
+use std::{sync::Arc, time::Duration};
+use tokio::{sync::Semaphore, time::timeout};
 
 /// Coordinates clients' requests. Clones are the same coordinator.
 #[derive(Clone)]
@@ -57,11 +57,16 @@ struct Shared {
     settings: Settings,
     /// Room for writes that go on after their clients were answered, in kibibytes.
     background: Arc<Semaphore>,
-    /// All of that room.
-    background_kib: u32,
+    /// A place for each group of writes that is under way, from its first message to its last hint.
+    flights: Arc<Semaphore>,
     /// Tells those writes to end.
     closing: (Stopper, Stop),
 }
+
+/// More groups of writes than can be under way.
+const MAX_FLIGHTS: u32 = 1 << 20;
+/// How long the end of a node waits for those whose requests are still being dropped.
+const LANDING: Duration = Duration::from_secs(5);
 
 /// The rooms that a coordinator works with.
 #[derive(Clone)]
@@ -96,17 +101,22 @@ impl Coordinator {
             sync,
             settings,
             background,
-            background_kib,
+            flights: Arc::new(Semaphore::new(MAX_FLIGHTS as usize)),
             closing: stop(),
         }))
     }
 
-    /// Ends the writes that go on after their clients were answered: replicas that have not answered yet get a hint
-    /// (invariant NOTHING-OWED-IS-FORGOTTEN). When it returns, hints are on the disk. Once, when no more requests come.
+    /// Ends the writes that go on after their clients were answered, or left: replicas that have not answered yet get a
+    /// hint (invariant NOTHING-OWED-IS-FORGOTTEN). When it returns, hints are on the disk. Once, when no more requests
+    /// come.
     pub async fn close(&self) {
         self.0.closing.0.stop();
-        // Each gives its room back when its hints are queued, which waits for nothing.
-        let _all = self.0.background.acquire_many(self.0.background_kib).await;
+        // Each gives its place back when its hints are queued, which waits for nothing.
+        if timeout(LANDING, self.0.flights.acquire_many(MAX_FLIGHTS)).await.is_err() {
+            tracing::warn!(
+                "some writes are still under way; what their replicas lack is for comparing to find"
+            );
+        }
         self.0.hints.flush().await;
     }
 }

@@ -21,7 +21,10 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, sleep_until, timeout_at},
+};
 
 /// How often one replica is asked again under the same ring because its own was older.
 const MAX_PUSHES: u8 = 2;
@@ -91,6 +94,8 @@ struct Flight {
     failures: Failures,
     /// Whether nobody needs to wait for the messages under way.
     released: bool,
+    /// Whoever closes the coordinator waits for it to come back.
+    place: Option<OwnedSemaphorePermit>,
 }
 
 impl Shared {
@@ -112,6 +117,7 @@ impl Shared {
             calls: FuturesUnordered::new(),
             failures: Failures::default(),
             released: false,
+            place: Arc::clone(&self.flights).try_acquire_owned().ok(),
             writes,
             scope,
         };
@@ -437,6 +443,7 @@ impl Drop for Flight {
             failures: Failures::default(),
             // A task that ends early ends with its runtime: there is nowhere left to wait.
             released: true,
+            place: self.place.take(),
         };
         let room = Arc::clone(&self.shared.background).try_acquire_many_owned(rest.weight());
         if let (Ok(room), Ok(runtime)) = (room, tokio::runtime::Handle::try_current()) {

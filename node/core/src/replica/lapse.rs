@@ -73,6 +73,14 @@ impl Lapse {
         Ok(Lapse { engine, offload, run, ranges, noted: tokio::sync::Mutex::default(), added: Notify::new() })
     }
 
+    /// All that the next [`Lapse::open`] finds is lapsed: the data was put back from a backup. Blocks on the disk.
+    pub fn lapse_all(engine: &dyn Engine) -> Result<(), EngineError> {
+        let mut batch = Batch::default();
+        batch.put(Table::System, LAPSED_KEY, Bytes::new());
+        engine.commit(batch)?;
+        engine.sync()
+    }
+
     /// Whether nothing is lapsed.
     pub fn is_whole(&self) -> bool {
         self.ranges.read().lapsed.is_empty()
@@ -228,6 +236,10 @@ mod tests {
         assert!(open(&disk, 4, false).is_whole(), "all was synced");
         disk.crash_process();
         assert!(!Lapse::open(disk.open(), Offload::Inline, None, false).unwrap().is_whole(), "nobody knows");
+        let disk = SimulatedDisk::new();
+        open(&disk, 1, true).rest().await.unwrap();
+        Lapse::lapse_all(&*disk.open()).unwrap();
+        assert!(!open(&disk, 1, true).is_whole(), "it was put back from a backup");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 use super::net::{CLUSTER, document, uuid_of};
 use crate::{
-    membership::{AsGiven, JoinError, Joining, find_cluster},
+    membership::{AsGiven, JoinError, Joining, find_cluster, introduce},
     peer::{Call, CallError, Target, Transport, failure},
     seam::Entropy,
 };
@@ -35,7 +35,7 @@ impl Transport for Script {
     fn tell(&self, _to: Target, _epoch: u64, _body: request::Body) {}
 }
 
-async fn join(answers: Vec<Answer>, cluster: Option<Uuid>) -> (Result<NodeId, JoinError>, Vec<Target>) {
+fn joining(answers: Vec<Answer>, cluster: Option<Uuid>) -> (Joining, Arc<Script>) {
     let script = Arc::new(Script { answers: Mutex::new(answers.into()), asked: Mutex::default() });
     let joining = Joining {
         own: Join {
@@ -49,6 +49,11 @@ async fn join(answers: Vec<Answer>, cluster: Option<Uuid>) -> (Result<NodeId, Jo
         transport: Arc::clone(&script) as Arc<dyn Transport>,
         entropy: Arc::new(Entropy::seeded(1)),
     };
+    (joining, script)
+}
+
+async fn join(answers: Vec<Answer>, cluster: Option<Uuid>) -> (Result<NodeId, JoinError>, Vec<Target>) {
+    let (joining, script) = joining(answers, cluster);
     let joined = find_cluster(&joining, &["known:1".to_owned()]).await;
     let asked = script.asked.lock().clone();
     (joined.map(|joined| joined.number), asked)
@@ -98,4 +103,38 @@ async fn a_node_that_left_for_good_is_told_so() {
 async fn a_refusal_by_the_cluster_is_passed_on_in_its_words() {
     let (joined, _) = join(vec![refused(Cause::Invalid)], None).await;
     assert!(joined.unwrap_err().to_string().contains("it says why"));
+}
+
+/// What comes of introducing a node to as many others as there are answers.
+async fn introduced(answers: Vec<Answer>) -> (Result<NodeId, JoinError>, usize) {
+    let others: Vec<String> = (0..answers.len()).map(|at| format!("known-{at}:1")).collect();
+    let (mut joining, script) = joining(answers, None);
+    joining.seeds.clear();
+    let first = find_cluster(&joining, &others).await;
+    let joined = introduce(&joining, &others, first).await;
+    let asked = script.asked.lock().len();
+    (joined.map(|joined| joined.number), asked)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_goes_on_where_most_take_it_for_itself_and_ends_where_not() {
+    let (takes, refuses) = (|| ring(document(1, 2)), || refused(Cause::NotTheNode));
+    let silent = || Err(CallError::TimedOut);
+    assert_eq!(introduced(vec![takes(), takes(), takes()]).await, (Ok(NodeId(2)), 3), "each is asked once");
+    assert_eq!(introduced(vec![takes(), refuses(), takes()]).await.0, Ok(NodeId(2)));
+    assert_eq!(introduced(vec![refuses(), takes(), takes()]).await.0, Ok(NodeId(2)));
+    for answers in [
+        vec![refuses()],
+        vec![takes(), refuses()],
+        vec![refuses(), takes()],
+        vec![refuses(), silent(), silent()],
+        vec![takes(), refuses(), silent(), refuses(), takes()],
+    ] {
+        let said = format!("{answers:?}");
+        let (joined, asked) = introduced(answers.clone()).await;
+        assert!(matches!(joined, Err(JoinError::NotTheNode { .. })), "{joined:?} after {said}");
+        assert_eq!(asked, answers.len());
+    }
+    let (joined, _) = introduced(vec![takes(), takes(), refused(Cause::Invalid)]).await;
+    assert!(matches!(joined, Err(JoinError::Refused { .. })), "{joined:?}");
 }

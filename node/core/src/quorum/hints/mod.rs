@@ -64,6 +64,8 @@ pub struct Hints {
     settings: HintSettings,
     state: Mutex<State>,
     work: Notify,
+    /// One batch is written at a time.
+    flushing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -121,7 +123,8 @@ impl Hints {
             state.suspects.insert(key.slice(SUSPECT.len()..), 0);
         }
         state.show();
-        Ok(Hints { engine, ring, offload, settings, state: Mutex::new(state), work: Notify::new() })
+        let (work, flushing) = (Notify::new(), tokio::sync::Mutex::new(()));
+        Ok(Hints { engine, ring, offload, settings, state: Mutex::new(state), work, flushing })
     }
 
     /// Keeps writes for a target. Does not wait: where there is no room, they are dropped, and their arcs are marked
@@ -236,24 +239,34 @@ impl Hints {
     /// Writes what is added to the disk, and sends it to targets that are there again, until it is told to stop. Run
     /// it once.
     pub async fn run(self: Arc<Self>, transport: Arc<dyn Transport>, liveness: Arc<Liveness>, stop: Stop) {
-        let work = async { tokio::join!(self.keep(), self.replay(&*transport, &liveness)) };
-        tokio::select! {
-            biased;
-            () = stop.stopped() => {}
-            _ = work => {}
+        let replay = async {
+            tokio::select! {
+                biased;
+                () = stop.clone().stopped() => {}
+                () = self.replay(&*transport, &liveness) => {}
+            }
+        };
+        tokio::join!(self.keep(stop.clone()), replay);
+    }
+
+    /// Writes what is added, until it is told to stop. What is being written then is written to its end.
+    async fn keep(&self, stop: Stop) {
+        let stopped = stop.stopped();
+        tokio::pin!(stopped);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut stopped => break,
+                () = self.work.notified() => {}
+            }
+            self.flush().await;
         }
         self.flush().await;
     }
 
-    async fn keep(&self) {
-        loop {
-            self.work.notified().await;
-            self.flush().await;
-        }
-    }
-
-    /// Writes what is queued.
+    /// Writes what is queued. When it returns, what was queued before is written, by whomever.
     pub(super) async fn flush(&self) {
+        let _turn = self.flushing.lock().await;
         let (rows, suspects, forgiven) = {
             let mut state = self.state.lock();
             state.queued_bytes = 0;

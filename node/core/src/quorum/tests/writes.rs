@@ -64,6 +64,21 @@ async fn a_replica_that_has_not_answered_when_the_node_ends_gets_a_hint() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_write_whose_request_is_dropped_as_the_node_ends_leaves_hints() {
+    let cluster = Cluster::new(3);
+    cluster.does(2, Does::Hang);
+    cluster.does(3, Does::Hang);
+    let coordinator = cluster.coordinator.clone();
+    let request = tokio::spawn(async move { coordinator.batch(vec![put("k", "v")]).await });
+    sleep(Duration::from_millis(10)).await;
+    request.abort();
+    cluster.coordinator.close().await;
+    let (disk, ring) = (cluster.world.disk.open(), cluster.world.ring.clone());
+    let kept = Hints::open(disk, ring, Offload::Inline, HintSettings::default()).unwrap();
+    assert_eq!(kept.pending(), 2, "on the disk");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_write_that_some_may_hold_is_unknown_by_its_deadline() {
     let cluster = Cluster::new(3);
     cluster.does(2, Does::Hang);

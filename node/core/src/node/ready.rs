@@ -1,0 +1,52 @@
+//! Whether a node that is well itself can serve anybody: which of its arcs' quorums answer.
+
+use super::Node;
+use god_proto::ids::{Epoch, NodeId};
+use god_rules::quorum::{Mask, Need, Sets, Use};
+use parking_lot::Mutex;
+use std::{collections::BTreeSet, sync::Arc};
+
+/// The quorums of the arcs that a node holds, each once, as of an epoch.
+#[derive(Default)]
+pub(super) struct Served(Mutex<(Epoch, Arc<[Sets]>)>);
+
+impl Node {
+    /// Why nobody can be served here although nothing is wrong with this node: of none of its arcs does a quorum for
+    /// reads or for writes answer. Cost: a look at one quorum, mostly; once an epoch O(arcs).
+    pub(super) fn alone(&self) -> Option<String> {
+        let me = self.member()?.number;
+        let quorums = self.quorums(me);
+        let answers = |node: &NodeId| *node == me || !self.liveness.is_silent(*node);
+        let is_there = |sets: &Sets| {
+            let there: Mask = sets
+                .members()
+                .iter()
+                .enumerate()
+                .filter(|(_, node)| answers(node))
+                .map(|(at, _)| 1 << at)
+                .sum();
+            sets.enough(there)
+        };
+        if quorums.is_empty() || quorums.iter().any(is_there) {
+            return None;
+        }
+        let others: BTreeSet<NodeId> = quorums.iter().flat_map(Sets::members).copied().collect();
+        let silent: Vec<String> =
+            others.iter().filter(|node| !answers(node)).map(|node| format!("node {node}")).collect();
+        Some(format!("no quorum answers for any arc of this node: {} cannot be reached", silent.join(", ")))
+    }
+
+    fn quorums(&self, me: NodeId) -> Arc<[Sets]> {
+        let Some(ring) = self.ring.get() else { return Arc::default() };
+        let mut served = self.served.0.lock();
+        if served.0 != ring.epoch() {
+            let held = ring.arcs().iter().filter(|arc| arc.replicas.contains(&me));
+            let both = held.flat_map(|arc| {
+                [Use::Read, Use::Write].map(|wanted| Sets::of(&ring, arc, Need::Default(wanted)))
+            });
+            let each: BTreeSet<Sets> = both.collect();
+            *served = (ring.epoch(), each.into_iter().collect());
+        }
+        Arc::clone(&served.1)
+    }
+}
