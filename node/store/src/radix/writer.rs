@@ -13,7 +13,7 @@ use crate::engine::{Apply, Batch, Direction, Engine, EngineError, Snapshot, Tabl
 use bytes::Bytes;
 use god_proto::{
     position::{Position, PositionRange},
-    record::{Entry, Record},
+    record::{Entry, Kind, Record},
     version::Version,
 };
 use metrics::counter;
@@ -109,6 +109,13 @@ impl Apply for Writer {
             }
         }
         Ok(answers)
+    }
+
+    fn makes_room(job: &Job) -> bool {
+        match job {
+            Job::Write { entries, .. } => entries.iter().all(|entry| entry.record.kind == Kind::Tombstone),
+            Job::Forget(_) | Job::Drop(_) | Job::Close => true,
+        }
     }
 
     fn weight(job: &Job) -> usize {
