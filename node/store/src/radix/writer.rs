@@ -83,6 +83,16 @@ struct Item<'a> {
     over_damage: bool,
 }
 
+/// What the positions of a group hold, in their order.
+struct LookedUp<'a> {
+    /// What is remembered of each.
+    known: Vec<(Tag, Option<Known>)>,
+    /// Those of which nothing is.
+    unread: Vec<&'a [u8]>,
+    /// What was found at these.
+    read: Vec<Stored>,
+}
+
 /// What stands at a position while a group is decided. Stored bytes are there where it may matter what they say.
 enum Current<'a> {
     Nothing,
@@ -145,21 +155,16 @@ impl Writer {
         // Stable: at one position, entries stay in the order in which they came.
         order.sort_by(|a, b| items[*a as usize].position.cmp(items[*b as usize].position));
         let same = |a: &u32, b: &u32| items[*a as usize].position == items[*b as usize].position;
-        // What is not remembered is read, and so is what may be the same again: then its content matters.
-        let mut known: Vec<(Tag, Option<Known>)> = Vec::with_capacity(items.len());
-        let mut unread: Vec<&[u8]> = Vec::new();
-        for run in order.chunk_by(same) {
-            let position = items[run[0] as usize].position.as_bytes();
-            let tag = self.heads.tag(position);
-            let is_again = |known: &Known| run.iter().any(|at| items[*at as usize].version == known.version);
-            let remembered = self.heads.get(tag).filter(|known| !is_again(known));
-            if remembered.is_none() {
-                unread.push(position);
-            }
-            known.push((tag, remembered));
+        let mut looked_up = self.look_up(&items, &order)?;
+        let over_damage = items.iter().any(|item| item.over_damage);
+        if over_damage && looked_up.read.iter().any(|found| matches!(found, Stored::Damaged)) {
+            // HEADS-TRUE: of a bucket that is counted anew, only what can be read counts (DAMAGE-APART). What is
+            // remembered may be of records that cannot be.
+            self.heads.clear();
+            looked_up = self.look_up(&items, &order)?;
         }
-        let read = if unread.is_empty() { vec![] } else { read_each(&*self.engine, &unread)? };
-        let mut counted = match items.iter().any(|item| item.over_damage) {
+        let LookedUp { mut known, unread, read } = looked_up;
+        let mut counted = match over_damage {
             true => self.damaged_sums(&items, &order, &unread, &read)?,
             false => BTreeMap::new(),
         };
@@ -240,6 +245,25 @@ impl Writer {
 
         let mut verdicts = verdicts.into_iter();
         Ok(jobs.iter().map(|job| verdicts.by_ref().take(job.len()).collect()).collect())
+    }
+
+    /// What is not remembered is read, and so is what may be the same again: then its content matters.
+    fn look_up<'a>(&self, items: &[Item<'a>], order: &[u32]) -> Result<LookedUp<'a>, EngineError> {
+        let of = |at: &u32| &items[*at as usize];
+        let mut known = Vec::with_capacity(items.len());
+        let mut unread = Vec::new();
+        for run in order.chunk_by(|a, b| of(a).position == of(b).position) {
+            let position = of(&run[0]).position.as_bytes();
+            let tag = self.heads.tag(position);
+            let is_again = |known: &Known| run.iter().any(|at| of(at).version == known.version);
+            let remembered = self.heads.get(tag).filter(|known| !is_again(known));
+            if remembered.is_none() {
+                unread.push(position);
+            }
+            known.push((tag, remembered));
+        }
+        let read = if unread.is_empty() { vec![] } else { read_each(&*self.engine, &unread)? };
+        Ok(LookedUp { known, unread, read })
     }
 
     /// What each damaged record that is to be overwritten counts for, all of a bucket at once. `order` sorts the items,

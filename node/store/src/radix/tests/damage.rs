@@ -3,6 +3,9 @@
 use super::*;
 use crate::engine::{Batch, EngineError, SimulatedDisk, Table};
 
+/// All of a test's records are in one bucket.
+const LARGE: Limits = Limits { split_above: 64, split_bytes: 1 << 20, merge_below: 16, ..SMALL };
+
 fn entry(n: u64, ms: u64) -> Entry {
     let version = Version::new(ms, 0, NodeId(1));
     Entry { position: Position::of_hash(KS, n << 40), record: Record::value(version, format!("at {ms}")) }
@@ -13,7 +16,7 @@ fn entries(ms: u64) -> Vec<Entry> {
 }
 
 /// How a record is damaged.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Damage {
     /// The engine refuses to read it.
     Checksum,
@@ -21,11 +24,15 @@ enum Damage {
     Bytes,
 }
 
-/// A store with records 7 and 21 damaged.
+/// A store with records 7 and 21 damaged, each in a bucket of its own.
 fn damaged(how: Damage, closed: bool) -> (SimulatedDisk, Store) {
+    damaged_with(how, closed, SMALL)
+}
+
+fn damaged_with(how: Damage, closed: bool, limits: Limits) -> (SimulatedDisk, Store) {
     let disk = SimulatedDisk::new();
     let engine: Arc<dyn Engine> = disk.open();
-    let store = open(Arc::clone(&engine));
+    let store = open_with(Arc::clone(&engine), limits);
     run(store.write(entries(10))).unwrap();
     if closed {
         run(store.close()).unwrap();
@@ -42,7 +49,7 @@ fn damaged(how: Damage, closed: bool) -> (SimulatedDisk, Store) {
             }
         }
     }
-    let store = open(engine);
+    let store = open_with(engine, limits);
     (disk, store)
 }
 
@@ -130,6 +137,34 @@ fn a_bucket_with_a_damaged_record_takes_new_ones() {
         let view = store.view();
         view.verify().unwrap();
         assert_eq!(view.total().entries, 40 + 29);
+    }
+}
+
+#[test]
+fn what_is_remembered_of_a_damaged_record_counts_no_more_once_its_bucket_was_counted() {
+    for (remembered, at_once) in [(1, true), (8, true), (8, false), (64, true), (64, false)] {
+        let engine: Arc<dyn Engine> = SimulatedDisk::new().open();
+        // Not opened again: what was written last is remembered.
+        let store = open_with(Arc::clone(&engine), Limits { remembered, ..LARGE });
+        run(store.write(entries(10))).unwrap();
+        run(store.write(vec![entry(9, 11)])).unwrap();
+        let mut batch = Batch::default();
+        for entry in entries(10) {
+            batch.put(Table::Data, entry.position.into_bytes(), vec![77]);
+        }
+        engine.commit(batch).unwrap();
+        let groups: Vec<Vec<Entry>> = match at_once {
+            true => vec![entries(20)],
+            false => entries(20).into_iter().map(|entry| vec![entry]).collect(),
+        };
+        for group in groups {
+            let verdicts = run(store.write_over_damage(group, u64::MAX)).unwrap();
+            assert!(verdicts.iter().all(|verdict| *verdict == Verdict::Applied));
+        }
+        store.view().verify().unwrap();
+        let mut model = Model::default();
+        model.write(&entries(20));
+        model.check(&store.view(), &everything());
     }
 }
 
