@@ -315,8 +315,9 @@ impl Replica {
         }
         // The newest is within the limit where any is beyond it.
         self.clock.observe(newest).map_err(|error| untimely(&error))?;
-        let written = self.take(entries, self.clock.ceiling_ms()).await;
-        let verdicts = written.map_err(|error| refused(&error))?;
+        let written = self.take_each(entries, self.clock.ceiling_ms()).await;
+        // A refusal would say that nothing was written: what failed is among the verdicts.
+        let (verdicts, _) = written.map_err(|error| refused(&error))?;
         let said = |verdict: Verdict| peer::Verdict {
             superseded_by: match verdict {
                 Verdict::Applied | Verdict::Equal | Verdict::Damaged => None,
@@ -352,12 +353,24 @@ impl Replica {
 
     /// Writes entries, over damaged records too. What such a one was is lost here: before it is overwritten, its
     /// position is noted as lapsed, so that this replica says nothing of it until it was compared
-    /// (LAPSED-IS-NO-VOTE).
+    /// (LAPSED-IS-NO-VOTE). After an error some may be written. Verdict `Damaged`: it cannot be overwritten yet.
     pub async fn take(
         &self,
         entries: impl Into<Arc<Vec<Entry>>>,
         ceiling_ms: u64,
     ) -> Result<Vec<Verdict>, CommitError> {
+        match self.take_each(entries, ceiling_ms).await? {
+            (verdicts, None) => Ok(verdicts),
+            (_, Some(error)) => Err(error),
+        }
+    }
+
+    /// As [`Replica::take`]; an error beside verdicts says why those of them that are `Damaged` are.
+    async fn take_each(
+        &self,
+        entries: impl Into<Arc<Vec<Entry>>>,
+        ceiling_ms: u64,
+    ) -> Result<(Vec<Verdict>, Option<CommitError>), CommitError> {
         let entries = entries.into();
         let expire = |entry: &&Entry| entry.record.is_live() && entry.record.expires_at_ms.is_some();
         let expiring = entries.iter().filter(expire).count() as u64;
@@ -367,11 +380,15 @@ impl Replica {
         done
     }
 
-    async fn take_in(&self, entries: Arc<Vec<Entry>>, ceiling_ms: u64) -> Result<Vec<Verdict>, CommitError> {
+    async fn take_in(
+        &self,
+        entries: Arc<Vec<Entry>>,
+        ceiling_ms: u64,
+    ) -> Result<(Vec<Verdict>, Option<CommitError>), CommitError> {
         let mut verdicts = self.store.write_below(Arc::clone(&entries), ceiling_ms).await?;
         let damaged = |verdict: &Verdict| *verdict == Verdict::Damaged;
         if !verdicts.iter().any(damaged) {
-            return Ok(verdicts);
+            return Ok((verdicts, None));
         }
         let over = entries.iter().zip(&verdicts).filter(|(_, verdict)| damaged(verdict));
         let over: Vec<Entry> = over.map(|(entry, _)| entry.clone()).collect();
@@ -383,17 +400,19 @@ impl Replica {
         // The others of these entries are written: where this fails, the verdict of each says so.
         if let Err(error) = self.lapse.add(&positions).await {
             tracing::warn!(%error, "damaged records cannot be overwritten");
-            return Ok(verdicts);
+            return Ok((verdicts, Some(error.into())));
         }
         match self.store.write_over_damage(over, ceiling_ms).await {
             Ok(again) => {
                 for (verdict, again) in verdicts.iter_mut().filter(|verdict| damaged(verdict)).zip(again) {
                     *verdict = again;
                 }
-                Ok(verdicts)
+                Ok((verdicts, None))
             }
             // Nothing more of them was written; what failed otherwise is open.
-            Err(CommitError::Busy { .. } | CommitError::DiskFull(_) | CommitError::Stopped) => Ok(verdicts),
+            Err(error @ (CommitError::Busy { .. } | CommitError::DiskFull(_) | CommitError::Stopped)) => {
+                Ok((verdicts, Some(error)))
+            }
             Err(error) => Err(error),
         }
     }

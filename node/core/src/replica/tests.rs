@@ -72,12 +72,19 @@ fn ring() -> Ring {
 }
 
 fn replica() -> (Replica, SimulatedDisk) {
+    let (replica, disk, _) = replica_with_lapse();
+    (replica, disk)
+}
+
+/// And the disk on which it notes what is lapsed.
+fn replica_with_lapse() -> (Replica, SimulatedDisk, SimulatedDisk) {
     let disk = SimulatedDisk::new();
     let settings = StoreSettings {
         committer: CommitterSettings::default(),
         offload: Offload::Inline,
         threaded: false,
-        limits: Limits::default(),
+        // So that each write meets what is stored.
+        limits: Limits { remembered: 1, ..Limits::default() },
     };
     let store = Arc::new(Store::open(disk.open(), [9; 16], settings).unwrap());
     let clock = Clock::open(SimulatedDisk::new().open(), Arc::new(StoppedWall), Offload::Inline).unwrap();
@@ -85,9 +92,10 @@ fn replica() -> (Replica, SimulatedDisk) {
     let current = CurrentRing::default();
     current.advance(Arc::new(ring()));
     let floors = Arc::new(Floors::open(Arc::clone(store.engine()), Offload::Inline).unwrap());
-    let lapse = Lapse::open(SimulatedDisk::new().open(), Offload::Inline, None, true).unwrap();
+    let notes = SimulatedDisk::new();
+    let lapse = Lapse::open(notes.open(), Offload::Inline, None, true).unwrap();
     let (clock, lapse) = (Arc::new(clock), Arc::new(lapse));
-    (Replica::new(NodeId(1), store, current, clock, floors, lapse, Offload::Inline), disk)
+    (Replica::new(NodeId(1), store, current, clock, floors, lapse, Offload::Inline), disk, notes)
 }
 
 /// The place of a key of keyspace 1 that node 1 holds, or does not.
@@ -244,4 +252,23 @@ async fn summaries_splits_and_selections_agree() {
     let select = request::Body::Select(peer::SelectIn { range: Some(mine()), rank: 50 });
     let response::Body::Select(done) = ask(&replica, 4, select).await.unwrap() else { panic!() };
     assert_eq!(Position::from_bytes(done.position), cut);
+}
+
+#[tokio::test]
+async fn what_is_damaged_and_stays_is_said_to_peers_entry_by_entry_and_fails_everybody_else() {
+    let (replica, disk, notes) = replica_with_lapse();
+    let mut places: Vec<Position> = (0..3).map(|number| place(true, number)).collect();
+    // What was written last is remembered, and not read.
+    places.sort();
+    let at = |number: usize| places[number].clone();
+    write(&replica, vec![entry(at(0), NOW_MS - 9, b"old"), entry(at(1), NOW_MS - 9, b"old")]).await.unwrap();
+    disk.corrupt(crate::engine::Table::Data, at(0).into_bytes());
+    notes.fail_writes(Some(EngineError::DiskFull("none left".to_owned())));
+    let entries = || vec![entry(at(0), NOW_MS, b"new"), entry(at(2), NOW_MS, b"new")];
+    let verdicts = write(&replica, entries()).await.unwrap();
+    assert_eq!(verdicts.iter().map(|verdict| verdict.damaged).collect::<Vec<_>>(), [true, false]);
+    let taken: Vec<Entry> = entries().into_iter().map(|entry| Entry::try_from(entry).unwrap()).collect();
+    assert!(replica.take(taken.clone(), u64::MAX).await.is_err(), "it is not done");
+    notes.fail_writes(None);
+    assert_eq!(replica.take(taken, u64::MAX).await.unwrap(), [Verdict::Applied, Verdict::Equal]);
 }

@@ -49,6 +49,9 @@ pub enum PullError {
     /// This node's storage takes no more, for about so long.
     #[error("this node's storage is busy")]
     Busy(Duration),
+    /// All was taken but so many records: what stands there is damaged, and cannot be overwritten yet.
+    #[error("{0} records are damaged here, and cannot be overwritten yet")]
+    Damaged(u64),
 }
 
 /// What is pulled, and how.
@@ -80,6 +83,8 @@ pub struct Pulled {
     pub oldest: Version,
     /// Bytes that went over the network for comparing and listing.
     pub compared: u64,
+    /// Entries that are not taken: what stands there is damaged, and cannot be overwritten.
+    damaged: u64,
 }
 
 impl Pulled {
@@ -122,7 +127,11 @@ impl Upkeep {
                 }
             }
         }
-        Ok(pulled)
+        // PULL-COVERS
+        match pulled.damaged {
+            0 => Ok(pulled),
+            damaged => Err(PullError::Damaged(damaged)),
+        }
     }
 
     async fn their_sums(
@@ -282,8 +291,10 @@ impl Upkeep {
         let entries = Arc::new(entries);
         let verdicts = self.replica.take(Arc::clone(&entries), ceiling_ms).await.map_err(refused)?;
         for (entry, verdict) in entries.iter().zip(verdicts) {
-            if verdict == Verdict::Applied {
-                pulled.took(entry);
+            match verdict {
+                Verdict::Applied => pulled.took(entry),
+                Verdict::Damaged => pulled.damaged += 1,
+                Verdict::Equal | Verdict::Superseded(_) => {}
             }
         }
         Ok(())

@@ -95,7 +95,10 @@ impl Upkeep {
                 Err(PullError::Over) => return Err(PullError::Over),
                 Err(error) => {
                     tracing::debug!(%arc, %error, "what this node may have lost could not be compared");
-                    silent.insert(from);
+                    // What is wrong here says nothing of the other one.
+                    if matches!(error, PullError::Source(..)) {
+                        silent.insert(from);
+                    }
                     all = false;
                 }
             }

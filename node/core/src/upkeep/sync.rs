@@ -439,6 +439,8 @@ impl Upkeep {
                     tracing::debug!(%node, problem, "a replica could not be compared");
                     complete = false;
                 }
+                // The rest was taken, and may be elsewhere too (DAMAGE-APART).
+                Err(PullError::Damaged(_)) => complete = false,
                 Err(error) => return Err(error),
             }
         }

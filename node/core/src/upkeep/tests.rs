@@ -1,0 +1,100 @@
+//! Upkeep of one node, over replicas in memory.
+#![allow(clippy::unwrap_used)]
+
+use super::{
+    pull::{PullError, Pulled, Wanted},
+    *,
+};
+use crate::{
+    engine::{SimulatedDisk, Table},
+    quorum::tests::world::{Cluster, position, value, version},
+    seam::Entropy,
+};
+use god_proto::position::{Position, PositionRange};
+use uuid::Uuid;
+
+fn upkeep(cluster: &Cluster, node: u32) -> Arc<Upkeep> {
+    let (world, at) = (&cluster.world, cluster.node(node));
+    let seams = Seams {
+        wall: Arc::clone(&world.wall) as _,
+        entropy: Arc::new(Entropy::seeded(1)),
+        offload: Offload::Inline,
+    };
+    let transport = Cluster::wire(world);
+    let engine = SimulatedDisk::new().open();
+    let register =
+        Register::open(Uuid::nil(), engine, CurrentRing::default(), Arc::clone(&transport), seams.clone());
+    let parts = Parts {
+        me: NodeId(node),
+        ring: at.ring.clone(),
+        store: Arc::clone(&at.store),
+        replica: Arc::clone(&at.replica),
+        hints: Arc::clone(&world.hints),
+        transport,
+        liveness: Arc::clone(&world.liveness),
+        register: Arc::new(register.unwrap()),
+        keeper: Cluster::keeper(world),
+        seams,
+        change_timeout: Duration::from_secs(5),
+        longest_read: Duration::from_secs(5),
+    };
+    Arc::new(Upkeep::new(parts, UpkeepSettings::default()))
+}
+
+/// All that a node stores.
+fn everything() -> PositionRange {
+    PositionRange { start: Position::default(), end: Position::from_bytes(&[0xff; 8][..]) }
+}
+
+async fn pull(upkeep: &Upkeep, from: u32) -> Result<Pulled, PullError> {
+    let wanted = Wanted {
+        range: everything(),
+        from: NodeId(from),
+        as_stored: true,
+        votes: false,
+        exact_to: Version::ZERO,
+        still: &|| true,
+        done: &|_, _| {},
+    };
+    upkeep.pull(&wanted).await
+}
+
+fn damage(cluster: &Cluster, node: u32, at: &Position) {
+    cluster.node(node).disk.corrupt(Table::Data, at.clone().into_bytes());
+}
+
+/// Positions of `default`, in their order.
+fn positions(count: usize) -> Vec<Position> {
+    let mut positions: Vec<Position> = (0..count).map(|at| position(&format!("k{at}"))).collect();
+    positions.sort();
+    positions
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pull_is_not_complete_where_what_it_brings_cannot_be_written() {
+    let cluster = Cluster::new(3);
+    let upkeep = upkeep(&cluster, 1);
+    let at = positions(4);
+    for at in &at {
+        cluster.seed(1, value(at, -50, "old")).await;
+    }
+    for at in [&at[0], &at[3]] {
+        cluster.seed(2, value(at, -10, "new")).await;
+    }
+    // Beside what cannot be read either, nothing is overwritten.
+    damage(&cluster, 1, &at[0]);
+    damage(&cluster, 1, &at[1]);
+    let pulled = pull(&upkeep, 2).await;
+    assert!(matches!(pulled, Err(PullError::Damaged(1))), "{pulled:?}");
+    assert_eq!(
+        cluster.held(1, &at[3]).await,
+        Some(value(&at[3], -10, "new").record),
+        "what is beside it is taken"
+    );
+    // It is once all of it can be.
+    cluster.seed(2, value(&at[1], -10, "new")).await;
+    assert_eq!(pull(&upkeep, 2).await.unwrap().entries, 2);
+    for at in [&at[0], &at[1]] {
+        assert_eq!(cluster.held(1, at).await, Some(value(at, -10, "new").record));
+    }
+}
