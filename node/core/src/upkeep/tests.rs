@@ -7,10 +7,14 @@ use super::{
 };
 use crate::{
     engine::{SimulatedDisk, Table},
-    quorum::tests::world::{Cluster, position, value, version},
+    quorum::tests::world::{Cluster, NOW_MS, document, ordered, position, ring, value, version},
     seam::Entropy,
 };
-use god_proto::position::{Position, PositionRange};
+use god_proto::{
+    position::{Position, PositionRange},
+    record::{Entry, Record},
+};
+use tokio::time::sleep;
 use uuid::Uuid;
 
 fn upkeep(cluster: &Cluster, node: u32) -> Arc<Upkeep> {
@@ -97,4 +101,31 @@ async fn a_pull_is_not_complete_where_what_it_brings_cannot_be_written() {
     for at in [&at[0], &at[1]] {
         assert_eq!(cluster.held(1, at).await, Some(value(at, -10, "new").record));
     }
+}
+
+fn expired(at: &Position, bytes: usize) -> Entry {
+    let record = Record::value(version(-60_000), vec![7; bytes]);
+    Entry { position: at.clone(), record: Record { expires_at_ms: Some(NOW_MS - 30_000), ..record } }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_that_another_epoch_cut_short_is_done_again() {
+    let cluster = Cluster::new(3);
+    let upkeep = upkeep(&cluster, 1);
+    let (first, last) = (position("k"), ordered("k"));
+    // Of which the sweep rests for an eighth of a second.
+    cluster.seed(1, expired(&first, 1 << 20)).await;
+    cluster.seed(1, expired(&last, 9)).await;
+    let interval = upkeep.settings.sync_interval;
+    let sweeps = tokio::spawn({
+        let upkeep = Arc::clone(&upkeep);
+        async move { upkeep.sweep().await }
+    });
+    sleep(interval + Duration::from_millis(50)).await;
+    assert!(!cluster.held(1, &first).await.unwrap().is_live());
+    assert!(cluster.held(1, &last).await.unwrap().is_live());
+    cluster.node(1).ring.advance(ring(document(3, 6)));
+    sleep(3 * interval).await;
+    assert!(!cluster.held(1, &last).await.unwrap().is_live());
+    sweeps.abort();
 }
