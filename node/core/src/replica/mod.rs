@@ -30,6 +30,7 @@ use crate::{
     seam::Offload,
     version::{Clock, ClockError},
 };
+use futures::future::join_all;
 use god_proto::{
     MAX_MESSAGE,
     ids::{ArcId, NodeId},
@@ -289,10 +290,10 @@ impl Replica {
         at_most("entries", write.entries.len())?;
         let entries = write.entries.into_iter().map(Entry::try_from).collect::<Result<Vec<Entry>, _>>();
         let all = entries.map_err(|error| failure(Cause::Invalid, error.to_string()))?;
-        let here = self.ending_here(&all).await?;
+        let (here, unread) = self.ending_here(&all).await?;
         let mut entries = Vec::with_capacity(all.len());
         let mut newest = Version::ZERO;
-        // Of entries that are too old (PURGE-FLOOR): which, and what their writer is told.
+        // Of entries that are too old (PURGE-FLOOR), or end what cannot be read: which, and what their writer is told.
         let mut floored: Vec<(usize, peer::Verdict)> = Vec::new();
         for (at, entry) in all.into_iter().enumerate() {
             let arc = touch.writable(&entry)?;
@@ -302,6 +303,9 @@ impl Replica {
             match self.floors.admits(&entry.position, version) {
                 Ok(()) => entries.push(entry),
                 Err(_) if here.contains(&at) => entries.push(entry),
+                Err(_) if unread.contains(&at) => {
+                    floored.push((at, peer::Verdict { damaged: true, ..peer::Verdict::default() }));
+                }
                 // At or below what is repaired, this replica has all there is: a tombstone, perhaps, that has gone.
                 Err(floor) => floored.push((
                     at,
@@ -334,21 +338,33 @@ impl Replica {
     }
 
     /// Which of some entries are the ends of records that stand here. Those take the place of what is held, however old
-    /// it is: nothing comes back by them (PURGE-FLOOR). Cost: a read for each end below a promised floor.
-    async fn ending_here(&self, entries: &[Entry]) -> Result<BTreeSet<usize>, Failure> {
+    /// it is: nothing comes back by them (PURGE-FLOOR). And which are the ends of what cannot be read (DAMAGE-APART).
+    /// Cost: a read for each end below a promised floor.
+    async fn ending_here(&self, entries: &[Entry]) -> Result<(BTreeSet<usize>, BTreeSet<usize>), Failure> {
         let refused = |entry: &Entry| self.floors.admits(&entry.position, entry.record.version).is_err();
         let ends = entries.iter().enumerate();
         let ends: Vec<(usize, &Entry)> =
             ends.filter(|(_, entry)| entry.record.version.is_expiry() && refused(entry)).collect();
+        let (mut here, mut unread) = (BTreeSet::new(), BTreeSet::new());
         if ends.is_empty() {
-            return Ok(BTreeSet::new());
+            return Ok((here, unread));
         }
         let positions: Vec<Position> = ends.iter().map(|(_, entry)| entry.position.clone()).collect();
-        let held = self.store.get_many(&positions).await.map_err(|error| broken(&error))?;
-        let stands = ends.iter().zip(held).filter(|((_, entry), held)| {
-            held.as_ref().is_some_and(|held| held.version == entry.record.version.stamped())
-        });
-        Ok(stands.map(|((at, _), _)| *at).collect())
+        let held = match self.store.get_many(&positions).await {
+            Err(EngineError::Corrupt(_)) => {
+                join_all(positions.iter().map(|position| self.store.get(position))).await
+            }
+            all => all.map_err(|error| broken(&error))?.into_iter().map(Ok).collect(),
+        };
+        for ((at, entry), held) in ends.into_iter().zip(held) {
+            match held {
+                Ok(Some(held)) if held.version == entry.record.version.stamped() => drop(here.insert(at)),
+                Ok(_) => {}
+                Err(EngineError::Corrupt(_)) => drop(unread.insert(at)),
+                Err(error) => return Err(broken(&error)),
+            }
+        }
+        Ok((here, unread))
     }
 
     /// Writes entries, over damaged records too. What such a one was is lost here: before it is overwritten, its

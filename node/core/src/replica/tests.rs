@@ -272,3 +272,26 @@ async fn what_is_damaged_and_stays_is_said_to_peers_entry_by_entry_and_fails_eve
     notes.fail_writes(None);
     assert_eq!(replica.take(taken, u64::MAX).await.unwrap(), [Verdict::Applied, Verdict::Equal]);
 }
+
+#[tokio::test]
+async fn the_end_of_a_damaged_record_fails_no_entry_beside_it() {
+    let (replica, disk) = replica();
+    let at = |number| place(true, number);
+    let record = Record {
+        expires_at_ms: Some(NOW_MS - 10_000),
+        ..Record::value(Version::new(NOW_MS - 60_000, 0, NodeId(2)), "old")
+    };
+    let end = |number| Entry { position: at(number), record: record.ended(NOW_MS).unwrap() };
+    for number in 0..2 {
+        write(&replica, vec![Entry { position: at(number), record: record.clone() }.into()]).await.unwrap();
+    }
+    let floor = Floor { promised: Version::new(NOW_MS - 30_000, 0, NodeId(2)), repaired: Version::ZERO };
+    let (start, end_of) = (Position::from_bytes(mine().start), Position::from_bytes(mine().end));
+    replica.floors().raise(&PositionRange { start, end: end_of }, floor).await.unwrap();
+    disk.corrupt(crate::engine::Table::Data, at(0).into_bytes());
+    let entries = vec![end(0).into(), end(1).into(), entry(at(2), NOW_MS, b"v")];
+    let verdicts = write(&replica, entries).await.unwrap();
+    let stands = peer::Verdict::default();
+    assert_eq!(verdicts, [peer::Verdict { damaged: true, ..stands }, stands, stands]);
+    assert_eq!(replica.store.get(&at(1)).await.unwrap(), Some(end(1).record));
+}
