@@ -25,7 +25,7 @@ use self::check::{Touch, stale};
 use crate::{
     engine::{CommitError, EngineError},
     peer::{Call, failure},
-    radix::{Store, Summary, Verdict},
+    radix::{Store, Summary, Verdict, View},
     ring::{CurrentRing, deleted},
     seam::Offload,
     version::{Clock, ClockError},
@@ -51,7 +51,7 @@ use std::{
 };
 use tokio::{
     sync::{Notify, RwLock},
-    time::{Instant, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 
 /// The most entries in one write, positions in one read, or ranges in one comparison.
@@ -62,6 +62,8 @@ const MIN_FLOOR_AGE_MS: u64 = 1_000;
 const MAX_PROMISE_WAIT: Duration = Duration::from_secs(1);
 /// When a node whose clock is off may be asked again.
 const CLOCK_RETRY_MS: u32 = 500;
+/// The least time for others between two parts of what is dropped.
+const MIN_DROP_PAUSE: Duration = Duration::from_millis(1);
 /// The most bytes of records in one answer, but for a larger single one.
 const MAX_ANSWER: usize = MAX_MESSAGE - (2 << 20);
 
@@ -259,23 +261,31 @@ impl Replica {
         Ok(done)
     }
 
-    /// Removes what is stored of a range while the ring permits it for what is left. Says whether all is gone. No write
-    /// comes in meanwhile.
+    /// Removes what is stored of a range while the ring permits it for what is left, damaged records too: what was
+    /// acknowledged of them is where the range belongs (BARRIER, OWNERS-FIRST), or is nobody's (GONE-BY-ID), and as
+    /// nobody can read them they are of use to nobody. Says whether all is gone. No write comes in while a part goes.
     async fn drop_while(
         &self,
         range: &PositionRange,
         may: impl Fn(&Ring, &PositionRange) -> bool,
     ) -> Result<bool, CommitError> {
-        let mut rest = range.clone();
+        let (mut rest, mut all) = (range.clone(), true);
         while !rest.is_empty() {
             // A part at a time, so that writes to other ranges do not wait for long.
-            let _alone = self.gate.write().await;
-            if !self.ring.get().is_some_and(|ring| may(&ring, &rest)) {
-                return Ok(false);
+            let part = self.store.first_part(&rest);
+            let began = Instant::now();
+            {
+                let _alone = self.gate.write().await;
+                if !self.ring.get().is_some_and(|ring| may(&ring, &rest)) {
+                    return Ok(false);
+                }
+                rest.start = part.end.clone();
+                all &= self.store.drop_part(part).await?;
             }
-            rest = self.store.drop_some(&rest).await?;
+            // Others go on for as long.
+            sleep(began.elapsed().max(MIN_DROP_PAUSE)).await;
         }
-        Ok(true)
+        Ok(all)
     }
 
     /// The ring, if the caller's is the same one. Who holds what must not be in doubt (invariant ONE-EPOCH).
@@ -514,10 +524,12 @@ impl Replica {
         if votes && ranges.iter().any(|range| self.lapse.meets(range)) {
             return Err(self.no_vote());
         }
+        // OWNERS-FIRST: what cannot be read can be handed over to nobody, and the rest can.
+        let summary = if ask.as_stored { View::estimate } else { View::summary };
         let sum = move |store: &Store| {
             // One view for all, so that they add up.
             let view = store.view();
-            ranges.iter().map(|range| view.summary(range)).collect::<Result<Vec<Summary>, EngineError>>()
+            ranges.iter().map(|range| summary(&view, range)).collect::<Result<Vec<Summary>, EngineError>>()
         };
         let summaries = self.look(sum).await?.into_iter().map(peer::Summary::from).collect();
         Ok(response::Body::Summarize(peer::SummarizeDone { summaries }))

@@ -295,3 +295,30 @@ async fn the_end_of_a_damaged_record_fails_no_entry_beside_it() {
     assert_eq!(verdicts, [peer::Verdict { damaged: true, ..stands }, stands, stands]);
     assert_eq!(replica.store.get(&at(1)).await.unwrap(), Some(end(1).record));
 }
+
+#[tokio::test]
+async fn what_cannot_be_read_keeps_nothing_beside_it_from_being_handed_over() {
+    let (replica, disk) = replica();
+    let mut places: Vec<Position> = (0..5).map(|number| place(true, number)).collect();
+    places.sort();
+    write(&replica, places.iter().map(|at| entry(at.clone(), NOW_MS, b"v")).collect()).await.unwrap();
+    disk.corrupt(crate::engine::Table::Data, places[2].clone().into_bytes());
+    for as_stored in [true, false] {
+        let scan = peer::Scan { range: Some(mine()), limit: 9, as_stored, ..peer::Scan::default() };
+        let sums = peer::Summarize { ranges: vec![mine()], as_stored, compares: false };
+        let page = ask(&replica, 4, request::Body::Scan(scan)).await;
+        let sums = ask(&replica, 4, request::Body::Summarize(sums)).await;
+        match (as_stored, page, sums) {
+            (true, Ok(response::Body::Scan(page)), Ok(response::Body::Summarize(_))) => {
+                let given: Vec<Position> =
+                    page.entries.into_iter().map(|entry| Position::from_bytes(entry.position)).collect();
+                let readable: Vec<Position> = [0, 1, 3, 4].map(|at| places[at].clone()).to_vec();
+                assert_eq!((given, page.more), (readable, false));
+            }
+            (false, Err(page), Err(sums)) => {
+                assert_eq!((page.cause(), sums.cause()), (Cause::Corrupt, Cause::Corrupt));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}

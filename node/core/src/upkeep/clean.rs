@@ -84,7 +84,7 @@ impl Upkeep {
         let view = self.store.view();
         let find = move || {
             let counted = ranges().into_iter().map(|range| {
-                let entries = view.summary(&range)?.entries;
+                let entries = view.estimate(&range)?.entries;
                 Ok((range, entries))
             });
             counted.filter(|found| !matches!(found, Ok((_, 0)))).collect()

@@ -5,9 +5,9 @@
 //! ends without an error has shown that this node lacks nothing that the other had when it began (invariant
 //! PULL-COVERS): each part was equal, or listed and merged.
 
-use super::{Upkeep, sync::may_go};
+use super::{Upkeep, sizes::split_point, sync::may_go};
 use crate::{
-    engine::{CommitError, Direction, EngineError},
+    engine::{CommitError, EngineError},
     peer::{Call, CallError, Target},
     radix::{Summary, Verdict, View},
 };
@@ -107,16 +107,25 @@ impl Upkeep {
             let theirs = self.their_sums(wanted, &batch).await?;
             let view = self.store.view();
             let (mine, ranges) = (view.clone(), batch.clone());
-            let sums = move || ranges.iter().map(|range| mine.summary(range)).collect::<Result<Vec<_>, _>>();
-            let mine: Vec<Summary> = self.offload.run(sums).await.map_err(own)?;
+            // What cannot be counted is listed: what it is there is overwritten here (DAMAGE-APART).
+            let sum = move |range: PositionRange| match mine.summary(&range) {
+                Err(EngineError::Corrupt(_)) => Ok(None),
+                sum => sum.map(Some),
+            };
+            let sums = move || ranges.into_iter().map(sum).collect::<Result<Vec<_>, _>>();
+            let mine: Vec<Option<Summary>> = self.offload.run(sums).await.map_err(own)?;
             pulled.compared += batch.len() as u64 * 2 * Summary::SIZE as u64;
             for ((range, mine), theirs) in batch.into_iter().zip(mine).zip(theirs) {
-                let equal = mine.digest == theirs.digest && mine.entries == theirs.entries;
+                let is_equal =
+                    |mine: &Summary| mine.digest == theirs.digest && mine.entries == theirs.entries;
+                let equal = mine.as_ref().is_some_and(is_equal);
                 if equal || (theirs.entries == 0 && wanted.exact_to == Version::ZERO) {
                     (wanted.done)(theirs.entries, theirs.bytes);
                     continue;
                 }
-                let few = mine.entries < theirs.entries / 4 || theirs.entries.max(mine.entries) <= LIST_BELOW;
+                let few = mine.is_none_or(|mine| {
+                    mine.entries < theirs.entries / 4 || theirs.entries.max(mine.entries) <= LIST_BELOW
+                });
                 if few || waiting.len() > MAX_WAITING {
                     self.take(wanted, range, &mut pulled).await?;
                     continue;
@@ -163,7 +172,7 @@ impl Upkeep {
             while parts.len() < PARTS {
                 let mut finer = Vec::with_capacity(2 * parts.len());
                 for part in &parts {
-                    match view.split_point(part)? {
+                    match split_point(&view, part)? {
                         Some(at) if part.start < at && at < part.end => finer.extend([
                             PositionRange { start: part.start.clone(), end: at.clone() },
                             PositionRange { start: at, end: part.end.clone() },
@@ -300,7 +309,8 @@ impl Upkeep {
         Ok(())
     }
 
-    /// Removes what is here, up to a version, and not among `theirs`.
+    /// Removes what is here, up to a version, and not among `theirs`; but for what cannot be read, which is overwritten
+    /// or stays.
     async fn forget_others(
         &self,
         part: &PositionRange,
@@ -309,7 +319,7 @@ impl Upkeep {
     ) -> Result<(), PullError> {
         let (view, range) = (self.store.view(), part.clone());
         let mine = move || {
-            let found = view.scan(&range, Direction::Forward).filter_map(|entry| match entry {
+            let found = view.readable(&range).filter_map(|entry| match entry {
                 Ok(entry) if entry.record.version > up_to => None,
                 entry => Some(entry.map(|entry| (entry.position, entry.record.version))),
             });

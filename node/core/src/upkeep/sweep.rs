@@ -6,7 +6,7 @@
 
 use super::Upkeep;
 use crate::{
-    engine::{Direction, EngineError},
+    engine::EngineError,
     radix::{Verdict, View},
 };
 use god_proto::{position::PositionRange, record::Entry, ring::Ring};
@@ -91,7 +91,8 @@ impl Upkeep {
     }
 }
 
-/// The first records of a range, and where the next ones begin. Blocks on the disk.
+/// The first records of a range, and where the next ones begin. What cannot be read is passed over (DAMAGE-APART): what
+/// takes its place is looked at. Blocks on the disk.
 fn look(
     view: &View,
     range: &PositionRange,
@@ -99,11 +100,11 @@ fn look(
 ) -> Result<(Found, god_proto::position::Position), EngineError> {
     let mut found = Found::default();
     // Nothing live, nothing to look for.
-    let sum = view.summary(range)?;
+    let sum = view.estimate(range)?;
     if sum.live_keys + sum.live_members == 0 {
         return Ok((found, range.end.clone()));
     }
-    for (count, entry) in view.scan(range, Direction::Forward).enumerate() {
+    for (count, entry) in view.readable(range).enumerate() {
         let Entry { position, record } = entry?;
         let bytes = position.as_bytes().len() + record.encoded_len();
         if count == STEP || (count > 0 && found.bytes as usize + bytes > STEP_BYTES) {

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     engine::{SimulatedDisk, Table},
-    quorum::tests::world::{Cluster, NOW_MS, document, ordered, position, ring, value, version},
+    quorum::tests::world::{Cluster, NOW_MS, document, ordered, position, ring, tombstone, value, version},
     seam::Entropy,
 };
 use god_proto::{
@@ -128,4 +128,40 @@ async fn a_sweep_that_another_epoch_cut_short_is_done_again() {
     sleep(3 * interval).await;
     assert!(!cluster.held(1, &last).await.unwrap().is_live());
     sweeps.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_expired_behind_a_damaged_record_is_ended() {
+    let cluster = Cluster::new(3);
+    let upkeep = upkeep(&cluster, 1);
+    let at = positions(3);
+    for at in &at {
+        cluster.seed(1, expired(at, 9)).await;
+    }
+    damage(&cluster, 1, &at[1]);
+    let sweeps = tokio::spawn({
+        let upkeep = Arc::clone(&upkeep);
+        async move { upkeep.sweep().await }
+    });
+    sleep(2 * upkeep.settings.sync_interval).await;
+    for at in [&at[0], &at[2]] {
+        assert!(!cluster.held(1, at).await.unwrap().is_live());
+    }
+    sweeps.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn tombstones_behind_a_damaged_record_are_purged() {
+    let cluster = Cluster::new(3);
+    let upkeep = upkeep(&cluster, 1);
+    let at = positions(3);
+    for at in &at {
+        cluster.seed(1, tombstone(at, -50_000)).await;
+    }
+    damage(&cluster, 1, &at[1]);
+    let ring = upkeep.ring.get().unwrap();
+    upkeep.purge(&ring.arcs()[0], version(-40_000)).await.unwrap();
+    for at in [&at[0], &at[2]] {
+        assert_eq!(cluster.held(1, at).await, None);
+    }
 }

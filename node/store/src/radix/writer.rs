@@ -4,7 +4,7 @@ use super::{
     Summary,
     absorb::{Change, Row, absorb},
     heads::{Heads, Known, Tag},
-    mend::{Stored, count_around, read_each},
+    mend::{Stored, count_around, count_within, read_each},
     rows::{push_rows, weighed},
     summary::Scale,
     tree::{Limits, Tree},
@@ -53,7 +53,7 @@ pub enum Job {
     },
     /// See [`super::Store::forget`].
     Forget(Vec<(Position, Version)>),
-    /// Removes what stands in a range, as if it had never been.
+    /// See [`super::Store::drop_part`].
     Drop(PositionRange),
     /// Writes all open rows as they are.
     Close,
@@ -111,10 +111,7 @@ impl Apply for Writer {
         // What is dropped is dropped between what was written before and after.
         for run in jobs.chunk_by(|a, b| !matches!(a, Job::Drop(_)) && !matches!(b, Job::Drop(_))) {
             match run {
-                [Job::Drop(range)] => {
-                    self.drop_range(range, synced)?;
-                    answers.push(Vec::new());
-                }
+                [Job::Drop(range)] => answers.push(self.drop_range(range, synced)?),
                 run => answers.extend(self.write(run, synced)?),
             }
         }
@@ -293,28 +290,44 @@ impl Writer {
     }
 
     /// Cost: a scan of the range; what is removed is one record of the engine.
-    fn drop_range(&mut self, range: &PositionRange, synced: bool) -> Result<(), EngineError> {
+    fn drop_range(&mut self, range: &PositionRange, synced: bool) -> Result<Vec<Verdict>, EngineError> {
         let (start, end) = (range.start.as_bytes(), range.end.as_bytes());
         if range.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
-        let changes = weighed(&*self.engine, &self.scale, start, end, Direction::Forward)
-            .map(|entry| {
-                entry.map(|(position, before)| Change { position, before, after: Summary::default() })
-            })
-            .collect::<Result<Vec<Change>, EngineError>>()?;
-        if changes.is_empty() {
-            return Ok(());
+        let all = weighed(&*self.engine, &self.scale, start, end, Direction::Forward).map(|entry| {
+            entry.map(|(position, before)| Change { position, before, after: Summary::default() })
+        });
+        let (changes, damaged) = match all.collect::<Result<Vec<Change>, EngineError>>() {
+            Ok(changes) => (changes, false),
+            Err(EngineError::Corrupt(_)) => {
+                let tree = self.published.lock().tree.clone();
+                let Some(changes) = count_within(&*self.engine, &self.scale, &tree, start, end)? else {
+                    counter!("god_radix_damaged_total", "what" => "refused").increment(1);
+                    return Ok(vec![Verdict::Damaged]);
+                };
+                counter!("god_radix_damaged_total", "what" => "dropped").increment(1);
+                (changes, true)
+            }
+            Err(error) => return Err(error),
+        };
+        if changes.is_empty() && !damaged {
+            return Ok(Vec::new());
         }
         let mut batch = Batch::default();
         batch.delete_range(Table::Data, range.start.clone().into_bytes(), range.end.clone().into_bytes());
         self.commit(batch, &changes, false, synced).inspect_err(|_| self.heads.clear())?;
+        if damaged {
+            // Nobody knows which positions these were.
+            self.heads.clear();
+        }
         for change in &changes {
             let tag = self.heads.tag(&change.position);
             self.heads.set(tag, None);
         }
-        counter!("god_radix_entries_dropped_total").increment(changes.len() as u64);
-        Ok(())
+        let entries: u64 = changes.iter().map(|change| change.before.entries).sum();
+        counter!("god_radix_entries_dropped_total").increment(entries);
+        Ok(Vec::new())
     }
 
     fn commit(
@@ -324,7 +337,7 @@ impl Writer {
         close: bool,
         synced: bool,
     ) -> Result<(), EngineError> {
-        if changes.is_empty() && !close {
+        if batch.is_empty() && !close {
             return Ok(());
         }
         let mut tree = self.published.lock().tree.clone();

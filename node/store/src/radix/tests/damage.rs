@@ -169,6 +169,78 @@ fn what_is_remembered_of_a_damaged_record_counts_no_more_once_its_bucket_was_cou
 }
 
 #[test]
+fn what_is_beside_damage_is_read_in_one_scan() {
+    for how in [Damage::Checksum, Damage::Bytes] {
+        for limits in [SMALL, LARGE] {
+            let (_disk, store) = damaged_with(how, true, limits);
+            let view = store.view();
+            let range =
+                |from, to| PositionRange { start: entry(from, 0).position, end: entry(to, 0).position };
+            for (from, to) in [(0, 40), (7, 8), (8, 40), (0, 22), (7, 22)] {
+                let found: Result<Vec<Entry>, EngineError> = view.readable(&range(from, to)).collect();
+                let expected: Vec<Entry> =
+                    (from..to).filter(|n| !is_damaged(*n as usize)).map(|n| entry(n, 10)).collect();
+                assert_eq!(found.unwrap(), expected, "{how:?}: {from}..{to}");
+            }
+            assert_eq!(view.estimate(&range(0, 40)).unwrap().entries, 40);
+            assert_eq!(view.estimate(&range(6, 9)).unwrap().entries, 3);
+        }
+    }
+}
+
+/// Removes all that stands in a range, as the replica does. Says whether it is gone.
+fn drop_all(store: &Store, range: PositionRange) -> bool {
+    let mut rest = range;
+    let mut all = true;
+    while !rest.is_empty() {
+        let part = store.first_part(&rest);
+        rest.start = part.end.clone();
+        all &= run(store.drop_part(part)).unwrap();
+    }
+    all
+}
+
+#[test]
+fn what_is_dropped_takes_damaged_records_along_and_leaves_the_others() {
+    for how in [Damage::Checksum, Damage::Bytes] {
+        let ranges = [(0, 40), (5, 30), (7, 22), (6, 9), (7, 8), (20, 22), (21, 40)];
+        for (limits, (from, to)) in
+            [SMALL, LARGE].into_iter().flat_map(|limits| ranges.map(|range| (limits, range)))
+        {
+            let (disk, store) = damaged_with(how, true, limits);
+            let range = PositionRange { start: entry(from, 0).position, end: entry(to, 0).position };
+            // A bucket of which neither what goes nor what stays can be counted stays as it is.
+            let counts = limits == SMALL || how == Damage::Bytes || from <= 7 && to > 21;
+            let before = store.summary();
+            assert_eq!(drop_all(&store, range.clone()), counts, "{how:?}: {from}..{to}");
+            if !counts {
+                assert_eq!(store.summary(), before);
+                continue;
+            }
+            let kept: Vec<u64> = (0..40).filter(|n| !(from..to).contains(n)).collect();
+            for n in 0..40 {
+                let found = run(store.get(&entry(n, 0).position));
+                match (kept.contains(&n), is_damaged(n as usize)) {
+                    (false, _) => assert_eq!(found.unwrap(), None, "{how:?}: {from}..{to}: record {n}"),
+                    (true, true) => assert!(found.is_err()),
+                    (true, false) => assert_eq!(found.unwrap(), Some(entry(n, 10).record)),
+                }
+            }
+            let again: Vec<Entry> = kept.iter().map(|n| entry(*n, 30)).collect();
+            run(store.write_over_damage(again.clone(), u64::MAX)).unwrap();
+            let mut model = Model::default();
+            model.write(&again);
+            store.view().verify().unwrap();
+            model.check(&store.view(), &everything());
+            // And what a start finds is the same.
+            drop(store);
+            disk.crash_process();
+            open(disk.open()).view().verify().unwrap();
+        }
+    }
+}
+
+#[test]
 fn a_store_with_a_damaged_record_in_an_open_bucket_opens() {
     let (_disk, store) = damaged(Damage::Bytes, false);
     assert!(matches!(run(store.get(&entry(7, 0).position)), Err(EngineError::Corrupt(_))));
