@@ -165,3 +165,36 @@ async fn tombstones_behind_a_damaged_record_are_purged() {
         assert_eq!(cluster.held(1, at).await, None);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_recalled_is_tried_seldom() {
+    let cluster = Cluster::new(3);
+    let upkeep = upkeep(&cluster, 1);
+    let at = positions(3);
+    for at in &at {
+        cluster.seed(1, value(at, -50, "old")).await;
+    }
+    for node in 2..=3 {
+        cluster.seed(node, value(&at[0], -10, "new")).await;
+    }
+    damage(&cluster, 1, &at[0]);
+    damage(&cluster, 1, &at[1]);
+    cluster.node(1).replica.lapse().add(&at[..1]).await.unwrap();
+    let recalls = tokio::spawn({
+        let upkeep = Arc::clone(&upkeep);
+        async move { upkeep.recall().await }
+    });
+    sleep(Duration::from_secs(60)).await;
+    assert!(!cluster.node(1).replica.lapse().is_whole());
+    let before = cluster.world.log.lock().len();
+    sleep(Duration::from_secs(60)).await;
+    let asked = cluster.world.log.lock().len() - before;
+    assert!((1..=100).contains(&asked), "{asked} questions in a minute");
+    // It is compared soon once it can be.
+    for node in 2..=3 {
+        cluster.seed(node, value(&at[1], -10, "new")).await;
+    }
+    sleep(Duration::from_secs(30)).await;
+    assert!(cluster.node(1).replica.lapse().is_whole());
+    recalls.abort();
+}
