@@ -7,10 +7,13 @@ use super::{
 };
 use crate::{
     engine::{SimulatedDisk, Table},
+    quorum::HintSettings,
     quorum::tests::world::{Cluster, NOW_MS, document, ordered, position, ring, tombstone, value, version},
+    replica::Floor,
     seam::Entropy,
 };
 use god_proto::{
+    ids::KeyspaceId,
     position::{Position, PositionRange},
     record::{Entry, Record},
 };
@@ -164,6 +167,48 @@ async fn tombstones_behind_a_damaged_record_are_purged() {
     for at in [&at[0], &at[2]] {
         assert_eq!(cluster.held(1, at).await, None);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_deleted_keyspace_nothing_stays_not_even_where_it_is_damaged_or_empty() {
+    let mut deleted = document(3, 5);
+    deleted.next_keyspace = 5;
+    let cluster = Cluster::with(&ring(deleted), HintSettings::default());
+    let upkeep = upkeep(&cluster, 1);
+    let of = |keyspace: u32| PositionRange {
+        start: Position::keyspace_start(KeyspaceId(keyspace)),
+        end: Position::keyspace_start(KeyspaceId(keyspace + 1)),
+    };
+    let floor = Floor { promised: version(-30_000), repaired: version(-30_000) };
+    for keyspace in 1..=4 {
+        cluster.node(1).replica.floors().raise(&of(keyspace), floor).await.unwrap();
+    }
+    let at: Vec<Position> = (1..9).map(|hash| Position::of_hash(KeyspaceId(3), hash << 32)).collect();
+    for at in &at {
+        cluster.seed(1, value(at, -10, "left behind")).await;
+    }
+    let kept = position("k");
+    cluster.seed(1, value(&kept, -10, "kept")).await;
+    damage(&cluster, 1, &at[3]);
+    let cleans = tokio::spawn({
+        let upkeep = Arc::clone(&upkeep);
+        async move { upkeep.clean().await }
+    });
+    sleep(Duration::from_secs(5)).await;
+    for at in &at {
+        assert_eq!(cluster.held(1, at).await, None);
+    }
+    assert!(cluster.held(1, &kept).await.is_some());
+    let floors = cluster.node(1).replica.floors();
+    for keyspace in 1..=4 {
+        let expected = if keyspace < 3 { floor } else { Floor::default() };
+        assert_eq!(floors.lowest(&of(keyspace)), expected, "keyspace {keyspace}");
+    }
+    // And where nothing was stored of it.
+    floors.raise(&of(4), floor).await.unwrap();
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(floors.lowest(&of(4)), Floor::default());
+    cleans.abort();
 }
 
 #[tokio::test(start_paused = true)]
