@@ -253,7 +253,9 @@ pub async fn happen(world: Arc<World>, fault: Fault) {
             }
         }
         Fault::FullDisk { node, ms } => {
-            pressed(&world, node, Pressure::DiskFull("it is full".to_owned()), ms).await
+            // With room for deletions, or without.
+            let pressure = if ms % 2 == 0 { Pressure::DiskFull } else { Pressure::DiskSpent };
+            pressed(&world, node, pressure("it is full".to_owned()), ms).await
         }
         Fault::BusyDisk { node, ms } => {
             pressed(&world, node, Pressure::Busy(Duration::from_millis(20)), ms).await

@@ -130,12 +130,18 @@ impl Gauge {
 
     fn look(&self, db: &DB, free: u64) -> Pressure {
         if free < self.reserve {
-            return Pressure::DiskFull(format!(
+            let problem = format!(
                 "{} has {} MiB free, and {} MiB are kept in reserve; make room and writes go on",
                 self.directory.display(),
                 free >> 20,
                 self.reserve >> 20
-            ));
+            );
+            // The other half is for what nobody asks leave for: the log, votes, compactions.
+            return if free < self.reserve / 2 {
+                Pressure::DiskSpent(problem)
+            } else {
+                Pressure::DiskFull(problem)
+            };
         }
         // The memtables of any table may fill up, and then the writes of all wait.
         let memtables = |table: Table| {

@@ -10,11 +10,13 @@ use god_proto::{
 };
 use god_rocks::{RocksEngine, RocksSettings};
 use god_store::{
-    engine::{CommitterSettings, Direction, Engine, SimulatedDisk},
+    engine::{CommitterSettings, Direction, Engine, EngineError, SimulatedDisk},
     radix::{Limits, Store, StoreSettings},
     seam::Offload,
 };
 use std::{
+    fs,
+    os::unix::fs::FileExt,
     path::Path,
     sync::{
         Arc,
@@ -115,5 +117,65 @@ async fn over_rocksdb_views_are_whole_while_writers_write_and_a_reopened_store_i
     }
     let positions: Vec<Position> = (0..4_000).map(|n| entry(n, 1).position).collect();
     assert_eq!(store.get_many(&positions).await.unwrap(), model.get_many(&positions).await.unwrap());
+    store.stop();
+}
+
+/// Flips a bit in the middle of the largest table file.
+fn damage(dir: &Path) {
+    let mut files: Vec<_> = fs::read_dir(dir).unwrap().map(|file| file.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "sst"));
+    files.sort_by_key(|path| fs::metadata(path).unwrap().len());
+    let file = fs::OpenOptions::new().read(true).write(true).open(files.pop().unwrap()).unwrap();
+    let at = file.metadata().unwrap().len() / 2;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 0x40], at).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_beside_a_damaged_block_is_read_in_one_scan_and_all_of_it_is_dropped() {
+    const COUNT: usize = 20_000;
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_rocks(dir.path());
+    for from in (0..COUNT).step_by(1_000) {
+        store.write((from..from + 1_000).map(|n| entry(n, 3)).collect()).await.unwrap();
+    }
+    store.close().await.unwrap();
+    drop(store);
+    // A start puts what the log has into a file.
+    open_rocks(dir.path()).close().await.unwrap();
+    damage(dir.path());
+
+    let store = open_rocks(dir.path());
+    let view = store.view();
+    let all =
+        PositionRange { start: Position::keyspace_start(KS), end: Position::keyspace_start(KeyspaceId(8)) };
+    let scan = view.scan(&all, Direction::Forward).collect::<Result<Vec<_>, _>>();
+    assert!(matches!(scan, Err(EngineError::Corrupt(_))), "a block is damaged");
+    let readable = view.readable(&all).collect::<Result<Vec<_>, _>>().unwrap();
+    assert!(readable.array_windows().all(|[a, b]| a.position < b.position));
+    let mut single = 0;
+    for n in 0..COUNT {
+        single += usize::from(store.get(&entry(n, 3).position).await.is_ok());
+    }
+    assert!(single < COUNT && readable.len() == single, "{} of {single}", readable.len());
+    drop(view);
+
+    let mut rest = all.clone();
+    while !rest.is_empty() {
+        let part = store.first_part(&rest);
+        rest.start = part.end.clone();
+        assert!(store.drop_part(part).await.unwrap());
+    }
+    assert_eq!(store.summary().entries, 0);
+    let view = store.view();
+    assert_eq!(view.scan(&all, Direction::Forward).count(), 0);
+    view.verify().unwrap();
+    drop(view);
+    for n in 0..10 {
+        assert_eq!(store.get(&entry(n, 3).position).await.unwrap(), None);
+    }
+    store.write((0..1_000).map(|n| entry(n, 4)).collect()).await.unwrap();
+    store.view().verify().unwrap();
     store.stop();
 }

@@ -131,7 +131,7 @@ pub struct Given {
     /// How often, where durability is interval [default: 100ms]
     #[arg(long, env = "GOD_SYNC_INTERVAL", value_name = "TIME", help_heading = "Storage")]
     pub sync_interval: Option<Span>,
-    /// What stays free on the disk; below, writes are refused [default: 64MiB]
+    /// What stays free on the disk; below, only deletions are taken, down to half of it [default: 64MiB]
     #[arg(long, env = "GOD_DISK_RESERVE", value_name = "SIZE", help_heading = "Storage")]
     pub disk_reserve: Option<ByteSize>,
 

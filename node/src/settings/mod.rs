@@ -72,7 +72,7 @@ pub struct Settings {
     pub memory: u64,
     /// When acknowledged writes are forced to the disk.
     pub durability: Durability,
-    /// Bytes that stay free on the disk; below, writes are refused.
+    /// Bytes that stay free on the disk; below, only deletions are taken, down to half of it.
     pub disk_reserve: u64,
     /// How liveness travels.
     pub gossip: Gossip,

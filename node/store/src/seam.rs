@@ -97,21 +97,45 @@ impl Offload {
 impl Offload {
     /// As [`Offload::run`], on a thread of its own: for the little that a node cannot go on without, such as its
     /// clock's mark. Blocking threads are bounded, and may all be waiting for the disk. Cost: a thread. Callers see to
-    /// it that there is one at a time. Where no thread can be had, it is not done, and nobody is answered.
+    /// it that there is one at a time. Where no thread can be had, it is done on the spot.
     pub async fn run_apart<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> T {
-        if self == Offload::Inline {
+        match self {
+            Offload::Inline => work(),
+            Offload::Threads => {
+                apart(work, |work| thread::Builder::new().name("apart".to_owned()).spawn(work).map(drop))
+                    .await
+            }
+        }
+    }
+}
+
+/// What runs on a thread of its own.
+type Work = Box<dyn FnOnce() + Send>;
+
+/// Runs `work` on the thread that `start` makes.
+async fn apart<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+    start: impl FnOnce(Work) -> std::io::Result<()>,
+) -> T {
+    let (done, answered) = oneshot::channel();
+    let work = Arc::new(Mutex::new(Some(work)));
+    let lent = Arc::clone(&work);
+    let lent = move || {
+        let work = lent.lock().take();
+        drop(work.map(|work| done.send(catch_unwind(AssertUnwindSafe(work)))));
+    };
+    if let Err(error) = start(Box::new(lent)) {
+        // This thread may wait for the disk then, which is better than that all who need this wait for ever.
+        tracing::error!(%error, "there is no thread for what must be written; it is written without");
+        let work = work.lock().take();
+        if let Some(work) = work {
             return work();
         }
-        let (done, answered) = oneshot::channel();
-        let work = move || drop(done.send(catch_unwind(AssertUnwindSafe(work))));
-        if let Err(error) = thread::Builder::new().name("apart".to_owned()).spawn(work) {
-            tracing::error!(%error, "there is no thread for what must be written");
-        }
-        match answered.await {
-            Ok(Ok(value)) => value,
-            Ok(Err(panic)) => resume_unwind(panic),
-            Err(_) => std::future::pending().await,
-        }
+    }
+    match answered.await {
+        Ok(Ok(value)) => value,
+        Ok(Err(panic)) => resume_unwind(panic),
+        Err(_) => std::future::pending().await,
     }
 }
 
@@ -163,5 +187,16 @@ mod tests {
         assert_eq!(says.recv_timeout(std::time::Duration::from_secs(20)), Ok(7));
         go_on.send(()).unwrap();
         drop(hung);
+    }
+
+    #[test]
+    fn what_runs_apart_is_done_and_answered_where_there_is_no_thread() {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let none = |_: Work| Err(std::io::Error::from(std::io::ErrorKind::WouldBlock));
+        let done = runtime.block_on(async {
+            tokio::time::timeout(std::time::Duration::from_secs(9), apart(|| 7, none)).await
+        });
+        assert_eq!(done, Ok(7));
     }
 }

@@ -188,18 +188,23 @@ async fn a_cluster_that_lost_most_of_its_voters_is_recovered_and_filled_up_again
     assert_eq!((done.failed, done.taken_by.len()), (None, 1));
 
     let seed = cluster.nodes[2].peer.clone();
-    for at in 0..2 {
+    let mut new = Vec::new();
+    for _ in 0..2 {
         another_of(&mut cluster, &seed, &["--join", "manual"]);
-        wait_for("a new node to be a member", || async {
-            match survivor.clone().status().await?.nodes.iter().any(|node| node.number == 4 + at) {
-                true => Ok(()),
-                false => Err("it is not".to_owned()),
-            }
-        })
-        .await;
+        let grpc = &cluster.nodes.last().unwrap().grpc;
+        let number = wait_for("a new node to be a member", || async {
+            let status = survivor.clone().status().await?;
+            let member = status.nodes.iter().find(|node| node.grpc_address == *grpc);
+            member.map(|node| node.number).ok_or_else(|| "it is not".to_owned())
+        });
+        new.push(number.await);
     }
-    for (at, old) in lost.iter().enumerate() {
-        let replace = ReplaceWish { old: *old, new: 4 + at as u32, lost: true };
+    assert!(
+        new.iter().all(|number| *number > 1_000),
+        "what the lost voters may have given is not given: {new:?}"
+    );
+    for (old, new) in lost.iter().zip(new) {
+        let replace = ReplaceWish { old: *old, new, lost: true };
         begin(&survivor, &format!("replace-{old}"), wish::Wish::Replace(replace)).await;
     }
     let list = settled(&survivor, 2).await;

@@ -137,10 +137,10 @@ pub async fn find_cluster(joining: &Joining, known: &[String]) -> Result<Joined,
     }
 }
 
-/// Asks the known nodes of a cluster (`others`: their peer addresses), each once, to take this process for the node that
-/// it says it is: one may know what another does not, and one alone may have been led astray. `first` is what came of
-/// asking one of them. An error is final: it is not the node for half or more of those that answer (ONE-START), or the
-/// node and the cluster do not go together.
+/// Asks the known nodes of a cluster (`others`: their peer addresses), each once, to take this process for the node
+/// that it says it is: one may know what another does not, and one alone may have been led astray. `first` is what came
+/// of asking one of them. An error is final: it is not the node for half or more of those that answer (ONE-START), or
+/// the node and the cluster do not go together.
 pub async fn introduce(
     joining: &Joining,
     others: &[String],

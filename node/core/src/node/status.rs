@@ -81,7 +81,9 @@ impl Node {
         troubles.extend(clock.or_else(|| self.offsets.trouble()));
         match self.engine.pressure() {
             Pressure::Fine | Pressure::Busy(_) => {}
-            Pressure::DiskFull(problem) => troubles.push(format!("the disk is full: {problem}")),
+            Pressure::DiskFull(problem) | Pressure::DiskSpent(problem) => {
+                troubles.push(format!("the disk is full: {problem}"));
+            }
             Pressure::Failed(problem) => {
                 troubles.push(format!("storage failed, restart the node: {problem}"));
             }

@@ -57,8 +57,8 @@ struct Entry {
     known: Known,
     /// Connections to it, where it is known to be, whose other end is the latest start.
     answering: usize,
-    /// Whether it was looked for since this node's own start, and since it answered last: a connection to it was made, or
-    /// failed.
+    /// Whether it was looked for since this node's own start, and since it answered last: a connection to it was made,
+    /// or failed.
     looked_for: bool,
 }
 

@@ -24,7 +24,7 @@ mod sync;
 mod write;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use hints::{HintSettings, Hints};
 pub use settings::{MAX_TIMEOUT, Settings};

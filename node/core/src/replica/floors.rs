@@ -201,6 +201,12 @@ impl Floors {
         self.spans.read().lowest(&start, &end)
     }
 
+    /// Whether there is any in a range.
+    pub fn meets(&self, range: &PositionRange) -> bool {
+        let (start, end) = (range.start.clone().into_bytes(), range.end.clone().into_bytes());
+        !self.spans.read().within(&start, &end).is_empty()
+    }
+
     /// Raises a range. When it returns, that is synced to the disk.
     pub async fn raise(&self, range: &PositionRange, to: Floor) -> Result<(), EngineError> {
         self.edit(range, |spans, start, end| spans.raise(start, end, to)).await

@@ -13,7 +13,7 @@ use crate::{
 use bytes::Bytes;
 use god_proto::position::{Position, PositionRange};
 use parking_lot::RwLock;
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -31,6 +31,8 @@ const MAX_RANGES: usize = 1_024;
 struct Ranges {
     lapsed: Vec<(PositionRange, u64)>,
     additions: u64,
+    /// How many of them there were when that was asked last: a comparison may be under way that mends those.
+    asked: u64,
 }
 
 /// The ranges that are lapsed.
@@ -39,8 +41,9 @@ pub struct Lapse {
     offload: Offload,
     run: Option<Uuid>,
     ranges: RwLock<Ranges>,
-    /// Held while [`LAPSED_KEY`] is written: what is added is not forgotten with what was there before.
-    noted: tokio::sync::Mutex<()>,
+    /// Whether [`LAPSED_KEY`] is surely there. Held while it is written: what is added is not forgotten with what was
+    /// there before.
+    noted: tokio::sync::Mutex<bool>,
     added: Notify,
 }
 
@@ -69,8 +72,9 @@ impl Lapse {
         let everything =
             PositionRange { start: Position::default(), end: Position::from_bytes(&[0xff; 8][..]) };
         let lapsed = if is_lapsed { vec![(everything, 0)] } else { vec![] };
-        let ranges = RwLock::new(Ranges { lapsed, additions: 0 });
-        Ok(Lapse { engine, offload, run, ranges, noted: tokio::sync::Mutex::default(), added: Notify::new() })
+        let ranges = RwLock::new(Ranges { lapsed, ..Ranges::default() });
+        let noted = tokio::sync::Mutex::new(is_lapsed);
+        Ok(Lapse { engine, offload, run, ranges, noted, added: Notify::new() })
     }
 
     /// All that the next [`Lapse::open`] finds is lapsed: the data was put back from a backup. Blocks on the disk.
@@ -98,6 +102,13 @@ impl Lapse {
 
     /// How often something was added. Ask before ranges are compared, for [`Lapse::mend`] and [`Lapse::end`].
     pub fn additions(&self) -> u64 {
+        let mut ranges = self.ranges.write();
+        ranges.asked = ranges.additions;
+        ranges.additions
+    }
+
+    /// The same, for who looks and compares nothing. Cost: a lock that is shared.
+    pub fn count(&self) -> u64 {
         self.ranges.read().additions
     }
 
@@ -113,15 +124,24 @@ impl Lapse {
     }
 
     /// What stands at these positions may be lapsed from now on. When this returns, a start knows it too: it does not
-    /// remember which, and begins with everything.
+    /// remember which, and begins with everything. Cost: nothing where they are lapsed already, and no comparison that
+    /// began before this is to mend them.
     pub async fn add(&self, positions: &[Position]) -> Result<(), EngineError> {
         {
             let mut ranges = self.ranges.write();
-            ranges.additions += 1;
+            let asked = ranges.asked;
+            let fresh: Vec<&PositionRange> =
+                ranges.lapsed.iter().filter(|(_, at)| *at > asked).map(|(range, _)| range).collect();
+            let is_covered = |position: &&Position| fresh.iter().any(|range| range.contains(position));
+            let added: BTreeSet<&Position> =
+                positions.iter().filter(|position| !is_covered(position)).collect();
+            ranges.additions += u64::from(!added.is_empty());
             let addition = ranges.additions;
-            let added = positions
-                .iter()
-                .map(|position| PositionRange { start: position.clone(), end: position.next() });
+            // What was added before moves up rather than stand there twice.
+            let is_anew =
+                |range: &PositionRange| added.contains(&range.start) && range.start.next() == range.end;
+            ranges.lapsed.retain(|(range, _)| !is_anew(range));
+            let added = added.into_iter().map(|at| PositionRange { start: at.clone(), end: at.next() });
             ranges.lapsed.extend(added.map(|range| (range, addition)));
             if ranges.lapsed.len() > MAX_RANGES {
                 let start = ranges.lapsed.iter().map(|(range, _)| &range.start).min().cloned();
@@ -131,14 +151,19 @@ impl Lapse {
             }
         }
         self.added.notify_waiters();
-        let _noted = self.noted.lock().await;
+        let mut noted = self.noted.lock().await;
+        if *noted {
+            return Ok(());
+        }
         let engine = Arc::clone(&self.engine);
         let note = move || {
             let mut batch = Batch::default();
             batch.put(Table::System, LAPSED_KEY, Bytes::new());
             engine.commit(batch).and_then(|()| engine.sync())
         };
-        self.offload.run(note).await
+        self.offload.run(note).await?;
+        *noted = true;
+        Ok(())
     }
 
     /// A range was compared after so many additions: it is not lapsed any more, but for what was added since.
@@ -150,10 +175,12 @@ impl Lapse {
     /// All that this node holds was compared after so many additions. Until this is done, a start begins anew. Where
     /// something was added since, nothing is done.
     pub async fn end(&self, additions: u64) -> Result<(), EngineError> {
-        let _noted = self.noted.lock().await;
-        if self.additions() != additions {
+        let mut noted = self.noted.lock().await;
+        if self.count() != additions {
             return Ok(());
         }
+        // Where this fails it may be gone or not.
+        *noted = false;
         let engine = Arc::clone(&self.engine);
         let forget = move || {
             let mut batch = Batch::default();
@@ -275,6 +302,32 @@ mod tests {
         assert!(lapsed.holds(&second), "it was added since");
         disk.crash_process();
         assert!(open(&disk, 1, true).holds(&second));
+    }
+
+    #[tokio::test]
+    async fn what_is_lapsed_already_is_added_once_and_noted_once() {
+        let disk = SimulatedDisk::new();
+        let lapsed = open(&disk, 1, true);
+        let (one, other) = (range(3, 4).start, range(5, 6).start);
+        lapsed.add(std::slice::from_ref(&one)).await.unwrap();
+        disk.fail_writes(Some(EngineError::Failed("nothing need be written".to_owned())));
+        for _ in 0..2 * MAX_RANGES {
+            lapsed.add(&[one.clone(), other.clone()]).await.unwrap();
+            // As who compares does, and finds it as it was.
+            lapsed.additions();
+        }
+        assert_eq!(lapsed.ranges.read().lapsed.len(), 2);
+        disk.fail_writes(None);
+        // What comes after a comparison began is not mended by it, though it was lapsed before.
+        let before = lapsed.additions();
+        lapsed.add(std::slice::from_ref(&one)).await.unwrap();
+        lapsed.mend(&range(2, 9), before);
+        assert!(lapsed.holds(&one) && !lapsed.holds(&other));
+        lapsed.end(lapsed.additions()).await.unwrap();
+        assert!(lapsed.is_whole());
+        lapsed.add(std::slice::from_ref(&one)).await.unwrap();
+        disk.crash_process();
+        assert!(open(&disk, 1, true).holds(&one), "what was noted as whole is noted as lapsed again");
     }
 
     #[tokio::test]

@@ -5,12 +5,14 @@
 //! - [`Loads`]: how busy its copies are.
 //! - [`Lapse`]: what its machine's stop may have cost.
 //! - `pages`: what of a range fits in one answer.
+//! - `vote`: whether what it holds counts for a quorum.
 
 mod check;
 mod floors;
 mod lapse;
 mod load;
 mod pages;
+mod vote;
 
 #[cfg(test)]
 mod tests;
@@ -25,11 +27,12 @@ use self::check::{Touch, stale};
 use crate::{
     engine::{CommitError, EngineError},
     peer::{Call, failure},
-    radix::{Store, Summary, Verdict},
+    radix::{Store, Summary, Verdict, View},
     ring::{CurrentRing, deleted},
     seam::Offload,
     version::{Clock, ClockError},
 };
+use futures::future::join_all;
 use god_proto::{
     MAX_MESSAGE,
     ids::{ArcId, NodeId},
@@ -50,7 +53,7 @@ use std::{
 };
 use tokio::{
     sync::{Notify, RwLock},
-    time::{Instant, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 
 /// The most entries in one write, positions in one read, or ranges in one comparison.
@@ -61,15 +64,10 @@ const MIN_FLOOR_AGE_MS: u64 = 1_000;
 const MAX_PROMISE_WAIT: Duration = Duration::from_secs(1);
 /// When a node whose clock is off may be asked again.
 const CLOCK_RETRY_MS: u32 = 500;
+/// The least time for others between two parts of what is dropped.
+const MIN_DROP_PAUSE: Duration = Duration::from_millis(1);
 /// The most bytes of records in one answer, but for a larger single one.
 const MAX_ANSWER: usize = MAX_MESSAGE - (2 << 20);
-
-/// See [`Replica::vote`].
-#[derive(Clone, Copy, Debug)]
-struct Vote {
-    /// How often something had lapsed before.
-    additions: u64,
-}
 
 /// This node's copy, seen from coordinators.
 pub struct Replica {
@@ -265,23 +263,31 @@ impl Replica {
         Ok(done)
     }
 
-    /// Removes what is stored of a range while the ring permits it for what is left. Says whether all is gone. No write
-    /// comes in meanwhile.
+    /// Removes what is stored of a range while the ring permits it for what is left, damaged records too: what was
+    /// acknowledged of them is where the range belongs (BARRIER, OWNERS-FIRST), or is nobody's (GONE-BY-ID), and as
+    /// nobody can read them they are of use to nobody. Says whether all is gone. No write comes in while a part goes.
     async fn drop_while(
         &self,
         range: &PositionRange,
         may: impl Fn(&Ring, &PositionRange) -> bool,
     ) -> Result<bool, CommitError> {
-        let mut rest = range.clone();
+        let (mut rest, mut all) = (range.clone(), true);
         while !rest.is_empty() {
             // A part at a time, so that writes to other ranges do not wait for long.
-            let _alone = self.gate.write().await;
-            if !self.ring.get().is_some_and(|ring| may(&ring, &rest)) {
-                return Ok(false);
+            let part = self.store.first_part(&rest);
+            let began = Instant::now();
+            {
+                let _alone = self.gate.write().await;
+                if !self.ring.get().is_some_and(|ring| may(&ring, &rest)) {
+                    return Ok(false);
+                }
+                rest.start = part.end.clone();
+                all &= self.store.drop_part(part).await?;
             }
-            rest = self.store.drop_some(&rest).await?;
+            // Others go on for as long.
+            sleep(began.elapsed().max(MIN_DROP_PAUSE)).await;
         }
-        Ok(true)
+        Ok(all)
     }
 
     /// The ring, if the caller's is the same one. Who holds what must not be in doubt (invariant ONE-EPOCH).
@@ -296,10 +302,10 @@ impl Replica {
         at_most("entries", write.entries.len())?;
         let entries = write.entries.into_iter().map(Entry::try_from).collect::<Result<Vec<Entry>, _>>();
         let all = entries.map_err(|error| failure(Cause::Invalid, error.to_string()))?;
-        let here = self.ending_here(&all).await?;
+        let (here, unread) = self.ending_here(&all).await?;
         let mut entries = Vec::with_capacity(all.len());
         let mut newest = Version::ZERO;
-        // Of entries that are too old (PURGE-FLOOR): which, and what their writer is told.
+        // Of entries that are too old (PURGE-FLOOR), or end what cannot be read: which, and what their writer is told.
         let mut floored: Vec<(usize, peer::Verdict)> = Vec::new();
         for (at, entry) in all.into_iter().enumerate() {
             let arc = touch.writable(&entry)?;
@@ -309,6 +315,9 @@ impl Replica {
             match self.floors.admits(&entry.position, version) {
                 Ok(()) => entries.push(entry),
                 Err(_) if here.contains(&at) => entries.push(entry),
+                Err(_) if unread.contains(&at) => {
+                    floored.push((at, peer::Verdict { damaged: true, ..peer::Verdict::default() }));
+                }
                 // At or below what is repaired, this replica has all there is: a tombstone, perhaps, that has gone.
                 Err(floor) => floored.push((
                     at,
@@ -322,8 +331,9 @@ impl Replica {
         }
         // The newest is within the limit where any is beyond it.
         self.clock.observe(newest).map_err(|error| untimely(&error))?;
-        let written = self.take(entries, self.clock.ceiling_ms()).await;
-        let verdicts = written.map_err(|error| refused(&error))?;
+        let written = self.take_each(entries, self.clock.ceiling_ms()).await;
+        // A refusal would say that nothing was written: what failed is among the verdicts.
+        let (verdicts, _) = written.map_err(|error| refused(&error))?;
         let said = |verdict: Verdict| peer::Verdict {
             superseded_by: match verdict {
                 Verdict::Applied | Verdict::Equal | Verdict::Damaged => None,
@@ -340,31 +350,55 @@ impl Replica {
     }
 
     /// Which of some entries are the ends of records that stand here. Those take the place of what is held, however old
-    /// it is: nothing comes back by them (PURGE-FLOOR). Cost: a read for each end below a promised floor.
-    async fn ending_here(&self, entries: &[Entry]) -> Result<BTreeSet<usize>, Failure> {
+    /// it is: nothing comes back by them (PURGE-FLOOR). And which are the ends of what cannot be read (DAMAGE-APART).
+    /// Cost: a read for each end below a promised floor.
+    async fn ending_here(&self, entries: &[Entry]) -> Result<(BTreeSet<usize>, BTreeSet<usize>), Failure> {
         let refused = |entry: &Entry| self.floors.admits(&entry.position, entry.record.version).is_err();
         let ends = entries.iter().enumerate();
         let ends: Vec<(usize, &Entry)> =
             ends.filter(|(_, entry)| entry.record.version.is_expiry() && refused(entry)).collect();
+        let (mut here, mut unread) = (BTreeSet::new(), BTreeSet::new());
         if ends.is_empty() {
-            return Ok(BTreeSet::new());
+            return Ok((here, unread));
         }
         let positions: Vec<Position> = ends.iter().map(|(_, entry)| entry.position.clone()).collect();
-        let held = self.store.get_many(&positions).await.map_err(|error| broken(&error))?;
-        let stands = ends.iter().zip(held).filter(|((_, entry), held)| {
-            held.as_ref().is_some_and(|held| held.version == entry.record.version.stamped())
-        });
-        Ok(stands.map(|((at, _), _)| *at).collect())
+        let held = match self.store.get_many(&positions).await {
+            Err(EngineError::Corrupt(_)) => {
+                join_all(positions.iter().map(|position| self.store.get(position))).await
+            }
+            all => all.map_err(|error| broken(&error))?.into_iter().map(Ok).collect(),
+        };
+        for ((at, entry), held) in ends.into_iter().zip(held) {
+            match held {
+                Ok(Some(held)) if held.version == entry.record.version.stamped() => drop(here.insert(at)),
+                Ok(_) => {}
+                Err(EngineError::Corrupt(_)) => drop(unread.insert(at)),
+                Err(error) => return Err(broken(&error)),
+            }
+        }
+        Ok((here, unread))
     }
 
     /// Writes entries, over damaged records too. What such a one was is lost here: before it is overwritten, its
     /// position is noted as lapsed, so that this replica says nothing of it until it was compared
-    /// (LAPSED-IS-NO-VOTE).
+    /// (LAPSED-IS-NO-VOTE). After an error some may be written. Verdict `Damaged`: it cannot be overwritten yet.
     pub async fn take(
         &self,
         entries: impl Into<Arc<Vec<Entry>>>,
         ceiling_ms: u64,
     ) -> Result<Vec<Verdict>, CommitError> {
+        match self.take_each(entries, ceiling_ms).await? {
+            (verdicts, None) => Ok(verdicts),
+            (_, Some(error)) => Err(error),
+        }
+    }
+
+    /// As [`Replica::take`]; an error beside verdicts says why those of them that are `Damaged` are.
+    async fn take_each(
+        &self,
+        entries: impl Into<Arc<Vec<Entry>>>,
+        ceiling_ms: u64,
+    ) -> Result<(Vec<Verdict>, Option<CommitError>), CommitError> {
         let entries = entries.into();
         let expire = |entry: &&Entry| entry.record.is_live() && entry.record.expires_at_ms.is_some();
         let expiring = entries.iter().filter(expire).count() as u64;
@@ -374,11 +408,15 @@ impl Replica {
         done
     }
 
-    async fn take_in(&self, entries: Arc<Vec<Entry>>, ceiling_ms: u64) -> Result<Vec<Verdict>, CommitError> {
+    async fn take_in(
+        &self,
+        entries: Arc<Vec<Entry>>,
+        ceiling_ms: u64,
+    ) -> Result<(Vec<Verdict>, Option<CommitError>), CommitError> {
         let mut verdicts = self.store.write_below(Arc::clone(&entries), ceiling_ms).await?;
         let damaged = |verdict: &Verdict| *verdict == Verdict::Damaged;
         if !verdicts.iter().any(damaged) {
-            return Ok(verdicts);
+            return Ok((verdicts, None));
         }
         let over = entries.iter().zip(&verdicts).filter(|(_, verdict)| damaged(verdict));
         let over: Vec<Entry> = over.map(|(entry, _)| entry.clone()).collect();
@@ -390,17 +428,19 @@ impl Replica {
         // The others of these entries are written: where this fails, the verdict of each says so.
         if let Err(error) = self.lapse.add(&positions).await {
             tracing::warn!(%error, "damaged records cannot be overwritten");
-            return Ok(verdicts);
+            return Ok((verdicts, Some(error.into())));
         }
         match self.store.write_over_damage(over, ceiling_ms).await {
             Ok(again) => {
                 for (verdict, again) in verdicts.iter_mut().filter(|verdict| damaged(verdict)).zip(again) {
                     *verdict = again;
                 }
-                Ok(verdicts)
+                Ok((verdicts, None))
             }
             // Nothing more of them was written; what failed otherwise is open.
-            Err(CommitError::Busy { .. } | CommitError::DiskFull(_) | CommitError::Stopped) => Ok(verdicts),
+            Err(error @ (CommitError::Busy { .. } | CommitError::DiskFull(_) | CommitError::Stopped)) => {
+                Ok((verdicts, Some(error)))
+            }
             Err(error) => Err(error),
         }
     }
@@ -485,38 +525,18 @@ impl Replica {
             .collect::<Result<Vec<PositionRange>, Failure>>()?;
         let votes = !ask.as_stored && !ask.compares;
         let vote = self.vote(|lapse| votes && ranges.iter().any(|range| lapse.meets(range)))?;
+        // OWNERS-FIRST: what cannot be read can be handed over to nobody, and the rest can.
+        let summary = if ask.as_stored { View::estimate } else { View::summary };
         let sum = move |store: &Store| {
             // One view for all, so that they add up.
             let view = store.view();
-            ranges.iter().map(|range| view.summary(range)).collect::<Result<Vec<Summary>, EngineError>>()
+            ranges.iter().map(|range| summary(&view, range)).collect::<Result<Vec<Summary>, EngineError>>()
         };
         let summaries = self.look(sum).await?.into_iter().map(peer::Summary::from).collect();
         if votes {
             self.still(vote)?;
         }
         Ok(response::Body::Summarize(peer::SummarizeDone { summaries }))
-    }
-
-    /// Whether this replica may say what it holds: asked before it looks, and again with [`Replica::still`] afterwards
-    /// (LAPSED-IS-NO-VOTE).
-    fn vote(&self, meets: impl Fn(&Lapse) -> bool) -> Result<Vote, Failure> {
-        let additions = self.lapse.additions();
-        if meets(&self.lapse) { Err(self.no_vote()) } else { Ok(Vote { additions }) }
-    }
-
-    /// Whether what was seen since is a vote. Something that lapsed meanwhile may have been seen, even if it was
-    /// compared by now.
-    fn still(&self, vote: Vote) -> Result<(), Failure> {
-        if self.lapse.additions() == vote.additions { Ok(()) } else { Err(self.no_vote()) }
-    }
-
-    /// The refusal of what is lapsed (LAPSED-IS-NO-VOTE).
-    fn no_vote(&self) -> Failure {
-        let message = format!(
-            "the machine of node {} stopped, and what it may have lost is not compared with the other replicas yet",
-            self.me
-        );
-        failure(Cause::Lapsed, message)
     }
 
     /// Does what may block on the disk.

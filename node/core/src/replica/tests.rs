@@ -72,12 +72,19 @@ fn ring() -> Ring {
 }
 
 fn replica() -> (Replica, SimulatedDisk) {
+    let (replica, disk, _) = replica_with_lapse();
+    (replica, disk)
+}
+
+/// And the disk on which it notes what is lapsed.
+fn replica_with_lapse() -> (Replica, SimulatedDisk, SimulatedDisk) {
     let disk = SimulatedDisk::new();
     let settings = StoreSettings {
         committer: CommitterSettings::default(),
         offload: Offload::Inline,
         threaded: false,
-        limits: Limits::default(),
+        // So that each write meets what is stored.
+        limits: Limits { remembered: 1, ..Limits::default() },
     };
     let store = Arc::new(Store::open(disk.open(), [9; 16], settings).unwrap());
     let clock = Clock::open(SimulatedDisk::new().open(), Arc::new(StoppedWall), Offload::Inline).unwrap();
@@ -85,9 +92,10 @@ fn replica() -> (Replica, SimulatedDisk) {
     let current = CurrentRing::default();
     current.advance(Arc::new(ring()));
     let floors = Arc::new(Floors::open(Arc::clone(store.engine()), Offload::Inline).unwrap());
-    let lapse = Lapse::open(SimulatedDisk::new().open(), Offload::Inline, None, true).unwrap();
+    let notes = SimulatedDisk::new();
+    let lapse = Lapse::open(notes.open(), Offload::Inline, None, true).unwrap();
     let (clock, lapse) = (Arc::new(clock), Arc::new(lapse));
-    (Replica::new(NodeId(1), store, current, clock, floors, lapse, Offload::Inline), disk)
+    (Replica::new(NodeId(1), store, current, clock, floors, lapse, Offload::Inline), disk, notes)
 }
 
 /// The place of a key of keyspace 1 that node 1 holds, or does not.
@@ -260,4 +268,73 @@ async fn what_lapsed_while_it_was_looked_at_is_no_vote_though_it_was_compared_si
     assert_eq!(replica.still(before).unwrap_err().cause(), Cause::Lapsed);
     let after = replica.vote(|lapse| lapse.holds(&at)).unwrap();
     replica.still(after).unwrap();
+}
+
+#[tokio::test]
+async fn what_is_damaged_and_stays_is_said_to_peers_entry_by_entry_and_fails_everybody_else() {
+    let (replica, disk, notes) = replica_with_lapse();
+    let mut places: Vec<Position> = (0..3).map(|number| place(true, number)).collect();
+    // What was written last is remembered, and not read.
+    places.sort();
+    let at = |number: usize| places[number].clone();
+    write(&replica, vec![entry(at(0), NOW_MS - 9, b"old"), entry(at(1), NOW_MS - 9, b"old")]).await.unwrap();
+    disk.corrupt(crate::engine::Table::Data, at(0).into_bytes());
+    notes.fail_writes(Some(EngineError::DiskFull("none left".to_owned())));
+    let entries = || vec![entry(at(0), NOW_MS, b"new"), entry(at(2), NOW_MS, b"new")];
+    let verdicts = write(&replica, entries()).await.unwrap();
+    assert_eq!(verdicts.iter().map(|verdict| verdict.damaged).collect::<Vec<_>>(), [true, false]);
+    let taken: Vec<Entry> = entries().into_iter().map(|entry| Entry::try_from(entry).unwrap()).collect();
+    assert!(replica.take(taken.clone(), u64::MAX).await.is_err(), "it is not done");
+    notes.fail_writes(None);
+    assert_eq!(replica.take(taken, u64::MAX).await.unwrap(), [Verdict::Applied, Verdict::Equal]);
+}
+
+#[tokio::test]
+async fn the_end_of_a_damaged_record_fails_no_entry_beside_it() {
+    let (replica, disk) = replica();
+    let at = |number| place(true, number);
+    let record = Record {
+        expires_at_ms: Some(NOW_MS - 10_000),
+        ..Record::value(Version::new(NOW_MS - 60_000, 0, NodeId(2)), "old")
+    };
+    let end = |number| Entry { position: at(number), record: record.ended(NOW_MS).unwrap() };
+    for number in 0..2 {
+        write(&replica, vec![Entry { position: at(number), record: record.clone() }.into()]).await.unwrap();
+    }
+    let floor = Floor { promised: Version::new(NOW_MS - 30_000, 0, NodeId(2)), repaired: Version::ZERO };
+    let (start, end_of) = (Position::from_bytes(mine().start), Position::from_bytes(mine().end));
+    replica.floors().raise(&PositionRange { start, end: end_of }, floor).await.unwrap();
+    disk.corrupt(crate::engine::Table::Data, at(0).into_bytes());
+    let entries = vec![end(0).into(), end(1).into(), entry(at(2), NOW_MS, b"v")];
+    let verdicts = write(&replica, entries).await.unwrap();
+    let stands = peer::Verdict::default();
+    assert_eq!(verdicts, [peer::Verdict { damaged: true, ..stands }, stands, stands]);
+    assert_eq!(replica.store.get(&at(1)).await.unwrap(), Some(end(1).record));
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_keeps_nothing_beside_it_from_being_handed_over() {
+    let (replica, disk) = replica();
+    let mut places: Vec<Position> = (0..5).map(|number| place(true, number)).collect();
+    places.sort();
+    write(&replica, places.iter().map(|at| entry(at.clone(), NOW_MS, b"v")).collect()).await.unwrap();
+    disk.corrupt(crate::engine::Table::Data, places[2].clone().into_bytes());
+    for as_stored in [true, false] {
+        let scan = peer::Scan { range: Some(mine()), limit: 9, as_stored, ..peer::Scan::default() };
+        let sums = peer::Summarize { ranges: vec![mine()], as_stored, compares: false };
+        let page = ask(&replica, 4, request::Body::Scan(scan)).await;
+        let sums = ask(&replica, 4, request::Body::Summarize(sums)).await;
+        match (as_stored, page, sums) {
+            (true, Ok(response::Body::Scan(page)), Ok(response::Body::Summarize(_))) => {
+                let given: Vec<Position> =
+                    page.entries.into_iter().map(|entry| Position::from_bytes(entry.position)).collect();
+                let readable: Vec<Position> = [0, 1, 3, 4].map(|at| places[at].clone()).to_vec();
+                assert_eq!((given, page.more), (readable, false));
+            }
+            (false, Err(page), Err(sums)) => {
+                assert_eq!((page.cause(), sums.cause()), (Cause::Corrupt, Cause::Corrupt));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
 }

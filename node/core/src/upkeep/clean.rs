@@ -53,13 +53,17 @@ impl Upkeep {
         }
     }
 
-    /// Removes what is stored of keyspaces that were deleted. Cost, where nothing is: O(deleted keyspaces × depth).
+    /// Removes what is stored of keyspaces that were deleted, and their floors. Cost, where nothing is: O(deleted
+    /// keyspaces × depth).
     async fn drop_deleted(&self, ring: &Ring) -> Result<(), CommitError> {
         let gone = deleted(ring);
         if gone.is_empty() {
             return Ok(());
         }
-        for (range, _) in self.stored(|| gone).await? {
+        let asked = gone.clone();
+        let stored = self.stored(|| asked).await?;
+        let is_stored = |range: &PositionRange| stored.iter().any(|(stored, _)| stored == range);
+        for range in gone.into_iter().filter(|range| is_stored(range) || self.replica.floors().meets(range)) {
             if self.replica.drop_deleted(&range).await? {
                 counter!("god_upkeep_deleted_ranges_total").increment(1);
                 tracing::info!(?range, "data of deleted keyspaces were removed");
@@ -84,7 +88,7 @@ impl Upkeep {
         let view = self.store.view();
         let find = move || {
             let counted = ranges().into_iter().map(|range| {
-                let entries = view.summary(&range)?.entries;
+                let entries = view.estimate(&range)?.entries;
                 Ok((range, entries))
             });
             counted.filter(|found| !matches!(found, Ok((_, 0)))).collect()

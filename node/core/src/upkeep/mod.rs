@@ -23,6 +23,9 @@ mod sizes;
 mod sweep;
 mod sync;
 
+#[cfg(test)]
+mod tests;
+
 pub use drive::Driven;
 pub use sizes::gather_sizes;
 

@@ -5,9 +5,9 @@
 //! ends without an error has shown that this node lacks nothing that the other had when it began (invariant
 //! PULL-COVERS): each part was equal, or listed and merged.
 
-use super::{Upkeep, sync::may_go};
+use super::{Upkeep, sizes::split_point, sync::may_go};
 use crate::{
-    engine::{CommitError, Direction, EngineError},
+    engine::{CommitError, EngineError},
     peer::{Call, CallError, Target},
     radix::{Summary, Verdict, View},
 };
@@ -49,6 +49,9 @@ pub enum PullError {
     /// This node's storage takes no more, for about so long.
     #[error("this node's storage is busy")]
     Busy(Duration),
+    /// All was taken but so many records: what stands there is damaged, and cannot be overwritten yet.
+    #[error("{0} records are damaged here, and cannot be overwritten yet")]
+    Damaged(u64),
 }
 
 /// What is pulled, and how.
@@ -80,6 +83,8 @@ pub struct Pulled {
     pub oldest: Version,
     /// Bytes that went over the network for comparing and listing.
     pub compared: u64,
+    /// Entries that are not taken: what stands there is damaged, and cannot be overwritten.
+    damaged: u64,
 }
 
 impl Pulled {
@@ -102,16 +107,25 @@ impl Upkeep {
             let theirs = self.their_sums(wanted, &batch).await?;
             let view = self.store.view();
             let (mine, ranges) = (view.clone(), batch.clone());
-            let sums = move || ranges.iter().map(|range| mine.summary(range)).collect::<Result<Vec<_>, _>>();
-            let mine: Vec<Summary> = self.offload.run(sums).await.map_err(own)?;
+            // What cannot be counted is listed: what it is there is overwritten here (DAMAGE-APART).
+            let sum = move |range: PositionRange| match mine.summary(&range) {
+                Err(EngineError::Corrupt(_)) => Ok(None),
+                sum => sum.map(Some),
+            };
+            let sums = move || ranges.into_iter().map(sum).collect::<Result<Vec<_>, _>>();
+            let mine: Vec<Option<Summary>> = self.offload.run(sums).await.map_err(own)?;
             pulled.compared += batch.len() as u64 * 2 * Summary::SIZE as u64;
             for ((range, mine), theirs) in batch.into_iter().zip(mine).zip(theirs) {
-                let equal = mine.digest == theirs.digest && mine.entries == theirs.entries;
+                let is_equal =
+                    |mine: &Summary| mine.digest == theirs.digest && mine.entries == theirs.entries;
+                let equal = mine.as_ref().is_some_and(is_equal);
                 if equal || (theirs.entries == 0 && wanted.exact_to == Version::ZERO) {
                     (wanted.done)(theirs.entries, theirs.bytes);
                     continue;
                 }
-                let few = mine.entries < theirs.entries / 4 || theirs.entries.max(mine.entries) <= LIST_BELOW;
+                let few = mine.is_none_or(|mine| {
+                    mine.entries < theirs.entries / 4 || theirs.entries.max(mine.entries) <= LIST_BELOW
+                });
                 if few || waiting.len() > MAX_WAITING {
                     self.take(wanted, range, &mut pulled).await?;
                     continue;
@@ -122,7 +136,11 @@ impl Upkeep {
                 }
             }
         }
-        Ok(pulled)
+        // PULL-COVERS
+        match pulled.damaged {
+            0 => Ok(pulled),
+            damaged => Err(PullError::Damaged(damaged)),
+        }
     }
 
     async fn their_sums(
@@ -154,7 +172,7 @@ impl Upkeep {
             while parts.len() < PARTS {
                 let mut finer = Vec::with_capacity(2 * parts.len());
                 for part in &parts {
-                    match view.split_point(part)? {
+                    match split_point(&view, part)? {
                         Some(at) if part.start < at && at < part.end => finer.extend([
                             PositionRange { start: part.start.clone(), end: at.clone() },
                             PositionRange { start: at, end: part.end.clone() },
@@ -282,14 +300,17 @@ impl Upkeep {
         let entries = Arc::new(entries);
         let verdicts = self.replica.take(Arc::clone(&entries), ceiling_ms).await.map_err(refused)?;
         for (entry, verdict) in entries.iter().zip(verdicts) {
-            if verdict == Verdict::Applied {
-                pulled.took(entry);
+            match verdict {
+                Verdict::Applied => pulled.took(entry),
+                Verdict::Damaged => pulled.damaged += 1,
+                Verdict::Equal | Verdict::Superseded(_) => {}
             }
         }
         Ok(())
     }
 
-    /// Removes what is here, up to a version, and not among `theirs`.
+    /// Removes what is here, up to a version, and not among `theirs`; but for what cannot be read, which is overwritten
+    /// or stays.
     async fn forget_others(
         &self,
         part: &PositionRange,
@@ -298,7 +319,7 @@ impl Upkeep {
     ) -> Result<(), PullError> {
         let (view, range) = (self.store.view(), part.clone());
         let mine = move || {
-            let found = view.scan(&range, Direction::Forward).filter_map(|entry| match entry {
+            let found = view.readable(&range).filter_map(|entry| match entry {
                 Ok(entry) if entry.record.version > up_to => None,
                 entry => Some(entry.map(|entry| (entry.position, entry.record.version))),
             });

@@ -21,15 +21,18 @@ use god_proto::{
 use std::{collections::BTreeSet, time::Duration};
 use tokio::time::sleep;
 
-/// Between two looks at what is still lapsed.
+/// Between two looks at what is still lapsed; twice as long after each look that mended nothing, up to a bound.
 const LOOK: Duration = Duration::from_millis(100);
+const LONGEST_LOOK: Duration = Duration::from_secs(5);
 
 impl Upkeep {
     /// Goes on until nothing is lapsed any more, and again when something is.
     pub(super) async fn recall(&self) {
         let lapsed = self.replica.lapse();
+        let mut pause = LOOK;
         loop {
             lapsed.begun().await;
+            let mut mended = false;
             let additions = lapsed.additions();
             if let Some(ring) = self.ring.get() {
                 // Who does not answer keeps each pass waiting once.
@@ -38,7 +41,10 @@ impl Upkeep {
                 let arcs = ring.arcs().iter().filter(|arc| arc.replicas.contains(&self.me));
                 for arc in arcs.filter(|arc| self.settings.compares && lapsed.meets(&arc.range)) {
                     match self.recall_arc(&ring, arc, &mut silent).await {
-                        Ok(true) => lapsed.mend(&arc.range, additions),
+                        Ok(true) => {
+                            lapsed.mend(&arc.range, additions);
+                            mended = true;
+                        }
                         Ok(false) => {}
                         Err(error) => tracing::debug!(%arc, %error, "an arc is still lapsed"),
                     }
@@ -50,7 +56,8 @@ impl Upkeep {
                     }
                 }
             }
-            sleep(LOOK).await;
+            pause = if mended || lapsed.is_whole() { LOOK } else { (2 * pause).min(LONGEST_LOOK) };
+            sleep(pause).await;
         }
     }
 
@@ -95,7 +102,10 @@ impl Upkeep {
                 Err(PullError::Over) => return Err(PullError::Over),
                 Err(error) => {
                     tracing::debug!(%arc, %error, "what this node may have lost could not be compared");
-                    silent.insert(from);
+                    // What is wrong here says nothing of the other one.
+                    if matches!(error, PullError::Source(..)) {
+                        silent.insert(from);
+                    }
                     all = false;
                 }
             }

@@ -42,8 +42,11 @@ impl Upkeep {
 fn measure(view: &View, ring: &Ring, me: NodeId, middles: bool) -> Result<ArcSizesDone, EngineError> {
     let mut done = ArcSizesDone::default();
     for arc in ring.arcs().iter().filter(|arc| Ring::holds(arc, me)) {
-        let sum = view.summary(&arc.range)?;
-        let middle = if middles && sum.entries > 1 { view.split_point(&arc.range)? } else { None };
+        let sum = view.estimate(&arc.range)?;
+        let middle = match middles && sum.entries > 1 {
+            true => split_point(view, &arc.range)?,
+            false => None,
+        };
         done.arcs.push(ArcSize {
             arc: arc.id.0,
             entries: sum.entries,
@@ -53,11 +56,19 @@ fn measure(view: &View, ring: &Ring, me: NodeId, middles: bool) -> Result<ArcSiz
         });
     }
     for range in foreign(ring, me) {
-        let sum = view.summary(&range)?;
+        let sum = view.estimate(&range)?;
         done.misplaced_entries += sum.entries;
         done.misplaced_bytes += sum.bytes;
     }
     Ok(done)
+}
+
+/// As [`View::split_point`]; `None` too where that is in what cannot be read (DAMAGE-APART).
+pub(super) fn split_point(view: &View, range: &PositionRange) -> Result<Option<Position>, EngineError> {
+    match view.split_point(range) {
+        Err(EngineError::Corrupt(_)) => Ok(None),
+        found => found,
+    }
 }
 
 /// The arcs that a node holds no copy of.

@@ -6,8 +6,8 @@
 
 use super::Upkeep;
 use crate::{
-    engine::{Direction, EngineError},
-    radix::View,
+    engine::EngineError,
+    radix::{Verdict, View},
 };
 use god_proto::{position::PositionRange, record::Entry, ring::Ring};
 use metrics::counter;
@@ -54,14 +54,16 @@ impl Upkeep {
             }
             let mut pass = Pass { taken: self.replica.expiring(), next_ms: None };
             match self.sweep_all(&mut pass).await {
-                Ok(()) => last = Some(pass),
+                Ok(true) => last = Some(pass),
+                Ok(false) => {}
                 Err(error) => tracing::warn!(%error, "what has expired could not be swept"),
             }
         }
     }
 
-    async fn sweep_all(&self, pass: &mut Pass) -> Result<(), EngineError> {
-        let Some(ring) = self.ring.get() else { return Ok(()) };
+    /// Says whether all was looked through: not where another ring came meanwhile.
+    async fn sweep_all(&self, pass: &mut Pass) -> Result<bool, EngineError> {
+        let Some(ring) = self.ring.get() else { return Ok(false) };
         for arc in ring.arcs().iter().filter(|arc| Ring::holds(arc, self.me)) {
             let mut rest = arc.range.clone();
             while !rest.is_empty() {
@@ -73,22 +75,24 @@ impl Upkeep {
                     // What is handed over meanwhile is not swept here.
                     let _admitted = self.replica.admit().await;
                     if self.ring.epoch() != ring.epoch() {
-                        return Ok(());
+                        return Ok(false);
                     }
-                    let count = found.ended.len() as u64;
                     let taken = self.replica.take(found.ended, self.replica.clock().ceiling_ms()).await;
-                    taken.map_err(|error| EngineError::Failed(error.to_string()))?;
+                    let verdicts = taken.map_err(|error| EngineError::Failed(error.to_string()))?;
+                    let count =
+                        verdicts.iter().filter(|verdict| **verdict == Verdict::Applied).count() as u64;
                     counter!("god_upkeep_expired_total").increment(count);
                 }
                 rest.start = end;
                 sleep(Duration::from_secs_f64(found.bytes as f64 / BYTES_PER_SECOND as f64)).await;
             }
         }
-        Ok(())
+        Ok(self.ring.epoch() == ring.epoch())
     }
 }
 
-/// The first records of a range, and where the next ones begin. Blocks on the disk.
+/// The first records of a range, and where the next ones begin. What cannot be read is passed over (DAMAGE-APART): what
+/// takes its place is looked at. Blocks on the disk.
 fn look(
     view: &View,
     range: &PositionRange,
@@ -96,11 +100,11 @@ fn look(
 ) -> Result<(Found, god_proto::position::Position), EngineError> {
     let mut found = Found::default();
     // Nothing live, nothing to look for.
-    let sum = view.summary(range)?;
+    let sum = view.estimate(range)?;
     if sum.live_keys + sum.live_members == 0 {
         return Ok((found, range.end.clone()));
     }
-    for (count, entry) in view.scan(range, Direction::Forward).enumerate() {
+    for (count, entry) in view.readable(range).enumerate() {
         let Entry { position, record } = entry?;
         let bytes = position.as_bytes().len() + record.encoded_len();
         if count == STEP || (count > 0 && found.bytes as usize + bytes > STEP_BYTES) {

@@ -18,8 +18,9 @@ use super::{
     pull::{PullError, Wanted, wire},
 };
 use crate::{
-    engine::{Direction, EngineError},
+    engine::EngineError,
     peer::{CallError, Target, failure},
+    radix::Verdict,
 };
 use god_proto::{
     ids::{ArcId, NodeId},
@@ -439,6 +440,8 @@ impl Upkeep {
                     tracing::debug!(%node, problem, "a replica could not be compared");
                     complete = false;
                 }
+                // The rest was taken, and may be elsewhere too (DAMAGE-APART).
+                Err(PullError::Damaged(_)) => complete = false,
                 Err(error) => return Err(error),
             }
         }
@@ -470,7 +473,7 @@ impl Upkeep {
             return Ok(None);
         }
         let (view, range) = (self.store.view(), arc.range.clone());
-        let sum = self.offload.run(move || view.summary(&range)).await;
+        let sum = self.offload.run(move || view.estimate(&range)).await;
         let sum = sum.map_err(|error| PullError::Own(error.to_string()))?;
         // Without a tombstone there is nothing to purge, and a floor would only cost.
         let tombstones = sum.entries.saturating_sub(sum.live_keys + sum.live_members);
@@ -508,22 +511,22 @@ impl Upkeep {
     }
 
     /// Removes tombstones at or below the repaired floor of an arc, some at a time.
-    async fn purge(&self, arc: &RingArc, floor: Version) -> Result<(), EngineError> {
-        loop {
-            let (view, range) = (self.store.view(), arc.range.clone());
+    pub(super) async fn purge(&self, arc: &RingArc, floor: Version) -> Result<(), EngineError> {
+        let mut rest = arc.range.clone();
+        while !rest.is_empty() {
+            let (view, range) = (self.store.view(), rest.clone());
             let now_ms = self.replica.clock().sure_ms();
             let find = move || old_tombstones(&view, &range, floor, now_ms);
-            let old = self.offload.run(find).await?;
-            let count = old.len();
-            if count > 0 {
+            let (old, end) = self.offload.run(find).await?;
+            if !old.is_empty() {
                 let done = self.store.forget(old).await;
-                done.map_err(|error| EngineError::Failed(error.to_string()))?;
+                let verdicts = done.map_err(|error| EngineError::Failed(error.to_string()))?;
+                let count = verdicts.iter().filter(|verdict| **verdict == Verdict::Applied).count();
                 counter!("god_upkeep_tombstones_purged_total").increment(count as u64);
             }
-            if count < PURGE_STEP {
-                return Ok(());
-            }
+            rest.start = end;
         }
+        Ok(())
     }
 }
 
@@ -535,27 +538,29 @@ pub(super) fn may_go(record: &Record, floor: Version, sure_ms: u64) -> bool {
         && record.expires_at_ms.is_none_or(|at| at <= sure_ms)
 }
 
-/// The first tombstones of a range at or below a version. Cost: a scan of the range.
+/// The first tombstones of a range at or below a version, and where more may be. What cannot be read is passed over
+/// (DAMAGE-APART). Cost: a scan of the range.
 fn old_tombstones(
     view: &crate::radix::View,
     range: &PositionRange,
     floor: Version,
     sure_ms: u64,
-) -> Result<Vec<(Position, Version)>, EngineError> {
-    let sum = view.summary(range)?;
-    if sum.entries == sum.live_keys + sum.live_members {
-        return Ok(vec![]);
-    }
+) -> Result<(Vec<(Position, Version)>, Position), EngineError> {
+    let sum = view.estimate(range)?;
     let mut found = Vec::new();
-    for entry in view.scan(range, Direction::Forward) {
+    if sum.entries == sum.live_keys + sum.live_members {
+        return Ok((found, range.end.clone()));
+    }
+    for entry in view.readable(range) {
         let entry = entry?;
         let record = entry.record;
         if may_go(&record, floor, sure_ms) {
+            let next = entry.position.next();
             found.push((entry.position, record.version));
             if found.len() == PURGE_STEP {
-                break;
+                return Ok((found, next));
             }
         }
     }
-    Ok(found)
+    Ok((found, range.end.clone()))
 }

@@ -1,7 +1,9 @@
 //! The hybrid logical clock: versions that grow with cause and with time, and never come twice.
 
 mod clock;
+mod fault;
 mod trust;
 
-pub use clock::{Clock, ClockError, SURE_MS};
+pub use clock::{Clock, SURE_MS};
+pub use fault::ClockError;
 pub use god_rules::version::{FAR_MS, MAX_AHEAD_MS, Offsets, Sample};

@@ -16,8 +16,8 @@ use std::collections::BTreeSet;
 /// Epochs that a recovery skips: more than the lost voters can have decided unseen.
 const LEAP: u64 = 1_000_000;
 
-/// Numbers that it skips, of nodes and of keyspaces: each is given once and for ever, and the lost voters may have given
-/// some unseen (GONE-BY-ID). Small enough for as many recoveries as a cluster may live to see.
+/// Numbers that it skips, of nodes and of keyspaces: each is given once and for ever, and the lost voters may have
+/// given some unseen (GONE-BY-ID). Small enough for as many recoveries as a cluster may live to see.
 const LEAP_NUMBERS: u32 = 1 << 12;
 /// Numbers of arcs that it skips.
 const LEAP_ARCS: u64 = 1 << 32;

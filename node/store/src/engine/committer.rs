@@ -25,6 +25,11 @@ pub trait Apply: Send + 'static {
     /// visible; whether it survives is open.
     fn apply(&mut self, jobs: Vec<Self::Job>, synced: bool) -> Result<Vec<Self::Answer>, EngineError>;
 
+    /// Whether a job's end is that there is more room on the disk, whatever it writes for that.
+    fn makes_room(_job: &Self::Job) -> bool {
+        false
+    }
+
     /// Bytes that a job weighs, for the bounds.
     fn weight(job: &Self::Job) -> usize;
 }
@@ -144,7 +149,7 @@ impl<A: Apply> Committer<A> {
     /// A job that was taken is done even where nobody waits for its answer any more.
     pub async fn submit(&self, job: A::Job) -> Result<A::Answer, CommitError> {
         let weight = A::weight(&job);
-        self.shared.admit(weight)?;
+        self.shared.admit(weight, A::makes_room(&job))?;
         if let Some(inline) = &self.inline {
             let mut inline = inline.lock();
             return self.shared.work_inline(&mut inline, job);
@@ -196,16 +201,18 @@ impl<A: Apply> Shared<A> {
     }
 
     /// Whether the engine wants more work.
-    fn admit(&self, weight: usize) -> Result<(), CommitError> {
+    fn admit(&self, weight: usize, makes_room: bool) -> Result<(), CommitError> {
         match self.engine.pressure() {
             Pressure::Fine => Ok(()),
             Pressure::Busy(retry_after) => {
                 counter!("god_engine_busy_total", "why" => "engine").increment(1);
                 Err(CommitError::Busy { retry_after })
             }
-            // What weighs nothing brings nothing to the disk: it makes room.
-            Pressure::DiskFull(_) if weight == 0 => Ok(()),
-            Pressure::DiskFull(problem) => Err(CommitError::DiskFull(problem)),
+            // The reserve is for this, in part.
+            Pressure::DiskFull(_) if makes_room => Ok(()),
+            // What weighs nothing brings nothing to the disk.
+            Pressure::DiskFull(_) | Pressure::DiskSpent(_) if weight == 0 => Ok(()),
+            Pressure::DiskFull(problem) | Pressure::DiskSpent(problem) => Err(CommitError::DiskFull(problem)),
             Pressure::Failed(problem) => Err(EngineError::Failed(problem).into()),
         }
         .and_then(|()| self.check(&self.queue.lock(), weight))

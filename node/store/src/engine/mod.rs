@@ -103,8 +103,10 @@ pub enum Pressure {
     Fine,
     /// It is behind; come back after this long. Said before the engine itself would stall.
     Busy(Duration),
-    /// Less room is left on the disk than the reserve; reads go on.
+    /// Less room is left on the disk than the reserve: what makes room is taken, and nothing else. Reads go on.
     DiskFull(String),
+    /// What of the reserve is for making room is spent as well: of that, only what brings nothing to the disk is taken.
+    DiskSpent(String),
     /// It takes no more writes until it is opened again.
     Failed(String),
 }

@@ -9,12 +9,13 @@
 
 use super::{
     Summary,
+    absorb::Change,
     nibbles::{range_end, range_start},
-    rows::readable,
+    rows::{readable, weighed},
     summary::Scale,
     tree::Tree,
 };
-use crate::engine::{Engine, EngineError, Reader, Table};
+use crate::engine::{Direction, Engine, EngineError, Reader, Table};
 use bytes::Bytes;
 use god_proto::record::Head;
 use std::collections::BTreeMap;
@@ -98,4 +99,43 @@ pub(super) fn count_around(
         }
     }
     Ok(counted)
+}
+
+/// What removing all between two positions takes from the sums of buckets, where some of it cannot be read: of a
+/// bucket with such a record, all but what can be read outside. `None` where that cannot be read either. Cost: a scan
+/// of all of these buckets.
+pub(super) fn count_within(
+    reader: &dyn Reader,
+    scale: &Scale,
+    tree: &Tree,
+    start: &[u8],
+    end: &[u8],
+) -> Result<Option<Vec<Change>>, EngineError> {
+    let mut changes = Vec::new();
+    let mut from = start.to_vec();
+    while let Some(path) = tree.bucket_from(&from).filter(|path| path.bytes() < end) {
+        let bucket_end = path.end();
+        let (first, last) = (path.bytes().max(start), bucket_end.as_slice().min(end));
+        let gone = |(position, before)| Change { position, before, after: Summary::default() };
+        let here = weighed(reader, scale, first, last, Direction::Forward);
+        match here.collect::<Result<Vec<_>, _>>() {
+            Ok(here) => changes.extend(here.into_iter().map(gone)),
+            Err(EngineError::Corrupt(_)) => {
+                let mut before = tree.locate(first).bucket.map(|(_, sum)| sum).unwrap_or_default();
+                for (from, until) in [(path.bytes(), first), (last, bucket_end.as_slice())] {
+                    for entry in readable(reader, scale, from, until, &mut 0) {
+                        match entry {
+                            Ok((_, sum)) => before -= &sum,
+                            Err(EngineError::Corrupt(_)) => return Ok(None),
+                            Err(error) => return Err(error),
+                        }
+                    }
+                }
+                changes.push(gone((Bytes::copy_from_slice(first), before)));
+            }
+            Err(error) => return Err(error),
+        }
+        from = bucket_end;
+    }
+    Ok(Some(changes))
 }

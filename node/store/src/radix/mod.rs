@@ -7,6 +7,7 @@
 //! - `tree`, `grow`, `walk`: the tree above the buckets, in memory: pure, and shared between views.
 //! - `absorb`: what a group of changes does to buckets and their rows: pure.
 //! - `rows`: buckets' rows in the index table; opening and rebuilding.
+//! - `around`: scans that go on after what cannot be read.
 //! - `mend`: what is known of records that cannot be read.
 //! - `writer`: groups of writes become one batch of data and rows.
 //!
@@ -14,6 +15,7 @@
 //! visible, and they are the same for every shape (invariant SHAPE-FREE).
 
 mod absorb;
+mod around;
 mod grow;
 mod heads;
 mod mend;

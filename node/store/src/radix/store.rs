@@ -11,8 +11,7 @@ use super::{
 };
 use crate::{
     engine::{
-        Cached, CommitError, Committer, CommitterSettings, Direction, Durability, Engine, EngineError,
-        Snapshot, Table,
+        Cached, CommitError, Committer, CommitterSettings, Durability, Engine, EngineError, Snapshot, Table,
     },
     seam::Offload,
 };
@@ -25,8 +24,9 @@ use god_proto::{
 use parking_lot::Mutex;
 use std::sync::Arc;
 
-/// How many entries are removed at once.
-const DROP_STEP: usize = 4096;
+/// About how many entries, and bytes, are removed at once.
+const DROP_STEP: u64 = 4_096;
+const DROP_BYTES: u64 = 4 << 20;
 
 /// How a store works.
 #[derive(Clone, Debug)]
@@ -156,19 +156,27 @@ impl Store {
         self.committer.submit(Job::Forget(which)).await
     }
 
-    /// Removes the first entries of a range, as if they had never been, and gives the rest of the range: for what this
-    /// node does not hold any more, never for a deletion. Cost: a scan of what is removed.
-    pub async fn drop_some(&self, range: &PositionRange) -> Result<PositionRange, CommitError> {
-        let (view, from) = (self.view(), range.clone());
-        let end = move || {
-            let last = view.scan(&from, Direction::Forward).nth(DROP_STEP - 1).transpose()?;
-            Ok::<_, EngineError>(last.map_or(from.end, |last| last.position.next()))
-        };
-        let end = self.offload.run(end).await?;
-        self.committer
-            .submit(Job::Drop(PositionRange { start: range.start.clone(), end: end.clone() }))
-            .await?;
-        Ok(PositionRange { start: end, end: range.end.clone() })
+    /// The first part of a range that is little enough to be dropped at once: whole buckets, but at the range's ends.
+    /// Cost: O(depth).
+    pub fn first_part(&self, range: &PositionRange) -> PositionRange {
+        let tree = self.published.lock().tree.clone();
+        let before = tree.locate(range.start.as_bytes()).before;
+        let ends = [
+            tree.bucket_at(before.entries.saturating_add(DROP_STEP), |sum| sum.entries),
+            tree.bucket_at(before.bytes.saturating_add(DROP_BYTES), |sum| sum.bytes),
+        ];
+        let ends = ends.into_iter().flatten().map(|(path, _)| Position::from_bytes(path.end()));
+        let end = ends.fold(range.end.clone(), Position::min);
+        PositionRange { start: range.start.clone(), end }
+    }
+
+    /// Removes what stands in a range, as if it had never been: for what this node does not hold any more, never for a
+    /// deletion. What cannot be read goes too, as nobody will ever read it. Says whether all is gone: nothing is, where
+    /// something damaged shares its bucket with what is outside of the range, and that cannot be read either. Cost: a
+    /// scan of what is removed.
+    pub async fn drop_part(&self, range: PositionRange) -> Result<bool, CommitError> {
+        let verdicts = self.committer.submit(Job::Drop(range)).await?;
+        Ok(verdicts.is_empty())
     }
 
     /// Everything that was written before is synced when this returns, whatever the durability.

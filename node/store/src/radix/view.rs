@@ -2,6 +2,7 @@
 
 use super::{
     Summary,
+    around::Around,
     nibbles::{agree, range_end, range_start},
     rows::{bad_record, verify, weighed},
     summary::Scale,
@@ -59,8 +60,58 @@ impl View {
         })
     }
 
+    /// As [`View::scan`] forward, without what cannot be read (DAMAGE-APART). Not for who must know all there is.
+    pub fn readable(&self, range: &PositionRange) -> impl Iterator<Item = Result<Entry, EngineError>> + '_ {
+        let mut pairs = self.around(range.start.as_bytes(), range.end.as_bytes());
+        std::iter::from_fn(move || {
+            loop {
+                let (position, bytes) = match pairs.next()? {
+                    Ok(pair) => pair,
+                    Err(error) => return Some(Err(error)),
+                };
+                match Record::decode(&bytes) {
+                    Ok(record) => {
+                        return Some(Ok(Entry { position: Position::from_bytes(position), record }));
+                    }
+                    Err(_) => pairs.pass(),
+                }
+            }
+        })
+    }
+
+    fn around(&self, start: &[u8], end: &[u8]) -> Around<'_> {
+        Around::new(self.reader(), &self.0.tree, start, end)
+    }
+
     /// What a range holds. Cost: O(depth), and a scan of the part within of the bucket at each end.
     pub fn summary(&self, range: &PositionRange) -> Result<Summary, EngineError> {
+        self.summed(range, |start, end| self.scan_sum(start, end))
+    }
+
+    /// As [`View::summary`], for who only asks how much there is: where something at an end cannot be read, each place
+    /// of that is one entry more.
+    pub fn estimate(&self, range: &PositionRange) -> Result<Summary, EngineError> {
+        self.summed(range, |start, end| {
+            let mut pairs = self.around(start, end);
+            let mut sum = Summary::default();
+            while let Some(pair) = pairs.next() {
+                let (position, record) = pair?;
+                match self.0.scale.weigh_stored(&position, &record) {
+                    Ok(one) => sum += &one,
+                    Err(_) => pairs.pass(),
+                }
+            }
+            sum += &Summary { entries: pairs.passed(), ..Summary::default() };
+            Ok(sum)
+        })
+    }
+
+    /// What a range holds; `part` says it of parts of buckets.
+    fn summed(
+        &self,
+        range: &PositionRange,
+        part: impl Fn(&[u8], &[u8]) -> Result<Summary, EngineError>,
+    ) -> Result<Summary, EngineError> {
         if range.is_empty() {
             return Ok(Summary::default());
         }
@@ -70,16 +121,16 @@ impl View {
         sum -= &low.before;
         if let Some((depth, all)) = low.bucket {
             if agree(start, end, depth) {
-                return self.scan_sum(start, end);
+                return part(start, end);
             }
             let first = range_start(start, depth);
             if start > first.as_slice() {
                 sum -= &all;
-                sum += &self.scan_sum(start, &range_end(start, depth))?;
+                sum += &part(start, &range_end(start, depth))?;
             }
         }
         if let Some((depth, _)) = high.bucket {
-            sum += &self.scan_sum(&range_start(end, depth), end)?;
+            sum += &part(&range_start(end, depth), end)?;
         }
         Ok(sum)
     }

@@ -80,6 +80,15 @@ impl Tree {
         }
     }
 
+    /// The bucket that a position is in, or the first one above it. Cost: O(depth).
+    pub(super) fn bucket_from(&self, position: &[u8]) -> Option<Path> {
+        let place = self.locate(position);
+        match place.bucket {
+            Some((depth, _)) => Some(Path::of(position, depth)),
+            None => self.bucket_at(place.before.entries, |sum| sum.entries).map(|(path, _)| path),
+        }
+    }
+
     /// Number of buckets, and bytes of memory that the tree takes. Cost: one pass.
     pub(super) fn measure(&self) -> (usize, usize) {
         let (mut buckets, mut bytes) = (0, 0);

@@ -4,7 +4,7 @@ use super::{
     Summary,
     absorb::{Change, Row, absorb},
     heads::{Heads, Known, Tag},
-    mend::{Stored, count_around, read_each},
+    mend::{Stored, count_around, count_within, read_each},
     rows::{push_rows, weighed},
     summary::Scale,
     tree::{Limits, Tree},
@@ -13,7 +13,7 @@ use crate::engine::{Apply, Batch, Direction, Engine, EngineError, Snapshot, Tabl
 use bytes::Bytes;
 use god_proto::{
     position::{Position, PositionRange},
-    record::{Entry, Record},
+    record::{Entry, Kind, Record},
     version::Version,
 };
 use metrics::counter;
@@ -53,7 +53,7 @@ pub enum Job {
     },
     /// See [`super::Store::forget`].
     Forget(Vec<(Position, Version)>),
-    /// Removes what stands in a range, as if it had never been.
+    /// See [`super::Store::drop_part`].
     Drop(PositionRange),
     /// Writes all open rows as they are.
     Close,
@@ -83,6 +83,16 @@ struct Item<'a> {
     over_damage: bool,
 }
 
+/// What the positions of a group hold, in their order.
+struct LookedUp<'a> {
+    /// What is remembered of each.
+    known: Vec<(Tag, Option<Known>)>,
+    /// Those of which nothing is.
+    unread: Vec<&'a [u8]>,
+    /// What was found at these.
+    read: Vec<Stored>,
+}
+
 /// What stands at a position while a group is decided. Stored bytes are there where it may matter what they say.
 enum Current<'a> {
     Nothing,
@@ -101,14 +111,18 @@ impl Apply for Writer {
         // What is dropped is dropped between what was written before and after.
         for run in jobs.chunk_by(|a, b| !matches!(a, Job::Drop(_)) && !matches!(b, Job::Drop(_))) {
             match run {
-                [Job::Drop(range)] => {
-                    self.drop_range(range, synced)?;
-                    answers.push(Vec::new());
-                }
+                [Job::Drop(range)] => answers.push(self.drop_range(range, synced)?),
                 run => answers.extend(self.write(run, synced)?),
             }
         }
         Ok(answers)
+    }
+
+    fn makes_room(job: &Job) -> bool {
+        match job {
+            Job::Write { entries, .. } => entries.iter().all(|entry| entry.record.kind == Kind::Tombstone),
+            Job::Forget(_) | Job::Drop(_) | Job::Close => true,
+        }
     }
 
     fn weight(job: &Job) -> usize {
@@ -138,21 +152,16 @@ impl Writer {
         // Stable: at one position, entries stay in the order in which they came.
         order.sort_by(|a, b| items[*a as usize].position.cmp(items[*b as usize].position));
         let same = |a: &u32, b: &u32| items[*a as usize].position == items[*b as usize].position;
-        // What is not remembered is read, and so is what may be the same again: then its content matters.
-        let mut known: Vec<(Tag, Option<Known>)> = Vec::with_capacity(items.len());
-        let mut unread: Vec<&[u8]> = Vec::new();
-        for run in order.chunk_by(same) {
-            let position = items[run[0] as usize].position.as_bytes();
-            let tag = self.heads.tag(position);
-            let is_again = |known: &Known| run.iter().any(|at| items[*at as usize].version == known.version);
-            let remembered = self.heads.get(tag).filter(|known| !is_again(known));
-            if remembered.is_none() {
-                unread.push(position);
-            }
-            known.push((tag, remembered));
+        let mut looked_up = self.look_up(&items, &order)?;
+        let over_damage = items.iter().any(|item| item.over_damage);
+        if over_damage && looked_up.read.iter().any(|found| matches!(found, Stored::Damaged)) {
+            // HEADS-TRUE: of a bucket that is counted anew, only what can be read counts (DAMAGE-APART). What is
+            // remembered may be of records that cannot be.
+            self.heads.clear();
+            looked_up = self.look_up(&items, &order)?;
         }
-        let read = if unread.is_empty() { vec![] } else { read_each(&*self.engine, &unread)? };
-        let mut counted = match items.iter().any(|item| item.over_damage) {
+        let LookedUp { mut known, unread, read } = looked_up;
+        let mut counted = match over_damage {
             true => self.damaged_sums(&items, &order, &unread, &read)?,
             false => BTreeMap::new(),
         };
@@ -235,6 +244,25 @@ impl Writer {
         Ok(jobs.iter().map(|job| verdicts.by_ref().take(job.len()).collect()).collect())
     }
 
+    /// What is not remembered is read, and so is what may be the same again: then its content matters.
+    fn look_up<'a>(&self, items: &[Item<'a>], order: &[u32]) -> Result<LookedUp<'a>, EngineError> {
+        let of = |at: &u32| &items[*at as usize];
+        let mut known = Vec::with_capacity(items.len());
+        let mut unread = Vec::new();
+        for run in order.chunk_by(|a, b| of(a).position == of(b).position) {
+            let position = of(&run[0]).position.as_bytes();
+            let tag = self.heads.tag(position);
+            let is_again = |known: &Known| run.iter().any(|at| of(at).version == known.version);
+            let remembered = self.heads.get(tag).filter(|known| !is_again(known));
+            if remembered.is_none() {
+                unread.push(position);
+            }
+            known.push((tag, remembered));
+        }
+        let read = if unread.is_empty() { vec![] } else { read_each(&*self.engine, &unread)? };
+        Ok(LookedUp { known, unread, read })
+    }
+
     /// What each damaged record that is to be overwritten counts for, all of a bucket at once. `order` sorts the items,
     /// and `unread` are those of their positions that were read. Cost: a scan of each such bucket.
     fn damaged_sums(
@@ -262,28 +290,44 @@ impl Writer {
     }
 
     /// Cost: a scan of the range; what is removed is one record of the engine.
-    fn drop_range(&mut self, range: &PositionRange, synced: bool) -> Result<(), EngineError> {
+    fn drop_range(&mut self, range: &PositionRange, synced: bool) -> Result<Vec<Verdict>, EngineError> {
         let (start, end) = (range.start.as_bytes(), range.end.as_bytes());
         if range.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
-        let changes = weighed(&*self.engine, &self.scale, start, end, Direction::Forward)
-            .map(|entry| {
-                entry.map(|(position, before)| Change { position, before, after: Summary::default() })
-            })
-            .collect::<Result<Vec<Change>, EngineError>>()?;
-        if changes.is_empty() {
-            return Ok(());
+        let all = weighed(&*self.engine, &self.scale, start, end, Direction::Forward).map(|entry| {
+            entry.map(|(position, before)| Change { position, before, after: Summary::default() })
+        });
+        let (changes, damaged) = match all.collect::<Result<Vec<Change>, EngineError>>() {
+            Ok(changes) => (changes, false),
+            Err(EngineError::Corrupt(_)) => {
+                let tree = self.published.lock().tree.clone();
+                let Some(changes) = count_within(&*self.engine, &self.scale, &tree, start, end)? else {
+                    counter!("god_radix_damaged_total", "what" => "refused").increment(1);
+                    return Ok(vec![Verdict::Damaged]);
+                };
+                counter!("god_radix_damaged_total", "what" => "dropped").increment(1);
+                (changes, true)
+            }
+            Err(error) => return Err(error),
+        };
+        if changes.is_empty() && !damaged {
+            return Ok(Vec::new());
         }
         let mut batch = Batch::default();
         batch.delete_range(Table::Data, range.start.clone().into_bytes(), range.end.clone().into_bytes());
         self.commit(batch, &changes, false, synced).inspect_err(|_| self.heads.clear())?;
+        if damaged {
+            // Nobody knows which positions these were.
+            self.heads.clear();
+        }
         for change in &changes {
             let tag = self.heads.tag(&change.position);
             self.heads.set(tag, None);
         }
-        counter!("god_radix_entries_dropped_total").increment(changes.len() as u64);
-        Ok(())
+        let entries: u64 = changes.iter().map(|change| change.before.entries).sum();
+        counter!("god_radix_entries_dropped_total").increment(entries);
+        Ok(Vec::new())
     }
 
     fn commit(
@@ -293,7 +337,7 @@ impl Writer {
         close: bool,
         synced: bool,
     ) -> Result<(), EngineError> {
-        if changes.is_empty() && !close {
+        if batch.is_empty() && !close {
             return Ok(());
         }
         let mut tree = self.published.lock().tree.clone();

@@ -163,7 +163,7 @@ async fn what_expired_long_ago_is_missing_though_nothing_can_be_written() {
     assert!(matches!(written(answer), Outcome::Committed(_)));
     cluster.world.wall.pass(10 * TTL_MS);
     for node in 1..=3 {
-        cluster.node(node).disk.set_pressure(Some(crate::engine::Pressure::DiskFull("no room".to_owned())));
+        cluster.node(node).disk.set_pressure(Some(crate::engine::Pressure::DiskSpent("no room".to_owned())));
     }
     let read = cluster.read(get("k")).await;
     assert!(is_missing(&read), "{read:?}");

@@ -5,5 +5,5 @@ mod expiry;
 mod hints;
 mod order;
 mod reads;
-mod world;
+pub mod world;
 mod writes;

@@ -76,7 +76,7 @@ pub struct Node {
     pub store: Arc<Store>,
     pub disk: SimulatedDisk,
     pub ring: CurrentRing,
-    pub replica: Replica,
+    pub replica: Arc<Replica>,
     pub manner: Mutex<Manner>,
 }
 
@@ -222,6 +222,7 @@ impl Cluster {
             for (arc, since) in transitions.clone() {
                 replica.inherit(arc, since, &transitions.clone().collect());
             }
+            let replica = Arc::new(replica);
             nodes.insert(id, Node { store, disk, ring, replica, manner: Mutex::default() });
         }
         let (mine, disk) = (current(ring), SimulatedDisk::new());
@@ -266,6 +267,10 @@ impl Cluster {
     }
 
     pub fn wire(world: &Arc<World>) -> Arc<dyn Transport> {
+        Arc::new(Wire(Arc::clone(world)))
+    }
+
+    pub fn keeper(world: &Arc<World>) -> Arc<dyn RingSync> {
         Arc::new(Wire(Arc::clone(world)))
     }
 

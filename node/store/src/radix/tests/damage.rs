@@ -3,6 +3,9 @@
 use super::*;
 use crate::engine::{Batch, EngineError, SimulatedDisk, Table};
 
+/// All of a test's records are in one bucket.
+const LARGE: Limits = Limits { split_above: 64, split_bytes: 1 << 20, merge_below: 16, ..SMALL };
+
 fn entry(n: u64, ms: u64) -> Entry {
     let version = Version::new(ms, 0, NodeId(1));
     Entry { position: Position::of_hash(KS, n << 40), record: Record::value(version, format!("at {ms}")) }
@@ -13,7 +16,7 @@ fn entries(ms: u64) -> Vec<Entry> {
 }
 
 /// How a record is damaged.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Damage {
     /// The engine refuses to read it.
     Checksum,
@@ -21,11 +24,15 @@ enum Damage {
     Bytes,
 }
 
-/// A store with records 7 and 21 damaged.
+/// A store with records 7 and 21 damaged, each in a bucket of its own.
 fn damaged(how: Damage, closed: bool) -> (SimulatedDisk, Store) {
+    damaged_with(how, closed, SMALL)
+}
+
+fn damaged_with(how: Damage, closed: bool, limits: Limits) -> (SimulatedDisk, Store) {
     let disk = SimulatedDisk::new();
     let engine: Arc<dyn Engine> = disk.open();
-    let store = open(Arc::clone(&engine));
+    let store = open_with(Arc::clone(&engine), limits);
     run(store.write(entries(10))).unwrap();
     if closed {
         run(store.close()).unwrap();
@@ -42,7 +49,7 @@ fn damaged(how: Damage, closed: bool) -> (SimulatedDisk, Store) {
             }
         }
     }
-    let store = open(engine);
+    let store = open_with(engine, limits);
     (disk, store)
 }
 
@@ -130,6 +137,106 @@ fn a_bucket_with_a_damaged_record_takes_new_ones() {
         let view = store.view();
         view.verify().unwrap();
         assert_eq!(view.total().entries, 40 + 29);
+    }
+}
+
+#[test]
+fn what_is_remembered_of_a_damaged_record_counts_no_more_once_its_bucket_was_counted() {
+    for (remembered, at_once) in [(1, true), (8, true), (8, false), (64, true), (64, false)] {
+        let engine: Arc<dyn Engine> = SimulatedDisk::new().open();
+        // Not opened again: what was written last is remembered.
+        let store = open_with(Arc::clone(&engine), Limits { remembered, ..LARGE });
+        run(store.write(entries(10))).unwrap();
+        run(store.write(vec![entry(9, 11)])).unwrap();
+        let mut batch = Batch::default();
+        for entry in entries(10) {
+            batch.put(Table::Data, entry.position.into_bytes(), vec![77]);
+        }
+        engine.commit(batch).unwrap();
+        let groups: Vec<Vec<Entry>> = match at_once {
+            true => vec![entries(20)],
+            false => entries(20).into_iter().map(|entry| vec![entry]).collect(),
+        };
+        for group in groups {
+            let verdicts = run(store.write_over_damage(group, u64::MAX)).unwrap();
+            assert!(verdicts.iter().all(|verdict| *verdict == Verdict::Applied));
+        }
+        store.view().verify().unwrap();
+        let mut model = Model::default();
+        model.write(&entries(20));
+        model.check(&store.view(), &everything());
+    }
+}
+
+#[test]
+fn what_is_beside_damage_is_read_in_one_scan() {
+    for how in [Damage::Checksum, Damage::Bytes] {
+        for limits in [SMALL, LARGE] {
+            let (_disk, store) = damaged_with(how, true, limits);
+            let view = store.view();
+            let range =
+                |from, to| PositionRange { start: entry(from, 0).position, end: entry(to, 0).position };
+            for (from, to) in [(0, 40), (7, 8), (8, 40), (0, 22), (7, 22)] {
+                let found: Result<Vec<Entry>, EngineError> = view.readable(&range(from, to)).collect();
+                let expected: Vec<Entry> =
+                    (from..to).filter(|n| !is_damaged(*n as usize)).map(|n| entry(n, 10)).collect();
+                assert_eq!(found.unwrap(), expected, "{how:?}: {from}..{to}");
+            }
+            assert_eq!(view.estimate(&range(0, 40)).unwrap().entries, 40);
+            assert_eq!(view.estimate(&range(6, 9)).unwrap().entries, 3);
+        }
+    }
+}
+
+/// Removes all that stands in a range, as the replica does. Says whether it is gone.
+fn drop_all(store: &Store, range: PositionRange) -> bool {
+    let mut rest = range;
+    let mut all = true;
+    while !rest.is_empty() {
+        let part = store.first_part(&rest);
+        rest.start = part.end.clone();
+        all &= run(store.drop_part(part)).unwrap();
+    }
+    all
+}
+
+#[test]
+fn what_is_dropped_takes_damaged_records_along_and_leaves_the_others() {
+    for how in [Damage::Checksum, Damage::Bytes] {
+        let ranges = [(0, 40), (5, 30), (7, 22), (6, 9), (7, 8), (20, 22), (21, 40)];
+        for (limits, (from, to)) in
+            [SMALL, LARGE].into_iter().flat_map(|limits| ranges.map(|range| (limits, range)))
+        {
+            let (disk, store) = damaged_with(how, true, limits);
+            let range = PositionRange { start: entry(from, 0).position, end: entry(to, 0).position };
+            // A bucket of which neither what goes nor what stays can be counted stays as it is.
+            let counts = limits == SMALL || how == Damage::Bytes || from <= 7 && to > 21;
+            let before = store.summary();
+            assert_eq!(drop_all(&store, range.clone()), counts, "{how:?}: {from}..{to}");
+            if !counts {
+                assert_eq!(store.summary(), before);
+                continue;
+            }
+            let kept: Vec<u64> = (0..40).filter(|n| !(from..to).contains(n)).collect();
+            for n in 0..40 {
+                let found = run(store.get(&entry(n, 0).position));
+                match (kept.contains(&n), is_damaged(n as usize)) {
+                    (false, _) => assert_eq!(found.unwrap(), None, "{how:?}: {from}..{to}: record {n}"),
+                    (true, true) => assert!(found.is_err()),
+                    (true, false) => assert_eq!(found.unwrap(), Some(entry(n, 10).record)),
+                }
+            }
+            let again: Vec<Entry> = kept.iter().map(|n| entry(*n, 30)).collect();
+            run(store.write_over_damage(again.clone(), u64::MAX)).unwrap();
+            let mut model = Model::default();
+            model.write(&again);
+            store.view().verify().unwrap();
+            model.check(&store.view(), &everything());
+            // And what a start finds is the same.
+            drop(store);
+            disk.crash_process();
+            open(disk.open()).view().verify().unwrap();
+        }
     }
 }
 

@@ -36,12 +36,20 @@ fn open(engine: Arc<dyn Engine>) -> Store {
     try_open(engine).unwrap()
 }
 
+fn open_with(engine: Arc<dyn Engine>, limits: Limits) -> Store {
+    try_open_with(engine, limits).unwrap()
+}
+
 fn try_open(engine: Arc<dyn Engine>) -> Result<Store, crate::engine::EngineError> {
+    try_open_with(engine, SMALL)
+}
+
+fn try_open_with(engine: Arc<dyn Engine>, limits: Limits) -> Result<Store, crate::engine::EngineError> {
     let settings = StoreSettings {
         committer: CommitterSettings::default(),
         offload: Offload::Inline,
         threaded: false,
-        limits: SMALL,
+        limits,
     };
     Store::open(engine, KEY, settings)
 }

@@ -1,7 +1,7 @@
 //! A store over the simulated engine, against the model.
 
 use super::*;
-use crate::engine::{Batch, EngineError, SimulatedDisk, Table};
+use crate::engine::{Batch, CommitError, EngineError, Pressure, SimulatedDisk, Table};
 use rand::{SeedableRng, rngs::SmallRng, seq::SliceRandom};
 
 fn fresh() -> Store {
@@ -295,5 +295,28 @@ fn what_is_above_the_ceiling_gives_way_in_data_and_index() {
     let written = run(store.write_below(vec![entry(7), entry(6), entry(8)], 100)).unwrap();
     assert_eq!(written, [Verdict::Applied, Verdict::Superseded(entry(7).record.version), Verdict::Applied]);
     assert_eq!(run(store.get(&entry(0).position)).unwrap(), Some(entry(8).record));
+    store.view().verify().unwrap();
+}
+
+#[test]
+fn a_full_disk_takes_what_makes_room_and_nothing_else() {
+    let disk = SimulatedDisk::new();
+    let store = open(disk.open());
+    let at = |ms| Version::new(ms, 0, NodeId(1));
+    let position = |key: &[u8]| Position::of_key(KS, Partitioner::Ordered, key).unwrap();
+    let value = |key, ms| Entry { position: position(key), record: Record::value(at(ms), "v") };
+    let expiring = Record { expires_at_ms: Some(9), ..Record::value(at(1), "v") };
+    let expiring = Entry { position: position(b"c"), record: expiring };
+    run(store.write(vec![value(b"a", 1), value(b"b", 1), expiring.clone()])).unwrap();
+
+    disk.set_pressure(Some(Pressure::DiskFull("no room".to_owned())));
+    let full = |done| matches!(done, Err(CommitError::DiskFull(_)));
+    assert!(full(run(store.write(vec![value(b"a", 2)]))));
+    let deletion = Entry { position: position(b"b"), record: Record::tombstone(at(2)) };
+    assert!(full(run(store.write(vec![deletion.clone(), value(b"a", 2)]))), "not all of it makes room");
+    assert_eq!(run(store.write(vec![deletion])).unwrap(), [Verdict::Applied]);
+    let end = Entry { record: expiring.record.ended(9).unwrap(), ..expiring };
+    assert_eq!(run(store.write(vec![end])).unwrap(), [Verdict::Applied]);
+    assert_eq!(run(store.forget(vec![(position(b"a"), at(1))])).unwrap(), [Verdict::Applied]);
     store.view().verify().unwrap();
 }

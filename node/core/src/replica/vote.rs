@@ -1,0 +1,34 @@
+//! Whether what a replica holds counts for a quorum's read (LAPSED-IS-NO-VOTE).
+
+use super::{Lapse, Replica};
+use crate::peer::failure;
+use god_proto::peer::{Cause, Failure};
+
+/// See [`Replica::vote`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Vote {
+    /// How often something had lapsed before.
+    additions: u64,
+}
+
+impl Replica {
+    /// Whether this replica may say what it holds: asked before it looks, and again with [`Replica::still`] afterwards.
+    pub(super) fn vote(&self, meets: impl Fn(&Lapse) -> bool) -> Result<Vote, Failure> {
+        let additions = self.lapse.count();
+        if meets(&self.lapse) { Err(self.no_vote()) } else { Ok(Vote { additions }) }
+    }
+
+    /// Whether what was seen since is a vote. Something that lapsed meanwhile may have been seen, even if it was
+    /// compared by now.
+    pub(super) fn still(&self, vote: Vote) -> Result<(), Failure> {
+        if self.lapse.count() == vote.additions { Ok(()) } else { Err(self.no_vote()) }
+    }
+
+    fn no_vote(&self) -> Failure {
+        let message = format!(
+            "the machine of node {} stopped, and what it may have lost is not compared with the other replicas yet",
+            self.me
+        );
+        failure(Cause::Lapsed, message)
+    }
+}

@@ -1,0 +1,245 @@
+//! Upkeep of one node, over replicas in memory.
+#![allow(clippy::unwrap_used)]
+
+use super::{
+    pull::{PullError, Pulled, Wanted},
+    *,
+};
+use crate::{
+    engine::{SimulatedDisk, Table},
+    quorum::HintSettings,
+    quorum::tests::world::{Cluster, NOW_MS, document, ordered, position, ring, tombstone, value, version},
+    replica::Floor,
+    seam::Entropy,
+};
+use god_proto::{
+    ids::KeyspaceId,
+    position::{Position, PositionRange},
+    record::{Entry, Record},
+};
+use tokio::time::sleep;
+use uuid::Uuid;
+
+fn upkeep(cluster: &Cluster, node: u32) -> Arc<Upkeep> {
+    let (world, at) = (&cluster.world, cluster.node(node));
+    let seams = Seams {
+        wall: Arc::clone(&world.wall) as _,
+        entropy: Arc::new(Entropy::seeded(1)),
+        offload: Offload::Inline,
+    };
+    let transport = Cluster::wire(world);
+    let engine = SimulatedDisk::new().open();
+    let register =
+        Register::open(Uuid::nil(), engine, CurrentRing::default(), Arc::clone(&transport), seams.clone());
+    let parts = Parts {
+        me: NodeId(node),
+        ring: at.ring.clone(),
+        store: Arc::clone(&at.store),
+        replica: Arc::clone(&at.replica),
+        hints: Arc::clone(&world.hints),
+        transport,
+        liveness: Arc::clone(&world.liveness),
+        register: Arc::new(register.unwrap()),
+        keeper: Cluster::keeper(world),
+        seams,
+        change_timeout: Duration::from_secs(5),
+        longest_read: Duration::from_secs(5),
+    };
+    Arc::new(Upkeep::new(parts, UpkeepSettings::default()))
+}
+
+/// All that a node stores.
+fn everything() -> PositionRange {
+    PositionRange { start: Position::default(), end: Position::from_bytes(&[0xff; 8][..]) }
+}
+
+async fn pull(upkeep: &Upkeep, from: u32) -> Result<Pulled, PullError> {
+    let wanted = Wanted {
+        range: everything(),
+        from: NodeId(from),
+        as_stored: true,
+        votes: false,
+        exact_to: Version::ZERO,
+        still: &|| true,
+        done: &|_, _| {},
+    };
+    upkeep.pull(&wanted).await
+}
+
+fn damage(cluster: &Cluster, node: u32, at: &Position) {
+    cluster.node(node).disk.corrupt(Table::Data, at.clone().into_bytes());
+}
+
+/// Positions of `default`, in their order.
+fn positions(count: usize) -> Vec<Position> {
+    let mut positions: Vec<Position> = (0..count).map(|at| position(&format!("k{at}"))).collect();
+    positions.sort();
+    positions
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pull_is_not_complete_where_what_it_brings_cannot_be_written() {
+    let cluster = Cluster::new(3);
+    let upkeep = upkeep(&cluster, 1);
+    let at = positions(4);
+    for at in &at {
+        cluster.seed(1, value(at, -50, "old")).await;
+    }
+    for at in [&at[0], &at[3]] {
+        cluster.seed(2, value(at, -10, "new")).await;
+    }
+    // Beside what cannot be read either, nothing is overwritten.
+    damage(&cluster, 1, &at[0]);
+    damage(&cluster, 1, &at[1]);
+    let pulled = pull(&upkeep, 2).await;
+    assert!(matches!(pulled, Err(PullError::Damaged(1))), "{pulled:?}");
+    assert_eq!(
+        cluster.held(1, &at[3]).await,
+        Some(value(&at[3], -10, "new").record),
+        "what is beside it is taken"
+    );
+    // It is once all of it can be.
+    cluster.seed(2, value(&at[1], -10, "new")).await;
+    assert_eq!(pull(&upkeep, 2).await.unwrap().entries, 2);
+    for at in [&at[0], &at[1]] {
+        assert_eq!(cluster.held(1, at).await, Some(value(at, -10, "new").record));
+    }
+}
+
+fn expired(at: &Position, bytes: usize) -> Entry {
+    let record = Record::value(version(-60_000), vec![7; bytes]);
+    Entry { position: at.clone(), record: Record { expires_at_ms: Some(NOW_MS - 30_000), ..record } }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_that_another_epoch_cut_short_is_done_again() {
+    let cluster = Cluster::new(3);
+    let upkeep = upkeep(&cluster, 1);
+    let (first, last) = (position("k"), ordered("k"));
+    // Of which the sweep rests for an eighth of a second.
+    cluster.seed(1, expired(&first, 1 << 20)).await;
+    cluster.seed(1, expired(&last, 9)).await;
+    let interval = upkeep.settings.sync_interval;
+    let sweeps = tokio::spawn({
+        let upkeep = Arc::clone(&upkeep);
+        async move { upkeep.sweep().await }
+    });
+    sleep(interval + Duration::from_millis(50)).await;
+    assert!(!cluster.held(1, &first).await.unwrap().is_live());
+    assert!(cluster.held(1, &last).await.unwrap().is_live());
+    cluster.node(1).ring.advance(ring(document(3, 6)));
+    sleep(3 * interval).await;
+    assert!(!cluster.held(1, &last).await.unwrap().is_live());
+    sweeps.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_expired_behind_a_damaged_record_is_ended() {
+    let cluster = Cluster::new(3);
+    let upkeep = upkeep(&cluster, 1);
+    let at = positions(3);
+    for at in &at {
+        cluster.seed(1, expired(at, 9)).await;
+    }
+    damage(&cluster, 1, &at[1]);
+    let sweeps = tokio::spawn({
+        let upkeep = Arc::clone(&upkeep);
+        async move { upkeep.sweep().await }
+    });
+    sleep(2 * upkeep.settings.sync_interval).await;
+    for at in [&at[0], &at[2]] {
+        assert!(!cluster.held(1, at).await.unwrap().is_live());
+    }
+    sweeps.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn tombstones_behind_a_damaged_record_are_purged() {
+    let cluster = Cluster::new(3);
+    let upkeep = upkeep(&cluster, 1);
+    let at = positions(3);
+    for at in &at {
+        cluster.seed(1, tombstone(at, -50_000)).await;
+    }
+    damage(&cluster, 1, &at[1]);
+    let ring = upkeep.ring.get().unwrap();
+    upkeep.purge(&ring.arcs()[0], version(-40_000)).await.unwrap();
+    for at in [&at[0], &at[2]] {
+        assert_eq!(cluster.held(1, at).await, None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_deleted_keyspace_nothing_stays_not_even_where_it_is_damaged_or_empty() {
+    let mut deleted = document(3, 5);
+    deleted.next_keyspace = 5;
+    let cluster = Cluster::with(&ring(deleted), HintSettings::default());
+    let upkeep = upkeep(&cluster, 1);
+    let of = |keyspace: u32| PositionRange {
+        start: Position::keyspace_start(KeyspaceId(keyspace)),
+        end: Position::keyspace_start(KeyspaceId(keyspace + 1)),
+    };
+    let floor = Floor { promised: version(-30_000), repaired: version(-30_000) };
+    for keyspace in 1..=4 {
+        cluster.node(1).replica.floors().raise(&of(keyspace), floor).await.unwrap();
+    }
+    let at: Vec<Position> = (1..9).map(|hash| Position::of_hash(KeyspaceId(3), hash << 32)).collect();
+    for at in &at {
+        cluster.seed(1, value(at, -10, "left behind")).await;
+    }
+    let kept = position("k");
+    cluster.seed(1, value(&kept, -10, "kept")).await;
+    damage(&cluster, 1, &at[3]);
+    let cleans = tokio::spawn({
+        let upkeep = Arc::clone(&upkeep);
+        async move { upkeep.clean().await }
+    });
+    sleep(Duration::from_secs(5)).await;
+    for at in &at {
+        assert_eq!(cluster.held(1, at).await, None);
+    }
+    assert!(cluster.held(1, &kept).await.is_some());
+    let floors = cluster.node(1).replica.floors();
+    for keyspace in 1..=4 {
+        let expected = if keyspace < 3 { floor } else { Floor::default() };
+        assert_eq!(floors.lowest(&of(keyspace)), expected, "keyspace {keyspace}");
+    }
+    // And where nothing was stored of it.
+    floors.raise(&of(4), floor).await.unwrap();
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(floors.lowest(&of(4)), Floor::default());
+    cleans.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_recalled_is_tried_seldom() {
+    let cluster = Cluster::new(3);
+    let upkeep = upkeep(&cluster, 1);
+    let at = positions(3);
+    for at in &at {
+        cluster.seed(1, value(at, -50, "old")).await;
+    }
+    for node in 2..=3 {
+        cluster.seed(node, value(&at[0], -10, "new")).await;
+    }
+    damage(&cluster, 1, &at[0]);
+    damage(&cluster, 1, &at[1]);
+    cluster.node(1).replica.lapse().add(&at[..1]).await.unwrap();
+    let recalls = tokio::spawn({
+        let upkeep = Arc::clone(&upkeep);
+        async move { upkeep.recall().await }
+    });
+    sleep(Duration::from_secs(60)).await;
+    assert!(!cluster.node(1).replica.lapse().is_whole());
+    let before = cluster.world.log.lock().len();
+    sleep(Duration::from_secs(60)).await;
+    let asked = cluster.world.log.lock().len() - before;
+    assert!((1..=100).contains(&asked), "{asked} questions in a minute");
+    // It is compared soon once it can be.
+    for node in 2..=3 {
+        cluster.seed(node, value(&at[1], -10, "new")).await;
+    }
+    sleep(Duration::from_secs(30)).await;
+    assert!(cluster.node(1).replica.lapse().is_whole());
+    recalls.abort();
+}
