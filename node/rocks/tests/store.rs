@@ -133,7 +133,7 @@ fn damage(dir: &Path) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_beside_a_damaged_block_is_read_in_one_scan_and_all_of_it_is_dropped() {
+async fn what_is_beside_a_damaged_block_is_read_in_one_scan() {
     const COUNT: usize = 20_000;
     let dir = tempfile::tempdir().unwrap();
     let store = open_rocks(dir.path());
@@ -159,23 +159,5 @@ async fn what_is_beside_a_damaged_block_is_read_in_one_scan_and_all_of_it_is_dro
         single += usize::from(store.get(&entry(n, 3).position).await.is_ok());
     }
     assert!(single < COUNT && readable.len() == single, "{} of {single}", readable.len());
-    drop(view);
-
-    let mut rest = all.clone();
-    while !rest.is_empty() {
-        let part = store.first_part(&rest);
-        rest.start = part.end.clone();
-        assert!(store.drop_part(part).await.unwrap());
-    }
-    assert_eq!(store.summary().entries, 0);
-    let view = store.view();
-    assert_eq!(view.scan(&all, Direction::Forward).count(), 0);
-    view.verify().unwrap();
-    drop(view);
-    for n in 0..10 {
-        assert_eq!(store.get(&entry(n, 3).position).await.unwrap(), None);
-    }
-    store.write((0..1_000).map(|n| entry(n, 4)).collect()).await.unwrap();
-    store.view().verify().unwrap();
     store.stop();
 }
