@@ -126,11 +126,16 @@ fn whole(draw: &Draw, arc: &RingArc) -> f64 {
     if draw.skew == 0 { width(&arc.range, arc.keyspace) as f64 / 2f64.powi(64) } else { 0.0 }
 }
 
-/// The fullest node's ratio, where one whole arc more than the share is as even as can be.
+/// The fullest node's ratio, without what whole arcs keep it from giving: one passes to a node only where the one is
+/// further above its share than the other will be, each over its share: so up to half an arc, and half of one for each
+/// time that it is as heavy as the lightest.
 fn unevenness(draw: &Draw, ring: &Ring, sizes: &Sizes) -> f64 {
-    let grain = ring.arcs().iter().map(|arc| whole(draw, arc)).fold(0.0, f64::max);
-    let ratio = |share: Share| (share.held - grain * 1.0001) / share.share;
-    shares(ring, sizes).into_iter().map(ratio).fold(0.0, f64::max)
+    let grain = ring.arcs().iter().map(|arc| whole(draw, arc)).fold(0.0, f64::max) * 1.0001;
+    let all = shares(ring, sizes);
+    let lightest =
+        all.iter().map(|share| share.share).filter(|share| *share > 0.0).fold(f64::INFINITY, f64::min);
+    let ratio = |share: &Share| (share.held - grain / 2.0) / share.share - grain / 2.0 / lightest;
+    all.iter().map(ratio).fold(0.0, f64::max)
 }
 
 /// Plans twice, as the same is to come out, and carries it out.
@@ -389,6 +394,7 @@ fn a_zone_of_few_nodes_is_cut_finer() {
 #[test]
 fn arcs_that_cannot_be_cut_pass_through_others_whole() {
     even_out(&draw(54, 5, 2, 54, 4, 0, 11_528_613_965_895_747_852)).unwrap();
+    change_copies(&draw(10, 3, 3, 10, 4, 0, 11_485_904_363_529_275_526), 2).unwrap();
 }
 
 #[test]
