@@ -44,8 +44,11 @@ pub(super) fn even_out(table: &mut Table<'_>, cause: Cause, cutting: Cutting) ->
 /// Takes a part of what a node has too much, or lacks, through others; or cuts what is too heavy for that.
 fn help(table: &mut Table<'_>, node: usize, cause: Cause, cutting: Cutting) -> bool {
     let off = (table.held[node] - table.share(node)).abs();
-    for part in [1.0, 0.5, 0.25] {
-        let weight = off * part;
+    // And where none is so heavy: what the arc nearest to that weighs. It may be one that cannot be cut.
+    let nearest =
+        table.on[node].iter().map(|arc| table.arcs[*arc].weight).filter(|weight| *weight < 2.0 * off);
+    let nearest = nearest.min_by(|a, b| (a - off).abs().total_cmp(&(b - off).abs()));
+    for weight in [off, 0.5 * off, 0.25 * off].into_iter().chain(nearest) {
         let links = find(table, node, weight, 1.5 * weight).unwrap_or_default();
         if gain(table, &links) > ROUNDING * weight {
             links.iter().for_each(|link| table.pass(link.arc, Some(link.from), link.to, cause));
@@ -71,7 +74,9 @@ fn find(table: &Table<'_>, node: usize, weight: f64, most: f64) -> Option<Vec<Li
     let gains = |from: usize, to: usize| {
         let (give, take) = (table.share(from), table.share(to));
         let gap = table.held[from] / give - table.held[to] / take;
-        gap > weight * (0.5 / give + 0.5 / take) && table.held[to] + weight <= (1.0 + EVEN) * take
+        // As `gain` has it: no further above its share than is even enough, or than it is below.
+        let lacks = take - table.held[to];
+        gap > weight * (0.5 / give + 0.5 / take) && weight - lacks <= lacks.max(EVEN * take)
     };
     let mut queue: VecDeque<usize> = match gives {
         true => VecDeque::from([node]),

@@ -1,4 +1,10 @@
 //! Who leads: the first in an arc's list. Leads follow weight, by as few changed lists as possible; it copies nothing.
+//!
+//! Nodes that hold all copies of some arcs lead all of those among themselves, and no more than the arcs that one of
+//! them holds: so with few arcs not everybody can lead its share. Where somebody is off by a whole lead or more, leads
+//! pass on as long as that lowers Σ (leads − share)² / share. What numbers of leads there can be are the bases of a
+//! polymatroid (each arc chooses among its replicas), and there a sum of convex terms that no exchange lowers is the
+//! least there is (Fujishige, "Lexicographically optimal base of a polymatroid", 1980).
 
 use super::{share::fill, table::Table};
 
@@ -26,6 +32,7 @@ pub(super) fn even_out(table: &mut Table<'_>) {
         let path = leads.path(table, node, true, |at| leads.count(at) < leads.most[at]);
         leads.follow(table, node, path);
     }
+    leads.share_what_is_off(table);
 }
 
 /// The nodes of `now`, each as near to its place in `was` as can be.
@@ -41,7 +48,8 @@ fn in_place(was: &[usize], now: &[usize]) -> Vec<usize> {
 struct Leads {
     /// The arcs that each node leads.
     led: Vec<Vec<usize>>,
-    /// How many each node should lead: between these two.
+    /// How many each node should lead: this, and so between the other two.
+    shares: Vec<f64>,
     least: Vec<usize>,
     most: Vec<usize>,
     /// Nodes that nothing can be done for.
@@ -69,13 +77,40 @@ impl Leads {
         Leads {
             led,
             least,
-            most: shares.into_iter().map(whole).collect(),
+            most: shares.iter().copied().map(whole).collect(),
+            shares,
             stuck: vec![false; table.nodes.len()],
         }
     }
 
     fn count(&self, node: usize) -> usize {
         self.led[node].len()
+    }
+
+    /// Where not all can lead what they should, those that lead the most too many, or too few, share that with others.
+    fn share_what_is_off(&mut self, table: &mut Table<'_>) {
+        for _ in 0..table.arcs.len() {
+            let mut helped = false;
+            for node in 0..self.led.len() {
+                while !(self.least[node]..=self.most[node]).contains(&self.count(node)) {
+                    let gives = self.count(node) > self.most[node];
+                    let gains = |at| if gives { self.gains(node, at) } else { self.gains(at, node) };
+                    let Some(path) = self.path(table, node, gives, gains) else { break };
+                    self.follow(table, node, Some(path));
+                    helped = true;
+                }
+            }
+            // What one passes on may open a way for another.
+            if !helped {
+                return;
+            }
+        }
+    }
+
+    /// Whether a lead less here and one more there is more even: lowers Σ (leads − share)² / share.
+    fn gains(&self, from: usize, to: usize) -> bool {
+        let off = |node: usize| self.count(node) as f64 - self.shares[node];
+        (2.0 * off(from) - 1.0) / self.shares[from] > (2.0 * off(to) + 1.0) / self.shares[to] + 1e-9
     }
 
     /// The shortest way to pass leads on, arc by arc, from a node (or, not `giving`, to it) until one that will do at

@@ -43,6 +43,9 @@ pub(super) fn even_out(table: &mut Table<'_>, aim: Aim) {
         }
         let mut helped = Search::new(table, aim, None, Fit::Poor).run(Cutting::Forbidden);
         helped |= chain::even_out(table, aim.cause, cutting);
+        if !is_even(table) {
+            helped |= Search::wide(table, aim).run(cutting);
+        }
         if !helped {
             return;
         }
@@ -71,7 +74,7 @@ fn level(table: &mut Table<'_>, aim: Aim, over: Option<Vec<bool>>, cutting: Cutt
 }
 
 /// Whether every node holds what it should, give or take what is even enough.
-fn is_even(table: &Table<'_>) -> bool {
+pub(super) fn is_even(table: &Table<'_>) -> bool {
     table.takers().all(|node| !is_uneven(table, node))
 }
 
@@ -86,16 +89,41 @@ struct Search<'s, 'a> {
     over: Option<Vec<bool>>,
     /// What a pass must come to.
     least: Fit,
+    /// Whether the node that is aimed at held too much at first.
+    gives: bool,
     /// Nodes that were uneven, and are not near to their shares yet.
     active: Vec<bool>,
     /// Nodes that nothing can be done for, as long as nothing else changes.
     stuck: Vec<bool>,
+    /// Zones in which all are brought near to their shares, not only who is uneven.
+    zones: Vec<bool>,
 }
 
 impl<'s, 'a> Search<'s, 'a> {
-    fn new(table: &'s mut Table<'a>, aim: Aim, over: Option<Vec<bool>>, least: Fit) -> Self {
+    fn new(table: &'s mut Table<'a>, mut aim: Aim, over: Option<Vec<bool>>, least: Fit) -> Self {
+        let gives = aim.node.is_some_and(|node| table.ratio(node) > 1.0);
+        // What it could have at once it has.
+        if aim.thrifty && over.is_none() {
+            aim.node = aim.node.filter(|node| (table.ratio(*node) - 1.0).abs() > NEAR);
+        }
         let none = vec![false; table.nodes.len()];
-        Search { table, aim, over, least, active: none.clone(), stuck: none }
+        let zones = vec![false; table.zones.len()];
+        Search { table, aim, over, least, gives, active: none.clone(), stuck: none, zones }
+    }
+
+    /// Where a zone should hold hardly more than one copy of each arc, few of its copies may leave it, and who is too
+    /// full has none of them. So those beside it give theirs, and have room then for what it has.
+    fn wide(table: &'s mut Table<'a>, aim: Aim) -> Self {
+        let mut search = Search::new(table, aim, None, Fit::Tolerable);
+        for node in search.table.takers().filter(|node| is_uneven(search.table, *node)) {
+            search.zones[search.table.nodes[node].zone] = true;
+        }
+        search
+    }
+
+    fn is_off(&self, node: usize) -> bool {
+        let off = (self.table.ratio(node) - 1.0).abs();
+        off > if self.zones[self.table.nodes[node].zone] { NEAR } else { EVEN }
     }
 
     /// Passes what can be passed; says whether anything could.
@@ -108,7 +136,7 @@ impl<'s, 'a> Search<'s, 'a> {
             self.stuck.fill(false);
             while let Some(node) = self.worst() {
                 let helped = self.relieve(node, cutting)
-                    || cutting == Cutting::Allowed && is_uneven(self.table, node) && self.cut_for(node);
+                    || cutting == Cutting::Allowed && self.is_off(node) && self.cut_for(node);
                 moved |= helped;
                 self.stuck[node] = !helped;
                 steps -= 1;
@@ -127,12 +155,16 @@ impl<'s, 'a> Search<'s, 'a> {
     /// The node that is furthest from its share; the one that is aimed at before all others.
     fn worst(&mut self) -> Option<usize> {
         if let Some(node) = self.aim.node.filter(|node| !self.stuck[*node]) {
-            return Some(node);
+            if !self.aim.thrifty || (self.table.ratio(node) > 1.0) == self.gives {
+                return Some(node);
+            }
+            // It has what it should. Would it take and give by turns, all others would be made even through it.
+            self.aim.node = None;
         }
         let mut worst = None;
         for node in self.table.takers() {
             let off = (self.table.ratio(node) - 1.0).abs();
-            self.active[node] = off > EVEN || off > NEAR && (self.active[node] || !self.aim.thrifty);
+            self.active[node] = self.is_off(node) || off > NEAR && (self.active[node] || !self.aim.thrifty);
             if self.active[node] && !self.stuck[node] && worst.is_none_or(|(most, _)| off > most) {
                 worst = Some((off, node));
             }
@@ -196,7 +228,7 @@ impl<'s, 'a> Search<'s, 'a> {
                         return pass;
                     }
                     best = best.or(pass);
-                    if self.table.ratio(from) <= *full || !self.cut_between(from, to) {
+                    if self.table.ratio(from) <= *full || !self.cut_between(from, to, 1.0) {
                         break;
                     }
                 }
@@ -234,19 +266,23 @@ impl<'s, 'a> Search<'s, 'a> {
             true => self.sinks(node).into_iter().map(|to| (node, to)).collect(),
             false => self.sources(node).into_iter().map(|from| (from, node)).collect(),
         };
+        // Of a zone that should hold hardly more than it does all are about as full: little passes, in small arcs.
+        let tight = self.zones[self.table.nodes[node].zone] && is_uneven(self.table, node);
+        let (gap, part) = if tight { (EVEN / 4.0, 0.25) } else { (EVEN, 1.0) };
         for (from, to) in pairs {
-            if self.table.ratio(from) - self.table.ratio(to) <= EVEN {
+            if self.table.ratio(from) - self.table.ratio(to) <= gap {
                 return false;
             }
-            if self.cut_between(from, to) {
+            if self.cut_between(from, to, part) {
                 return true;
             }
         }
         false
     }
 
-    fn cut_between(&mut self, from: usize, to: usize) -> bool {
-        let grain = grain(self.table, from, to);
+    /// Cuts an arc that is heavier than this part of what is light enough.
+    fn cut_between(&mut self, from: usize, to: usize, part: f64) -> bool {
+        let grain = part * grain(self.table, from, to);
         let heavy = self.table.on[from].iter().map(|arc| (self.table.arcs[*arc].weight, *arc));
         let mut heavy: Vec<(f64, usize)> = heavy.filter(|(weight, _)| *weight > grain).collect();
         heavy.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));

@@ -5,11 +5,11 @@
 //! 2. they are in as many zones as there are;
 //! 3. no node is given more than its disk has room for;
 //! 4. a node holds at most 1.05 times its share of each keyspace, as far as arcs can be cut that fine; bytes count, and
-//!    where there are many, requests as much;
+//!    where there are many, requests as much; who joins takes what it can reach, and may hold less;
 //! 5. as little is copied as that allows: who joins takes, who leaves gives, nothing else moves;
 //! 6. where choices tie, arcs gather on replica sets that exist already, so that few sets of nodes can lose data
 //!    together (Cidon et al., "Copysets", 2013);
-//! 7. leads follow weight, which copies nothing.
+//! 7. leads follow weight, which copies nothing, as far as copies allow it.
 //!
 //! Nothing is drawn at random and no order is left to chance: the same input gives the same plan.
 //!
@@ -21,6 +21,7 @@
 //! - `level`: what moves so that nodes are even
 //! - `pass`: what a copy that moves is worth
 //! - `chain`: what moves through others where nothing else helps
+//! - `detour`: what moves for nothing
 //! - `cut`: where arcs are cut
 //! - `merge`: what was cut and is small again
 //! - `lead`: who leads
@@ -29,6 +30,7 @@
 
 mod chain;
 mod cut;
+mod detour;
 mod edit;
 mod lead;
 mod level;

@@ -1,8 +1,8 @@
 //! What must move, whatever it costs: copies that are missing, that are too many, or whose node leaves.
 
 use super::{
-    NEAR,
-    level::{even_out, even_roughly},
+    NEAR, detour,
+    level::{even_out, even_roughly, is_even},
     pass::Aim,
     table::{Cause, Table},
     wish::{Refused, Wish},
@@ -66,6 +66,9 @@ pub(super) fn grant(table: &mut Table<'_>, document: &RingDocument, wish: &Wish)
             mend(table, Cause::Even);
             even_out(table, even);
         }
+    }
+    if matches!(wish, Wish::Reweight { .. } | Wish::Rezone { .. } | Wish::Rebalance) && is_even(table) {
+        detour::undo(table, Cause::Even);
     }
     Ok(())
 }
