@@ -11,6 +11,7 @@ use god_core::{
     node::{ClientFace, Ground, Node, NodeSettings, PeerFace},
     peer::{GrpcTransport, Identity, PeerDoor, PeerSettings, Starts},
     quorum::{HintSettings, Settings as QuorumSettings},
+    replica::Lapse,
     ring::{CurrentRing, Founding, Joiner},
     seam::Seams,
     stop::stop,
@@ -161,7 +162,10 @@ async fn serve(
     let uuid = directory.load().node;
     let ring = CurrentRing::default();
     let (counted, offload, entropy) = (Arc::clone(&engine), seams.offload, Arc::clone(&seams.entropy));
-    let starts = seams.offload.run(move || Starts::open(counted, offload, &entropy, restored)).await?;
+    let starts = seams
+        .offload
+        .run(move || Starts::open(counted, offload, &entropy, restored.then(Lapse::of_all)))
+        .await?;
     let starts = Arc::new(starts);
     let identity = Identity::new(uuid, ring.clone(), Arc::clone(&starts));
     let times = settings.times;

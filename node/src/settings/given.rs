@@ -36,7 +36,7 @@ pub struct Cli {
     pub print_config: bool,
     /// Says that the data directory was put back from a backup, and is the node whatever the others remember of it: for
     /// one start, of each node that was put back. Its copies vote when they were compared with the others'
-    #[arg(long, env = "GOD_RESTORED")]
+    #[arg(long)]
     pub restored: bool,
     /// Prints the manual page, or what a shell completes this command by, and ends
     #[arg(long, value_enum, value_name = "WHAT", hide = true)]

@@ -18,8 +18,8 @@ use tokio::{process::Command, sync::mpsc, time::Instant};
 const PROGRAM: &str = "god-node";
 /// What a node holds locked in its directory.
 const LOCK: &str = "LOCK";
-/// Between SIGTERM and SIGKILL.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Between SIGTERM and SIGKILL: what a node gives its clients to end, its writes to land and its store to close.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// What of a log is shown.
 const TAIL_LINES: usize = 15;
 const TAIL_BYTES: u64 = 16 << 10;

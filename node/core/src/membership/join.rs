@@ -82,6 +82,8 @@ pub enum JoinError {
         seed: String,
         /// What it said.
         why: String,
+        /// Whether more say so than say otherwise.
+        by_most: bool,
     },
     /// The cluster does not want the node as it is.
     #[error("cannot join by {seed}: {why}")]
@@ -91,6 +93,18 @@ pub enum JoinError {
         /// What it said.
         why: String,
     },
+}
+
+impl JoinError {
+    /// Who was asked.
+    fn seed(&self) -> &str {
+        match self {
+            JoinError::Foreign { seed, .. }
+            | JoinError::Retired { seed, .. }
+            | JoinError::NotTheNode { seed, .. }
+            | JoinError::Refused { seed, .. } => seed,
+        }
+    }
 }
 
 /// What one answer leads to.
@@ -148,34 +162,39 @@ pub async fn introduce(
 ) -> Result<Joined, JoinError> {
     let asked = match &first {
         Ok(joined) => joined.seed.clone(),
-        Err(JoinError::NotTheNode { seed, .. }) => seed.clone(),
-        Err(_) => return first,
+        Err(error) => error.seed().to_owned(),
     };
-    let (mut taken, mut refused) = (Vec::new(), Vec::new());
-    let mut hear = |said: Result<Joined, JoinError>| match said {
-        Ok(joined) => taken.push(joined),
-        Err(error) => refused.push(error),
-    };
-    hear(first);
-    for address in others.iter().filter(|address| **address != asked) {
-        match ask(joining, address).await {
-            Verdict::Joined(joined) => hear(Ok(joined)),
-            Verdict::Never(error @ JoinError::NotTheNode { .. }) => hear(Err(error)),
-            Verdict::Never(error) => return Err(error),
+    let (mut taken, mut refused, mut foreign) = (Vec::new(), Vec::new(), None);
+    let mut first = Some(first);
+    let rest = others.iter().filter(|address| **address != asked);
+    for address in std::iter::once(&asked).chain(rest) {
+        let said = match first.take() {
+            Some(Ok(joined)) => Verdict::Joined(joined),
+            Some(Err(error)) => Verdict::Never(error),
+            None => ask(joining, address).await,
+        };
+        match said {
+            Verdict::Joined(joined) => taken.push(joined),
+            Verdict::Never(error @ JoinError::NotTheNode { .. }) => refused.push(error),
+            Verdict::Never(error @ JoinError::Retired { .. }) => return Err(error),
+            // One that took over the address of a node says nothing of this one.
+            Verdict::Never(error) => foreign = Some(error),
             Verdict::Retry(_) => {}
         }
     }
-    let is_refused = refused.len() >= taken.len();
-    match (refused.pop(), taken.pop()) {
-        (Some(error), _) if is_refused => Err(error),
-        (refused, Some(joined)) => {
-            if let Some(error) = refused {
+    let (against, by_most) = (refused.len() >= taken.len(), refused.len() > taken.len());
+    match (refused.pop(), taken.pop(), foreign) {
+        (Some(JoinError::NotTheNode { seed, why, .. }), ..) if against => {
+            Err(JoinError::NotTheNode { seed, why, by_most })
+        }
+        (refused, Some(joined), foreign) => {
+            if let Some(error) = refused.or(foreign) {
                 tracing::warn!(%error, "not all other nodes take this process for the node that it is");
             }
             Ok(joined)
         }
-        (Some(error), None) => Err(error),
-        (None, None) => unreachable!("the first one said something"),
+        (Some(error), None, _) | (None, None, Some(error)) => Err(error),
+        (None, None, None) => unreachable!("the first one said something"),
     }
 }
 
@@ -197,7 +216,11 @@ fn judge(seed: &str, answer: Result<response::Body, CallError>, own: &Join) -> V
             return Verdict::Never(JoinError::Refused { seed: seed.to_owned(), why: failure.message });
         }
         Err(CallError::Refused(failure)) if failure.cause() == Cause::NotTheNode => {
-            return Verdict::Never(JoinError::NotTheNode { seed: seed.to_owned(), why: failure.message });
+            return Verdict::Never(JoinError::NotTheNode {
+                seed: seed.to_owned(),
+                why: failure.message,
+                by_most: true,
+            });
         }
         Err(error) => return retry(error.to_string()),
     };

@@ -5,7 +5,7 @@ use crate::{
     consensus::RegisterError,
     membership::pong,
     peer::{Call, Handler, Target, failure, heard},
-    ring::{ChangeError, Joiner},
+    ring::{ChangeError, Joiner, check_texts},
 };
 use futures::future::BoxFuture;
 use god_proto::{
@@ -108,6 +108,7 @@ impl Node {
             version: join.version,
             takes_part: join.takes_part,
         };
+        check_texts(&joiner).map_err(|error| failure(Cause::Invalid, error.to_string()))?;
         self.recognise(&ring, joiner.uuid, &heard(join.start.as_ref())).await?;
         // Where all nodes came back at other addresses, this is how those who decide find one another.
         if let Some(known) =

@@ -20,7 +20,7 @@ use std::{
     sync::{Arc, Weak, atomic::Ordering::Relaxed},
     time::Duration,
 };
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 /// How long telling a node of a newer ring may take.
@@ -93,7 +93,7 @@ impl Node {
                 if let Some(other) = known.as_deref().and_then(|ring| displaces(ring, &own)) {
                     tracing::warn!("{}", displaced(other, &own));
                 }
-                sleep(pause).await;
+                let _sooner = timeout(pause, changes.changed()).await;
                 continue;
             }
             if known.is_some() && others.is_empty() {
@@ -102,8 +102,8 @@ impl Node {
                     self.register.change(self.settings.change_timeout, |ring| join(ring, &own)).await;
                 if let Err(error) = change {
                     tracing::warn!(%error, "cannot tell the ring where this node is; trying again");
+                    sleep(PAUSE).await;
                 }
-                telling.told();
                 continue;
             }
             let joining = self.joining();
@@ -157,8 +157,10 @@ impl Node {
     fn refuse(&self, error: &JoinError) {
         tracing::error!(%error, "the cluster refuses this node");
         let _only_once = self.refused.set(error.to_string());
-        if matches!(error, JoinError::NotTheNode { .. }) {
-            self.starts.refuse_own(&error.to_string());
+        if let JoinError::NotTheNode { by_most, .. } = error {
+            if *by_most {
+                self.starts.refuse_own(&error.to_string());
+            }
             self.is_another.store(true, Relaxed);
             // Nothing of a copy is moved, compared, gossiped or voted on.
             self.stop();

@@ -63,9 +63,6 @@ impl Node {
             self.settings.hints.clone(),
         )?);
         let floors = Arc::new(Floors::open(Arc::clone(&self.engine), self.seams.offload)?);
-        if self.starts.is_restored() {
-            Lapse::lapse_all(&*self.engine)?;
-        }
         let lapse = Arc::new(Lapse::open(
             Arc::clone(&self.engine),
             self.seams.offload,

@@ -13,7 +13,7 @@ use god_rules::starts::{Known, MAX_REFUSED, Start, Verdict, judge, refuse};
 use metrics::counter;
 use parking_lot::Mutex;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -66,8 +66,16 @@ struct Entry {
 struct Kept {
     engine: Arc<dyn Engine>,
     offload: Offload,
-    /// Rows are written one after the other, each as it is by then.
-    turn: Arc<tokio::sync::Mutex<()>>,
+    /// What is to be written. Whoever adds the first begins to write; the rest goes with the next batch.
+    dirty: Arc<Mutex<Dirty>>,
+}
+
+/// Rows that differ from those on the disk.
+#[derive(Default)]
+struct Dirty {
+    nodes: BTreeSet<NodeId>,
+    own_refusal: Option<Vec<u8>>,
+    is_written: bool,
 }
 
 /// This node's own start, and what it knows of others'.
@@ -76,7 +84,6 @@ pub struct Starts {
     own: Start,
     /// Why this directory is no node's any more.
     own_refusal: Option<String>,
-    restored: bool,
     kept: Option<Kept>,
     nodes: Arc<Mutex<BTreeMap<NodeId, Entry>>>,
     changes: AtomicU64,
@@ -85,12 +92,12 @@ pub struct Starts {
 impl Starts {
     /// Counts this start, durably, and reads what is known of others. Once a start, before the node calls or is called.
     /// `restored`: somebody says that the directory was put back from a backup and is the node all the same, whatever
-    /// others remember. Blocks on the disk.
+    /// others remember; and what must be noted with that, in one. Blocks on the disk.
     pub fn open(
         engine: Arc<dyn Engine>,
         offload: Offload,
         entropy: &Entropy,
-        restored: bool,
+        restored: Option<Batch>,
     ) -> Result<Starts, EngineError> {
         let damaged = |what: &str| EngineError::Corrupt(format!("{what} is malformed"));
         let before = match engine.get(Table::System, OWN)? {
@@ -100,8 +107,9 @@ impl Starts {
             None => Start::default(),
         };
         let id = entropy.uuid();
-        let mut batch = Batch::default();
-        let (own, own_refusal) = if restored {
+        let is_restored = restored.is_some();
+        let mut batch = restored.unwrap_or_default();
+        let (own, own_refusal) = if is_restored {
             batch.delete(Table::System, REFUSED);
             (Start { count: before.count.saturating_add(LEAP), id, before: Uuid::nil() }, None)
         } else {
@@ -125,18 +133,13 @@ impl Starts {
             nodes.insert(NodeId(number), Entry { known, ..Entry::default() });
         }
         let (nodes, changes) = (Arc::new(Mutex::new(nodes)), AtomicU64::new(0));
-        let kept = Some(Kept { engine, offload, turn: Arc::default() });
-        Ok(Starts { own, own_refusal, restored, kept, nodes, changes })
+        let kept = Some(Kept { engine, offload, dirty: Arc::default() });
+        Ok(Starts { own, own_refusal, kept, nodes, changes })
     }
 
     /// This node's own.
     pub fn own(&self) -> Start {
         self.own
-    }
-
-    /// Whether its directory was put back from a backup, as somebody said at this start.
-    pub fn is_restored(&self) -> bool {
-        self.restored
     }
 
     /// Why this directory is no node's any more, where a start before this one was told so.
@@ -147,8 +150,7 @@ impl Starts {
     /// Remembers, durably, that this directory is no node's any more: so it is not taken for one by those who did not
     /// meet it before. Must be called within the runtime.
     pub fn refuse_own(&self, why: &str) {
-        let why = why.as_bytes().to_vec();
-        self.write(move |batch, _| batch.put(Table::System, REFUSED, why));
+        self.write(|dirty| dirty.own_refusal = Some(why.as_bytes().to_vec()));
     }
 
     /// Whether a start of this very node's UUID is this process; else why not.
@@ -255,7 +257,7 @@ impl Starts {
         let gone: Vec<NodeId> =
             self.nodes.lock().extract_if(.., |node, _| !is_there(*node)).map(|(node, _)| node).collect();
         if !gone.is_empty() {
-            self.write(move |batch, nodes| gone.iter().for_each(|node| put(batch, *node, nodes)));
+            self.write(|dirty| dirty.nodes.extend(gone));
         }
     }
 
@@ -271,26 +273,52 @@ impl Starts {
     }
 
     fn keep(&self, node: NodeId) {
-        self.write(move |batch, nodes| put(batch, node, nodes));
+        self.write(|dirty| dirty.nodes.extend([node]));
     }
 
-    /// Writes something, durably. Nobody waits for it: what a crash takes of it is learned again.
-    fn write(&self, fill: impl FnOnce(&mut Batch, &BTreeMap<NodeId, Entry>) + Send + 'static) {
-        let Some(Kept { engine, offload, turn }) = &self.kept else { return };
+    /// Has something written, durably. Nobody waits for it: what a crash takes of it is learned again.
+    fn write(&self, add: impl FnOnce(&mut Dirty)) {
+        let Some(Kept { engine, offload, dirty }) = &self.kept else { return };
+        {
+            let mut dirty = dirty.lock();
+            add(&mut dirty);
+            if std::mem::replace(&mut dirty.is_written, true) {
+                return;
+            }
+        }
         let (engine, offload) = (Arc::clone(engine), *offload);
-        let (turn, nodes) = (Arc::clone(turn), Arc::clone(&self.nodes));
+        let (dirty, nodes) = (Arc::clone(dirty), Arc::clone(&self.nodes));
         tokio::spawn(async move {
-            let _turn = turn.lock().await;
-            let written = move || {
-                let mut batch = Batch::default();
-                fill(&mut batch, &nodes.lock());
-                engine.commit(batch).and_then(|()| engine.sync())
-            };
-            if let Err(error) = offload.run(written).await {
-                tracing::warn!(%error, "what is known of nodes' starts is not kept");
+            while let Some(batch) = fill(&dirty, &nodes) {
+                let engine = Arc::clone(&engine);
+                let written = offload.run(move || engine.commit(batch).and_then(|()| engine.sync())).await;
+                if let Err(error) = written {
+                    tracing::warn!(%error, "what is known of nodes' starts is not kept");
+                }
             }
         });
     }
+}
+
+/// What is to be written, as it is known now; `None`: nothing, and whoever adds to it writes it.
+fn fill(dirty: &Mutex<Dirty>, nodes: &Mutex<BTreeMap<NodeId, Entry>>) -> Option<Batch> {
+    let (changed, own_refusal) = {
+        let mut dirty = dirty.lock();
+        (std::mem::take(&mut dirty.nodes), dirty.own_refusal.take())
+    };
+    let mut batch = Batch::default();
+    let nodes = nodes.lock();
+    changed.iter().for_each(|node| put(&mut batch, *node, &nodes));
+    drop(nodes);
+    if let Some(why) = own_refusal {
+        batch.put(Table::System, REFUSED, why);
+    }
+    if batch.is_empty() {
+        let mut dirty = dirty.lock();
+        dirty.is_written = !dirty.nodes.is_empty() || dirty.own_refusal.is_some();
+        return dirty.is_written.then_some(batch);
+    }
+    Some(batch)
 }
 
 /// The row of a node as it is known now.
@@ -394,7 +422,7 @@ mod tests {
     }
 
     fn open(disk: &SimulatedDisk, seed: u64) -> Arc<Starts> {
-        Arc::new(Starts::open(disk.open(), Offload::Inline, &Entropy::seeded(seed), false).unwrap())
+        Arc::new(Starts::open(disk.open(), Offload::Inline, &Entropy::seeded(seed), None).unwrap())
     }
 
     /// Lets what nobody waits for be written.
@@ -414,7 +442,8 @@ mod tests {
         disk.crash_machine(0);
         let second = open(&disk, 2);
         assert_eq!(second.own_refusal(), Some("it is a copy"));
-        let restored = Starts::open(disk.open(), Offload::Inline, &Entropy::seeded(3), true).unwrap();
+        let restored =
+            Starts::open(disk.open(), Offload::Inline, &Entropy::seeded(3), Some(Batch::default())).unwrap();
         assert_eq!(restored.own_refusal(), None);
         assert_eq!(open(&disk, 4).own_refusal(), None);
     }
@@ -430,7 +459,10 @@ mod tests {
         }
         let plain = open(&disk, 3).own();
         assert!(matches!(starts.meet(NODE, &plain, Way::Answerer), Meeting::Refused(_)));
-        let restored = Starts::open(disk.open(), Offload::Inline, &Entropy::seeded(4), true).unwrap().own();
+        let restored =
+            Starts::open(disk.open(), Offload::Inline, &Entropy::seeded(4), Some(Batch::default()))
+                .unwrap()
+                .own();
         assert_eq!(starts.meet(NODE, &restored, Way::Answerer), Meeting::Taken);
         let next = open(&disk, 5).own();
         assert_eq!(starts.meet(NODE, &next, Way::Answerer), Meeting::Taken);

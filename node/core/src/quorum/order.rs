@@ -5,7 +5,7 @@ use super::{
     admit::{find, invalid, need},
     count::{LIST_BELOW, MAX_CUTS, Sum},
     fan::{Scope, Short, strange},
-    read::is_fresh,
+    read::is_unsure,
     refusal::{later, not_initialised, ring_moves},
     scan::wire_range,
 };
@@ -108,9 +108,9 @@ impl Shared {
             let Some(rank) = request.rank.checked_add(expired) else { return Ok(None) };
             let Some(position) = self.find_ranked(&asked, rank).await? else { return Ok(None) };
             let record = self.read_one(&asked, &position).await?;
-            let counts = record.as_ref().is_some_and(|record| {
-                record.version.is_expiry() && !is_fresh(record, self.clock.hybrid_ms())
-            });
+            let counts = record
+                .as_ref()
+                .is_some_and(|record| record.version.is_expiry() && !is_unsure(record, self.clock.sure_ms()));
             // One that expired just now, or was deleted, counts no more: another has its rank now.
             let Some(record) = record.filter(Record::is_live) else {
                 expired += u64::from(counts);

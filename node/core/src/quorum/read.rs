@@ -36,12 +36,20 @@ struct Poll {
     holders: Mask,
     /// The newest is the end of a record, and another clock may say that it is not over.
     is_fresh: bool,
+    /// Too few hold it, and more could not be made to.
+    is_unsettled: bool,
 }
 
 impl Poll {
     /// Whether it is to be written to more members before anybody is told.
     fn is_torn(&self, covering: &Sets) -> bool {
         self.holders != self.asked || self.is_fresh && !covering.enough(self.holders)
+    }
+
+    /// Whether so many hold it that it may be told.
+    fn is_settled(&self, scope: &Scope, covering: &Sets) -> bool {
+        let sets = if self.is_fresh { covering } else { &scope.sets };
+        sets.enough(self.holders)
     }
 }
 
@@ -132,9 +140,9 @@ impl Shared {
             polls.pop();
         }
         let judged = self.end(scope, &mut said, &mut polls).await;
-        let covering = scope.sets.covering();
-        if polls.iter().any(|poll| poll.is_torn(&covering)) {
-            self.repair(scope, &covering, asked, &said, &mut polls).await?;
+        let mut unsettled = None;
+        if polls.iter().any(|poll| poll.is_fresh || poll.holders != poll.asked) {
+            unsettled = self.repair(scope, &scope.sets.covering(), asked, &said, &mut polls).await?;
         }
         Ok(polls
             .iter()
@@ -144,6 +152,9 @@ impl Shared {
                 if poll.version < *least {
                     let message = format!("no replica that answered has version {least} or a newer one");
                     return Err(later(Reason::Stale, message, 100));
+                }
+                if let Some(why) = unsettled.as_ref().filter(|_| poll.is_unsettled) {
+                    return Err(why.clone());
                 }
                 let newest = poll.newest.and_then(|index| said.get_mut(index));
                 let record = newest.and_then(|(_, records)| records.get_mut(at)?.take());
@@ -157,25 +168,34 @@ impl Shared {
 
     /// Puts the deletion in the place of each record whose time is up. Where another clock may say otherwise still, so
     /// many must hold that before anybody is told that every other read meets one (invariants READ-REPAIRED,
-    /// EXPIRY-DERIVED); later all say the same. The error is for those that this node's clock cannot judge.
+    /// EXPIRY-DERIVED); later all say the same. Where so many are not there, the record stands for that long. The error
+    /// is for those that this node's clock cannot judge.
     async fn end(&self, scope: &Scope, said: &mut [Said], polls: &mut [Poll]) -> Result<(), Rejected> {
         let newest = |said: &[Said], at: usize, poll: &Poll| -> Option<Record> {
             said.get(poll.newest?)?.1.get(at)?.clone().filter(may_end)
         };
         // Whoever ended it may have told nobody else.
-        for (at, poll) in polls.iter_mut().enumerate().filter(|(_, poll)| poll.version.is_expiry()) {
-            let held = poll.newest.and_then(|index| said.get(index)?.1.get(at)?.as_ref());
-            poll.is_fresh = held.is_some_and(|ended| is_fresh(ended, self.clock.hybrid_ms()));
+        if polls.iter().any(|poll| poll.version.is_expiry()) {
+            let sure_ms = self.clock.sure_ms();
+            for (at, poll) in polls.iter_mut().enumerate().filter(|(_, poll)| poll.version.is_expiry()) {
+                let held = poll.newest.and_then(|index| said.get(index)?.1.get(at)?.as_ref());
+                poll.is_fresh = held.is_some_and(|ended| is_unsure(ended, sure_ms));
+            }
         }
         if !polls.iter().enumerate().any(|(at, poll)| newest(said, at, poll).is_some()) {
             return Ok(());
         }
         let now_ms = self.judging_ms(scope).await?;
+        let there = self.reachable(&scope.sets) | said.iter().map(|(member, _)| 1 << *member).sum::<Mask>();
         for (at, poll) in polls.iter_mut().enumerate() {
             let Some(ended) = newest(said, at, poll).and_then(|record| record.ended(now_ms)) else {
                 continue;
             };
             poll.is_fresh = is_fresh(&ended, now_ms);
+            if poll.is_fresh && !scope.sets.covering().enough(there) {
+                poll.is_fresh = false;
+                continue;
+            }
             if poll.is_fresh {
                 poll.holders = 0;
             }
@@ -201,7 +221,7 @@ impl Shared {
     }
 
     /// Writes the newest records to members that lack them, until a quorum holds each of them (invariant
-    /// READ-REPAIRED: what was read once is not unread).
+    /// READ-REPAIRED: what was read once is not unread). Why that is not so, of those of which it is not.
     async fn repair(
         &self,
         scope: &Scope,
@@ -209,7 +229,7 @@ impl Shared {
         asked: &[(Position, Version)],
         said: &[Said],
         polls: &mut [Poll],
-    ) -> Result<(), Short> {
+    ) -> Result<Option<Rejected>, Short> {
         let torn: Vec<usize> =
             (0..polls.len()).filter(|at| polls.get(*at).is_some_and(|poll| poll.is_torn(covering))).collect();
         metrics::counter!("god_quorum_read_repairs_total").increment(torn.len() as u64);
@@ -226,9 +246,8 @@ impl Shared {
             let held = |at: usize| polls.get(at).is_some_and(|poll| poll.holders & 1 << member != 0);
             (0..torn.len()).filter(|index| torn.get(*index).is_some_and(|at| !held(*at))).collect()
         };
-        let sets = |poll: &Poll| if poll.is_fresh { covering } else { &scope.sets };
         let settled = |polls: &[Poll]| {
-            torn.iter().all(|at| polls.get(*at).is_some_and(|poll| sets(poll).enough(poll.holders)))
+            torn.iter().all(|at| polls.get(*at).is_some_and(|poll| poll.is_settled(scope, covering)))
         };
 
         let contacted: Mask = said.iter().map(|(member, _)| 1 << *member).sum();
@@ -295,19 +314,28 @@ impl Shared {
             }
         }
         if settled(polls) {
-            return Ok(());
+            return Ok(None);
         }
         if self.ring.epoch() > scope.ring.epoch() {
             return Err(Short::Moved);
         }
-        let held = torn.iter().filter_map(|at| polls.get(*at)).map(|poll| sets(poll).shortfall(poll.holders));
-        let (is, needed) = held.max_by_key(|(is, needed)| needed.saturating_sub(*is)).unwrap_or((0, 0));
+        let mut worst = (0, 0);
+        for at in &torn {
+            let Some(poll) = polls.get_mut(*at) else { continue };
+            poll.is_unsettled = !poll.is_settled(scope, covering);
+            let (is, needed) = if poll.is_fresh { covering } else { &scope.sets }.shortfall(poll.holders);
+            if needed.saturating_sub(is) > worst.1 - worst.0 {
+                worst = (is, needed);
+            }
+        }
         let because = failures.because();
-        let message =
-            format!("{is} of {needed} replicas needed hold the newest record, and repair failed{because}");
+        let message = format!(
+            "{} of {} replicas needed hold the newest record, and repair failed{because}",
+            worst.0, worst.1
+        );
         let late = Instant::now() >= scope.deadline;
         let reason = if late { Reason::Deadline } else { Reason::Unavailable };
-        Err(Short::Failed(later(reason, message, 200)))
+        Ok(Some(later(reason, message, 200)))
     }
 
     /// Has a member compare itself with those who hold what it lacks: the way in for records at or below a promised
@@ -388,6 +416,11 @@ pub(super) fn may_end(record: &Record) -> bool {
 /// Whether another clock may say of a record, whose time is up by this one, that it is not.
 pub(super) fn is_fresh(ended: &Record, now_ms: u64) -> bool {
     ended.expires_at_ms.is_some_and(|at| now_ms < at.saturating_add(SURE_MS))
+}
+
+/// The same of an end that stands somewhere, where all that was over by `sure_ms` is over by every clock.
+pub(super) fn is_unsure(ended: &Record, sure_ms: u64) -> bool {
+    ended.expires_at_ms.is_some_and(|at| at > sure_ms)
 }
 
 /// A record as a client sees it. Whether its time is up was judged before.

@@ -5,7 +5,7 @@ use super::{
     admit::{find, invalid, need},
     fan::{Scope, Short, strange},
     merge::{Merged, Page, check, merge},
-    read::{is_fresh, may_end},
+    read::{is_fresh, is_unsure, may_end},
     refusal::{not_initialised, refuse, ring_moves},
 };
 use crate::peer::CallError;
@@ -142,15 +142,14 @@ impl Shared {
             true => Some(self.judging_ms(scope).await?),
             false => None,
         };
+        let sure_ms = self.clock.sure_ms();
         for (at, entry) in merged.entries.iter_mut().enumerate() {
             let ended = judged.and_then(|now_ms| entry.record.ended(now_ms).map(|ended| (ended, now_ms)));
             match ended {
                 Some((ended, now_ms)) if !is_fresh(&ended, now_ms) => entry.record = ended,
                 // A quorum is read, and so many hold the end afterwards that all others see it.
                 Some(_) => drop(torn.insert(at)),
-                None if entry.record.version.is_expiry()
-                    && is_fresh(&entry.record, self.clock.hybrid_ms()) =>
-                {
+                None if entry.record.version.is_expiry() && is_unsure(&entry.record, sure_ms) => {
                     torn.insert(at);
                 }
                 None => {}

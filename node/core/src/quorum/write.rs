@@ -101,6 +101,9 @@ struct Flight {
 impl Shared {
     /// Writes entries to the replicas of a scope.
     pub(super) async fn write(self: &Arc<Self>, scope: Scope, items: Vec<Item>) -> Written {
+        if self.closing.1.is_stopped() {
+            return stopping(items);
+        }
         let writes: Vec<Write> = items
             .into_iter()
             .map(|item| Write {
@@ -425,14 +428,18 @@ impl Flight {
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        if self.calls.is_empty() || self.released {
+        if self.released {
             return;
         }
-        // Whoever asked is gone: what is undecided may surface.
-        for write in &mut self.writes {
-            if write.outcome.is_none() {
-                write.outcome = Some(Outcome::Unknown { acks: 0 });
+        // Whoever asked is gone: what is undecided and on its way may surface.
+        for at in 0..self.writes.len() {
+            if self.writes.get(at).is_some_and(|write| write.outcome.is_none() && write.tally.is_open()) {
+                self.decide(at, Outcome::Unknown { acks: 0 }, true);
             }
+        }
+        if self.calls.is_empty() {
+            // One may have been heard to its end without being counted.
+            return self.hint_pending();
         }
         let rest = Flight {
             shared: Arc::clone(&self.shared),
@@ -469,6 +476,19 @@ impl Flight {
             }
         }
     }
+}
+
+/// The answers where nothing is sent any more, as nobody would wait for what comes of it.
+fn stopping(items: Vec<Item>) -> Written {
+    let answer = |item: Item| {
+        let message = "this node is stopping".to_owned();
+        let outcome = match item.open {
+            true => write_reply::Outcome::Unknown(Unknown { message, ..Unknown::default() }),
+            false => write_reply::Outcome::Rejected(later(Reason::Unavailable, message, 0)),
+        };
+        (item.slot, outcome)
+    };
+    Written { answers: items.into_iter().map(answer).collect(), again: vec![] }
 }
 
 /// Versions for so many writes. Not a method: a flight waits for futures that no two threads may look at.

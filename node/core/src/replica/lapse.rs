@@ -77,12 +77,11 @@ impl Lapse {
         Ok(Lapse { engine, offload, run, ranges, noted, added: Notify::new() })
     }
 
-    /// All that the next [`Lapse::open`] finds is lapsed: the data was put back from a backup. Blocks on the disk.
-    pub fn lapse_all(engine: &dyn Engine) -> Result<(), EngineError> {
+    /// What is to be written before [`Lapse::open`] where the data was put back from a backup: all of it is lapsed.
+    pub fn of_all() -> Batch {
         let mut batch = Batch::default();
         batch.put(Table::System, LAPSED_KEY, Bytes::new());
-        engine.commit(batch)?;
-        engine.sync()
+        batch
     }
 
     /// Whether nothing is lapsed.
@@ -156,11 +155,7 @@ impl Lapse {
             return Ok(());
         }
         let engine = Arc::clone(&self.engine);
-        let note = move || {
-            let mut batch = Batch::default();
-            batch.put(Table::System, LAPSED_KEY, Bytes::new());
-            engine.commit(batch).and_then(|()| engine.sync())
-        };
+        let note = move || engine.commit(Lapse::of_all()).and_then(|()| engine.sync());
         self.offload.run(note).await?;
         *noted = true;
         Ok(())
@@ -265,7 +260,7 @@ mod tests {
         assert!(!Lapse::open(disk.open(), Offload::Inline, None, false).unwrap().is_whole(), "nobody knows");
         let disk = SimulatedDisk::new();
         open(&disk, 1, true).rest().await.unwrap();
-        Lapse::lapse_all(&*disk.open()).unwrap();
+        disk.open().commit(Lapse::of_all()).unwrap();
         assert!(!open(&disk, 1, true).is_whole(), "it was put back from a backup");
     }
 

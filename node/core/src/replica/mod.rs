@@ -30,7 +30,7 @@ use crate::{
     radix::{Store, Summary, Verdict, View},
     ring::{CurrentRing, deleted},
     seam::Offload,
-    version::{Clock, ClockError},
+    version::{Clock, ClockError, FAR_MS},
 };
 use futures::future::join_all;
 use god_proto::{
@@ -329,9 +329,11 @@ impl Replica {
                 )),
             }
         }
+        // By one look: the wall may have been set while the gate was waited for.
+        let now_ms = self.clock.trusted(Duration::ZERO).await.map_err(|error| untimely(&error))?;
         // The newest is within the limit where any is beyond it.
-        self.clock.observe(newest).map_err(|error| untimely(&error))?;
-        let written = self.take_each(entries, self.clock.ceiling_ms()).await;
+        self.clock.observe_at(newest, now_ms).map_err(|error| untimely(&error))?;
+        let written = self.take_each(entries, now_ms + FAR_MS).await;
         // A refusal would say that nothing was written: what failed is among the verdicts.
         let (verdicts, _) = written.map_err(|error| refused(&error))?;
         let said = |verdict: Verdict| peer::Verdict {

@@ -26,7 +26,8 @@ impl Replica {
 
     fn no_vote(&self) -> Failure {
         let message = format!(
-            "the machine of node {} stopped, and what it may have lost is not compared with the other replicas yet",
+            "the machine of node {} stopped, or a record there is damaged, and what that may have cost is not compared \
+             with the other replicas yet",
             self.me
         );
         failure(Cause::Lapsed, message)

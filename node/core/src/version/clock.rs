@@ -38,6 +38,13 @@ const MARK_TIMEOUT: Duration = Duration::from_secs(5);
 /// the middle, and a hybrid one no further ahead of its wall.
 pub const SURE_MS: u64 = 4 * MAX_AHEAD_MS;
 
+fn check(version: Version, now_ms: u64) -> Result<(), ClockError> {
+    match version.ms().saturating_sub(now_ms) {
+        0..=MAX_AHEAD_MS => Ok(()),
+        ahead_ms => Err(ClockError::TooFarAhead { ahead_ms, node: version.node }),
+    }
+}
+
 const fn in_ms(us: u64) -> u64 {
     us / 1_000
 }
@@ -215,18 +222,19 @@ impl Clock {
 
     /// Moves past a version that was seen elsewhere, unless it is too far ahead.
     pub fn observe(&self, version: Version) -> Result<(), ClockError> {
-        self.check(version)?;
+        self.observe_at(version, self.wall.now_ms())
+    }
+
+    /// The same, by a time that [`Clock::trusted`] gave.
+    pub fn observe_at(&self, version: Version, now_ms: u64) -> Result<(), ClockError> {
+        check(version, now_ms)?;
         self.state.lock().hlc.observe(version.time);
         Ok(())
     }
 
     /// Refuses a version from too far ahead of this node's wall (CLOCK-BOUND).
     pub fn check(&self, version: Version) -> Result<(), ClockError> {
-        let ahead_ms = version.ms().saturating_sub(self.wall.now_ms());
-        if ahead_ms > MAX_AHEAD_MS {
-            return Err(ClockError::TooFarAhead { ahead_ms, node: version.node });
-        }
-        Ok(())
+        check(version, self.wall.now_ms())
     }
 
     /// Why this node cannot stamp, if it cannot: its wall is behind what it stamped or saw.

@@ -48,9 +48,14 @@ impl Sets {
             let count = set.count_ones();
             let terms = keyspace.map(|keyspace| quorums(keyspace, nodes.len()));
             let need = terms.map_or(u32::MAX, |terms| needed.of(terms)).min(count);
-            // Who asks fewer than the keyspace's reads do is promised nothing about other reads.
-            let cover = match terms.map(|terms| terms.read_quorum) {
-                Some(read) if read <= need => need.max((count + 1).saturating_sub(read)),
+            // Who asks fewer than the keyspace's reads do is promised nothing about other reads; nor is anybody whose
+            // reads need not meet writes.
+            let cover = match terms {
+                Some(terms)
+                    if terms.read_quorum <= need && terms.read_quorum + terms.write_quorum > count =>
+                {
+                    need.max((count + 1).saturating_sub(terms.read_quorum))
+                }
                 _ => need,
             };
             Quorum { set, need, cover }

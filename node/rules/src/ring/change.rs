@@ -243,7 +243,11 @@ fn member(number: u32, joiner: &Joiner) -> Result<Member, ChangeError> {
 }
 
 /// What a node says of itself goes into the ring, whose size has a bound.
-fn check_texts(joiner: &Joiner) -> Result<(), ChangeError> {
+///
+/// # Errors
+///
+/// `Invalid`: which text is too long.
+pub fn check_texts(joiner: &Joiner) -> Result<(), ChangeError> {
     let texts = [
         ("peer address", &joiner.peer_address),
         ("gRPC address", &joiner.grpc_address),

@@ -16,7 +16,9 @@ mod transition;
 mod transition_tests;
 
 pub use allocate::allocate;
-pub use change::{Founding, Joiner, choose_voters, found, join, replace_voter, shares, under_replicated};
+pub use change::{
+    Founding, Joiner, check_texts, choose_voters, found, join, replace_voter, shares, under_replicated,
+};
 pub use keyspaces::{create_keyspace, delete_keyspace, deleted, mark_live};
 pub use next::ChangeError;
 pub use planner::{

@@ -4,6 +4,7 @@ use super::world::{
     Cluster, Does, NOW_MS, ORDERED, document, get, got, position, put_request, ring, version, written,
 };
 use crate::{
+    membership::PeerState,
     quorum::{Coordinator, HintSettings},
     replica::Floor,
 };
@@ -82,6 +83,29 @@ async fn what_one_node_says_has_expired_no_other_finds_where_one_replica_is_aske
         assert!(cluster.held(node, &position("k")).await.unwrap().version.is_expiry(), "at node {node}");
     }
     assert!(is_missing(&cluster.read(get("k")).await), "it comes back by a clock that is behind");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_one_replica_is_asked_and_one_is_gone_the_others_go_on() {
+    let cluster = read_at_one();
+    for put in [expiring("k"), PutRequest { ttl_ms: 0, ..expiring("stays") }] {
+        assert!(matches!(cluster.write(put_request(put)).await, Outcome::Committed(_)));
+    }
+    cluster.world.wall.pass(TTL_MS);
+    cluster.does(3, Does::Unreachable);
+    // Not known to be gone yet: the one key fails, and the other does not.
+    let mut answers = cluster.coordinator.batch(vec![get("k"), get("stays")]).await;
+    let (stays, k) = (got(answers.remove(1)), got(answers.remove(0)));
+    assert!(matches!(k, get_reply::Outcome::Failed(_)), "{k:?}");
+    assert!(matches!(stays, get_reply::Outcome::Found(_)), "{stays:?}");
+    // Known to be: what has just expired is there until all clocks say that it is not.
+    let cluster = read_at_one();
+    assert!(matches!(cluster.write(put_request(expiring("k"))).await, Outcome::Committed(_)));
+    cluster.world.wall.pass(TTL_MS);
+    cluster.state(3, PeerState::Down);
+    assert!(matches!(cluster.read(get("k")).await, get_reply::Outcome::Found(_)));
+    cluster.world.wall.pass(crate::version::SURE_MS);
+    assert!(is_missing(&cluster.read(get("k")).await));
 }
 
 #[tokio::test(start_paused = true)]

@@ -65,17 +65,25 @@ async fn a_replica_that_has_not_answered_when_the_node_ends_gets_a_hint() {
 
 #[tokio::test(start_paused = true)]
 async fn a_write_whose_request_is_dropped_as_the_node_ends_leaves_hints() {
-    let cluster = Cluster::new(3);
-    cluster.does(2, Does::Hang);
-    cluster.does(3, Does::Hang);
-    let coordinator = cluster.coordinator.clone();
-    let request = tokio::spawn(async move { coordinator.batch(vec![put("k", "v")]).await });
-    sleep(Duration::from_millis(10)).await;
-    request.abort();
-    cluster.coordinator.close().await;
-    let (disk, ring) = (cluster.world.disk.open(), cluster.world.ring.clone());
-    let kept = Hints::open(disk, ring, Offload::Inline, HintSettings::default()).unwrap();
-    assert_eq!(kept.pending(), 2, "on the disk");
+    // Replicas that hang, that cannot be reached, and that are known to be gone.
+    for (second, state) in
+        [(Does::Hang, PeerState::Up), (Does::Unreachable, PeerState::Up), (Does::Answer, PeerState::Down)]
+    {
+        let cluster = Cluster::new(3);
+        cluster.does(2, second.clone());
+        cluster.state(2, state);
+        cluster.does(3, Does::Hang);
+        let coordinator = cluster.coordinator.clone();
+        let request = tokio::spawn(async move { coordinator.batch(vec![put("k", "v")]).await });
+        sleep(Duration::from_millis(10)).await;
+        request.abort();
+        cluster.coordinator.close().await;
+        let (disk, ring) = (cluster.world.disk.open(), cluster.world.ring.clone());
+        let kept = Hints::open(disk, ring, Offload::Inline, HintSettings::default()).unwrap();
+        assert_eq!(kept.pending(), 2, "on the disk, though the second {second:?} and is {state:?}");
+        let after = cluster.write(put("k", "another")).await;
+        assert!(matches!(&after, Outcome::Rejected(why) if why.message.contains("stopping")), "{after:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
