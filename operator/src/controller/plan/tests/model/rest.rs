@@ -40,6 +40,12 @@ impl World {
             .then(|| format!("members, pods, volumes are {figures:?} of {wanted}, arcs {:?}", ring.arcs))
     }
 
+    /// Whether every member's volume is there: one without arcs may lack its own while all arcs are served.
+    pub fn has_all_volumes(&self) -> bool {
+        let there = |node: &Uuid| self.disks.values().any(|disk| disk.node == *node);
+        self.ring.as_ref().is_none_or(|ring| ring.members.keys().all(there))
+    }
+
     /// Who is missing of those asked for, though volumes may still be in quarantine.
     pub fn missing(&self, desired: &Desired) -> Option<String> {
         let places =

@@ -38,11 +38,7 @@ impl World {
             ring.operations.remove(0);
             ring.ended.push(Ended { id: operation.id.clone(), cancelled, refused: String::new(), epoch: 0 });
         };
-        let retiring = match operation.wish {
-            Wish::Leave { node, .. } => Some(node),
-            Wish::Replace { old, .. } => Some(old),
-            _ => None,
-        };
+        let retiring = retiring(&operation.wish);
         match operation.phase {
             Phase::Waiting => {
                 self.undo.insert(operation.id.clone(), ring.arcs.clone());
@@ -199,6 +195,22 @@ fn make_way(ring: &mut Ring, lost: u32) {
             operation.phase = Phase::Waiting;
         }
     }
+    // Nobody leaves until its operation's turn comes again, if it does.
+    let retiring =
+        |operation: &Operation| (operation.phase != Phase::Waiting).then(|| retiring(&operation.wish));
+    let leaves: Vec<u32> = ring.operations.iter().filter_map(retiring).flatten().collect();
+    for member in ring.members.values_mut() {
+        member.leaving = leaves.contains(&member.number);
+    }
+}
+
+/// Whom an operation takes out of the ring.
+fn retiring(wish: &Wish) -> Option<u32> {
+    match wish {
+        Wish::Leave { node, .. } => Some(*node),
+        Wish::Replace { old, .. } => Some(*old),
+        _ => None,
+    }
 }
 
 /// Arcs of keyspaces without data go to whoever is there.
@@ -212,13 +224,15 @@ fn deal(ring: &mut Ring) {
     }
 }
 
-/// A new member takes a copy of an arc from whoever has the most.
+/// A new member takes the copies that are missing, or else one from whoever has the most.
 fn take_part(ring: &mut Ring, node: u32) {
-    if let Some(arc) = ring.arcs.iter_mut().find(|arc| !arc.replicas.contains(&node)) {
-        match arc.replicas.len() {
-            0 | 1 => arc.replicas.push(node),
-            _ => arc.replicas[0] = node,
-        }
+    for arc in ring.arcs.iter_mut().filter(|arc| arc.replicas.len() < 2 && !arc.replicas.contains(&node)) {
+        arc.replicas.push(node);
+    }
+    if ring.arcs_of(node) == 0
+        && let Some(arc) = ring.arcs.first_mut()
+    {
+        arc.replicas[0] = node;
     }
 }
 
