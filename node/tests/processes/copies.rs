@@ -1,7 +1,7 @@
 //! Data directories that were copied, or put back from an old copy.
 
 use crate::{
-    client::{committed, found},
+    client::{Client, committed, found},
     cluster::{Cluster, Process, wait_for},
     doors::http,
 };
@@ -34,6 +34,19 @@ fn beside(cluster: &Cluster, of: usize, name: &str) -> Process {
 async fn readyz(process: &Process) -> Result<String, String> {
     TcpStream::connect(&process.http).await.map_err(|error| error.to_string())?;
     Ok(http(&process.http, "/readyz").await)
+}
+
+async fn until_read(client: &Client, key: &str, value: &str) {
+    wait_for("a quorum to answer", || {
+        let mut client = client.clone();
+        async move {
+            match client.get(key, Level::Quorum).await?.outcome {
+                Some(Outcome::Found(found)) if found.value == value => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        }
+    })
+    .await;
 }
 
 async fn is_refused(process: &Process) {
@@ -108,16 +121,7 @@ async fn a_cluster_that_was_put_back_from_a_rolling_backup_runs_once_it_is_told_
     }
     cluster.wait_until_up().await;
     let mut client = cluster.nodes[1].client();
-    wait_for("what was backed up to be compared", || {
-        let mut client = client.clone();
-        async move {
-            match client.get("before", Level::Quorum).await?.outcome {
-                Some(Outcome::Found(found)) if found.value == "value" => Ok(()),
-                other => Err(format!("{other:?}")),
-            }
-        }
-    })
-    .await;
+    until_read(&client, "before", "value").await;
     committed(client.put("after", "value").await);
     for node in &mut cluster.nodes {
         assert!(node.terminate());
@@ -126,16 +130,7 @@ async fn a_cluster_that_was_put_back_from_a_rolling_backup_runs_once_it_is_told_
     }
     cluster.wait_until_up().await;
     let mut client = cluster.nodes[2].client();
-    wait_for("it to be read", || {
-        let mut client = client.clone();
-        async move {
-            match client.get("after", Level::Quorum).await?.outcome {
-                Some(Outcome::Found(_)) => Ok(()),
-                other => Err(format!("{other:?}")),
-            }
-        }
-    })
-    .await;
+    until_read(&client, "after", "value").await;
     committed(client.put("after", "another").await);
 }
 
@@ -217,14 +212,5 @@ async fn a_directory_that_was_put_back_from_an_old_copy_is_refused() {
     cluster.nodes[2].start();
     is_refused(&cluster.nodes[2]).await;
     let first = cluster.nodes[0].client();
-    wait_for("the two that are left to answer", || {
-        let mut first = first.clone();
-        async move {
-            match first.get("key", Level::Quorum).await?.outcome {
-                Some(Outcome::Found(found)) if found.value == "new" => Ok(()),
-                other => Err(format!("{other:?}")),
-            }
-        }
-    })
-    .await;
+    until_read(&first, "key", "new").await;
 }

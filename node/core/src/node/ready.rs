@@ -4,7 +4,10 @@ use super::Node;
 use god_proto::ids::{Epoch, NodeId};
 use god_rules::quorum::{Mask, Need, Sets, Use};
 use parking_lot::Mutex;
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// The quorums of the arcs that a node holds, each once, as of an epoch.
 #[derive(Default)]
@@ -38,15 +41,22 @@ impl Node {
 
     fn quorums(&self, me: NodeId) -> Arc<[Sets]> {
         let Some(ring) = self.ring.get() else { return Arc::default() };
-        let mut served = self.served.0.lock();
-        if served.0 != ring.epoch() {
-            let held = ring.arcs().iter().filter(|arc| arc.replicas.contains(&me));
-            let both = held.flat_map(|arc| {
-                [Use::Read, Use::Write].map(|wanted| Sets::of(&ring, arc, Need::Default(wanted)))
-            });
-            let each: BTreeSet<Sets> = both.collect();
-            *served = (ring.epoch(), each.into_iter().collect());
+        {
+            let served = self.served.0.lock();
+            if served.0 == ring.epoch() {
+                return Arc::clone(&served.1);
+            }
         }
-        Arc::clone(&served.1)
+        // Most arcs have the replicas of others.
+        let mut alike = BTreeMap::new();
+        for arc in ring.arcs().iter().filter(|arc| arc.replicas.contains(&me)) {
+            alike.entry((arc.keyspace, &arc.replicas, &arc.next)).or_insert(arc);
+        }
+        let both = alike.into_values().flat_map(|arc| {
+            [Use::Read, Use::Write].map(|wanted| Sets::of(&ring, arc, Need::Default(wanted)))
+        });
+        let each: Arc<[Sets]> = both.collect::<BTreeSet<Sets>>().into_iter().collect();
+        *self.served.0.lock() = (ring.epoch(), Arc::clone(&each));
+        each
     }
 }
