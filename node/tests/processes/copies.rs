@@ -40,7 +40,7 @@ async fn until_read(client: &Client, key: &str, value: &str) {
     wait_for("a quorum to answer", || {
         let mut client = client.clone();
         async move {
-            match client.get(key, Level::Quorum).await?.outcome {
+            match client.get(key.to_owned(), Level::Quorum).await?.outcome {
                 Some(Outcome::Found(found)) if found.value == value => Ok(()),
                 other => Err(format!("{other:?}")),
             }
