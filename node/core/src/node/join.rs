@@ -156,15 +156,22 @@ impl Node {
     /// The node and the cluster do not go together.
     fn refuse(&self, error: &JoinError) {
         tracing::error!(%error, "the cluster refuses this node");
-        let _only_once = self.refused.set(error.to_string());
+        let why = error.to_string();
         if let JoinError::NotTheNode { by_most, .. } = error {
             if *by_most {
-                self.starts.refuse_own(&error.to_string());
+                self.starts.refuse_own(&why);
             }
-            self.is_another.store(true, Relaxed);
-            // Nothing of a copy is moved, compared, gossiped or voted on.
-            self.stop();
+            self.be_another(why);
+        } else {
+            let _only_once = self.refused.set(why);
         }
+    }
+
+    /// Another process is the node (ONE-START): nothing of this one is served, moved, compared, gossiped or voted on.
+    pub(super) fn be_another(&self, why: String) {
+        let _only_once = self.refused.set(why);
+        self.is_another.store(true, Relaxed);
+        self.stop();
     }
 
     /// Why this process is not the node of its directory, once that is known (ONE-START): then it serves nobody.

@@ -35,10 +35,7 @@ use crate::{
 };
 use god_proto::ids::NodeId;
 use std::{
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, OnceLock, atomic::AtomicBool},
     time::Duration,
 };
 use tokio::time::Instant;
@@ -170,9 +167,7 @@ impl Node {
         });
         if let Some(why) = node.starts.own_refusal() {
             tracing::error!("{why}");
-            let _only_once = node.refused.set(why.to_owned());
-            node.is_another.store(true, Relaxed);
-            node.stop();
+            node.be_another(why.to_owned());
             return Ok(node);
         }
         // A node that was in a cluster before serves as soon as its store is open, whoever else is up.

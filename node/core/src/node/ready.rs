@@ -2,7 +2,7 @@
 
 use super::Node;
 use god_proto::ids::{Epoch, NodeId};
-use god_rules::quorum::{Mask, Need, Sets, Use};
+use god_rules::quorum::{Need, Sets, Use};
 use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,23 +19,14 @@ impl Node {
     pub(super) fn alone(&self) -> Option<String> {
         let me = self.member()?.number;
         let quorums = self.quorums(me);
-        let answers = |node: &NodeId| *node == me || !self.liveness.is_silent(*node);
-        let is_there = |sets: &Sets| {
-            let there: Mask = sets
-                .members()
-                .iter()
-                .enumerate()
-                .filter(|(_, node)| answers(node))
-                .map(|(at, _)| 1 << at)
-                .sum();
-            sets.enough(there)
-        };
+        let answers = |node: NodeId| node == me || !self.liveness.is_silent(node);
+        let is_there = |sets: &Sets| sets.enough(sets.those(answers));
         if quorums.is_empty() || quorums.iter().any(is_there) {
             return None;
         }
         let others: BTreeSet<NodeId> = quorums.iter().flat_map(Sets::members).copied().collect();
         let silent: Vec<String> =
-            others.iter().filter(|node| !answers(node)).map(|node| format!("node {node}")).collect();
+            others.iter().filter(|node| !answers(**node)).map(|node| format!("node {node}")).collect();
         Some(format!("no quorum answers for any arc of this node: {} cannot be reached", silent.join(", ")))
     }
 

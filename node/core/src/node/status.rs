@@ -94,7 +94,9 @@ impl Node {
 
     /// What this node says of itself.
     pub(super) fn report(&self) -> NodeReport {
-        let (troubles, obstacles) = (self.troubles(), self.obstacles());
+        let mut reasons = self.troubles();
+        let ready = reasons.is_empty();
+        reasons.extend(self.alone());
         let figure = |name: &str| {
             self.engine
                 .figures()
@@ -118,8 +120,8 @@ impl Node {
             misplaced_entries: member.map_or(0, |member| member.upkeep.misplaced_entries()),
             memory_bytes: memory_bytes(),
             disk_free_bytes: figure("disk_free_bytes"),
-            ready: troubles.is_empty(),
-            reasons: obstacles,
+            ready,
+            reasons,
             version: self.settings.own.version.clone(),
         }
     }

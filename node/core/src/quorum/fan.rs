@@ -112,8 +112,7 @@ impl Shared {
 
     /// Members that are not known to be gone.
     pub(super) fn reachable(&self, sets: &Sets) -> Mask {
-        let there = |node: &NodeId| self.liveness.state(*node) != PeerState::Down;
-        sets.members().iter().enumerate().filter(|(_, node)| there(node)).map(|(at, _)| 1 << at).sum()
+        sets.those(|node| self.liveness.state(node) != PeerState::Down)
     }
 
     /// How long a member may take before another one is asked as well.

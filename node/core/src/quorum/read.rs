@@ -46,10 +46,9 @@ impl Poll {
         self.holders != self.asked || self.is_fresh && !covering.enough(self.holders)
     }
 
-    /// Whether so many hold it that it may be told.
-    fn is_settled(&self, scope: &Scope, covering: &Sets) -> bool {
-        let sets = if self.is_fresh { covering } else { &scope.sets };
-        sets.enough(self.holders)
+    /// Of which sets so many must hold it before it may be told.
+    fn needs<'a>(&self, scope: &'a Scope, covering: &'a Sets) -> &'a Sets {
+        if self.is_fresh { covering } else { &scope.sets }
     }
 }
 
@@ -187,12 +186,13 @@ impl Shared {
         }
         let now_ms = self.judging_ms(scope).await?;
         let there = self.reachable(&scope.sets) | said.iter().map(|(member, _)| 1 << *member).sum::<Mask>();
+        let can_cover = scope.sets.covering().enough(there);
         for (at, poll) in polls.iter_mut().enumerate() {
             let Some(ended) = newest(said, at, poll).and_then(|record| record.ended(now_ms)) else {
                 continue;
             };
             poll.is_fresh = is_fresh(&ended, now_ms);
-            if poll.is_fresh && !scope.sets.covering().enough(there) {
+            if poll.is_fresh && !can_cover {
                 poll.is_fresh = false;
                 continue;
             }
@@ -247,7 +247,8 @@ impl Shared {
             (0..torn.len()).filter(|index| torn.get(*index).is_some_and(|at| !held(*at))).collect()
         };
         let settled = |polls: &[Poll]| {
-            torn.iter().all(|at| polls.get(*at).is_some_and(|poll| poll.is_settled(scope, covering)))
+            torn.iter()
+                .all(|at| polls.get(*at).is_some_and(|poll| poll.needs(scope, covering).enough(poll.holders)))
         };
 
         let contacted: Mask = said.iter().map(|(member, _)| 1 << *member).sum();
@@ -322,8 +323,9 @@ impl Shared {
         let mut worst = (0, 0);
         for at in &torn {
             let Some(poll) = polls.get_mut(*at) else { continue };
-            poll.is_unsettled = !poll.is_settled(scope, covering);
-            let (is, needed) = if poll.is_fresh { covering } else { &scope.sets }.shortfall(poll.holders);
+            let sets = poll.needs(scope, covering);
+            poll.is_unsettled = !sets.enough(poll.holders);
+            let (is, needed) = sets.shortfall(poll.holders);
             if needed.saturating_sub(is) > worst.1 - worst.0 {
                 worst = (is, needed);
             }

@@ -80,6 +80,11 @@ impl Sets {
         self.members.get(at).copied()
     }
 
+    /// Those members of which something holds.
+    pub fn those(&self, holds: impl Fn(NodeId) -> bool) -> Mask {
+        self.members.iter().enumerate().filter(|(_, node)| holds(**node)).map(|(at, _)| 1 << at).sum()
+    }
+
     /// Every member.
     pub fn all(&self) -> Mask {
         self.old.set | self.new.map_or(0, |new| new.set)
