@@ -6,11 +6,12 @@ use god_core::{
     budget::Budget,
     connections::{Shares, raise, share},
     doors::{Metrics, install_recorder, serve_grpc, serve_http},
-    engine::{CommitterSettings, Engine, IdentityStore},
+    engine::{Engine, IdentityStore},
     membership::{Dns, GossipSettings},
-    node::{ClientFace, Ground, Node, NodeSettings, PeerFace},
+    node::{ClientService, Ground, Node, NodeSettings, PeerHandler},
     peer::{GrpcTransport, Identity, PeerDoor, PeerSettings, Starts},
     quorum::{HintSettings, Settings as QuorumSettings},
+    radix::CommitterSettings,
     replica::Lapse,
     ring::{CurrentRing, Founding, Joiner},
     seam::Seams,
@@ -191,7 +192,7 @@ async fn serve(
     };
     let node_settings = node_settings(&settings, uuid, budget.clone());
     let node = tokio::task::spawn_blocking(move || Node::start(node_settings, ground)).await??;
-    let face = Arc::new(PeerFace(Arc::clone(&node)));
+    let face = Arc::new(PeerHandler(Arc::clone(&node)));
     transport.set_local(Arc::clone(&face) as Arc<dyn god_core::peer::Handler>);
 
     let (stopper, stop) = stop();
@@ -212,7 +213,7 @@ async fn serve(
         peer_door.serve(peer).await;
         Ok(())
     });
-    let clients = Arc::new(ClientFace(Arc::clone(&node)));
+    let clients = Arc::new(ClientService(Arc::clone(&node)));
     doors.spawn(serve_grpc(
         grpc,
         Arc::clone(&clients) as _,

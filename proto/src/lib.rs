@@ -1,5 +1,6 @@
 //! GoD on the wire: the generated protocol messages, and the meaning that both ends must agree on.
 //!
+//! - `answer`: answers and refusals, in the shapes of the messages.
 //! - [`ids`]: the small numbers that name nodes, keyspaces, arcs and epochs.
 //! - [`position`]: where a key stands in the one order that everything is kept in.
 //! - [`version`]: when and where a record was written.
@@ -8,6 +9,7 @@
 //!
 //! Nothing here does I/O, reads a clock or draws a random number.
 
+mod answer;
 pub mod ids;
 pub mod position;
 pub mod record;

@@ -7,7 +7,7 @@ use crate::{
 };
 use god_core::{
     doors::Service,
-    node::PeerFace,
+    node::PeerHandler,
     peer::{Call, Handler},
 };
 use god_history::{Ask, Event, Told, Violation, check_register, check_set, check_surveys};
@@ -232,7 +232,7 @@ async fn level(shared: &Shared) -> Result<(), String> {
             let range = Range { start: start.into_bytes(), end: end.into_bytes() };
             let body = request::Body::Summarize(Summarize { ranges: vec![range], ..Summarize::default() });
             let call = Call { epoch: ring.epoch().0, timeout: CALM, body };
-            match PeerFace(running.node).handle(Some(*number), call).await {
+            match PeerHandler(running.node).handle(Some(*number), call).await {
                 Ok(response::Body::Summarize(done)) => {
                     sums.extend(done.summaries.into_iter().next().map(|sum| (number.0, sum)));
                 }

@@ -7,11 +7,12 @@ use crate::{
 };
 use god_core::{
     doors::Service,
-    engine::{CommitterSettings, Durability, Engine, Reader as _, SimulatedDisk, SimulatedIdentity, Table},
+    engine::{Durability, Engine, Reader as _, SimulatedDisk, SimulatedIdentity, Table},
     membership::{AsGiven, GossipSettings},
-    node::{ClientFace, Ground, Node, NodeSettings, PeerFace},
+    node::{ClientService, Ground, Node, NodeSettings, PeerHandler},
     peer::Handler,
     quorum::{HintSettings, Settings as QuorumSettings},
+    radix::CommitterSettings,
     ring::{CurrentRing, Founding, Joiner},
     seam::{Entropy, Offload, Seams},
     upkeep::UpkeepSettings,
@@ -36,9 +37,9 @@ pub struct Running {
     /// The node itself.
     pub node: Arc<Node>,
     /// How clients reach it.
-    pub client: Arc<ClientFace>,
+    pub client: Arc<ClientService>,
     /// Keeps the door for nodes open.
-    _peer: Arc<PeerFace>,
+    _peer: Arc<PeerHandler>,
     end: Arc<End>,
 }
 
@@ -192,11 +193,11 @@ impl World {
                 return;
             }
         };
-        let peer = Arc::new(PeerFace(Arc::clone(&node)));
+        let peer = Arc::new(PeerHandler(Arc::clone(&node)));
         let door: Weak<dyn Handler> = Arc::downgrade(&(Arc::clone(&peer) as Arc<dyn Handler>));
         self.network.listen(&machine.address, machine.incarnation, door);
         self.trace.note(vec![], format!("{} starts", machine.address));
-        let client = Arc::new(ClientFace(Arc::clone(&node)));
+        let client = Arc::new(ClientService(Arc::clone(&node)));
         machine.running = Some(Running { node, client, _peer: peer, end: Arc::default() });
     }
 

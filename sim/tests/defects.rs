@@ -5,8 +5,8 @@
 use bytes::Bytes;
 use god_core::{
     doors::Service as _,
-    engine::{CommitterSettings, Direction, SimulatedDisk},
-    radix::{Limits, Store, StoreSettings, Summary, Verdict},
+    engine::{Direction, SimulatedDisk},
+    radix::{CommitterSettings, Limits, Store, StoreSettings, Summary, Verdict},
     seam::Offload,
 };
 use god_history::{Ask, Told, check_register};

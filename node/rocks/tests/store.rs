@@ -10,8 +10,8 @@ use god_proto::{
 };
 use god_rocks::{RocksEngine, RocksSettings};
 use god_store::{
-    engine::{CommitterSettings, Direction, Engine, EngineError, SimulatedDisk},
-    radix::{Limits, Store, StoreSettings},
+    engine::{Direction, Engine, EngineError, SimulatedDisk},
+    radix::{CommitterSettings, Limits, Store, StoreSettings},
     seam::Offload,
 };
 use std::{

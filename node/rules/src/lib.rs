@@ -10,4 +10,6 @@ pub mod paxos;
 pub mod quorum;
 pub mod ring;
 pub mod starts;
+#[cfg(test)]
+mod testing;
 pub mod version;

@@ -39,7 +39,7 @@ pub struct Known {
 
 /// What a start is to whoever knows others of the same node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Standing {
     /// It is the one that is known.
     Same,
     /// It follows on what is known: it is the node, if the one that is known is no more.
@@ -51,20 +51,20 @@ pub enum Verdict {
 }
 
 /// What a start is (invariant ONE-START). Pure.
-pub fn judge(known: &Known, theirs: &Start) -> Verdict {
+pub fn judge(known: &Known, theirs: &Start) -> Standing {
     let latest = &known.latest;
     if theirs.count == 0 || theirs.id == latest.id && theirs.count == latest.count {
-        return Verdict::Same;
+        return Standing::Same;
     }
     let is_refused = |id: &Uuid| known.refused.contains(id);
     if is_refused(&theirs.id) || is_refused(&theirs.before) {
-        return Verdict::Copy;
+        return Standing::Copy;
     }
     match theirs.count {
-        count if count > latest.count + 1 || latest.count == 0 => Verdict::Next,
-        count if count == latest.count + 1 && theirs.before == latest.id => Verdict::Next,
-        count if count >= latest.count => Verdict::Copy,
-        _ => Verdict::Old,
+        count if count > latest.count + 1 || latest.count == 0 => Standing::Next,
+        count if count == latest.count + 1 && theirs.before == latest.id => Standing::Next,
+        count if count >= latest.count => Standing::Copy,
+        _ => Standing::Old,
     }
 }
 
@@ -94,14 +94,14 @@ mod tests {
     #[test]
     fn whoever_follows_is_the_node_and_whoever_began_beside_it_is_not() {
         let (b, c, x, y) = (start(2, 2, 1), start(3, 3, 2), start(3, 30, 2), start(4, 40, 30));
-        assert_eq!(judge(&Known::default(), &b), Verdict::Next, "nothing is known");
-        assert_eq!(judge(&knows(b), &b), Verdict::Same);
-        assert_eq!(judge(&knows(b), &c), Verdict::Next);
-        assert_eq!(judge(&knows(c), &b), Verdict::Old);
-        assert_eq!(judge(&knows(c), &x), Verdict::Copy);
-        assert_eq!(judge(&knows(c), &y), Verdict::Copy, "it follows on another one");
-        assert_eq!(judge(&knows(c), &start(9, 9, 8)), Verdict::Next, "starts between were not met");
-        assert_eq!(judge(&knows(c), &start(0, 0, 0)), Verdict::Same, "one that does not count");
+        assert_eq!(judge(&Known::default(), &b), Standing::Next, "nothing is known");
+        assert_eq!(judge(&knows(b), &b), Standing::Same);
+        assert_eq!(judge(&knows(b), &c), Standing::Next);
+        assert_eq!(judge(&knows(c), &b), Standing::Old);
+        assert_eq!(judge(&knows(c), &x), Standing::Copy);
+        assert_eq!(judge(&knows(c), &y), Standing::Copy, "it follows on another one");
+        assert_eq!(judge(&knows(c), &start(9, 9, 8)), Standing::Next, "starts between were not met");
+        assert_eq!(judge(&knows(c), &start(0, 0, 0)), Standing::Same, "one that does not count");
     }
 
     #[test]
@@ -109,7 +109,7 @@ mod tests {
         let mut known = knows(start(3, 3, 2));
         let mut copy = start(3, 100, 2);
         for at in 0..3 * MAX_REFUSED as u128 {
-            assert_eq!(judge(&known, &copy), Verdict::Copy);
+            assert_eq!(judge(&known, &copy), Standing::Copy);
             refuse(&mut known, &copy);
             copy = start(copy.count + 1, 101 + at, 100 + at);
         }
@@ -134,23 +134,23 @@ mod tests {
             let mut known = Known::default();
             for _ in 0..copied_at {
                 original = next(original);
-                prop_assert_eq!(judge(&known, &original), Verdict::Next);
+                prop_assert_eq!(judge(&known, &original), Standing::Next);
                 known.latest = original;
             }
             let mut copy = original;
             // The node itself starts first after the copy was made.
             original = next(original);
-            prop_assert_eq!(judge(&known, &original), Verdict::Next);
+            prop_assert_eq!(judge(&known, &original), Standing::Next);
             known.latest = original;
             for copys_turn in turns {
                 if copys_turn {
                     copy = next(copy);
-                    prop_assert_ne!(judge(&known, &copy), Verdict::Next);
-                    prop_assert_ne!(judge(&known, &copy), Verdict::Same);
+                    prop_assert_ne!(judge(&known, &copy), Standing::Next);
+                    prop_assert_ne!(judge(&known, &copy), Standing::Same);
                     refuse(&mut known, &copy);
                 } else {
                     original = next(original);
-                    prop_assert_eq!(judge(&known, &original), Verdict::Next);
+                    prop_assert_eq!(judge(&known, &original), Standing::Next);
                     known.latest = original;
                 }
             }

@@ -13,8 +13,8 @@ use god_proto::{
 };
 use god_rocks::{RocksEngine, RocksSettings};
 use god_store::{
-    engine::{Batch, CommitError, CommitterSettings, Durability, Engine, Reader, Table},
-    radix::{Limits, Store, StoreSettings},
+    engine::{Batch, Durability, Engine, Reader, Table},
+    radix::{CommitError, CommitterSettings, Limits, Store, StoreSettings},
     seam::Offload,
 };
 use rand::{RngExt, SeedableRng, rngs::SmallRng, seq::SliceRandom};

@@ -24,7 +24,7 @@ pub(super) enum Reason {
 
 /// What to do with a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum Action {
     /// It stays; look again at that time, or when told.
     Until(Instant),
     /// What was begun on it may end.
@@ -192,30 +192,30 @@ impl Place {
     }
 
     /// What is to be done with the connection by now.
-    pub fn judge(&self, times: &Times) -> Verdict {
+    pub fn judge(&self, times: &Times) -> Action {
         let now = Instant::now();
         let state = self.state.lock();
         if state.lost {
             return match state.greeted {
-                true => Verdict::Leave(Reason::Crowded),
-                false => Verdict::Close(Reason::Crowded),
+                true => Action::Leave(Reason::Crowded),
+                false => Action::Close(Reason::Crowded),
             };
         }
         if !state.greeted {
             let due = state.born + times.handshake;
-            return if due <= now { Verdict::Close(Reason::Silent) } else { Verdict::Until(due) };
+            return if due <= now { Action::Close(Reason::Silent) } else { Action::Until(due) };
         }
         let oldest = state.unread.values().min().map(|since| *since + times.unread);
         if oldest.is_some_and(|due| due <= now) {
-            return Verdict::Close(Reason::Unread);
+            return Action::Close(Reason::Unread);
         }
         let idle = (state.requests == 0).then(|| state.idle_since + times.idle);
         if idle.is_some_and(|due| due <= now) {
-            return Verdict::Leave(Reason::Idle);
+            return Action::Leave(Reason::Idle);
         }
         // What begins to wait after this look is seen by the next one.
         let next = now + times.unread.min(times.idle);
-        Verdict::Until(oldest.into_iter().chain(idle).fold(next, Instant::min))
+        Action::Until(oldest.into_iter().chain(idle).fold(next, Instant::min))
     }
 
     /// A request begins.

@@ -2,7 +2,7 @@
 
 use super::{
     ahead::Ahead,
-    place::{Active, Held, Places, Verdict},
+    place::{Action, Active, Held, Places},
     request::{Asked, Spent},
     socket::Socket,
 };
@@ -197,8 +197,8 @@ async fn speaks(stream: &TcpStream, held: &Held, times: &Times, stop: &Stop) -> 
     let mut first = [0];
     loop {
         let next = match held.place.judge(times) {
-            Verdict::Until(next) => next,
-            Verdict::Close(reason) | Verdict::Leave(reason) => {
+            Action::Until(next) => next,
+            Action::Close(reason) | Action::Leave(reason) => {
                 held.places.ended(reason);
                 return false;
             }
@@ -245,9 +245,9 @@ async fn talk(stream: TcpStream, router: Router, bounds: Bounds, held: Arc<Held>
         let mut look = leaves_by;
         if leaves_by.is_none() {
             match held.place.judge(&bounds.times) {
-                Verdict::Until(next) => look = Some(next),
-                Verdict::Close(reason) => return held.places.ended(reason),
-                Verdict::Leave(reason) => {
+                Action::Until(next) => look = Some(next),
+                Action::Close(reason) => return held.places.ended(reason),
+                Action::Leave(reason) => {
                     held.places.ended(reason);
                     connection.as_mut().graceful_shutdown();
                     leaves_by = Some(now + PARTING);

@@ -83,7 +83,7 @@ struct Instance {
 
 /// A target that is being asked for its ring.
 #[derive(Default)]
-struct Flight {
+struct Fetching {
     turn: Mutex<()>,
     /// How often it was asked to the end.
     landed: AtomicU64,
@@ -102,7 +102,7 @@ pub struct Register {
     /// Held by the one change that this node proposes: two would only outbid one another.
     proposing: Mutex<()>,
     /// Targets that are being asked for a newer ring.
-    fetching: parking_lot::Mutex<BTreeMap<Target, Arc<Flight>>>,
+    fetching: parking_lot::Mutex<BTreeMap<Target, Arc<Fetching>>>,
 }
 
 impl Register {

@@ -1,9 +1,8 @@
 //! How the world reaches a node: gRPC for clients, HTTP for people and monitors.
 //!
-//! A door reads what comes from outside, refuses what cannot be meant, and asks the node through [`Service`]. It
-//! decides nothing about data.
+//! A door reads what comes from outside, within bounds, and asks the node through [`Service`]. It decides nothing about
+//! data; what is wrong with a request the coordinator says.
 
-mod check;
 mod cluster;
 mod deadline;
 mod grpc;

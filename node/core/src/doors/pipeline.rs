@@ -1,6 +1,6 @@
 //! A stream of numbered calls: frames in, answers out as they come.
 
-use super::{Service, check, meter::Method, store};
+use super::{Service, meter::Method, store};
 use crate::{
     budget::{Budget, Charge, PART},
     connections::{Outbox, OutboxRoom, Outgoing, outbox},
@@ -8,7 +8,7 @@ use crate::{
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use god_proto::{
     MAX_BATCH,
-    v1::{Answer, Call, NumberedAnswer, NumberedCall, PipelineReply, PipelineRequest, Reason, call},
+    v1::{Answer, Call, NumberedAnswer, NumberedCall, PipelineReply, PipelineRequest, Reason, Rejected},
 };
 use prost::Message;
 use std::{
@@ -121,7 +121,7 @@ impl Pipeline {
         let mut bytes = 0;
         for NumberedCall { id, call } in numbered {
             let call = call.unwrap_or_default();
-            bytes += weight(&call);
+            bytes += call.payload_bytes();
             ids.push(id);
             calls.push(call);
         }
@@ -138,7 +138,7 @@ impl Pipeline {
                 let since = Instant::now();
                 let answers = store::answer(&*service, calls).await;
                 method.answered(answers.len(), since);
-                for reason in answers.iter().filter_map(check::error_of) {
+                for reason in answers.iter().filter_map(Answer::failure) {
                     method.failed(reason);
                 }
                 let answers: Vec<Weighed> = ids.into_iter().zip(answers).map(weighed).collect();
@@ -150,11 +150,13 @@ impl Pipeline {
         );
     }
 
-    /// Answers calls for which there is no memory.
+    /// Answers calls for which there is no memory (BUDGET).
     fn refuse(&mut self, ids: Vec<u64>, calls: &[Call]) {
+        let message = "the node's memory for requests is taken up; ask again a little later";
+        let busy = Rejected::later(Reason::Busy, message, 50);
         for (id, call) in ids.into_iter().zip(calls) {
             self.method.failed(Reason::Busy.as_str_name());
-            let answer = weighed((id, check::busy(call)));
+            let answer = weighed((id, Answer::refused(call.is_read(), busy.clone())));
             self.charge.force(answer.1);
             self.answered.push_back(answer);
         }
@@ -230,14 +232,4 @@ fn weighed((id, answer): (u64, Answer)) -> Weighed {
     let answer = NumberedAnswer { id, answer: Some(answer) };
     let bytes = answer.encoded_len();
     (answer, bytes)
-}
-
-/// Bytes that a call keeps in memory, about.
-fn weight(call: &Call) -> usize {
-    match &call.call {
-        Some(call::Call::Put(put)) => put.key.len() + put.value.len(),
-        Some(call::Call::Delete(delete)) => delete.key.len(),
-        Some(call::Call::Get(get)) => get.key.len(),
-        None => 0,
-    }
 }

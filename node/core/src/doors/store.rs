@@ -1,7 +1,7 @@
 //! The service `god.v1.Store`.
 
 use super::{
-    Service, check, deadline,
+    Service, deadline,
     meter::Method,
     pipeline::{Pipeline, Replies},
 };
@@ -11,8 +11,8 @@ use god_proto::{
     MAX_BATCH, MAX_MESSAGE,
     v1::{
         Answer, BatchReply, BatchRequest, Call, CountReply, CountRequest, DeleteRequest, GetReply,
-        GetRequest, PipelineRequest, PutRequest, RankReply, RankRequest, ScanReply, ScanRequest, SelectReply,
-        SelectRequest, WriteReply, answer, call, get_reply, store_server::Store,
+        GetRequest, PipelineRequest, PutRequest, RankReply, RankRequest, Reason, Rejected, ScanReply,
+        ScanRequest, SelectReply, SelectRequest, WriteReply, answer, call, store_server::Store,
     },
 };
 use prost::Message as _;
@@ -60,7 +60,7 @@ impl StoreDoor {
         let since = Instant::now();
         let answers = answer(&*self.service, vec![Call { call: Some(call) }]).await;
         method.answered(1, since);
-        for reason in answers.iter().filter_map(check::error_of) {
+        for reason in answers.iter().filter_map(Answer::failure) {
             method.failed(reason);
         }
         let answer = answers.into_iter().next().and_then(|answer| answer.answer);
@@ -75,27 +75,8 @@ impl StoreDoor {
     }
 }
 
-/// Answers calls in their order: those that cannot be meant are refused here, the others go to the node.
+/// Answers calls in their order. What is wrong with one the node says itself.
 pub(super) async fn answer(service: &dyn Service, calls: Vec<Call>) -> Vec<Answer> {
-    if calls.iter().all(|call| check::call(call).is_ok()) {
-        return ask(service, calls).await;
-    }
-    let mut good = Vec::with_capacity(calls.len());
-    let mut refusals = Vec::with_capacity(calls.len());
-    for call in calls {
-        match check::call(&call) {
-            Ok(()) => {
-                good.push(call);
-                refusals.push(None);
-            }
-            Err(why) => refusals.push(Some(check::refusal(&call, why))),
-        }
-    }
-    let mut answers = ask(service, good).await.into_iter();
-    refusals.into_iter().filter_map(|refusal| refusal.or_else(|| answers.next())).collect()
-}
-
-async fn ask(service: &dyn Service, calls: Vec<Call>) -> Vec<Answer> {
     if calls.is_empty() {
         return Vec::new();
     }
@@ -118,9 +99,7 @@ fn fit(mut answers: Vec<Answer>) -> Vec<Answer> {
                 "the values together exceed {} MiB; ask for fewer, or use Pipeline",
                 MAX_MESSAGE >> 20
             );
-            let failed = check::invalid(message);
-            let reply = GetReply { outcome: Some(get_reply::Outcome::Failed(failed)) };
-            *answer = Answer { answer: Some(answer::Answer::Get(reply)) };
+            *answer = Answer::refused(true, Rejected::of(Reason::Invalid, message));
         } else {
             left = left.saturating_sub(bytes);
         }
@@ -129,14 +108,11 @@ fn fit(mut answers: Vec<Answer>) -> Vec<Answer> {
 }
 
 macro_rules! ask {
-    ($self:ident, $request:ident, $method:ident, $reply:ident, $check:expr) => {{
+    ($self:ident, $request:ident, $method:ident) => {{
         let (metadata, _, mut request) = $request.into_parts();
         deadline::limit(&mut request, &metadata);
         let since = Instant::now();
-        let reply = match $check(&request) {
-            Ok(()) => $self.service.$method(request).await,
-            Err(why) => $reply { failed: Some(check::invalid(why)), ..$reply::default() },
-        };
+        let reply = $self.service.$method(request).await;
         $self.$method.answered(1, since);
         if let Some(failed) = &reply.failed {
             $self.$method.failed(failed.reason().as_str_name());
@@ -183,7 +159,7 @@ impl Store for StoreDoor {
         let since = Instant::now();
         let answers = fit(answer(&*self.service, calls).await);
         self.batch.answered(answers.len(), since);
-        for reason in answers.iter().filter_map(check::error_of) {
+        for reason in answers.iter().filter_map(Answer::failure) {
             self.batch.failed(reason);
         }
         Ok(Response::new(BatchReply { answers }))
@@ -203,27 +179,18 @@ impl Store for StoreDoor {
     }
 
     async fn scan(&self, request: Request<ScanRequest>) -> Result<Response<ScanReply>, Status> {
-        let check = |scan: &ScanRequest| {
-            check::range(scan.range.as_ref()).and_then(|()| check::level(scan.consistency.as_ref()))
-        };
-        ask!(self, request, scan, ScanReply, check)
+        ask!(self, request, scan)
     }
 
     async fn count(&self, request: Request<CountRequest>) -> Result<Response<CountReply>, Status> {
-        let check = |count: &CountRequest| {
-            check::range(count.range.as_ref()).and_then(|()| check::level(count.consistency.as_ref()))
-        };
-        ask!(self, request, count, CountReply, check)
+        ask!(self, request, count)
     }
 
     async fn rank(&self, request: Request<RankRequest>) -> Result<Response<RankReply>, Status> {
-        let check =
-            |rank: &RankRequest| check::key(&rank.key).and_then(|()| check::level(rank.consistency.as_ref()));
-        ask!(self, request, rank, RankReply, check)
+        ask!(self, request, rank)
     }
 
     async fn select(&self, request: Request<SelectRequest>) -> Result<Response<SelectReply>, Status> {
-        let check = |select: &SelectRequest| check::level(select.consistency.as_ref());
-        ask!(self, request, select, SelectReply, check)
+        ask!(self, request, select)
     }
 }

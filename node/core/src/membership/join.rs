@@ -109,7 +109,7 @@ impl JoinError {
 
 /// What one answer leads to.
 #[derive(Debug)]
-enum Verdict {
+enum SeedAnswer {
     Joined(Joined),
     /// Ask the next one, and all of them again later.
     Retry(String),
@@ -133,9 +133,9 @@ pub async fn find_cluster(joining: &Joining, known: &[String]) -> Result<Joined,
         let mut latest = "no address of another node is known".to_owned();
         for address in addresses {
             match ask(joining, &address).await {
-                Verdict::Joined(joined) => return Ok(joined),
-                Verdict::Never(error) => return Err(error),
-                Verdict::Retry(why) => latest = why,
+                SeedAnswer::Joined(joined) => return Ok(joined),
+                SeedAnswer::Never(error) => return Err(error),
+                SeedAnswer::Retry(why) => latest = why,
             }
         }
         if latest != reason {
@@ -169,17 +169,17 @@ pub async fn introduce(
     let rest = others.iter().filter(|address| **address != asked);
     for address in std::iter::once(&asked).chain(rest) {
         let said = match first.take() {
-            Some(Ok(joined)) => Verdict::Joined(joined),
-            Some(Err(error)) => Verdict::Never(error),
+            Some(Ok(joined)) => SeedAnswer::Joined(joined),
+            Some(Err(error)) => SeedAnswer::Never(error),
             None => ask(joining, address).await,
         };
         match said {
-            Verdict::Joined(joined) => taken.push(joined),
-            Verdict::Never(error @ JoinError::NotTheNode { .. }) => refused.push(error),
-            Verdict::Never(error @ JoinError::Retired { .. }) => return Err(error),
+            SeedAnswer::Joined(joined) => taken.push(joined),
+            SeedAnswer::Never(error @ JoinError::NotTheNode { .. }) => refused.push(error),
+            SeedAnswer::Never(error @ JoinError::Retired { .. }) => return Err(error),
             // One that took over the address of a node says nothing of this one.
-            Verdict::Never(error) => foreign = Some(error),
-            Verdict::Retry(_) => {}
+            SeedAnswer::Never(error) => foreign = Some(error),
+            SeedAnswer::Retry(_) => {}
         }
     }
     let (against, by_most) = (refused.len() >= taken.len(), refused.len() > taken.len());
@@ -198,14 +198,14 @@ pub async fn introduce(
     }
 }
 
-async fn ask(joining: &Joining, address: &str) -> Verdict {
+async fn ask(joining: &Joining, address: &str) -> SeedAnswer {
     let call = Call { epoch: 0, timeout: TIMEOUT, body: request::Body::Join(joining.own.clone()) };
     let answer = joining.transport.call(Target::Address(address.to_owned()), call).await;
     judge(address, answer, &joining.own)
 }
 
-fn judge(seed: &str, answer: Result<response::Body, CallError>, own: &Join) -> Verdict {
-    let retry = |why: String| Verdict::Retry(format!("{seed}: {why}"));
+fn judge(seed: &str, answer: Result<response::Body, CallError>, own: &Join) -> SeedAnswer {
+    let retry = |why: String| SeedAnswer::Retry(format!("{seed}: {why}"));
     let document = match answer {
         Ok(response::Body::Ring(done)) => match done.ring {
             Some(document) => document,
@@ -213,10 +213,10 @@ fn judge(seed: &str, answer: Result<response::Body, CallError>, own: &Join) -> V
         },
         Ok(_) => return retry("it answered something else".to_owned()),
         Err(CallError::Refused(failure)) if failure.cause() == Cause::Invalid => {
-            return Verdict::Never(JoinError::Refused { seed: seed.to_owned(), why: failure.message });
+            return SeedAnswer::Never(JoinError::Refused { seed: seed.to_owned(), why: failure.message });
         }
         Err(CallError::Refused(failure)) if failure.cause() == Cause::NotTheNode => {
-            return Verdict::Never(JoinError::NotTheNode {
+            return SeedAnswer::Never(JoinError::NotTheNode {
                 seed: seed.to_owned(),
                 why: failure.message,
                 by_most: true,
@@ -230,20 +230,20 @@ fn judge(seed: &str, answer: Result<response::Body, CallError>, own: &Join) -> V
     };
     let Ok(uuid) = Uuid::from_slice(&own.uuid) else {
         let why = "this node's UUID is not 16 bytes".to_owned();
-        return Verdict::Never(JoinError::Refused { seed: seed.to_owned(), why });
+        return SeedAnswer::Never(JoinError::Refused { seed: seed.to_owned(), why });
     };
     if let Ok(wanted) = Uuid::from_slice(&own.cluster)
         && wanted != ring.cluster()
     {
         let (seed, theirs) = (seed.to_owned(), ring.cluster());
-        return Verdict::Never(JoinError::Foreign { seed, theirs, own: wanted });
+        return SeedAnswer::Never(JoinError::Foreign { seed, theirs, own: wanted });
     }
     if ring.is_retired(uuid) {
         let (seed, cluster) = (seed.to_owned(), ring.cluster());
-        return Verdict::Never(JoinError::Retired { seed, uuid, cluster });
+        return SeedAnswer::Never(JoinError::Retired { seed, uuid, cluster });
     }
     match ring.node_by_uuid(uuid).map(|node| NodeId(node.number)) {
-        Some(number) => Verdict::Joined(Joined { ring: Arc::new(ring), number, seed: seed.to_owned() }),
+        Some(number) => SeedAnswer::Joined(Joined { ring: Arc::new(ring), number, seed: seed.to_owned() }),
         None => retry("its ring does not have this node yet".to_owned()),
     }
 }

@@ -16,9 +16,9 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 /// The node, as other nodes reach it.
-pub struct PeerFace(pub Arc<Node>);
+pub struct PeerHandler(pub Arc<Node>);
 
-impl Handler for PeerFace {
+impl Handler for PeerHandler {
     fn handle(
         &self,
         from: Option<NodeId>,

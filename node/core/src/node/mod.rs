@@ -16,17 +16,17 @@ mod recover;
 mod serve;
 mod status;
 
-pub use handle::PeerFace;
+pub use handle::PeerHandler;
 pub use member::Member;
-pub use serve::ClientFace;
+pub use serve::ClientService;
 
 use crate::{
     consensus::Register,
-    engine::{CommitterSettings, Engine, EngineError, IdentityStore},
+    engine::{Engine, EngineError, IdentityStore},
     membership::{GossipSettings, Liveness, NewerRing, Resolver},
     peer::{Starts, Transport},
     quorum::{HintSettings, Settings as QuorumSettings},
-    radix::Limits,
+    radix::{CommitterSettings, Limits},
     ring::{CurrentRing, Founding, Joiner},
     seam::Seams,
     stop::{Stop, Stopper, stop},

@@ -2,7 +2,7 @@
 
 use super::Node;
 use god_proto::ids::{Epoch, NodeId};
-use god_rules::quorum::{Need, Sets, Use};
+use god_rules::quorum::{JointReplicas, Need, Use};
 use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,7 +11,7 @@ use std::{
 
 /// The quorums of the arcs that a node holds, each once, as of an epoch.
 #[derive(Default)]
-pub(super) struct Served(Mutex<(Epoch, Arc<[Sets]>)>);
+pub(super) struct Served(Mutex<(Epoch, Arc<[JointReplicas]>)>);
 
 impl Node {
     /// Why nobody can be served here although nothing is wrong with this node: of none of its arcs does a quorum for
@@ -20,17 +20,17 @@ impl Node {
         let me = self.member()?.number;
         let quorums = self.quorums(me);
         let answers = |node: NodeId| node == me || !self.liveness.is_silent(node);
-        let is_there = |sets: &Sets| sets.enough(sets.those(answers));
+        let is_there = |sets: &JointReplicas| sets.enough(sets.those(answers));
         if quorums.is_empty() || quorums.iter().any(is_there) {
             return None;
         }
-        let others: BTreeSet<NodeId> = quorums.iter().flat_map(Sets::members).copied().collect();
+        let others: BTreeSet<NodeId> = quorums.iter().flat_map(JointReplicas::members).copied().collect();
         let silent: Vec<String> =
             others.iter().filter(|node| !answers(**node)).map(|node| format!("node {node}")).collect();
         Some(format!("no quorum answers for any arc of this node: {} cannot be reached", silent.join(", ")))
     }
 
-    fn quorums(&self, me: NodeId) -> Arc<[Sets]> {
+    fn quorums(&self, me: NodeId) -> Arc<[JointReplicas]> {
         let Some(ring) = self.ring.get() else { return Arc::default() };
         {
             let served = self.served.0.lock();
@@ -44,9 +44,9 @@ impl Node {
             alike.entry((arc.keyspace, &arc.replicas, &arc.next)).or_insert(arc);
         }
         let both = alike.into_values().flat_map(|arc| {
-            [Use::Read, Use::Write].map(|wanted| Sets::of(&ring, arc, Need::Default(wanted)))
+            [Use::Read, Use::Write].map(|wanted| JointReplicas::of(&ring, arc, Need::Default(wanted)))
         });
-        let each: Arc<[Sets]> = both.collect::<BTreeSet<Sets>>().into_iter().collect();
+        let each: Arc<[JointReplicas]> = both.collect::<BTreeSet<JointReplicas>>().into_iter().collect();
         *self.served.0.lock() = (ring.epoch(), Arc::clone(&each));
         each
     }

@@ -1,9 +1,10 @@
 //! Answers to clients.
 
-use super::{Member, Node, status::not_initialised};
+use super::{Member, Node};
 use crate::{
     consensus::RegisterError,
     doors::{Readiness, Service},
+    quorum::not_initialised,
     ring::{ChangeError, Founding, create_keyspace, delete_keyspace, found},
     upkeep::Driven,
 };
@@ -11,7 +12,7 @@ use futures::future::BoxFuture;
 use god_proto::{
     ids::{KeyspaceId, NodeId},
     ring::Ring,
-    v1::{self, Answer, Call, Reason, Rejected, answer, call, get_reply, write_reply},
+    v1::{self, Answer, Call, Reason, Rejected},
 };
 use std::{
     collections::BTreeMap,
@@ -21,15 +22,8 @@ use std::{
     },
 };
 
-pub(super) const NO_CLUSTER: &str =
-    "this node is in no cluster yet; run `god init` on one node, start the others with --seed";
-
 /// The node, as clients reach it.
-pub struct ClientFace(pub Arc<Node>);
-
-fn rejected(reason: Reason, message: impl Into<String>) -> Rejected {
-    Rejected { reason: reason.into(), message: message.into(), retry_after_ms: 0 }
-}
+pub struct ClientService(pub Arc<Node>);
 
 /// What clients are told when the ring did not change.
 pub(super) fn refusal(error: &RegisterError) -> Rejected {
@@ -41,18 +35,18 @@ pub(super) fn refusal(error: &RegisterError) -> Rejected {
         RegisterError::Busy => Reason::Busy,
         RegisterError::Storage(_) => Reason::Storage,
     };
-    rejected(reason, error.to_string())
+    Rejected::of(reason, error.to_string())
 }
 
 /// What clients are told when an operation is not done as asked.
 fn not_done(error: &Driven) -> Rejected {
     match error {
         Driven::Ring(error) => refusal(error),
-        Driven::Refused(message) => rejected(Reason::Invalid, message.clone()),
+        Driven::Refused(message) => Rejected::of(Reason::Invalid, message.clone()),
     }
 }
 
-impl ClientFace {
+impl ClientService {
     async fn planned(&self, wish: v1::Wish) -> Result<v1::PlanOperationReply, Rejected> {
         let upkeep = &self.member()?.upkeep;
         let (ring, plan, sizes) = upkeep.plan_operation(&wish).await.map_err(|error| not_done(&error))?;
@@ -115,23 +109,11 @@ impl ClientFace {
 
     fn member(&self) -> Result<&Member, Rejected> {
         self.0.serves()?;
-        self.0.member().ok_or_else(|| not_initialised(NO_CLUSTER))
+        self.0.member().ok_or_else(not_initialised)
     }
 }
 
-/// The same refusal for each call.
-fn refuse(calls: &[Call], why: &Rejected) -> Vec<Answer> {
-    let write =
-        |why| answer::Answer::Write(v1::WriteReply { outcome: Some(write_reply::Outcome::Rejected(why)) });
-    let read = |why| answer::Answer::Get(v1::GetReply { outcome: Some(get_reply::Outcome::Failed(why)) });
-    let refuse = |call: &Call| match call.call {
-        Some(call::Call::Get(_)) => read(why.clone()),
-        _ => write(why.clone()),
-    };
-    calls.iter().map(|call| Answer { answer: Some(refuse(call)) }).collect()
-}
-
-impl Service for ClientFace {
+impl Service for ClientService {
     fn batch(&self, calls: Vec<Call>) -> BoxFuture<'_, Vec<Answer>> {
         Box::pin(async move {
             match self.member() {
@@ -139,7 +121,7 @@ impl Service for ClientFace {
                     self.0.rate.add(calls.len());
                     member.coordinator.batch(calls).await
                 }
-                Err(why) => refuse(&calls, &why),
+                Err(why) => calls.iter().map(|call| Answer::refused(call.is_read(), why.clone())).collect(),
             }
         })
     }
@@ -318,19 +300,20 @@ fn is_as_wished(ring: &Ring, wish: &v1::Keyspace) -> bool {
 impl Node {
     /// Whether it is the node of its directory; clients of another one are told that it serves nobody.
     pub(super) fn serves(&self) -> Result<(), Rejected> {
-        self.another().map_or(Ok(()), |why| Err(rejected(Reason::Unavailable, why)))
+        self.another().map_or(Ok(()), |why| Err(Rejected::of(Reason::Unavailable, why)))
     }
 
     /// The ring of its cluster, where it serves it.
     pub(super) fn known_ring(&self) -> Result<Arc<Ring>, Rejected> {
         self.serves()?;
-        self.ring.get().ok_or_else(|| not_initialised(NO_CLUSTER))
+        self.ring.get().ok_or_else(not_initialised)
     }
 
     /// Founds a cluster on this node.
     async fn init(self: &Arc<Self>, request: v1::InitRequest) -> Result<Vec<u8>, Rejected> {
         self.serves()?;
-        let exists = |cluster| rejected(Reason::Exists, format!("this node is in cluster {cluster} already"));
+        let exists =
+            |cluster| Rejected::of(Reason::Exists, format!("this node is in cluster {cluster} already"));
         let _turn = self.entering.lock().await;
         if let Some(cluster) = self.identity.load().cluster.or(self.ring.get().map(|ring| ring.cluster())) {
             return Err(exists(cluster));
@@ -354,7 +337,7 @@ impl Node {
         self.register.found(ring).await.map_err(|error| refusal(&error))?;
         let node = Arc::clone(self);
         let became = self.seams.offload.run(move || node.become_member(cluster, NodeId(1))).await;
-        became.map_err(|error| rejected(Reason::Storage, error.to_string()))?;
+        became.map_err(|error| Rejected::of(Reason::Storage, error.to_string()))?;
         Ok(cluster.as_bytes().to_vec())
     }
 
@@ -403,7 +386,7 @@ impl Node {
         let id = match (id, ring.keyspace(&name)) {
             (0, Some(found)) => found.id,
             (0, None) => {
-                return Err(rejected(Reason::NoSuchKeyspace, format!("there is no keyspace {name}")));
+                return Err(Rejected::of(Reason::NoSuchKeyspace, format!("there is no keyspace {name}")));
             }
             (id, _) => id,
         };

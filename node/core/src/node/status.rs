@@ -3,12 +3,12 @@
 use super::{
     Node,
     join::{displaced, displaces},
-    serve::NO_CLUSTER,
 };
 use crate::{
     engine::Pressure,
     membership::PeerState,
     peer::{Call, Target},
+    quorum::NO_CLUSTER,
     ring::{shares, under_replicated},
 };
 use futures::future::join_all;
@@ -16,7 +16,7 @@ use god_proto::{
     ids::NodeId,
     peer::{Report, request, response},
     ring::Ring,
-    v1::{self, DepartedNode, Departure, MemberState, NodeReport, NodeStatus, StatusReply},
+    v1::{DepartedNode, Departure, MemberState, NodeReport, NodeStatus, StatusReply},
 };
 use metrics::gauge;
 use parking_lot::Mutex;
@@ -208,14 +208,6 @@ impl Node {
             gauge!("god_radix_live_keys").set(figures.total.live_keys as f64);
             gauge!("god_quorum_hints_pending").set(member.hints.pending() as f64);
         }
-    }
-}
-
-pub(super) fn not_initialised(message: &str) -> v1::Rejected {
-    v1::Rejected {
-        reason: v1::Reason::NotInitialised.into(),
-        message: message.to_owned(),
-        retry_after_ms: 500,
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
 };
 use bytes::{Buf, BufMut};
 use god_proto::{ids::NodeId, peer};
-use god_rules::starts::{Known, MAX_REFUSED, Start, Verdict, judge, refuse};
+use god_rules::starts::{Known, MAX_REFUSED, Standing, Start, judge, refuse};
 use metrics::counter;
 use parking_lot::Mutex;
 use std::{
@@ -179,18 +179,18 @@ impl Starts {
         let entry = nodes.entry(node).or_default();
         let latest = entry.known.latest;
         match judge(&entry.known, theirs) {
-            Verdict::Same => return Meeting::Taken,
-            Verdict::Next if entry.answering > 0 => {
+            Standing::Same => return Meeting::Taken,
+            Standing::Next if entry.answering > 0 => {
                 return Meeting::Waits(format!(
                     "node {node} runs already: its start {} ({}) answers where it is known to be, and this is start {} \
                      ({}) on a copy of its data directory; stop one of them",
                     latest.count, latest.id, theirs.count, theirs.id
                 ));
             }
-            Verdict::Next if way == Way::Caller && latest.count > 0 && !entry.looked_for => {
+            Standing::Next if way == Way::Caller && latest.count > 0 && !entry.looked_for => {
                 return Meeting::Waits(format!("node {node} was not looked for yet where it is known to be"));
             }
-            Verdict::Next => {
+            Standing::Next => {
                 entry.known.latest = *theirs;
                 entry.looked_for = true;
             }
@@ -222,7 +222,7 @@ impl Starts {
         self.keep(node);
         self.changes.fetch_add(1, Relaxed);
         counter!("god_peer_refused_starts_total").increment(1);
-        Some(sentence(node, Verdict::Copy, &latest, other))
+        Some(sentence(node, Standing::Copy, &latest, other))
     }
 
     /// The start that is taken for a node; nil where none is known.
@@ -354,9 +354,9 @@ fn row_of(node: NodeId) -> Vec<u8> {
     [OF, &node.0.to_be_bytes()].concat()
 }
 
-fn sentence(node: NodeId, verdict: Verdict, latest: &Start, theirs: &Start) -> String {
+fn sentence(node: NodeId, verdict: Standing, latest: &Start, theirs: &Start) -> String {
     let what = match verdict {
-        Verdict::Old => "its data directory was put back from an old copy",
+        Standing::Old => "its data directory was put back from an old copy",
         _ => "its data directory is a copy of one that ran, or runs, elsewhere",
     };
     format!(

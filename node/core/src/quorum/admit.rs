@@ -1,101 +1,138 @@
 //! Decides what a client's call asks for, or why it is refused. Pure.
 
-use super::refusal::refuse;
 use god_proto::{
     MAX_VALUE,
     ids::KeyspaceId,
     position::{Position, PositionError},
     record::{Kind, Record},
     ring::{Ring, partitioner},
-    v1::{Call, Consistency, Keyspace, Level, Reason, Rejected, call, consistency},
+    v1::{
+        Answer, Call, Consistency, Keyspace, Level, PutRequest, Reason, Rejected, Unknown, call, consistency,
+        write_reply,
+    },
     version::Version,
 };
 use god_rules::quorum::{Need, Use};
+use tokio::time::Instant;
 
 /// The longest time to live, in milliseconds: 1,000 years. Longer ones are refused, so that sums stay sums.
 const MAX_TTL_MS: u64 = 1_000 * 366 * 86_400_000;
 
-/// A call that may go ahead.
+/// A call that may go ahead, on its way to the replicas of its position.
 #[derive(Debug)]
-pub(super) struct Admitted {
-    pub keyspace: KeyspaceId,
-    /// Whether the keyspace may take writes yet.
-    pub live: bool,
+pub(super) struct PendingCall {
+    /// Where its answer belongs, in the batch.
+    pub slot: usize,
     pub position: Position,
     /// Replicas that must answer.
     pub need: Need,
-    pub timeout_ms: u32,
+    pub deadline: Instant,
+    /// Calls for the same position go one after the other, as the batch has them.
+    pub stage: u32,
     pub what: What,
 }
 
 /// What it asks for.
 #[derive(Debug)]
 pub(super) enum What {
-    /// To set this; not stamped yet.
-    Write(Record),
+    /// To set this, of version zero until it is stamped. `open`: a replica may hold it already.
+    Write { record: Record, open: bool },
     /// To read, something at least as new as this.
-    Read(Version),
+    Read { at_least: Version },
 }
 
-/// Whether a call is a read, for the shape of its answer.
-pub(super) fn is_read(call: &Call) -> bool {
-    matches!(call.call, Some(call::Call::Get(_)))
-}
+impl PendingCall {
+    /// Whether it writes.
+    pub(super) fn is_write(&self) -> bool {
+        matches!(self.what, What::Write { .. })
+    }
 
-pub(super) fn admit(ring: &Ring, call: Call, now_ms: u64) -> Result<Admitted, Rejected> {
-    match call.call {
-        Some(call::Call::Put(put)) => {
-            let keyspace = find(ring, &put.keyspace)?;
-            if put.value.len() > MAX_VALUE {
-                let message = format!("the value has {} bytes; the most is {MAX_VALUE}", put.value.len());
-                return Err(refuse(Reason::Invalid, message));
+    /// Bytes that it takes in a message, about.
+    pub(super) fn bytes(&self) -> usize {
+        let value = match &self.what {
+            What::Write { record, .. } => record.value.len(),
+            What::Read { .. } => 0,
+        };
+        self.position.as_bytes().len() + value
+    }
+
+    /// Its refusal, as an answer. Of a write that was tried before nobody knows what came of that.
+    pub(super) fn refused(self, why: Rejected) -> (usize, Answer) {
+        let answer = match self.what {
+            What::Write { record, open: true } => {
+                let message = format!("it may surface later; {}", why.message);
+                let version = Some(record.version.into());
+                write_reply::Outcome::Unknown(Unknown { version, acks: 0, message }).into()
             }
-            let ttl_ms = if put.ttl_ms == 0 { keyspace.default_ttl_ms } else { put.ttl_ms };
-            if ttl_ms > MAX_TTL_MS {
-                let message = format!("the time to live is {ttl_ms} ms; the most is {MAX_TTL_MS}");
-                return Err(refuse(Reason::Invalid, message));
-            }
-            let expires_at_ms = (ttl_ms != 0).then(|| now_ms.saturating_add(ttl_ms));
-            let record =
-                Record { version: Version::ZERO, kind: Kind::Value, expires_at_ms, value: put.value };
-            let need = need(keyspace, put.consistency.as_ref(), Use::Write)?;
-            admitted(keyspace, &put.key, need, put.timeout_ms, What::Write(record))
-        }
-        Some(call::Call::Delete(delete)) => {
-            let keyspace = find(ring, &delete.keyspace)?;
-            let need = need(keyspace, delete.consistency.as_ref(), Use::Write)?;
-            let what = What::Write(Record::tombstone(Version::ZERO));
-            admitted(keyspace, &delete.key, need, delete.timeout_ms, what)
-        }
-        Some(call::Call::Get(get)) => {
-            let keyspace = find(ring, &get.keyspace)?;
-            let need = need(keyspace, get.consistency.as_ref(), Use::Read)?;
-            let at_least = get.at_least.map_or(Version::ZERO, Version::from);
-            admitted(keyspace, &get.key, need, get.timeout_ms, What::Read(at_least))
-        }
-        None => Err(refuse(Reason::Invalid, "the call is empty")),
+            What::Write { open: false, .. } => Answer::refused(false, why),
+            What::Read { .. } => Answer::refused(true, why),
+        };
+        (self.slot, answer)
     }
 }
 
-fn admitted(
-    keyspace: &Keyspace,
-    key: &[u8],
-    need: Need,
-    timeout_ms: u32,
-    what: What,
-) -> Result<Admitted, Rejected> {
-    let id = KeyspaceId(keyspace.id);
-    let position = Position::of_key(id, partitioner(keyspace), key).map_err(|error| invalid(&error))?;
-    Ok(Admitted { keyspace: id, live: keyspace.live, position, need, timeout_ms, what })
+/// What the call of a slot asks for, or why it is refused. `now_ms`: the hybrid clock. `deadline`: when a call ends
+/// that may take so many milliseconds, 0 where it does not say.
+pub(super) fn admit(
+    ring: &Ring,
+    slot: usize,
+    call: Call,
+    now_ms: u64,
+    deadline: impl Fn(u32) -> Instant,
+) -> Result<PendingCall, Rejected> {
+    let (keyspace, key, consistency, timeout_ms) = match &call.call {
+        Some(call::Call::Put(put)) => (&put.keyspace, &put.key, &put.consistency, put.timeout_ms),
+        Some(call::Call::Delete(del)) => (&del.keyspace, &del.key, &del.consistency, del.timeout_ms),
+        Some(call::Call::Get(get)) => (&get.keyspace, &get.key, &get.consistency, get.timeout_ms),
+        None => {
+            let message =
+                "the call is empty, or of a kind that this version does not know: put, delete or get";
+            return Err(Rejected::of(Reason::Invalid, message));
+        }
+    };
+    let keyspace = find(ring, keyspace)?;
+    let used = if call.is_read() { Use::Read } else { Use::Write };
+    let need = need(keyspace, consistency.as_ref(), used)?;
+    let position = Position::of_key(KeyspaceId(keyspace.id), partitioner(keyspace), key);
+    let position = position.map_err(|error| invalid(&error))?;
+    let deadline = deadline(timeout_ms);
+    let what = match call.call {
+        Some(call::Call::Put(put)) => What::Write { record: value(keyspace, put, now_ms)?, open: false },
+        Some(call::Call::Get(get)) => {
+            What::Read { at_least: get.at_least.map_or(Version::ZERO, Version::from) }
+        }
+        Some(call::Call::Delete(_)) | None => {
+            What::Write { record: Record::tombstone(Version::ZERO), open: false }
+        }
+    };
+    Ok(PendingCall { slot, position, need, deadline, stage: 0, what })
+}
+
+/// The record that a put asks for.
+fn value(keyspace: &Keyspace, put: PutRequest, now_ms: u64) -> Result<Record, Rejected> {
+    if put.value.len() > MAX_VALUE {
+        let message = format!("the value has {} bytes; the most is {MAX_VALUE}", put.value.len());
+        return Err(Rejected::of(Reason::Invalid, message));
+    }
+    let ttl_ms = if put.ttl_ms == 0 { keyspace.default_ttl_ms } else { put.ttl_ms };
+    if ttl_ms > MAX_TTL_MS {
+        let message = format!("the time to live is {ttl_ms} ms; the most is {MAX_TTL_MS}");
+        return Err(Rejected::of(Reason::Invalid, message));
+    }
+    let expires_at_ms = (ttl_ms != 0).then(|| now_ms.saturating_add(ttl_ms));
+    Ok(Record { version: Version::ZERO, kind: Kind::Value, expires_at_ms, value: put.value })
 }
 
 pub(super) fn invalid(error: &PositionError) -> Rejected {
-    refuse(Reason::Invalid, error.to_string())
+    Rejected::of(Reason::Invalid, error.to_string())
 }
 
 pub(super) fn find<'a>(ring: &'a Ring, name: &str) -> Result<&'a Keyspace, Rejected> {
     ring.keyspace(name).ok_or_else(|| {
-        refuse(Reason::NoSuchKeyspace, format!("there is no keyspace {name:?} (see `god keyspace list`)"))
+        Rejected::of(
+            Reason::NoSuchKeyspace,
+            format!("there is no keyspace {name:?} (see `god keyspace list`)"),
+        )
     })
 }
 
@@ -109,10 +146,10 @@ pub(super) fn need(keyspace: &Keyspace, asked: Option<&Consistency>, of: Use) ->
     match asked.and_then(|asked| asked.level) {
         None => Ok(Need::Default(of)),
         Some(consistency::Level::Count(0)) => {
-            Err(refuse(Reason::Invalid, format!("{what} is 0; at least one replica must answer")))
+            Err(Rejected::of(Reason::Invalid, format!("{what} is 0; at least one replica must answer")))
         }
         Some(consistency::Level::Count(count)) if count > n => {
-            Err(refuse(Reason::Invalid, format!("{what} {count} exceeds replicas {n}")))
+            Err(Rejected::of(Reason::Invalid, format!("{what} {count} exceeds replicas {n}")))
         }
         Some(consistency::Level::Count(count)) => Ok(Need::Count(count)),
         Some(consistency::Level::Named(level)) => match Level::try_from(level) {
@@ -120,7 +157,7 @@ pub(super) fn need(keyspace: &Keyspace, asked: Option<&Consistency>, of: Use) ->
             Ok(Level::One) => Ok(Need::Count(1)),
             Ok(Level::Quorum) => Ok(Need::Majority),
             Ok(Level::All) => Ok(Need::All),
-            Err(_) => Err(refuse(
+            Err(_) => Err(Rejected::of(
                 Reason::Invalid,
                 format!("consistency level {level} is not known to this version"),
             )),

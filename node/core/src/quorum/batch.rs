@@ -2,23 +2,21 @@
 
 use super::{
     Coordinator, Shared,
-    admit::{Admitted, What, admit, is_read},
-    fan::{Scope, Short},
+    admit::{PendingCall, What, admit},
+    fan::{QuorumError, QuorumScope},
     read::{seen, too_large},
-    refusal::{get_answer, later, not_initialised, refuse, ring_moves, write_answer},
-    write::Item,
+    refusal::{not_initialised, ring_moves},
 };
 use futures::future::join_all;
 use god_proto::{
     MAX_BATCH,
     ids::{KeyspaceId, NodeId},
     position::Position,
-    record::{Entry, Record},
     ring::{Ring, RingArc},
     v1::{Answer, Call, Reason, Rejected, Unknown, get_reply, write_reply},
     version::Version,
 };
-use god_rules::quorum::{Need, Sets};
+use god_rules::quorum::Need;
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
@@ -32,33 +30,20 @@ const MESSAGE_BYTES: usize = 8 << 20;
 /// Bytes of values that reads of the same replicas get in one batch, but for the message that passes it.
 const READ_BYTES: usize = 32 << 20;
 
-/// A call on its way.
-struct Job {
-    slot: usize,
-    position: Position,
-    need: Need,
-    deadline: Instant,
-    /// Calls for the same position go one after the other, as the batch has them.
-    wave: u32,
-    what: Doing,
-}
-
-enum Doing {
-    Write { record: Record, open: bool },
-    Read { at_least: Version },
-}
-
-/// What jobs must share to travel in one message.
+/// What calls must share to travel in one message.
 type Group<'a> = (&'a [NodeId], Option<&'a [NodeId]>, KeyspaceId, bool, Need, Instant);
 
-type Answers = Vec<(usize, Answer)>;
+/// Answers, each with its slot.
+pub(super) type Answers = Vec<(usize, Answer)>;
+/// What came of some calls: answers, and what must go on under a newer ring.
+pub(super) type Carried = (Answers, Vec<PendingCall>);
 
 impl Coordinator {
     /// Answers each call, in the same order. Not a transaction: each has its own outcome; those for one key take
     /// effect in the order of the batch. Every call is answered by its deadline.
     pub async fn batch(&self, calls: Vec<Call>) -> Vec<Answer> {
         let shared = &self.0;
-        let kinds: Vec<bool> = calls.iter().map(is_read).collect();
+        let kinds: Vec<bool> = calls.iter().map(Call::is_read).collect();
         let mut answers: Vec<Option<Answer>> = vec![None; calls.len()];
         for (slot, answer) in shared.answer(calls).await {
             if let Some(place) = answers.get_mut(slot) {
@@ -69,9 +54,10 @@ impl Coordinator {
         let silent = |read: bool| {
             let message = "the coordinator lost track of the call, a defect of this program".to_owned();
             match read {
-                true => refused(true, refuse(Reason::Unspecified, message)),
+                true => Answer::refused(true, Rejected::of(Reason::Unspecified, message)),
                 false => {
-                    write_answer(write_reply::Outcome::Unknown(Unknown { version: None, acks: 0, message }))
+                    let outcome = write_reply::Outcome::Unknown(Unknown { version: None, acks: 0, message });
+                    outcome.into()
                 }
             }
         };
@@ -84,92 +70,94 @@ impl Shared {
         let mut answers = Vec::with_capacity(calls.len());
         if calls.len() > MAX_BATCH {
             let message = format!("the batch has {} calls; the most is {MAX_BATCH}", calls.len());
-            let one =
-                |(slot, call)| (slot, refused(is_read(&call), refuse(Reason::Invalid, message.clone())));
-            return calls.into_iter().enumerate().map(one).collect();
+            return refused(&calls, &Rejected::of(Reason::Invalid, message));
         }
-        let Some(ring) = self.ring.get() else {
-            let one = |(slot, call)| (slot, refused(is_read(&call), not_initialised()));
-            return calls.into_iter().enumerate().map(one).collect();
-        };
+        let Some(ring) = self.ring.get() else { return refused(&calls, &not_initialised()) };
         let (start, now_ms) = (Instant::now(), self.clock.hybrid_ms());
-        let mut jobs = Vec::with_capacity(calls.len());
+        let deadline = |timeout_ms| start + self.settings.timeout(timeout_ms);
+        let mut pending = Vec::with_capacity(calls.len());
         let mut asleep: BTreeMap<KeyspaceId, Instant> = BTreeMap::new();
         for (slot, call) in calls.into_iter().enumerate() {
-            let read = is_read(&call);
-            match admit(&ring, call, now_ms) {
-                Ok(Admitted { keyspace, live, position, need, timeout_ms, what }) => {
-                    let deadline = start + self.settings.timeout(timeout_ms);
-                    let what = match what {
-                        What::Write(record) => Doing::Write { record, open: false },
-                        What::Read(at_least) => Doing::Read { at_least },
-                    };
-                    if !live && !read {
-                        let soonest = asleep.entry(keyspace).or_insert(deadline);
-                        *soonest = deadline.min(*soonest);
+            let read = call.is_read();
+            match admit(&ring, slot, call, now_ms, deadline) {
+                Ok(call) => {
+                    if let Some(keyspace) = sleeps(&ring, &call) {
+                        let soonest = asleep.entry(keyspace).or_insert(call.deadline);
+                        *soonest = call.deadline.min(*soonest);
                     }
-                    jobs.push(Job { slot, position, need, deadline, wave: 0, what });
+                    pending.push(call);
                 }
-                Err(rejected) => answers.push((slot, refused(read, rejected))),
+                Err(why) => answers.push((slot, Answer::refused(read, why))),
             }
         }
         drop(ring);
         if !asleep.is_empty() {
-            self.wake(asleep, &mut jobs, &mut answers).await;
+            self.wake(asleep, &mut pending, &mut answers).await;
         }
-        for wave in waves(jobs) {
-            self.carry(wave, &mut answers).await;
+        for stage in stages(pending) {
+            self.carry(stage, &mut answers).await;
         }
         answers
     }
 
     /// Makes keyspaces live before their first write (invariant EMPTY-MOVES-FREE).
-    async fn wake(&self, asleep: BTreeMap<KeyspaceId, Instant>, jobs: &mut Vec<Job>, answers: &mut Answers) {
+    async fn wake(
+        &self,
+        asleep: BTreeMap<KeyspaceId, Instant>,
+        pending: &mut Vec<PendingCall>,
+        answers: &mut Answers,
+    ) {
         for (keyspace, deadline) in asleep {
             let problem = match timeout_at(deadline, self.sync.make_live(keyspace)).await {
                 Ok(Ok(())) => continue,
-                Ok(Err(problem)) => later(Reason::Unavailable, problem, 200),
-                Err(_) => later(Reason::Deadline, "the keyspace could not be opened for writes in time", 200),
+                Ok(Err(problem)) => Rejected::later(Reason::Unavailable, problem, 200),
+                Err(_) => Rejected::later(
+                    Reason::Deadline,
+                    "the keyspace could not be opened for writes in time",
+                    200,
+                ),
             };
-            let stuck = |job: &mut Job| {
-                matches!(job.what, Doing::Write { .. }) && job.position.keyspace() == Some(keyspace)
-            };
-            answers.extend(jobs.extract_if(.., stuck).map(|job| (job.slot, refused(false, problem.clone()))));
+            let stuck =
+                |call: &mut PendingCall| call.is_write() && call.position.keyspace() == Some(keyspace);
+            answers.extend(pending.extract_if(.., stuck).map(|call| call.refused(problem.clone())));
         }
     }
 
-    /// Carries jobs to their replicas, again under each newer ring that is met.
-    async fn carry(self: &Arc<Self>, mut jobs: Vec<Job>, answers: &mut Answers) {
+    /// Carries calls to their replicas, again under each newer ring that is met.
+    async fn carry(self: &Arc<Self>, mut calls: Vec<PendingCall>, answers: &mut Answers) {
         for _ in 0..MAX_RINGS {
             let Some(ring) = self.ring.get() else { break };
-            let again = self.attempt(&ring, jobs, answers).await;
+            let again = self.attempt(&ring, calls, answers).await;
             if again.is_empty() {
                 return;
             }
-            jobs = again;
+            calls = again;
         }
-        answers.extend(jobs.into_iter().map(|job| stranded(job, ring_moves())));
+        answers.extend(calls.into_iter().map(|call| call.refused(ring_moves())));
     }
 
-    async fn attempt(self: &Arc<Self>, ring: &Arc<Ring>, jobs: Vec<Job>, answers: &mut Answers) -> Vec<Job> {
+    async fn attempt(
+        self: &Arc<Self>,
+        ring: &Arc<Ring>,
+        calls: Vec<PendingCall>,
+        answers: &mut Answers,
+    ) -> Vec<PendingCall> {
         let mut again = Vec::new();
-        let mut groups: BTreeMap<Group<'_>, (&RingArc, Vec<Job>)> = BTreeMap::new();
-        for job in jobs {
-            let Some(arc) = ring.arc_at(&job.position) else {
-                let gone = refuse(Reason::NoSuchKeyspace, "the keyspace is gone");
-                answers.push(stranded(job, gone));
+        let mut groups: BTreeMap<Group<'_>, (&RingArc, Vec<PendingCall>)> = BTreeMap::new();
+        for call in calls {
+            let Some(arc) = ring.arc_at(&call.position) else {
+                answers.push(call.refused(Rejected::of(Reason::NoSuchKeyspace, "the keyspace is gone")));
                 continue;
             };
-            let write = matches!(job.what, Doing::Write { .. });
             let (replicas, next) = (&arc.replicas[..], arc.next.as_deref());
-            let group = (replicas, next, arc.keyspace, write, job.need, job.deadline);
-            groups.entry(group).or_insert_with(|| (arc, Vec::new())).1.push(job);
+            let group = (replicas, next, arc.keyspace, call.is_write(), call.need, call.deadline);
+            groups.entry(group).or_insert_with(|| (arc, Vec::new())).1.push(call);
         }
         let mut messages = Vec::with_capacity(groups.len());
-        for ((.., write, need, deadline), (arc, jobs)) in groups {
-            let scope = Scope { ring: Arc::clone(ring), sets: Sets::of(ring, arc, need), deadline };
-            for jobs in chunks(jobs) {
-                messages.push(self.message(scope.clone(), write, need, jobs));
+        for ((.., write, need, deadline), (arc, calls)) in groups {
+            let scope = QuorumScope::new(ring, arc, need, deadline);
+            for calls in chunks(calls) {
+                messages.push(self.message(scope.clone(), write, calls));
             }
         }
         if messages.len() == 1
@@ -186,74 +174,42 @@ impl Shared {
         again
     }
 
-    /// Carries one message's jobs; gives answers, and what must go on under a newer ring.
-    async fn message(
-        self: &Arc<Self>,
-        scope: Scope,
-        write: bool,
-        need: Need,
-        jobs: Vec<Job>,
-    ) -> (Answers, Vec<Job>) {
-        if write { self.write_jobs(scope, need, jobs).await } else { self.read_jobs(scope, jobs).await }
-    }
-
-    async fn write_jobs(self: &Arc<Self>, scope: Scope, need: Need, jobs: Vec<Job>) -> (Answers, Vec<Job>) {
-        let deadline = scope.deadline;
-        let items = jobs
-            .into_iter()
-            .filter_map(|job| match job.what {
-                Doing::Write { record, open } => {
-                    Some(Item { slot: job.slot, entry: Entry { position: job.position, record }, open })
-                }
-                Doing::Read { .. } => None,
-            })
-            .collect();
-        let written = self.write(scope, items).await;
-        let answers =
-            written.answers.into_iter().map(|(slot, outcome)| (slot, write_answer(outcome))).collect();
-        let again = written.again.into_iter().map(|Item { slot, entry, open }| Job {
-            slot,
-            position: entry.position,
-            need,
-            deadline,
-            wave: 0,
-            what: Doing::Write { record: entry.record, open },
-        });
-        (answers, again.collect())
+    /// Carries one message's calls; gives answers, and what must go on under a newer ring.
+    async fn message(self: &Arc<Self>, scope: QuorumScope, write: bool, calls: Vec<PendingCall>) -> Carried {
+        if write { self.write(scope, calls).await } else { self.read_calls(scope, calls).await }
     }
 
     /// As many messages as the values take. Beyond a bound in bytes the rest is to be asked for again.
-    async fn read_jobs(&self, scope: Scope, mut jobs: Vec<Job>) -> (Answers, Vec<Job>) {
-        let mut answers = Vec::with_capacity(jobs.len());
+    async fn read_calls(&self, scope: QuorumScope, mut calls: Vec<PendingCall>) -> Carried {
+        let mut answers = Vec::with_capacity(calls.len());
         let mut bytes = 0;
         let mut charge = self.settings.budget.open();
-        while !jobs.is_empty() {
+        while !calls.is_empty() {
             if bytes >= READ_BYTES || bytes > 0 && self.settings.budget.is_spent() {
                 let message =
                     format!("values of {} MiB are on their way; ask again for the rest", bytes >> 20);
-                let rest = later(Reason::Busy, message, 10);
-                answers.extend(jobs.into_iter().map(|job| (job.slot, refused(true, rest.clone()))));
+                let rest = Rejected::later(Reason::Busy, message, 10);
+                answers.extend(calls.into_iter().map(|call| call.refused(rest.clone())));
                 break;
             }
-            let asked: Vec<(Position, Version)> = jobs
+            let asked: Vec<(Position, Version)> = calls
                 .iter()
-                .map(|job| match job.what {
-                    Doing::Read { at_least } => (job.position.clone(), at_least),
-                    Doing::Write { .. } => (job.position.clone(), Version::ZERO),
+                .map(|call| match call.what {
+                    What::Read { at_least } => (call.position.clone(), at_least),
+                    What::Write { .. } => (call.position.clone(), Version::ZERO),
                 })
                 .collect();
             let got = match self.read(&scope, &[], &asked).await {
                 // At least one is got each time; none would be asked for again for ever.
                 Ok(got) if !got.is_empty() => got,
                 Ok(_) => vec![Err(too_large())],
-                Err(Short::Moved) => return (answers, jobs),
-                Err(Short::Failed(rejected)) => {
-                    let failed = |job: Job| (job.slot, refused(true, rejected.clone()));
-                    answers.extend(jobs.into_iter().map(failed));
+                Err(QuorumError::Moved) => return (answers, calls),
+                Err(QuorumError::Failed(rejected)) => {
+                    answers.extend(calls.into_iter().map(|call| call.refused(rejected.clone())));
                     break;
                 }
             };
-            for (job, got) in jobs.drain(..got.len().min(asked.len())).zip(got) {
+            for (call, got) in calls.drain(..got.len().min(asked.len())).zip(got) {
                 let value = got.as_ref().ok().and_then(Option::as_ref).map_or(0, |record| record.value.len());
                 bytes += value;
                 charge.force(value);
@@ -261,85 +217,69 @@ impl Shared {
                     Ok(record) => seen(record),
                     Err(rejected) => get_reply::Outcome::Failed(rejected),
                 };
-                answers.push((job.slot, get_answer(outcome)));
+                answers.push((call.slot, outcome.into()));
             }
         }
         (answers, Vec::new())
     }
 }
 
-fn refused(read: bool, rejected: Rejected) -> Answer {
-    if read {
-        get_answer(get_reply::Outcome::Failed(rejected))
-    } else {
-        write_answer(write_reply::Outcome::Rejected(rejected))
-    }
+/// The same refusal for each call.
+fn refused(calls: &[Call], why: &Rejected) -> Answers {
+    let one = |(slot, call): (usize, &Call)| (slot, Answer::refused(call.is_read(), why.clone()));
+    calls.iter().enumerate().map(one).collect()
 }
 
-/// The answer to a job that found no way.
-fn stranded(job: Job, rejected: Rejected) -> (usize, Answer) {
-    let answer = match job.what {
-        Doing::Write { record, open: true } => {
-            let message = format!("it may surface later; {}", rejected.message);
-            write_answer(write_reply::Outcome::Unknown(Unknown {
-                version: Some(record.version.into()),
-                acks: 0,
-                message,
-            }))
-        }
-        Doing::Write { .. } => refused(false, rejected),
-        Doing::Read { .. } => refused(true, rejected),
-    };
-    (job.slot, answer)
+/// The keyspace that must be made live before the call may go ahead.
+fn sleeps(ring: &Ring, call: &PendingCall) -> Option<KeyspaceId> {
+    let id = call.position.keyspace().filter(|_| call.is_write())?;
+    ring.keyspace_by_id(id).is_some_and(|keyspace| !keyspace.live).then_some(id)
 }
 
-/// Jobs that may go at the same time, in the order in which they must: a write waits for what the batch has before
+/// Calls that may go at the same time, in the order in which they must: a write waits for what the batch has before
 /// it at its position, a read for the last write there.
-fn waves(mut jobs: Vec<Job>) -> Vec<Vec<Job>> {
-    if jobs.len() < 2 {
-        return vec![jobs];
+fn stages(mut calls: Vec<PendingCall>) -> Vec<Vec<PendingCall>> {
+    if calls.len() < 2 {
+        return vec![calls];
     }
-    let mut last: HashMap<Position, (u32, bool)> = HashMap::with_capacity(jobs.len());
+    let mut last: HashMap<Position, (u32, bool)> = HashMap::with_capacity(calls.len());
     let mut highest = 0;
-    for job in &mut jobs {
-        let write = matches!(job.what, Doing::Write { .. });
-        match last.get_mut(&job.position) {
-            Some((wave, written)) => {
-                *wave += u32::from(*written || write);
+    for call in &mut calls {
+        let write = call.is_write();
+        match last.get_mut(&call.position) {
+            Some((stage, written)) => {
+                *stage += u32::from(*written || write);
                 *written = write;
-                job.wave = *wave;
-                highest = highest.max(*wave);
+                call.stage = *stage;
+                highest = highest.max(*stage);
             }
             None => {
-                last.insert(job.position.clone(), (0, write));
+                last.insert(call.position.clone(), (0, write));
             }
         }
     }
-    let mut waves: Vec<Vec<Job>> = (0..=highest).map(|_| Vec::new()).collect();
-    for job in jobs {
-        if let Some(wave) = waves.get_mut(job.wave as usize) {
-            wave.push(job);
+    let mut stages: Vec<Vec<PendingCall>> = (0..=highest).map(|_| Vec::new()).collect();
+    for call in calls {
+        if let Some(stage) = stages.get_mut(call.stage as usize) {
+            stage.push(call);
         }
     }
-    waves
+    stages
 }
 
-/// Cuts jobs where one message would grow too large.
-fn chunks(jobs: Vec<Job>) -> Vec<Vec<Job>> {
+/// Cuts calls where one message would grow too large.
+fn chunks(calls: Vec<PendingCall>) -> Vec<Vec<PendingCall>> {
     let mut out = vec![Vec::new()];
     let mut bytes = 0;
-    for job in jobs {
-        let size = match &job.what {
-            Doing::Write { record, .. } => record.value.len() + job.position.as_bytes().len(),
-            Doing::Read { .. } => job.position.as_bytes().len(),
-        };
+    for call in calls {
+        let size = call.bytes();
         if bytes > 0 && bytes + size > MESSAGE_BYTES {
             out.push(Vec::new());
             bytes = 0;
         }
         bytes += size;
         if let Some(chunk) = out.last_mut() {
-            chunk.push(job);
+            chunk.push(call);
         }
     }
     out

@@ -5,8 +5,8 @@
 
 use super::{
     Shared,
-    fan::{Scope, Short, strange},
-    refusal::{later, not_initialised, ring_moves},
+    fan::{QuorumError, QuorumScope, strange},
+    refusal::{not_initialised, ring_moves},
     scan::{Wanted, wire_range},
 };
 use crate::{peer::CallError, radix::Summary};
@@ -18,8 +18,7 @@ use god_proto::{
     position::{Position, PositionRange},
     v1::{Reason, Rejected},
 };
-use god_rules::quorum::{Need, Sets};
-use std::sync::Arc;
+use god_rules::quorum::Need;
 use tokio::time::Instant;
 
 /// Ranges of up to so many entries are listed, not cut further.
@@ -58,20 +57,19 @@ impl Shared {
         for _ in 0..super::batch::MAX_RINGS {
             let ring = self.ring.get().ok_or_else(not_initialised)?;
             let parts = left.iter().flat_map(|range| {
-                ring.arcs_in(range).iter().map(|arc| (arc.range.intersect(range), Sets::of(&ring, arc, need)))
+                let scope = |arc| QuorumScope::new(&ring, arc, need, deadline);
+                ring.arcs_in(range).iter().map(move |arc| (arc.range.intersect(range), scope(arc)))
             });
-            let counts = parts.map(|(part, sets)| {
-                let scope = Scope { ring: Arc::clone(&ring), sets, deadline };
-                async move { (self.count_arc(&scope, part.clone()).await, part) }
-            });
+            let counts =
+                parts.map(|(part, scope)| async move { (self.count_arc(&scope, part.clone()).await, part) });
             let counts: Vec<_> = counts.collect();
             let mut counts = stream::iter(counts).buffered(AT_ONCE);
             let mut moved = Vec::new();
             while let Some((count, part)) = counts.next().await {
                 match count {
                     Ok(count) => total += count,
-                    Err(Short::Moved) => moved.push(part),
-                    Err(Short::Failed(rejected)) => return Err(rejected),
+                    Err(QuorumError::Moved) => moved.push(part),
+                    Err(QuorumError::Failed(rejected)) => return Err(rejected),
                 }
             }
             drop(counts);
@@ -85,7 +83,11 @@ impl Shared {
 
     /// Live keys of a part of one arc. Goes down into the first ranges that differ before it looks at the others: what
     /// is listed is repaired, so that a count which runs out of time leaves less for the next one.
-    pub(super) async fn count_arc(&self, scope: &Scope, range: PositionRange) -> Result<u64, Short> {
+    pub(super) async fn count_arc(
+        &self,
+        scope: &QuorumScope,
+        range: PositionRange,
+    ) -> Result<u64, QuorumError> {
         // Each with the cuts above it; the next one last. No more than what each cut leaves: RANGES_AT_ONCE × MAX_CUTS.
         let (mut total, mut pending) = (0, vec![(range, 0)]);
         while !pending.is_empty() {
@@ -113,9 +115,9 @@ impl Shared {
 
     async fn descend(
         &self,
-        scope: &Scope,
+        scope: &QuorumScope,
         (range, member, entries, cuts): (PositionRange, usize, u64, usize),
-    ) -> Result<Torn, Short> {
+    ) -> Result<Torn, QuorumError> {
         if entries > LIST_BELOW
             && cuts < MAX_CUTS
             && let Some((low, high)) = self.cut(scope, &range, member).await?
@@ -126,7 +128,11 @@ impl Shared {
     }
 
     /// Compares what a quorum holds of ranges of one arc.
-    pub(super) async fn compare(&self, scope: &Scope, ranges: &[PositionRange]) -> Result<Vec<Sum>, Short> {
+    pub(super) async fn compare(
+        &self,
+        scope: &QuorumScope,
+        ranges: &[PositionRange],
+    ) -> Result<Vec<Sum>, QuorumError> {
         let body = || {
             let ranges = ranges.iter().map(wire_range).collect();
             request::Body::Summarize(peer::Summarize { ranges, ..peer::Summarize::default() })
@@ -134,7 +140,7 @@ impl Shared {
         let said = self.gather(scope, &[], body, |reply| decode(reply, ranges.len())).await?;
         let compared = (0..ranges.len()).map(|at| {
             // Those who only come to be replicas confirm the ring by answering. What they have is not all yet.
-            let full = || said.iter().filter(|(member, _)| scope.sets.replicas() & 1 << *member != 0);
+            let full = || said.iter().filter(|(member, _)| scope.replicas.outgoing() & 1 << *member != 0);
             let mut sums = full().filter_map(|(member, sums)| Some((*member, sums.get(at)?)));
             let Some((first, reference)) = sums.next() else { return Sum::Torn { member: 0, entries: 0 } };
             let (mut alike, mut most) = (true, (first, reference.entries));
@@ -158,12 +164,12 @@ impl Shared {
     /// Cuts a range where a member, or another one in its place, has half of its entries; `None`: it is too small.
     pub(super) async fn cut(
         &self,
-        scope: &Scope,
+        scope: &QuorumScope,
         range: &PositionRange,
         member: usize,
-    ) -> Result<Option<(PositionRange, PositionRange)>, Short> {
+    ) -> Result<Option<(PositionRange, PositionRange)>, QuorumError> {
         let prefer: Vec<NodeId> = scope.nodes(std::iter::once(member));
-        let one = Scope { sets: scope.sets.any_one(), ..scope.clone() };
+        let one = QuorumScope { replicas: scope.replicas.any_one(), ..scope.clone() };
         let body = || request::Body::Split(peer::Split { range: Some(wire_range(range)), as_stored: false });
         let decode = |reply| match reply {
             response::Body::Split(done) => Ok(Position::from_bytes(done.position)),
@@ -178,7 +184,11 @@ impl Shared {
     }
 
     /// The live keys of a range, merged from a quorum. Replicas that are found behind are repaired.
-    pub(super) async fn list(&self, scope: &Scope, range: &PositionRange) -> Result<Vec<Position>, Short> {
+    pub(super) async fn list(
+        &self,
+        scope: &QuorumScope,
+        range: &PositionRange,
+    ) -> Result<Vec<Position>, QuorumError> {
         let wanted = Wanted { reverse: false, keys_only: true, limit: MAX_PAGE, max_bytes: 4 << 20 };
         let (mut keys, mut rest) = (Vec::new(), range.clone());
         for _ in 0..MAX_CUTS {
@@ -191,7 +201,7 @@ impl Shared {
             rest = merged.rest;
         }
         let message = "a range grew too large while it was listed; try again";
-        Err(Short::Failed(later(Reason::Unavailable, message, 1_000)))
+        Err(QuorumError::Failed(Rejected::later(Reason::Unavailable, message, 1_000)))
     }
 }
 

@@ -12,10 +12,10 @@ use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered}
 use god_proto::{
     ids::NodeId,
     peer::{Cause, Failure, request, response},
-    ring::Ring,
+    ring::{Ring, RingArc},
     v1::Rejected,
 };
-use god_rules::quorum::{Hunt, Mask, Sets, bits};
+use god_rules::quorum::{JointReplicas, Need, ReplicaMask, ReplicaSelector, bits};
 use std::{
     cmp::Reverse,
     pin::Pin,
@@ -29,32 +29,39 @@ pub(super) type Reply = Result<response::Body, CallError>;
 
 /// Whom a question goes to, under which ring, and until when.
 #[derive(Clone)]
-pub(super) struct Scope {
+pub(super) struct QuorumScope {
     pub ring: Arc<Ring>,
+    /// What was asked for, of which the rest follows.
+    pub need: Need,
     /// Whom, and how many of each set must answer.
-    pub sets: Sets,
+    pub replicas: JointReplicas,
     pub deadline: Instant,
 }
 
-impl Scope {
+impl QuorumScope {
+    /// For what lies in one arc of a ring.
+    pub(super) fn new(ring: &Arc<Ring>, arc: &RingArc, need: Need, deadline: Instant) -> QuorumScope {
+        QuorumScope { ring: Arc::clone(ring), need, replicas: JointReplicas::of(ring, arc, need), deadline }
+    }
+
     /// Names of members, for a preference in a later question.
     pub(super) fn nodes(&self, members: impl Iterator<Item = usize>) -> Vec<NodeId> {
-        members.filter_map(|at| self.sets.node(at)).collect()
+        members.filter_map(|at| self.replicas.node(at)).collect()
     }
 }
 
 /// Why there are no answers.
 #[derive(Debug)]
-pub(super) enum Short {
+pub(super) enum QuorumError {
     /// The ring is newer than the one of the scope: begin again with that.
     Moved,
     /// Too few replicas answered.
     Failed(Rejected),
 }
 
-impl From<Rejected> for Short {
-    fn from(rejected: Rejected) -> Short {
-        Short::Failed(rejected)
+impl From<Rejected> for QuorumError {
+    fn from(rejected: Rejected) -> QuorumError {
+        QuorumError::Failed(rejected)
     }
 }
 
@@ -91,10 +98,104 @@ pub(super) fn other_epoch(reply: &Reply) -> Option<&Failure> {
     }
 }
 
+/// A search for answers under way: what was heard, and what follows from it. Pure.
+struct Gathering<'a> {
+    scope: &'a QuorumScope,
+    selector: ReplicaSelector<'a>,
+    /// When each member that was asked is slow.
+    patience: Vec<(Instant, usize)>,
+    failures: Failures,
+    /// Members that were given this node's ring.
+    pushed: ReplicaMask,
+}
+
+/// What a member's reply is.
+enum Heard {
+    Said(Reply),
+    /// Its ring is newer than the scope's.
+    Newer(Failure),
+    /// Its ring is older, and it was not given a newer one yet.
+    Older,
+}
+
+impl<'a> Gathering<'a> {
+    fn new(scope: &'a QuorumScope, order: Vec<usize>) -> Result<Gathering<'a>, Rejected> {
+        let selector = ReplicaSelector::new(&scope.replicas, order);
+        match selector.reachable() {
+            (true, _) => {
+                Ok(Gathering { scope, selector, patience: vec![], failures: Failures::default(), pushed: 0 })
+            }
+            (false, shortfall) => Err(unreachable(shortfall)),
+        }
+    }
+
+    fn asked(&mut self, at: usize, slow_at: Instant) {
+        self.patience.push((slow_at, at));
+    }
+
+    fn heard(&mut self, at: usize, reply: Reply) -> Heard {
+        if let Some(failure) = other_epoch(&reply) {
+            if failure.epoch > self.scope.ring.epoch().0 {
+                return Heard::Newer(failure.clone());
+            }
+            if self.pushed & 1 << at == 0 {
+                self.pushed |= 1 << at;
+                return Heard::Older;
+            }
+        }
+        Heard::Said(reply)
+    }
+
+    fn answered(&mut self, at: usize) {
+        self.patience.retain(|(_, slow)| *slow != at);
+        self.selector.answered(at);
+    }
+
+    fn failed(&mut self, at: usize, error: CallError) {
+        self.patience.retain(|(_, slow)| *slow != at);
+        self.selector.failed(at);
+        if let Some(node) = self.scope.replicas.node(at) {
+            self.failures.note(node, error);
+        }
+    }
+
+    /// Whether there are answers enough, or cannot be any more.
+    fn end(&self, now: Instant) -> Option<Result<(), Rejected>> {
+        let failed = |late| Some(Err(self.failures.refusal(self.selector.shortfall(), late)));
+        match self.selector.is_done() {
+            // READS-BEFORE-PURGE: what answered late, because this process stood still, may have purged since.
+            true if now > self.scope.deadline => failed(true),
+            true => Some(Ok(())),
+            false if self.selector.has_hope() => None,
+            false => failed(false),
+        }
+    }
+
+    /// When to look for slow ones.
+    fn wake(&self) -> Instant {
+        let soonest = self.patience.iter().map(|(when, _)| *when).min();
+        soonest.map_or(self.scope.deadline, |soonest| soonest.min(self.scope.deadline))
+    }
+
+    /// Whom to ask as well as those that are slow; the refusal where time is up.
+    fn slow(&mut self, now: Instant) -> Result<Vec<usize>, Rejected> {
+        if now >= self.scope.deadline {
+            for node in self.selector.pending().filter_map(|at| self.scope.replicas.node(at)) {
+                self.failures.note(node, CallError::TimedOut);
+            }
+            return Err(self.failures.refusal(self.selector.shortfall(), true));
+        }
+        let slow = self.patience.extract_if(.., |(when, _)| *when <= now);
+        let hedges: Vec<usize> = slow.filter_map(|(_, at)| self.selector.hedge(at)).collect();
+        metrics::counter!("god_quorum_hedges_total").increment(hedges.len() as u64);
+        Ok(hedges)
+    }
+}
+
 impl Shared {
     /// Members that may be asked, best first: this node, then by state and round trip.
-    fn order(&self, sets: &Sets, prefer: &[NodeId]) -> Vec<usize> {
-        let mut order: Vec<_> = sets
+    fn order(&self, replicas: &JointReplicas, prefer: &[NodeId]) -> Vec<usize> {
+        let mut order: Vec<_> = replicas
             .members()
             .iter()
             .enumerate()
@@ -111,8 +212,8 @@ impl Shared {
     }
 
     /// Members that are not known to be gone.
-    pub(super) fn reachable(&self, sets: &Sets) -> Mask {
-        sets.those(|node| self.liveness.state(node) != PeerState::Down)
+    pub(super) fn reachable(&self, replicas: &JointReplicas) -> ReplicaMask {
+        replicas.those(|node| self.liveness.state(node) != PeerState::Down)
     }
 
     /// How long a member may take before another one is asked as well.
@@ -121,8 +222,14 @@ impl Shared {
         self.settings.hedge_delay.max(round_trip * 3)
     }
 
-    pub(super) fn call(&self, scope: &Scope, at: usize, timeout: Duration, body: request::Body) -> Asked {
-        let call = match scope.sets.node(at) {
+    pub(super) fn call(
+        &self,
+        scope: &QuorumScope,
+        at: usize,
+        timeout: Duration,
+        body: request::Body,
+    ) -> Asked {
+        let call = match scope.replicas.node(at) {
             Some(node) => {
                 let call = Call { epoch: scope.ring.epoch().0, timeout, body };
                 self.transport.call(Target::Node(node), call)
@@ -135,12 +242,12 @@ impl Shared {
     /// The same call again, after this node's ring was given to a member that has an older one.
     pub(super) fn call_after_push(
         &self,
-        scope: &Scope,
+        scope: &QuorumScope,
         at: usize,
         timeout: Duration,
         body: request::Body,
     ) -> Asked {
-        let Asked { call, .. } = match scope.sets.node(at) {
+        let Asked { call, .. } = match scope.replicas.node(at) {
             Some(node) => {
                 let push = self.sync.push(node, Arc::clone(&scope.ring));
                 let (transport, epoch) = (Arc::clone(&self.transport), scope.ring.epoch().0);
@@ -160,8 +267,8 @@ impl Shared {
     }
 
     /// Gets the newer ring of a member that refused; says whether this node now has one newer than the scope's.
-    pub(super) async fn catch_up(&self, scope: &Scope, at: usize, epoch: u64) -> bool {
-        if let Some(node) = scope.sets.node(at)
+    pub(super) async fn catch_up(&self, scope: &QuorumScope, at: usize, epoch: u64) -> bool {
+        if let Some(node) = scope.replicas.node(at)
             && self.ring.epoch().0 < epoch
         {
             // Out of time or not: what counts is the ring that is there afterwards.
@@ -174,98 +281,60 @@ impl Shared {
     /// is slow.
     pub(super) async fn gather<T>(
         &self,
-        scope: &Scope,
+        scope: &QuorumScope,
         prefer: &[NodeId],
         body: impl Fn() -> request::Body,
         decode: impl Fn(response::Body) -> Result<T, CallError>,
-    ) -> Result<Vec<(usize, T)>, Short> {
-        let mut hunt = Hunt::new(&scope.sets, self.order(&scope.sets, prefer));
-        let (reachable, shortfall) = hunt.reachable();
-        if !reachable {
-            return Err(Short::Failed(unreachable(shortfall)));
-        }
+    ) -> Result<Vec<(usize, T)>, QuorumError> {
+        let mut gathering = Gathering::new(scope, self.order(&scope.replicas, prefer))?;
         let left = || scope.deadline.saturating_duration_since(Instant::now());
         let mut calls = FuturesUnordered::new();
-        let mut hedges: Vec<(Instant, usize)> = Vec::new();
         let mut answers = Vec::new();
-        let mut failures = Failures::default();
-        let mut pushed: Mask = 0;
         let timer = sleep_until(scope.deadline);
         tokio::pin!(timer);
+        let mut hedges = Vec::new();
         loop {
-            for at in hunt.ask() {
+            for at in hedges.into_iter().chain(gathering.selector.ask()) {
                 calls.push(self.call(scope, at, left(), body()));
-                hedges.push((Instant::now() + self.patience(scope.sets.node(at)), at));
+                gathering.asked(at, Instant::now() + self.patience(scope.replicas.node(at)));
             }
-            if hunt.is_done() {
-                // READS-BEFORE-PURGE: what answered late, because this process stood still, may have purged since.
-                return match Instant::now() > scope.deadline {
-                    true => Err(Short::Failed(failures.refusal(hunt.shortfall(), true))),
-                    false => Ok(answers),
-                };
+            if let Some(end) = gathering.end(Instant::now()) {
+                return end.map(|()| answers).map_err(QuorumError::Failed);
             }
-            if !hunt.has_hope() {
-                return Err(Short::Failed(failures.refusal(hunt.shortfall(), false)));
+            if timer.deadline() != gathering.wake() {
+                timer.as_mut().reset(gathering.wake());
             }
-            let wake =
-                hedges.iter().map(|(when, _)| *when).min().unwrap_or(scope.deadline).min(scope.deadline);
-            if timer.deadline() != wake {
-                timer.as_mut().reset(wake);
-            }
-            tokio::select! {
+            hedges = tokio::select! {
                 biased;
                 Some((at, reply)) = calls.next() => {
-                    if let Some(failure) = other_epoch(&reply) {
-                        if failure.epoch > scope.ring.epoch().0 {
+                    match gathering.heard(at, reply) {
+                        Heard::Newer(failure) => {
                             if self.catch_up(scope, at, failure.epoch).await {
-                                return Err(Short::Moved);
+                                return Err(QuorumError::Moved);
                             }
-                        } else if pushed & 1 << at == 0 {
-                            pushed |= 1 << at;
-                            calls.push(self.call_after_push(scope, at, left(), body()));
-                            continue;
+                            gathering.failed(at, CallError::Refused(failure));
                         }
-                    }
-                    hedges.retain(|(_, slow)| *slow != at);
-                    match reply.and_then(&decode) {
-                        Ok(answer) => {
-                            hunt.answered(at);
-                            answers.push((at, answer));
-                        }
-                        Err(error) => {
-                            hunt.failed(at);
-                            if let Some(node) = scope.sets.node(at) {
-                                failures.note(node, error);
+                        Heard::Older => calls.push(self.call_after_push(scope, at, left(), body())),
+                        Heard::Said(said) => match said.and_then(&decode) {
+                            Ok(answer) => {
+                                gathering.answered(at);
+                                answers.push((at, answer));
                             }
-                        }
+                            Err(error) => gathering.failed(at, error),
+                        },
                     }
+                    vec![]
                 }
-                () = &mut timer => {
-                    let now = Instant::now();
-                    if now >= scope.deadline {
-                        for at in hunt.pending() {
-                            if let Some(node) = scope.sets.node(at) {
-                                failures.note(node, CallError::TimedOut);
-                            }
-                        }
-                        return Err(Short::Failed(failures.refusal(hunt.shortfall(), true)));
-                    }
-                    let slow: Vec<usize> = hedges.extract_if(.., |(when, _)| *when <= now).map(|(_, at)| at).collect();
-                    for at in slow.into_iter().filter_map(|at| hunt.hedge(at)) {
-                        metrics::counter!("god_quorum_hedges_total").increment(1);
-                        calls.push(self.call(scope, at, left(), body()));
-                        hedges.push((now + self.patience(scope.sets.node(at)), at));
-                    }
-                }
-            }
+                () = &mut timer => gathering.slow(Instant::now())?,
+            };
         }
     }
 
     /// Asks each of some members until `each`, told of every answer, says that it is enough, or time is up.
     pub(super) async fn ask_each<T>(
         &self,
-        scope: &Scope,
-        who: Mask,
+        scope: &QuorumScope,
+        who: ReplicaMask,
         body: impl Fn(usize) -> request::Body,
         decode: impl Fn(response::Body) -> Result<T, CallError>,
         mut each: impl FnMut(usize, Result<T, CallError>) -> bool,
@@ -287,7 +356,7 @@ impl Shared {
     /// Asks one member.
     pub(super) async fn ask_one<T>(
         &self,
-        scope: &Scope,
+        scope: &QuorumScope,
         at: usize,
         body: request::Body,
         decode: impl Fn(response::Body) -> Result<T, CallError>,

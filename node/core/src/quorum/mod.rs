@@ -5,6 +5,7 @@
 //! - [`RingSync`]: what a coordinator asks of those who keep the ring.
 //! - `admit`: what a call asks for, or why it is refused: pure.
 //! - `god_rules::quorum`: when some replicas are enough, what a write came to, whom to ask next.
+//! - `poll`: what replicas' answers to a read come to, and what must be written before they are told: pure.
 //! - `merge`: what replicas' pages say together: pure.
 //! - `batch`, `write`, `read`, `scan`, `count`, `order`: the effects, thin, over `fan`, which asks replicas.
 //! - `refusal`: what a client is told when its request is not done: pure.
@@ -16,6 +17,7 @@ mod fan;
 mod hints;
 mod merge;
 mod order;
+mod poll;
 mod read;
 mod refusal;
 mod scan;
@@ -27,6 +29,7 @@ mod write;
 pub(crate) mod tests;
 
 pub use hints::{HintSettings, Hints};
+pub use refusal::{NO_CLUSTER, not_initialised};
 pub use settings::{MAX_TIMEOUT, Settings};
 pub use sync::RingSync;
 

@@ -4,9 +4,9 @@ use super::{
     Coordinator, Shared,
     admit::{find, invalid, need},
     count::{LIST_BELOW, MAX_CUTS, Sum},
-    fan::{Scope, Short, strange},
+    fan::{QuorumError, QuorumScope, strange},
     read::is_unsure,
-    refusal::{later, not_initialised, ring_moves},
+    refusal::{not_initialised, ring_moves},
     scan::wire_range,
 };
 use futures::{StreamExt, stream};
@@ -22,8 +22,7 @@ use god_proto::{
     },
     version::Version,
 };
-use god_rules::quorum::{Need, Sets, Use};
-use std::sync::Arc;
+use god_rules::quorum::{Need, Use};
 use tokio::time::Instant;
 
 /// Arcs that are counted at the same time while one is looked for.
@@ -117,7 +116,8 @@ impl Shared {
                 continue;
             };
             let decoded = position.decode(asked.partitioner);
-            let (_, key, _) = decoded.map_err(|error| later(Reason::Storage, error.to_string(), 0))?;
+            let (_, key, _) =
+                decoded.map_err(|error| Rejected::later(Reason::Storage, error.to_string(), 0))?;
             return Ok(Some(KeyValue {
                 key,
                 value: record.value,
@@ -125,7 +125,7 @@ impl Shared {
                 expires_at_ms: record.expires_at_ms.unwrap_or(0),
             }));
         }
-        Err(later(Reason::Busy, "each key that was found was gone before it could be read", 100))
+        Err(Rejected::later(Reason::Busy, "each key that was found was gone before it could be read", 100))
     }
 
     /// What a quorum holds at a position.
@@ -133,15 +133,11 @@ impl Shared {
         for _ in 0..super::batch::MAX_RINGS {
             let ring = self.ring.get().ok_or_else(not_initialised)?;
             let Some(arc) = ring.arc_at(position) else { return Ok(None) };
-            let scope = Scope {
-                sets: Sets::of(&ring, arc, asked.need),
-                deadline: asked.deadline,
-                ring: Arc::clone(&ring),
-            };
+            let scope = QuorumScope::new(&ring, arc, asked.need, asked.deadline);
             match self.read(&scope, &[], &[(position.clone(), Version::ZERO)]).await {
                 Ok(got) => return got.into_iter().next().unwrap_or(Ok(None)),
-                Err(Short::Moved) => {}
-                Err(Short::Failed(rejected)) => return Err(rejected),
+                Err(QuorumError::Moved) => {}
+                Err(QuorumError::Failed(rejected)) => return Err(rejected),
             }
         }
         Err(ring_moves())
@@ -152,21 +148,20 @@ impl Shared {
         for _ in 0..super::batch::MAX_RINGS {
             match self.find_under_ring(asked, rank).await {
                 Ok(found) => return Ok(found),
-                Err(Short::Moved) => {}
-                Err(Short::Failed(rejected)) => return Err(rejected),
+                Err(QuorumError::Moved) => {}
+                Err(QuorumError::Failed(rejected)) => return Err(rejected),
             }
         }
         Err(ring_moves())
     }
 
-    async fn find_under_ring(&self, asked: &Asked, rank: u64) -> Result<Option<Position>, Short> {
+    async fn find_under_ring(&self, asked: &Asked, rank: u64) -> Result<Option<Position>, QuorumError> {
         let ring = self.ring.get().ok_or_else(not_initialised)?;
         let arcs = ring.arcs_in(&PositionRange::of_keyspace(asked.keyspace));
         let counts: Vec<_> = arcs
             .iter()
             .map(|arc| {
-                let (sets, deadline) = (Sets::of(&ring, arc, asked.need), asked.deadline);
-                let scope = Scope { ring: Arc::clone(&ring), sets, deadline };
+                let scope = QuorumScope::new(&ring, arc, asked.need, asked.deadline);
                 async move {
                     let count = self.count_arc(&scope, arc.range.clone()).await;
                     count.map(|count| (count, scope, arc.range.clone()))
@@ -188,10 +183,10 @@ impl Shared {
     /// The live key with `left` others before it in a part of an arc.
     async fn find_in_arc(
         &self,
-        scope: &Scope,
+        scope: &QuorumScope,
         mut range: PositionRange,
         mut left: u64,
-    ) -> Result<Option<Position>, Short> {
+    ) -> Result<Option<Position>, QuorumError> {
         for _ in 0..MAX_CUTS {
             let sum = self.compare(scope, std::slice::from_ref(&range)).await?.pop();
             let (member, entries) = match sum {
@@ -214,17 +209,21 @@ impl Shared {
                 range = high;
             }
         }
-        Err(Short::Failed(later(Reason::Unavailable, "the replicas differ in too many places", 1_000)))
+        Err(QuorumError::Failed(Rejected::later(
+            Reason::Unavailable,
+            "the replicas differ in too many places",
+            1_000,
+        )))
     }
 
     /// Asks the members, which are alike, one after the other.
     async fn ask_rank(
         &self,
-        scope: &Scope,
+        scope: &QuorumScope,
         members: &[usize],
         range: &PositionRange,
         rank: u64,
-    ) -> Result<Option<Position>, Short> {
+    ) -> Result<Option<Position>, QuorumError> {
         let mut last = None;
         for member in members {
             let body = request::Body::Select(peer::SelectIn { range: Some(wire_range(range)), rank });
@@ -240,9 +239,9 @@ impl Shared {
             }
         }
         if self.ring.epoch() > scope.ring.epoch() {
-            return Err(Short::Moved);
+            return Err(QuorumError::Moved);
         }
         let message = format!("no replica could say which key it is: {}", last.unwrap_or_default());
-        Err(Short::Failed(later(Reason::Unavailable, message, 200)))
+        Err(QuorumError::Failed(Rejected::later(Reason::Unavailable, message, 200)))
     }
 }

@@ -2,71 +2,24 @@
 
 use super::{
     Shared,
-    fan::{Scope, Short, damaged, strange},
-    refusal::{Failures, later, refuse},
+    fan::{QuorumError, QuorumScope, damaged, strange},
+    poll::{Poll, Repair, Said},
 };
 use crate::{peer::CallError, version::SURE_MS};
 use god_proto::{
     peer,
     peer::{request, response},
-    position::Position,
-    record::{Entry, Record},
+    position::{Position, PositionRange},
+    record::Record,
     v1::{Found, Missing, Reason, Rejected, get_reply},
     version::Version,
 };
-use god_rules::quorum::{Mask, Sets, bits};
+use god_rules::quorum::ReplicaMask;
 use std::collections::BTreeMap;
 use tokio::time::Instant;
 
 /// What a quorum says of one position.
 pub(super) type Got = Result<Option<Record>, Rejected>;
-
-/// What one member says of the positions asked; of the first ones, where all would not fit in one message.
-type Said = (usize, Vec<Option<Record>>);
-
-/// A quorum's answers to one position, condensed.
-#[derive(Default)]
-struct Poll {
-    /// Who holds the newest, by index.
-    newest: Option<usize>,
-    version: Version,
-    /// Members that said something of this position.
-    asked: Mask,
-    /// Members that hold the newest, or one newer still.
-    holders: Mask,
-    /// The newest is the end of a record, and another clock may say that it is not over.
-    is_fresh: bool,
-    /// Too few hold it, and more could not be made to.
-    is_unsettled: bool,
-}
-
-impl Poll {
-    /// Whether it is to be written to more members before anybody is told.
-    fn is_torn(&self, covering: &Sets) -> bool {
-        self.holders != self.asked || self.is_fresh && !covering.enough(self.holders)
-    }
-
-    /// Of which sets so many must hold it before it may be told.
-    fn needs<'a>(&self, scope: &'a Scope, covering: &'a Sets) -> &'a Sets {
-        if self.is_fresh { covering } else { &scope.sets }
-    }
-}
-
-fn poll(said: &[Said], at: usize) -> Poll {
-    let mut poll = Poll::default();
-    for (index, (member, records)) in said.iter().enumerate() {
-        let Some(record) = records.get(at) else { continue };
-        let bit: Mask = 1 << *member;
-        poll.asked |= bit;
-        let version = record.as_ref().map_or(Version::ZERO, |record| record.version);
-        if version > poll.version {
-            (poll.newest, poll.version, poll.holders) = (Some(index), version, bit);
-        } else if version == poll.version {
-            poll.holders |= bit;
-        }
-    }
-    poll
-}
 
 /// What a wrong clock stamped is not there (FAR-IS-NOT-THERE), whatever the replica's own clock says.
 fn decode(body: response::Body, count: usize, ceiling_ms: u64) -> Result<Vec<Option<Record>>, CallError> {
@@ -99,10 +52,10 @@ impl Shared {
     /// Fewer than were asked where all would not fit in one message; one at least.
     pub(super) async fn read(
         &self,
-        scope: &Scope,
+        scope: &QuorumScope,
         prefer: &[god_proto::ids::NodeId],
         asked: &[(Position, Version)],
-    ) -> Result<Vec<Got>, Short> {
+    ) -> Result<Vec<Got>, QuorumError> {
         let body = || {
             let positions = asked.iter().map(|(position, _)| position.clone().into_bytes()).collect();
             request::Body::Read(peer::Read { positions })
@@ -111,38 +64,23 @@ impl Shared {
         let decode = |reply| decode(reply, asked.len(), ceiling_ms);
         let mut said: Vec<Said> = self.gather(scope, prefer, body, decode).await?;
 
-        let lags = |said: &[Said]| {
-            asked.iter().enumerate().any(|(at, (_, least))| {
-                *least != Version::ZERO && {
-                    let poll = poll(said, at);
-                    poll.asked != 0 && poll.version < *least
-                }
-            })
-        };
-        if lags(&said) {
-            let answered: Mask = said.iter().map(|(member, _)| 1 << *member).sum();
-            let others = self.reachable(&scope.sets) & !answered;
+        if Poll::lags(&said, asked) {
+            let answered: ReplicaMask = said.iter().map(|(member, _)| 1 << *member).sum();
+            let others = self.reachable(&scope.replicas) & !answered;
             let take = |member, reply: Result<Vec<Option<Record>>, CallError>| {
                 said.extend(reply.ok().map(|records| (member, records)));
-                !lags(&said)
+                !Poll::lags(&said, asked)
             };
             self.ask_each(scope, others, |_| body(), decode, take).await;
         }
 
-        let count = said.iter().map(|(_, records)| records.len()).max().unwrap_or(0);
-        let mut polls: Vec<Poll> = (0..count).map(|at| poll(&said, at)).collect();
         // A position that only some had room for goes with the rest.
-        while let Some(last) = polls.last()
-            && polls.len() > 1
-            && !scope.sets.enough(last.asked)
-        {
-            polls.pop();
-        }
+        let mut polls = Poll::all(&said, &scope.replicas);
         let judged = self.end(scope, &mut said, &mut polls).await;
-        let mut unsettled = None;
-        if polls.iter().any(|poll| poll.is_fresh || poll.holders != poll.asked) {
-            unsettled = self.repair(scope, &scope.sets.covering(), asked, &said, &mut polls).await?;
-        }
+        let unsettled = match Repair::plan(scope, asked, &said, &mut polls) {
+            Some(repair) => self.repair(scope, repair).await?,
+            None => None,
+        };
         Ok(polls
             .iter()
             .zip(asked)
@@ -150,7 +88,7 @@ impl Shared {
             .map(|(at, (poll, (_, least)))| {
                 if poll.version < *least {
                     let message = format!("no replica that answered has version {least} or a newer one");
-                    return Err(later(Reason::Stale, message, 100));
+                    return Err(Rejected::later(Reason::Stale, message, 100));
                 }
                 if let Some(why) = unsettled.as_ref().filter(|_| poll.is_unsettled) {
                     return Err(why.clone());
@@ -169,7 +107,7 @@ impl Shared {
     /// many must hold that before anybody is told that every other read meets one (invariants READ-REPAIRED,
     /// EXPIRY-DERIVED); later all say the same. Where so many are not there, the record stands for that long. The error
     /// is for those that this node's clock cannot judge.
-    async fn end(&self, scope: &Scope, said: &mut [Said], polls: &mut [Poll]) -> Result<(), Rejected> {
+    async fn end(&self, scope: &QuorumScope, said: &mut [Said], polls: &mut [Poll]) -> Result<(), Rejected> {
         let newest = |said: &[Said], at: usize, poll: &Poll| -> Option<Record> {
             said.get(poll.newest?)?.1.get(at)?.clone().filter(may_end)
         };
@@ -185,8 +123,9 @@ impl Shared {
             return Ok(());
         }
         let now_ms = self.judging_ms(scope).await?;
-        let there = self.reachable(&scope.sets) | said.iter().map(|(member, _)| 1 << *member).sum::<Mask>();
-        let can_cover = scope.sets.covering().enough(there);
+        let there = self.reachable(&scope.replicas)
+            | said.iter().map(|(member, _)| 1 << *member).sum::<ReplicaMask>();
+        let can_cover = scope.replicas.covering().enough(there);
         for (at, poll) in polls.iter_mut().enumerate() {
             let Some(ended) = newest(said, at, poll).and_then(|record| record.ended(now_ms)) else {
                 continue;
@@ -212,167 +151,87 @@ impl Shared {
     }
 
     /// The time by which this node says whether a record's is up.
-    pub(super) async fn judging_ms(&self, scope: &Scope) -> Result<u64, Rejected> {
+    pub(super) async fn judging_ms(&self, scope: &QuorumScope) -> Result<u64, Rejected> {
         let patience = scope.deadline.saturating_duration_since(Instant::now());
         match self.clock.trusted(patience).await {
             Ok(now_ms) => Ok(self.clock.hybrid_at(now_ms)),
-            Err(error) => Err(later(Reason::Clock, format!("whether a key has expired: {error}"), 500)),
+            Err(error) => {
+                Err(Rejected::later(Reason::Clock, format!("whether a key has expired: {error}"), 500))
+            }
         }
     }
 
-    /// Writes the newest records to members that lack them, until a quorum holds each of them (invariant
-    /// READ-REPAIRED: what was read once is not unread). Why that is not so, of those of which it is not.
+    /// Writes the newest records to members that lack them, until each is on a quorum. Why that is not so, of those of
+    /// which it is not.
     async fn repair(
         &self,
-        scope: &Scope,
-        covering: &Sets,
-        asked: &[(Position, Version)],
-        said: &[Said],
-        polls: &mut [Poll],
-    ) -> Result<Option<Rejected>, Short> {
-        let torn: Vec<usize> =
-            (0..polls.len()).filter(|at| polls.get(*at).is_some_and(|poll| poll.is_torn(covering))).collect();
-        metrics::counter!("god_quorum_read_repairs_total").increment(torn.len() as u64);
-        let entries: Vec<Entry> = torn
-            .iter()
-            .filter_map(|at| {
-                let newest = said.get(polls.get(*at)?.newest?)?;
-                let record = newest.1.get(*at)?.clone()?;
-                Some(Entry { position: asked.get(*at)?.0.clone(), record })
-            })
-            .collect();
-        // Which of the entries a member lacks.
-        let lacks = |polls: &[Poll], member: usize| -> Vec<usize> {
-            let held = |at: usize| polls.get(at).is_some_and(|poll| poll.holders & 1 << member != 0);
-            (0..torn.len()).filter(|index| torn.get(*index).is_some_and(|at| !held(*at))).collect()
-        };
-        let settled = |polls: &[Poll]| {
-            torn.iter()
-                .all(|at| polls.get(*at).is_some_and(|poll| poll.needs(scope, covering).enough(poll.holders)))
-        };
-
-        let contacted: Mask = said.iter().map(|(member, _)| 1 << *member).sum();
-        let others = self.reachable(&scope.sets) & !contacted;
-        let mut failures = Failures::default();
+        scope: &QuorumScope,
+        mut repair: Repair<'_>,
+    ) -> Result<Option<Rejected>, QuorumError> {
+        metrics::counter!("god_quorum_read_repairs_total").increment(repair.len() as u64);
         // First those that were found behind; where that is not enough, any.
-        for who in [contacted, others] {
-            if who == others && settled(polls) {
-                break;
-            }
-            let missing: Vec<(usize, Vec<usize>)> = bits(who)
-                .map(|member| (member, lacks(polls, member)))
-                .filter(|(_, lacks)| !lacks.is_empty())
-                .collect();
-            let who: Mask = missing.iter().map(|(member, _)| 1 << *member).sum();
-            let of = |member: usize| {
-                missing.iter().find(|(of, _)| *of == member).map_or(&[][..], |(_, lacks)| lacks)
-            };
-            let body = |member| {
-                let entries = of(member)
-                    .iter()
-                    .filter_map(|index| entries.get(*index).cloned())
-                    .map(peer::Entry::from)
-                    .collect();
-                request::Body::Write(peer::Write { entries })
-            };
-            let mut waiting = who.count_ones();
-            let mut too_old: Vec<usize> = Vec::new();
-            self.ask_each(scope, who, body, Ok, |member, reply| {
-                waiting -= 1;
-                let lacked = of(member);
-                match reply.and_then(|reply| took(reply, lacked.len())) {
-                    Ok(false) => too_old.push(member),
-                    Ok(true) => {
-                        for at in lacked.iter().filter_map(|index| torn.get(*index)) {
-                            if let Some(poll) = polls.get_mut(*at) {
-                                poll.holders |= 1 << member;
-                            }
-                        }
-                    }
-                    Err(error) => {
-                        if let Some(node) = scope.sets.node(member) {
-                            failures.note(node, error);
-                        }
-                    }
-                }
-                waiting == 0 || settled(polls)
-            })
-            .await;
-            for member in too_old {
-                let lacked: Vec<usize> =
-                    of(member).iter().filter_map(|index| torn.get(*index).copied()).collect();
-                let compared = self.have_compared(scope, member, asked, said, polls, &lacked).await;
-                if let Err((node, error)) = compared {
-                    failures.note(node, error);
-                    continue;
-                }
-                for at in lacked {
-                    // It took the record; the end of that comes with the next try.
-                    if let Some(poll) = polls.get_mut(at).filter(|poll| !poll.version.is_expiry()) {
-                        poll.holders |= 1 << member;
-                    }
-                }
-            }
+        let contacted = repair.contacted();
+        self.hand_out(scope, &mut repair, contacted).await;
+        if !repair.is_settled() {
+            self.hand_out(scope, &mut repair, self.reachable(&scope.replicas) & !contacted).await;
         }
-        if settled(polls) {
-            return Ok(None);
+        if !repair.is_settled() && self.ring.epoch() > scope.ring.epoch() {
+            return Err(QuorumError::Moved);
         }
-        if self.ring.epoch() > scope.ring.epoch() {
-            return Err(Short::Moved);
-        }
-        let mut worst = (0, 0);
-        for at in &torn {
-            let Some(poll) = polls.get_mut(*at) else { continue };
-            let sets = poll.needs(scope, covering);
-            poll.is_unsettled = !sets.enough(poll.holders);
-            let (is, needed) = sets.shortfall(poll.holders);
-            if needed.saturating_sub(is) > worst.1 - worst.0 {
-                worst = (is, needed);
-            }
-        }
-        let because = failures.because();
-        let message = format!(
-            "{} of {} replicas needed hold the newest record, and repair failed{because}",
-            worst.0, worst.1
-        );
-        let late = Instant::now() >= scope.deadline;
-        let reason = if late { Reason::Deadline } else { Reason::Unavailable };
-        Ok(Some(later(reason, message, 200)))
+        Ok(repair.unsettled(Instant::now() >= scope.deadline))
     }
 
-    /// Has a member compare itself with those who hold what it lacks: the way in for records at or below a promised
-    /// floor (PURGE-FLOOR).
+    /// Writes to some members what they lack, until so many have it or all have answered.
+    async fn hand_out(&self, scope: &QuorumScope, repair: &mut Repair<'_>, who: ReplicaMask) {
+        let lacking = repair.lacking(who);
+        let bodies: BTreeMap<usize, request::Body> = lacking
+            .iter()
+            .map(|(member, which)| {
+                let entries = repair.entries(which).cloned().map(peer::Entry::from).collect();
+                (*member, request::Body::Write(peer::Write { entries }))
+            })
+            .collect();
+        let who = lacking.keys().map(|member| 1 << *member).sum();
+        let mut waiting = lacking.len();
+        let mut too_old = Vec::new();
+        let body =
+            |member| bodies.get(&member).cloned().unwrap_or(request::Body::Write(peer::Write::default()));
+        self.ask_each(scope, who, body, Ok, |member, reply| {
+            waiting -= 1;
+            let which = lacking.get(&member).map_or(&[][..], |which| which);
+            match reply.and_then(|reply| took(reply, which.len())) {
+                Ok(true) => repair.took(member, which),
+                Ok(false) => too_old.push((member, which)),
+                Err(error) => repair.failed(member, error),
+            }
+            waiting == 0 || repair.is_settled()
+        })
+        .await;
+        for (member, which) in too_old {
+            match self.have_compared(scope, member, repair.holders(which)).await {
+                Ok(()) => repair.compared(member, which),
+                Err(error) => repair.failed(member, error),
+            }
+        }
+    }
+
+    /// Has a member compare itself, each range with the member that it is named beside: the way in for records at or
+    /// below a promised floor (PURGE-FLOOR).
     async fn have_compared(
         &self,
-        scope: &Scope,
+        scope: &QuorumScope,
         member: usize,
-        asked: &[(Position, Version)],
-        said: &[Said],
-        polls: &[Poll],
-        lacked: &[usize],
-    ) -> Result<(), (god_proto::ids::NodeId, CallError)> {
-        let mut ranges: BTreeMap<usize, (Position, Position)> = BTreeMap::new();
-        for at in lacked {
-            let Some((position, holder)) = asked
-                .get(*at)
-                .zip(polls.get(*at).and_then(|poll| said.get(poll.newest?)))
-                .map(|((position, _), (holder, _))| (position, *holder))
-            else {
-                continue;
-            };
-            let (low, high) = ranges.entry(holder).or_insert_with(|| (position.clone(), position.next()));
-            *low = position.clone().min(low.clone());
-            *high = position.next().max(high.clone());
-        }
-        for (holder, (start, end)) in ranges {
-            let (Some(from), Some(to)) = (scope.sets.node(holder), scope.sets.node(member)) else { continue };
-            let range = Some(peer::Range { start: start.into_bytes(), end: end.into_bytes() });
+        ranges: BTreeMap<usize, PositionRange>,
+    ) -> Result<(), CallError> {
+        for (holder, range) in ranges {
+            let Some(from) = scope.replicas.node(holder) else { continue };
+            let range = Some(peer::Range { start: range.start.into_bytes(), end: range.end.into_bytes() });
             let body = request::Body::Pull(peer::Pull { range, from: from.0, as_stored: false });
             let decode = |reply| match reply {
                 response::Body::Pull(_) => Ok(()),
                 _ => Err(strange("is not that to a pull")),
             };
-            self.ask_one(scope, member, body, decode).await.map_err(|error| (to, error))?;
+            self.ask_one(scope, member, body, decode).await?;
         }
         Ok(())
     }
@@ -380,10 +239,10 @@ impl Shared {
     /// The newest records at positions of one arc, however many messages that takes.
     pub(super) async fn read_all(
         &self,
-        scope: &Scope,
+        scope: &QuorumScope,
         prefer: &[god_proto::ids::NodeId],
         positions: Vec<Position>,
-    ) -> Result<Vec<Option<Record>>, Short> {
+    ) -> Result<Vec<Option<Record>>, QuorumError> {
         let asked: Vec<(Position, Version)> = positions.into_iter().map(|at| (at, Version::ZERO)).collect();
         let mut out = Vec::with_capacity(asked.len());
         // Each round reads one at least, or fails.
@@ -404,7 +263,7 @@ const READ_AT_ONCE: usize = 256;
 
 /// What is said of a position that found no room.
 pub(super) fn too_large() -> Rejected {
-    refuse(
+    Rejected::of(
         Reason::Invalid,
         format!("the values asked for together exceed {} MiB; ask for fewer", god_proto::MAX_MESSAGE >> 20),
     )

@@ -4,40 +4,28 @@ use crate::peer::CallError;
 use god_proto::{
     ids::NodeId,
     peer::Cause,
-    v1::{Answer, GetReply, Reason, Rejected, WriteReply, answer, get_reply, write_reply},
+    v1::{Reason, Rejected},
 };
 
-/// A refusal with no use in trying again.
-pub(super) fn refuse(reason: Reason, message: impl Into<String>) -> Rejected {
-    Rejected { reason: reason.into(), message: message.into(), retry_after_ms: 0 }
-}
+/// Why a node serves nobody.
+pub const NO_CLUSTER: &str =
+    "this node is in no cluster yet; run `god init` on one node, start the others with --seed";
 
-/// A refusal for which trying again makes sense.
-pub(super) fn later(reason: Reason, message: impl Into<String>, retry_after_ms: u32) -> Rejected {
-    Rejected { reason: reason.into(), message: message.into(), retry_after_ms }
-}
-
-pub(super) fn not_initialised() -> Rejected {
-    refuse(
-        Reason::NotInitialised,
-        "this node belongs to no cluster yet (run `god init` once, or start it with seeds)",
-    )
+/// What is told where there is no ring. It may come by itself.
+pub fn not_initialised() -> Rejected {
+    Rejected::later(Reason::NotInitialised, NO_CLUSTER, 500)
 }
 
 pub(super) fn unreachable((is, needed): (u32, u32)) -> Rejected {
-    later(Reason::Unavailable, format!("{is} of {needed} replicas needed are reachable"), RETRY_MS)
+    Rejected::later(Reason::Unavailable, format!("{is} of {needed} replicas needed are reachable"), RETRY_MS)
 }
 
 pub(super) fn ring_moves() -> Rejected {
-    later(Reason::Unavailable, "the ring changed again and again while this was under way", RETRY_MS)
-}
-
-pub(super) fn write_answer(outcome: write_reply::Outcome) -> Answer {
-    Answer { answer: Some(answer::Answer::Write(WriteReply { outcome: Some(outcome) })) }
-}
-
-pub(super) fn get_answer(outcome: get_reply::Outcome) -> Answer {
-    Answer { answer: Some(answer::Answer::Get(GetReply { outcome: Some(outcome) })) }
+    Rejected::later(
+        Reason::Unavailable,
+        "the ring changed again and again while this was under way",
+        RETRY_MS,
+    )
 }
 
 /// When a client may try again where nothing says better.
@@ -79,7 +67,7 @@ impl Failures {
             _ => (Reason::Unavailable, 0),
         };
         let again = matches!(reason, Reason::Busy | Reason::Unavailable | Reason::Deadline);
-        later(reason, message, if again && retry == 0 { RETRY_MS } else { retry })
+        Rejected::later(reason, message, if again && retry == 0 { RETRY_MS } else { retry })
     }
 
     /// The gravest failure as the end of a sentence; empty where there is none.

@@ -3,10 +3,10 @@
 use super::{
     Coordinator, Shared,
     admit::{find, invalid, need},
-    fan::{Scope, Short, strange},
+    fan::{QuorumError, QuorumScope, strange},
     merge::{Merged, Page, check, merge},
     read::{is_fresh, is_unsure, may_end},
-    refusal::{not_initialised, refuse, ring_moves},
+    refusal::{not_initialised, ring_moves},
 };
 use crate::peer::CallError;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -19,8 +19,8 @@ use god_proto::{
     ring::{Ring, RingArc, partitioner},
     v1::{KeyValue, Partitioner, Reason, Rejected, ScanReply, ScanRequest},
 };
-use god_rules::quorum::{Need, Sets, Use};
-use std::{collections::BTreeSet, sync::Arc};
+use god_rules::quorum::{Need, Use};
+use std::collections::BTreeSet;
 use tokio::time::Instant;
 
 /// Keys on a page that does not say how many.
@@ -84,14 +84,10 @@ impl Shared {
             }
             let ring = self.ring.get().ok_or_else(not_initialised)?;
             let Some(arc) = scan.arc(&ring) else {
-                return Err(refuse(Reason::NoSuchKeyspace, "the keyspace is gone"));
+                return Err(Rejected::of(Reason::NoSuchKeyspace, "the keyspace is gone"));
             };
             let part = arc.range.intersect(&scan.range);
-            let scope = Scope {
-                ring: Arc::clone(&ring),
-                sets: Sets::of(&ring, arc, scan.need),
-                deadline: scan.deadline,
-            };
+            let scope = QuorumScope::new(&ring, arc, scan.need, scan.deadline);
             let wanted = Wanted {
                 reverse: scan.reverse,
                 keys_only: scan.keys_only,
@@ -106,15 +102,15 @@ impl Shared {
                     moved = true;
                     asks = scan.left().max(ENTRIES_AGAIN);
                 }
-                Err(Short::Moved) => {
+                Err(QuorumError::Moved) => {
                     rings += 1;
                     if rings > super::batch::MAX_RINGS {
                         return Err(ring_moves());
                     }
                 }
                 // What was found is worth a page; the next one begins where this one failed.
-                Err(Short::Failed(_)) if moved => return Ok(scan.end()),
-                Err(Short::Failed(rejected)) => return Err(rejected),
+                Err(QuorumError::Failed(_)) if moved => return Ok(scan.end()),
+                Err(QuorumError::Failed(rejected)) => return Err(rejected),
             }
         }
         Ok(scan.end())
@@ -123,10 +119,10 @@ impl Shared {
     /// What a quorum holds of a part of an arc, from the side where the scan begins, up to where each covers it.
     pub(super) async fn page(
         &self,
-        scope: &Scope,
+        scope: &QuorumScope,
         range: &PositionRange,
         wanted: Wanted,
-    ) -> Result<Merged, Short> {
+    ) -> Result<Merged, QuorumError> {
         let Wanted { reverse, keys_only, limit, max_bytes } = wanted;
         let body = || {
             let range = Some(wire_range(range));
@@ -184,7 +180,7 @@ impl Scan {
             limit @ 1..=MAX_PAGE => limit,
             limit => {
                 let message = format!("the limit is {limit}; the most keys on a page are {MAX_PAGE}");
-                return Err(refuse(Reason::Invalid, message));
+                return Err(Rejected::of(Reason::Invalid, message));
             }
         };
         let keys = request.range.unwrap_or_default();
@@ -229,7 +225,7 @@ impl Scan {
                 continue;
             }
             let decoded = position.decode(self.partitioner);
-            let (_, key, _) = decoded.map_err(|error| refuse(Reason::Storage, error.to_string()))?;
+            let (_, key, _) = decoded.map_err(|error| Rejected::of(Reason::Storage, error.to_string()))?;
             let bytes = key.len() + record.value.len();
             // A page of what fits and one large value more would be more than a message holds.
             if !self.found.is_empty() && self.bytes + bytes > PAGE_BYTES {
@@ -287,8 +283,9 @@ impl Scan {
 
 /// Where a page resumes.
 fn resume(keyspace: KeyspaceId, continuation: &Bytes) -> Result<Position, Rejected> {
-    let bad =
-        |why: &str| refuse(Reason::Invalid, format!("the continuation {why}; take it from the page before"));
+    let bad = |why: &str| {
+        Rejected::of(Reason::Invalid, format!("the continuation {why}; take it from the page before"))
+    };
     if continuation.first() != Some(&CONTINUATION) {
         return Err(bad("is not one of this version"));
     }

@@ -2,8 +2,10 @@
 
 use super::{
     Shared,
-    fan::{Asked, Reply, Scope, damaged, other_epoch, strange},
-    refusal::{Failures, later, unreachable},
+    admit::{PendingCall, What},
+    batch::Carried,
+    fan::{Asked, QuorumScope, Reply, damaged, other_epoch, strange},
+    refusal::{Failures, unreachable},
 };
 use crate::{peer::CallError, version::Clock};
 use futures::{StreamExt, stream::FuturesUnordered};
@@ -11,10 +13,10 @@ use god_proto::{
     peer,
     peer::{request, response},
     record::Entry,
-    v1::{Committed, Reason, Rejected, Unknown, write_reply},
+    v1::{self, Committed, Reason, Rejected, Unknown, write_reply},
     version::Version,
 };
-use god_rules::quorum::{MAX_ROUNDS, Mask, Outcome, Tally, bits};
+use god_rules::quorum::{MAX_ROUNDS, ReplicaMask, Tally, WriteOutcome, bits};
 use std::{
     pin::Pin,
     sync::Arc,
@@ -31,38 +33,19 @@ const MAX_PUSHES: u8 = 2;
 /// How long after its write was decided a replica may take to answer before its copy is suspect.
 const LATE: Duration = Duration::from_millis(300);
 
-/// A write on its way.
-#[derive(Debug)]
-pub(super) struct Item {
-    /// Where its answer belongs.
-    pub slot: usize,
-    /// What is written; of version zero until it is stamped.
-    pub entry: Entry,
-    /// Whether a replica may hold it already.
-    pub open: bool,
-}
-
-/// What came of some writes.
-#[derive(Debug, Default)]
-pub(super) struct Written {
-    pub answers: Vec<(usize, write_reply::Outcome)>,
-    /// To be tried again under the newer ring.
-    pub again: Vec<Item>,
-}
-
 /// The write of one slot.
 struct Write {
     slot: usize,
     entry: Entry,
     tally: Tally,
-    outcome: Option<Outcome>,
+    outcome: Option<WriteOutcome>,
     refusal: Option<Rejected>,
 }
 
 impl Write {
     /// Whether a replica that lacks this write should have it later. Never what a client was told is not written.
     fn is_owed(&self) -> bool {
-        matches!(self.outcome, Some(Outcome::Committed { .. } | Outcome::Unknown { .. }))
+        matches!(self.outcome, Some(WriteOutcome::Committed { .. } | WriteOutcome::Unknown { .. }))
     }
 }
 
@@ -85,9 +68,9 @@ impl Future for Sent {
 
 /// All writes of one group and all messages that carry them. Dropped with messages under way, it leaves a task that
 /// waits for their ends and hints the replicas that did not acknowledge.
-struct Flight {
+struct QuorumWrite {
     shared: Arc<Shared>,
-    scope: Scope,
+    scope: QuorumScope,
     writes: Vec<Write>,
     undecided: usize,
     calls: FuturesUnordered<Sent>,
@@ -99,22 +82,25 @@ struct Flight {
 }
 
 impl Shared {
-    /// Writes entries to the replicas of a scope.
-    pub(super) async fn write(self: &Arc<Self>, scope: Scope, items: Vec<Item>) -> Written {
+    /// Carries writes to the replicas of a scope.
+    pub(super) async fn write(self: &Arc<Self>, scope: QuorumScope, calls: Vec<PendingCall>) -> Carried {
         if self.closing.1.is_stopped() {
-            return stopping(items);
+            // Nobody would wait for what comes of it.
+            let why = Rejected::later(Reason::Unavailable, "this node is stopping", 0);
+            return (calls.into_iter().map(|call| call.refused(why.clone())).collect(), vec![]);
         }
-        let writes: Vec<Write> = items
-            .into_iter()
-            .map(|item| Write {
-                slot: item.slot,
-                entry: item.entry,
-                tally: Tally::resumed(item.open),
+        let write = |call: PendingCall| match call.what {
+            What::Write { record, open } => Some(Write {
+                slot: call.slot,
+                entry: Entry { position: call.position, record },
+                tally: Tally::resumed(open),
                 outcome: None,
                 refusal: None,
-            })
-            .collect();
-        let mut flight = Flight {
+            }),
+            What::Read { .. } => None,
+        };
+        let writes: Vec<Write> = calls.into_iter().filter_map(write).collect();
+        let mut write = QuorumWrite {
             shared: Arc::clone(self),
             undecided: writes.len(),
             calls: FuturesUnordered::new(),
@@ -124,14 +110,14 @@ impl Shared {
             writes,
             scope,
         };
-        flight.fly().await;
-        flight.land()
+        write.run().await;
+        write.finish()
     }
 }
 
-impl Flight {
+impl QuorumWrite {
     /// Goes on until every write is decided, time is up, or the ring has moved.
-    async fn fly(&mut self) {
+    async fn run(&mut self) {
         self.begin((0..self.writes.len() as u32).collect()).await;
         let timer = sleep_until(self.scope.deadline);
         tokio::pin!(timer);
@@ -172,11 +158,11 @@ impl Flight {
 
     /// Begins a round: stamps these writes and sends them to all that are not known to be gone.
     async fn begin(&mut self, which: Vec<u32>) {
-        let reachable = self.shared.reachable(&self.scope.sets);
-        let missed = self.scope.sets.all() & !reachable;
-        let enough = self.scope.sets.enough(reachable);
+        let reachable = self.shared.reachable(&self.scope.replicas);
+        let missed = self.scope.replicas.all() & !reachable;
+        let enough = self.scope.replicas.enough(reachable);
         if !enough {
-            let refusal = unreachable(self.scope.sets.shortfall(reachable));
+            let refusal = unreachable(self.scope.replicas.shortfall(reachable));
             for at in which {
                 self.give_up(at as usize, &refusal);
             }
@@ -238,7 +224,7 @@ impl Flight {
 
     /// Takes the end of a message; gives the writes that met newer ones and must be stamped again.
     fn ended(&mut self, sent: &[(u32, u8)], at: usize, reply: Reply) -> Vec<u32> {
-        let who: Mask = 1 << at;
+        let who: ReplicaMask = 1 << at;
         let verdicts = match reply {
             Ok(response::Body::Write(done)) if done.verdicts.len() == sent.len() => Ok(done.verdicts),
             Ok(_) => Err(strange("is not that to a write")),
@@ -259,9 +245,9 @@ impl Flight {
             let at = *write as usize;
             if let Some(write) = self.writes.get(at)
                 && write.outcome.is_none()
-                && let Some(outcome) = write.tally.decide(&self.scope.sets)
+                && let Some(outcome) = write.tally.decide(&self.scope.replicas)
                 // One that is stamped again has another chance.
-                && (matches!(outcome, Outcome::Committed { .. }) || !newer.contains(&(at as u32)))
+                && (matches!(outcome, WriteOutcome::Committed { .. }) || !newer.contains(&(at as u32)))
             {
                 self.decide(at, outcome, false);
             }
@@ -271,7 +257,7 @@ impl Flight {
     }
 
     /// Takes a replica's word on one write; says whether the write must be stamped again.
-    fn verdict(&mut self, at: u32, round: u8, who: Mask, verdict: peer::Verdict) -> bool {
+    fn verdict(&mut self, at: u32, round: u8, who: ReplicaMask, verdict: peer::Verdict) -> bool {
         let superseded_by = verdict.superseded_by.map(Version::from);
         let observed = superseded_by.map(|version| self.shared.clock.observe(version));
         let Some(write) = self.writes.get_mut(at as usize) else { return false };
@@ -284,7 +270,7 @@ impl Flight {
         if verdict.damaged {
             write.tally.failed(who, false);
             let owed = write.is_owed().then(|| write.entry.clone());
-            if let Some(node) = self.scope.sets.node(who.trailing_zeros() as usize) {
+            if let Some(node) = self.scope.replicas.node(who.trailing_zeros() as usize) {
                 self.shared.hints.add(node, owed.as_slice());
                 self.failures.note(node, damaged());
             }
@@ -303,7 +289,7 @@ impl Flight {
             // What is there is from a clock so far ahead that this node may not follow.
             Some(Err(error)) => {
                 write.tally.superseded(who);
-                write.refusal = Some(later(Reason::Clock, error.to_string(), 0));
+                write.refusal = Some(Rejected::later(Reason::Clock, error.to_string(), 0));
                 false
             }
         }
@@ -311,7 +297,7 @@ impl Flight {
 
     fn failed(&mut self, sent: &[(u32, u8)], at: usize, error: CallError) {
         let open = error.is_open();
-        let Some(node) = self.scope.sets.node(at) else { return };
+        let Some(node) = self.scope.replicas.node(at) else { return };
         let mut owed = Vec::new();
         for (write, round) in sent {
             let Some(write) = self.writes.get_mut(*write as usize) else { continue };
@@ -336,20 +322,20 @@ impl Flight {
         self.decide(at, outcome, false);
     }
 
-    fn decide(&mut self, at: usize, outcome: Outcome, out_of_time: bool) {
+    fn decide(&mut self, at: usize, outcome: WriteOutcome, out_of_time: bool) {
         let Some(write) = self.writes.get_mut(at) else { return };
         write.outcome = Some(outcome);
         self.undecided -= 1;
         if write.is_owed() {
             for missed in bits(write.tally.missed()) {
-                if let Some(node) = self.scope.sets.node(missed) {
+                if let Some(node) = self.scope.replicas.node(missed) {
                     self.shared.hints.add(node, std::slice::from_ref(&write.entry));
                 }
             }
         } else if write.refusal.is_none() {
-            let shortfall = self.scope.sets.shortfall(0);
+            let shortfall = self.scope.replicas.shortfall(0);
             let refusal = if write.tally.round() >= MAX_ROUNDS {
-                later(Reason::Busy, "it met a newer write each time it was stamped", 0)
+                Rejected::later(Reason::Busy, "it met a newer write each time it was stamped", 0)
             } else {
                 self.failures.refusal(shortfall, out_of_time)
             };
@@ -357,46 +343,41 @@ impl Flight {
         }
     }
 
-    fn land(&mut self) -> Written {
-        let mut written = Written::default();
+    /// Answers for what is decided; the rest is to go on under the newer ring.
+    fn finish(&mut self) -> Carried {
+        let (mut answers, mut again) = (Vec::with_capacity(self.writes.len()), Vec::new());
         for write in &mut self.writes {
             let version = Some(write.entry.record.version.into());
             let outcome = match write.outcome {
-                Some(Outcome::Committed { acks }) => {
+                Some(WriteOutcome::Committed { acks }) => {
                     write_reply::Outcome::Committed(Committed { version, acks })
                 }
-                Some(Outcome::Unknown { acks }) => {
-                    let (_, needed) = self.scope.sets.shortfall(0);
+                Some(WriteOutcome::Unknown { acks }) => {
                     let because = match &write.refusal {
                         Some(refusal) => format!("; {}", refusal.message),
                         None => self.failures.because(),
                     };
-                    // While an arc changes hands each of both sets must.
-                    let count = match acks < needed {
-                        true => format!("{acks} of {needed} replicas needed acknowledged"),
-                        false => {
-                            format!("{acks} replicas acknowledged, and not enough of the old or new ones")
-                        }
-                    };
-                    let message = format!("{count}; it may surface later{because}");
-                    write_reply::Outcome::Unknown(Unknown { version, acks, message })
+                    let (_, needed) = self.scope.replicas.shortfall(0);
+                    write_reply::Outcome::Unknown(unknown(version, acks, needed, &because))
                 }
-                Some(Outcome::Rejected) => {
+                Some(WriteOutcome::Rejected) => {
                     write_reply::Outcome::Rejected(write.refusal.take().unwrap_or_default())
                 }
                 None => {
-                    let open = write.tally.is_open();
-                    written.again.push(Item { slot: write.slot, entry: write.entry.clone(), open });
+                    let Entry { position, record } = write.entry.clone();
+                    let what = What::Write { record, open: write.tally.is_open() };
+                    let QuorumScope { need, deadline, .. } = self.scope;
+                    again.push(PendingCall { slot: write.slot, position, need, deadline, stage: 0, what });
                     continue;
                 }
             };
-            written.answers.push((write.slot, outcome));
+            answers.push((write.slot, outcome.into()));
         }
-        written
+        (answers, again)
     }
 
     /// Waits for the messages that are still under way.
-    async fn finish(mut self) {
+    async fn linger(mut self) {
         let late = tokio::time::sleep(LATE);
         let closing = self.shared.closing.1.clone().stopped();
         tokio::pin!(late, closing);
@@ -418,7 +399,7 @@ impl Flight {
         }
     }
 
-    /// Kibibytes that wait with this flight.
+    /// Kibibytes that wait with this write.
     fn weight(&self) -> u32 {
         let bytes = |write: &Write| write.entry.position.as_bytes().len() + write.entry.record.value.len();
         let bytes: usize = self.writes.iter().map(bytes).sum();
@@ -426,7 +407,7 @@ impl Flight {
     }
 }
 
-impl Drop for Flight {
+impl Drop for QuorumWrite {
     fn drop(&mut self) {
         if self.released {
             return;
@@ -434,14 +415,14 @@ impl Drop for Flight {
         // Whoever asked is gone: what is undecided and on its way may surface.
         for at in 0..self.writes.len() {
             if self.writes.get(at).is_some_and(|write| write.outcome.is_none() && write.tally.is_open()) {
-                self.decide(at, Outcome::Unknown { acks: 0 }, true);
+                self.decide(at, WriteOutcome::Unknown { acks: 0 }, true);
             }
         }
         if self.calls.is_empty() {
             // One may have been heard to its end without being counted.
             return self.hint_pending();
         }
-        let rest = Flight {
+        let rest = QuorumWrite {
             shared: Arc::clone(&self.shared),
             scope: self.scope.clone(),
             writes: std::mem::take(&mut self.writes),
@@ -455,7 +436,7 @@ impl Drop for Flight {
         let room = Arc::clone(&self.shared.background).try_acquire_many_owned(rest.weight());
         if let (Ok(room), Ok(runtime)) = (room, tokio::runtime::Handle::try_current()) {
             runtime.spawn(async move {
-                rest.finish().await;
+                rest.linger().await;
                 drop(room);
             });
         } else {
@@ -465,12 +446,12 @@ impl Drop for Flight {
     }
 }
 
-impl Flight {
+impl QuorumWrite {
     /// Hints the replicas that did not answer yet.
     fn hint_pending(&self) {
         for write in self.writes.iter().filter(|write| write.is_owed()) {
             for at in bits(write.tally.pending()) {
-                if let Some(node) = self.scope.sets.node(at) {
+                if let Some(node) = self.scope.replicas.node(at) {
                     self.shared.hints.add(node, std::slice::from_ref(&write.entry));
                 }
             }
@@ -478,27 +459,24 @@ impl Flight {
     }
 }
 
-/// The answers where nothing is sent any more, as nobody would wait for what comes of it.
-fn stopping(items: Vec<Item>) -> Written {
-    let answer = |item: Item| {
-        let message = "this node is stopping".to_owned();
-        let outcome = match item.open {
-            true => write_reply::Outcome::Unknown(Unknown { message, ..Unknown::default() }),
-            false => write_reply::Outcome::Rejected(later(Reason::Unavailable, message, 0)),
-        };
-        (item.slot, outcome)
+/// What is told of a write that some replicas may hold.
+fn unknown(version: Option<v1::Version>, acks: u32, needed: u32, because: &str) -> Unknown {
+    // While an arc changes hands each of both sets must.
+    let count = match acks < needed {
+        true => format!("{acks} of {needed} replicas needed acknowledged"),
+        false => format!("{acks} replicas acknowledged, and not enough of the old or new ones"),
     };
-    Written { answers: items.into_iter().map(answer).collect(), again: vec![] }
+    Unknown { version, acks, message: format!("{count}; it may surface later{because}") }
 }
 
-/// Versions for so many writes. Not a method: a flight waits for futures that no two threads may look at.
+/// Versions for so many writes. Not a method: a write waits for futures that no two threads may look at.
 async fn stamp(
     clock: &Arc<Clock>,
     deadline: Instant,
     count: usize,
 ) -> Result<impl Iterator<Item = Version> + use<>, Rejected> {
     match timeout_at(deadline, clock.stamp(count)).await {
-        Ok(stamps) => stamps.map_err(|error| later(Reason::Clock, error.to_string(), 0)),
-        Err(_) => Err(later(Reason::Deadline, "no version could be stamped in time", 0)),
+        Ok(stamps) => stamps.map_err(|error| Rejected::later(Reason::Clock, error.to_string(), 0)),
+        Err(_) => Err(Rejected::later(Reason::Deadline, "no version could be stamped in time", 0)),
     }
 }

@@ -25,9 +25,9 @@ pub use self::{
 
 use self::check::{Touch, stale};
 use crate::{
-    engine::{CommitError, EngineError},
+    engine::EngineError,
     peer::{Call, failure},
-    radix::{Store, Summary, Verdict, View},
+    radix::{CommitError, Store, Summary, Verdict, View},
     ring::{CurrentRing, deleted},
     seam::Offload,
     version::{Clock, ClockError, FAR_MS},

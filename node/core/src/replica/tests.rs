@@ -3,8 +3,8 @@
 
 use super::*;
 use crate::{
-    engine::{CommitterSettings, Pressure, SimulatedDisk},
-    radix::{Limits, StoreSettings},
+    engine::{Pressure, SimulatedDisk},
+    radix::{CommitterSettings, Limits, StoreSettings},
     seam::Wall,
 };
 use god_proto::{

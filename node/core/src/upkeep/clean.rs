@@ -6,8 +6,9 @@
 
 use super::{Upkeep, pull::wire, sizes::foreign};
 use crate::{
-    engine::{CommitError, EngineError},
+    engine::EngineError,
     peer::CallError,
+    radix::CommitError,
     ring::{deleted, lost},
 };
 use god_proto::{

@@ -7,9 +7,9 @@
 
 use super::{Upkeep, sizes::split_point, sync::may_go};
 use crate::{
-    engine::{CommitError, EngineError},
+    engine::EngineError,
     peer::{Call, CallError, Target},
-    radix::{Summary, Verdict, View},
+    radix::{CommitError, Summary, Verdict, View},
 };
 use god_proto::{
     ids::NodeId,

@@ -1,11 +1,13 @@
 //! Decisions of a coordinator: which replicas are enough, what a write came to, whom to ask next.
 
-mod hunt;
 mod need;
-mod sets;
+mod replicas;
+mod selector;
 mod tally;
+#[cfg(test)]
+mod tests;
 
-pub use hunt::Hunt;
 pub use need::{Need, Use};
-pub use sets::{Mask, Sets, bits};
-pub use tally::{MAX_ROUNDS, Outcome, Tally};
+pub use replicas::{JointReplicas, ReplicaMask, bits};
+pub use selector::ReplicaSelector;
+pub use tally::{MAX_ROUNDS, Tally, WriteOutcome};

@@ -6,6 +6,7 @@ use super::{
     next::{ChangeError, next},
     transition::begin,
 };
+use crate::testing::golden;
 use god_proto::{
     ids::{KeyspaceId, NodeId},
     position::{Position, PositionRange},
@@ -59,16 +60,6 @@ fn show(ring: &Ring) -> String {
     out
 }
 
-/// Compares with a file that a person can read; `UPDATE_GOLDEN=1` writes it anew.
-fn golden(name: &str, shown: &str) {
-    let path = format!("{}/src/ring/testdata/{name}.txt", env!("CARGO_MANIFEST_DIR"));
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::write(&path, shown).unwrap();
-    }
-    let expected = std::fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(shown, expected, "{path} differs; UPDATE_GOLDEN=1 writes it anew");
-}
-
 #[test]
 fn a_cluster_grows_from_one_node_to_five_over_three_zones() {
     let mut ring = founded();
@@ -78,7 +69,7 @@ fn a_cluster_grows_from_one_node_to_five_over_three_zones() {
         write!(shown, "\n# node {number} of weight {weight} joins from zone {zone}\n{}", show(&ring))
             .unwrap();
     }
-    golden("growing", &shown);
+    golden("ring/testdata/growing.txt", &shown);
 }
 
 #[test]
@@ -139,7 +130,7 @@ fn a_live_keyspace_stays_where_it_is_and_an_empty_one_is_dealt_anew() {
     let mut shown = format!("# `default` is live, `names` is cut at c and m\n{}", show(&ring));
     let ring = joined(&ring, &joiner(4, "b", 1.0));
     write!(shown, "\n# node 4 joins\n{}", show(&ring)).unwrap();
-    golden("live_and_empty", &shown);
+    golden("ring/testdata/live_and_empty.txt", &shown);
 }
 
 #[test]

@@ -3,11 +3,9 @@
 //! Nothing outside this room knows which engine is behind it. Two are: RocksDB, and a simulated one that loses its
 //! unsynced tail at a crash. Calls may block on the disk; see [`crate::seam::Offload`].
 
-mod committer;
 mod identity;
 mod simulated;
 
-pub use committer::{Apply, CommitError, Committer, CommitterSettings};
 pub use identity::{Identity, IdentityStore, SimulatedIdentity};
 pub use simulated::{SimulatedDisk, SimulatedEngine};
 

@@ -9,7 +9,7 @@
 
 use super::{
     Summary,
-    absorb::Change,
+    changes::Change,
     nibbles::{range_end, range_start},
     rows::{readable, weighed},
     summary::Scale,

@@ -2,7 +2,7 @@
 
 use super::{
     Summary,
-    absorb::{Change, Row, absorb},
+    changes::{Change, Row, apply_changes},
     grow::Misfit,
     nibbles::{Path, TOP},
     summary::Scale,
@@ -125,7 +125,7 @@ pub(super) fn compute(
             let all = readable(reader, scale, start, end, &mut again);
             all.collect::<Result<Vec<_>, EngineError>>().map(Some)
         };
-        absorb(&mut tree, limits, &step, scan, &mut Vec::new())?;
+        apply_changes(&mut tree, limits, &step, scan, &mut Vec::new())?;
     }
     let rows = tree.buckets().map(|bucket| (bucket.path.encode(), Row::Sum(bucket.sum))).collect();
     Ok((tree, rows))

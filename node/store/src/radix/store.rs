@@ -2,7 +2,8 @@
 
 use super::{
     Summary, View,
-    heads::Heads,
+    cache::VersionCache,
+    committer::{CommitError, Committer, CommitterSettings},
     nibbles::TOP,
     rows::{bad_record, load, rebuild},
     summary::Scale,
@@ -10,9 +11,7 @@ use super::{
     writer::{Job, Published, Verdict, Writer},
 };
 use crate::{
-    engine::{
-        Cached, CommitError, Committer, CommitterSettings, Durability, Engine, EngineError, Snapshot, Table,
-    },
+    engine::{Cached, Durability, Engine, EngineError, Snapshot, Table},
     seam::Offload,
 };
 use bytes::Bytes;
@@ -83,7 +82,7 @@ impl Store {
             engine: Arc::clone(&engine),
             published: Arc::clone(&published),
             scale,
-            heads: Heads::new(&key, settings.limits.remembered),
+            cache: VersionCache::new(&key, settings.limits.remembered),
             limits: settings.limits,
             threaded: settings.threaded,
             written_through: 0,

@@ -2,14 +2,15 @@
 
 use super::{
     Summary,
-    absorb::{Change, Row, absorb},
-    heads::{Heads, Known, Tag},
+    cache::{Known, Tag, VersionCache},
+    changes::{Change, Row, apply_changes},
+    committer::Apply,
     mend::{Stored, count_around, count_within, read_each},
     rows::{push_rows, weighed},
     summary::Scale,
     tree::{Limits, Tree},
 };
-use crate::engine::{Apply, Batch, Direction, Engine, EngineError, Snapshot, Table};
+use crate::engine::{Batch, Direction, Engine, EngineError, Snapshot, Table};
 use bytes::Bytes;
 use god_proto::{
     position::{Position, PositionRange},
@@ -65,7 +66,7 @@ pub struct Writer {
     pub(super) engine: Arc<dyn Engine>,
     pub(super) published: Arc<Mutex<Published>>,
     pub(super) scale: Scale,
-    pub(super) heads: Heads,
+    pub(super) cache: VersionCache,
     pub(super) limits: Limits,
     /// Whether others read while this writes: not in the simulation, whose engine copies what changes while it is held
     /// still.
@@ -151,97 +152,37 @@ impl Writer {
         let mut order: Vec<u32> = (0..items.len() as u32).collect();
         // Stable: at one position, entries stay in the order in which they came.
         order.sort_by(|a, b| items[*a as usize].position.cmp(items[*b as usize].position));
-        let same = |a: &u32, b: &u32| items[*a as usize].position == items[*b as usize].position;
-        let mut looked_up = self.look_up(&items, &order)?;
-        let over_damage = items.iter().any(|item| item.over_damage);
-        if over_damage && looked_up.read.iter().any(|found| matches!(found, Stored::Damaged)) {
-            // HEADS-TRUE: of a bucket that is counted anew, only what can be read counts (DAMAGE-APART). What is
-            // remembered may be of records that cannot be.
-            self.heads.clear();
-            looked_up = self.look_up(&items, &order)?;
-        }
-        let LookedUp { mut known, unread, read } = looked_up;
-        let mut counted = match over_damage {
-            true => self.damaged_sums(&items, &order, &unread, &read)?,
-            false => BTreeMap::new(),
-        };
-
-        let mut read = read.iter();
-        let mut verdicts = vec![Verdict::Equal; items.len()];
-        let mut notes = Vec::with_capacity(known.len());
-        let mut changes = Vec::with_capacity(known.len());
-        let mut overwritten = 0;
-        let mut batch = Batch::default();
-        batch.ops.reserve(2 * known.len());
-        for (run, (tag, known)) in order.chunk_by(same).zip(&mut known) {
-            let position = items[run[0] as usize].position;
-            let (mut stored, mut damaged) = (None, false);
-            if known.is_none() {
-                match read.next() {
-                    Some(Stored::Record(head, bytes)) => {
-                        let len = bytes.len() as u32;
-                        *known = Some(Known { version: head.version, kind: head.kind, len });
-                        stored = Some(bytes);
-                    }
-                    Some(Stored::Damaged) => damaged = true,
-                    Some(Stored::Nothing) | None => {}
-                }
-            }
-            let weigh = |known: &Known| {
-                self.scale.weigh(position.as_bytes(), known.version, known.kind, known.len as usize)
-            };
-            let mut before = known.as_ref().map(weigh);
-            let mut current = match known {
-                Some(known) => Current::Stored(known.version, stored),
-                None if damaged => {
-                    before = counted.remove(position.as_bytes());
-                    Current::Damaged(before.is_some())
-                }
-                None => Current::Nothing,
-            };
-            for &at in run {
-                let item = &items[at as usize];
-                verdicts[at as usize] = decide(item, &mut current);
-            }
-            let after = match current {
-                Current::Stored(..) | Current::Damaged(_) => continue,
-                Current::Nothing if before.is_none() => continue,
-                Current::Nothing => {
-                    batch.delete(Table::Data, position.clone().into_bytes());
-                    None
-                }
-                Current::Written(record) => {
-                    let encoded = record.encode();
-                    let len = encoded.len() as u32;
-                    batch.put(Table::Data, position.clone().into_bytes(), encoded);
-                    Some(Known { version: record.version, kind: record.kind, len })
-                }
-            };
-            overwritten += u64::from(damaged);
-            changes.push(Change {
-                position: position.clone().into_bytes(),
-                before: before.unwrap_or_default(),
-                after: after.as_ref().map(weigh).unwrap_or_default(),
-            });
-            notes.push((*tag, after));
-        }
+        let (looked_up, sums) = self.look(&items, &order)?;
+        let plan = plan(&self.scale, &items, &order, looked_up, sums);
         let close = jobs.iter().any(|job| matches!(job, Job::Close));
-        // HEADS-TRUE: where it is open what was written, nothing is known.
-        self.commit(batch, &changes, close, synced).inspect_err(|_| self.heads.clear())?;
-        for (tag, after) in notes {
-            self.heads.set(tag, after);
+        // CACHE-TRUE: where it is open what was written, nothing is known.
+        self.commit(plan.batch, &plan.changes, close, synced).inspect_err(|_| self.cache.clear())?;
+        for (tag, after) in plan.notes {
+            self.cache.set(tag, after);
         }
-
-        let applied = verdicts.iter().filter(|verdict| **verdict == Verdict::Applied).count();
-        counter!("god_radix_entries_total", "verdict" => "applied").increment(applied as u64);
-        counter!("god_radix_entries_total", "verdict" => "not needed")
-            .increment((verdicts.len() - applied) as u64);
-        let damaged = verdicts.iter().filter(|verdict| **verdict == Verdict::Damaged).count();
-        counter!("god_radix_damaged_total", "what" => "refused").increment(damaged as u64);
-        counter!("god_radix_damaged_total", "what" => "overwritten").increment(overwritten);
-
-        let mut verdicts = verdicts.into_iter();
+        count(&plan.verdicts, plan.overwritten);
+        let mut verdicts = plan.verdicts.into_iter();
         Ok(jobs.iter().map(|job| verdicts.by_ref().take(job.len()).collect()).collect())
+    }
+
+    /// What stands at the positions of a group, and what each damaged record counts for that is to be overwritten.
+    fn look<'a>(
+        &mut self,
+        items: &[Item<'a>],
+        order: &[u32],
+    ) -> Result<(LookedUp<'a>, BTreeMap<Vec<u8>, Summary>), EngineError> {
+        let mut looked_up = self.look_up(items, order)?;
+        if !items.iter().any(|item| item.over_damage) {
+            return Ok((looked_up, BTreeMap::new()));
+        }
+        if looked_up.read.iter().any(|found| matches!(found, Stored::Damaged)) {
+            // CACHE-TRUE: of a bucket that is counted anew, only what can be read counts (DAMAGE-APART). What is
+            // remembered may be of records that cannot be.
+            self.cache.clear();
+            looked_up = self.look_up(items, order)?;
+        }
+        let sums = self.damaged_sums(items, order, &looked_up.unread, &looked_up.read)?;
+        Ok((looked_up, sums))
     }
 
     /// What is not remembered is read, and so is what may be the same again: then its content matters.
@@ -251,9 +192,9 @@ impl Writer {
         let mut unread = Vec::new();
         for run in order.chunk_by(|a, b| of(a).position == of(b).position) {
             let position = of(&run[0]).position.as_bytes();
-            let tag = self.heads.tag(position);
+            let tag = self.cache.tag(position);
             let is_again = |known: &Known| run.iter().any(|at| of(at).version == known.version);
-            let remembered = self.heads.get(tag).filter(|known| !is_again(known));
+            let remembered = self.cache.get(tag).filter(|known| !is_again(known));
             if remembered.is_none() {
                 unread.push(position);
             }
@@ -316,14 +257,14 @@ impl Writer {
         }
         let mut batch = Batch::default();
         batch.delete_range(Table::Data, range.start.clone().into_bytes(), range.end.clone().into_bytes());
-        self.commit(batch, &changes, false, synced).inspect_err(|_| self.heads.clear())?;
+        self.commit(batch, &changes, false, synced).inspect_err(|_| self.cache.clear())?;
         if damaged {
             // Nobody knows which positions these were.
-            self.heads.clear();
+            self.cache.clear();
         }
         for change in &changes {
-            let tag = self.heads.tag(&change.position);
-            self.heads.set(tag, None);
+            let tag = self.cache.tag(&change.position);
+            self.cache.set(tag, None);
         }
         let entries: u64 = changes.iter().map(|change| change.before.entries).sum();
         counter!("god_radix_entries_dropped_total").increment(entries);
@@ -354,7 +295,7 @@ impl Writer {
                 Err(error) => Err(error),
             }
         };
-        absorb::<EngineError>(&mut tree, self.limits, changes, scan, &mut rows)?;
+        apply_changes::<EngineError>(&mut tree, self.limits, changes, scan, &mut rows)?;
         // Once all that may be open are, rows are written through. Buckets that are written to no more would stay
         // open for ever, so now and then all are closed: seldom enough to cost little.
         if tree.open >= self.limits.most_open {
@@ -419,6 +360,93 @@ fn items(jobs: &[Job]) -> Vec<Item<'_>> {
         }
     }
     items
+}
+
+/// What a group comes to.
+struct Plan {
+    /// Of each item.
+    verdicts: Vec<Verdict>,
+    batch: Batch,
+    changes: Vec<Change>,
+    /// What is remembered afterwards of positions that change.
+    notes: Vec<(Tag, Option<Known>)>,
+    /// Damaged records that are.
+    overwritten: u64,
+}
+
+/// Decides a group, position by position. `order` sorts the items, and `sums` has what each damaged record counts for
+/// that may be overwritten. Pure.
+fn plan(
+    scale: &Scale,
+    items: &[Item<'_>],
+    order: &[u32],
+    looked_up: LookedUp<'_>,
+    mut sums: BTreeMap<Vec<u8>, Summary>,
+) -> Plan {
+    let same = |a: &u32, b: &u32| items[*a as usize].position == items[*b as usize].position;
+    let LookedUp { known, read, .. } = looked_up;
+    let mut read = read.iter();
+    let mut plan = Plan {
+        verdicts: vec![Verdict::Equal; items.len()],
+        batch: Batch::default(),
+        changes: Vec::with_capacity(known.len()),
+        notes: Vec::with_capacity(known.len()),
+        overwritten: 0,
+    };
+    plan.batch.ops.reserve(2 * known.len());
+    for (run, (tag, known)) in order.chunk_by(same).zip(known) {
+        let position = items[run[0] as usize].position;
+        let weigh =
+            |known: Known| scale.weigh(position.as_bytes(), known.version, known.kind, known.len as usize);
+        let found = if known.is_none() { read.next() } else { None };
+        let (mut current, before) = match (known, found) {
+            (Some(known), _) => (Current::Stored(known.version, None), Some(weigh(known))),
+            (None, Some(Stored::Record(head, bytes))) => {
+                let known = Known { version: head.version, kind: head.kind, len: bytes.len() as u32 };
+                (Current::Stored(known.version, Some(bytes)), Some(weigh(known)))
+            }
+            (None, Some(Stored::Damaged)) => {
+                let sum = sums.remove(position.as_bytes());
+                (Current::Damaged(sum.is_some()), sum)
+            }
+            (None, Some(Stored::Nothing) | None) => (Current::Nothing, None),
+        };
+        for &at in run {
+            plan.verdicts[at as usize] = decide(&items[at as usize], &mut current);
+        }
+        let after = match current {
+            Current::Stored(..) | Current::Damaged(_) => continue,
+            Current::Nothing if before.is_none() => continue,
+            Current::Nothing => {
+                plan.batch.delete(Table::Data, position.clone().into_bytes());
+                None
+            }
+            Current::Written(record) => {
+                let encoded = record.encode();
+                let len = encoded.len() as u32;
+                plan.batch.put(Table::Data, position.clone().into_bytes(), encoded);
+                Some(Known { version: record.version, kind: record.kind, len })
+            }
+        };
+        plan.overwritten += u64::from(matches!(found, Some(Stored::Damaged)));
+        plan.changes.push(Change {
+            position: position.clone().into_bytes(),
+            before: before.unwrap_or_default(),
+            after: after.map(weigh).unwrap_or_default(),
+        });
+        plan.notes.push((tag, after));
+    }
+    plan
+}
+
+fn count(verdicts: &[Verdict], overwritten: u64) {
+    let applied = verdicts.iter().filter(|verdict| **verdict == Verdict::Applied).count();
+    let damaged = verdicts.iter().filter(|verdict| **verdict == Verdict::Damaged).count();
+    counter!("god_radix_entries_total", "verdict" => "applied").increment(applied as u64);
+    counter!("god_radix_entries_total", "verdict" => "not needed")
+        .increment((verdicts.len() - applied) as u64);
+    counter!("god_radix_damaged_total", "what" => "refused").increment(damaged as u64);
+    counter!("god_radix_damaged_total", "what" => "overwritten").increment(overwritten);
 }
 
 fn decide<'a>(item: &Item<'a>, current: &mut Current<'a>) -> Verdict {

@@ -1,9 +1,14 @@
 //! Scans, counts, ranks and selection over three arcs.
 
 use super::world::{Cluster, Does, ORDERED, ordered, tombstone, value};
+use bytes::Bytes;
 use god_proto::{
+    MAX_KEY,
     record::Entry,
-    v1::{CountRequest, KeyRange, RankRequest, Reason, ScanRequest, SelectRequest, key_range},
+    v1::{
+        Consistency, CountRequest, KeyRange, RankRequest, Reason, ScanRequest, SelectRequest, consistency,
+        key_range,
+    },
 };
 use std::{collections::BTreeSet, time::Duration};
 
@@ -264,4 +269,27 @@ async fn a_count_that_runs_out_of_time_leaves_less_for_the_next() {
     };
     assert!(tries > 1, "the first try does not do it");
     assert_eq!(reply.count, keys);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bounds_and_levels_that_cannot_be_are_refused() {
+    let cluster = Cluster::new(3);
+    let keyspace = || ORDERED.to_owned();
+    let long = Bytes::from(vec![0; MAX_KEY + 1]);
+    let range = Some(KeyRange { upper: Some(key_range::Upper::Before(long.clone())), ..KeyRange::default() });
+    let scan = ScanRequest { keyspace: keyspace(), range, ..ScanRequest::default() };
+    let range = Some(KeyRange { prefix: Some(long.clone()), ..KeyRange::default() });
+    let count = CountRequest { keyspace: keyspace(), range, ..CountRequest::default() };
+    let rank = RankRequest { keyspace: keyspace(), key: long, ..RankRequest::default() };
+    let consistency = Some(Consistency { level: Some(consistency::Level::Named(-1)) });
+    let select = SelectRequest { keyspace: keyspace(), consistency, ..SelectRequest::default() };
+    let failed = [
+        cluster.coordinator.scan(scan).await.failed,
+        cluster.coordinator.count(count).await.failed,
+        cluster.coordinator.rank(rank).await.failed,
+        cluster.coordinator.select(select).await.failed,
+    ];
+    for failed in failed {
+        assert_eq!(failed.unwrap().reason(), Reason::Invalid);
+    }
 }

@@ -1,11 +1,11 @@
 //! Replicas in memory, and a scripted network between them and one coordinator.
 
 use crate::{
-    engine::{CommitterSettings, SimulatedDisk},
+    engine::SimulatedDisk,
     membership::{Liveness, PeerState},
     peer::{Call, CallError, Target, Transport, failure},
     quorum::{Coordinator, HintSettings, Hints, Parts, RingSync, Settings},
-    radix::{Limits, Store, StoreSettings},
+    radix::{CommitterSettings, Limits, Store, StoreSettings},
     replica::{Floors, Lapse, Replica},
     ring::CurrentRing,
     seam::{Offload, Wall},

@@ -13,7 +13,10 @@ use crate::{
 use god_proto::{
     MAX_KEY, MAX_VALUE,
     peer::Cause,
-    v1::{Call, Consistency, Found, PutRequest, Reason, call, consistency, get_reply, write_reply::Outcome},
+    v1::{
+        Answer, Call, Consistency, Found, GetRequest, PutRequest, Reason, call, consistency, get_reply,
+        write_reply::Outcome,
+    },
     version::Version,
 };
 use std::time::Duration;
@@ -206,6 +209,32 @@ async fn calls_that_cannot_be_meant_are_refused_by_the_rule_they_break() {
     }
     assert_eq!(rejected(cluster.write(Call { call: None }).await).0, Reason::Invalid);
     assert_eq!(cluster.sent("write"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_answers_good_calls_and_refuses_bad_ones_each_in_its_place() {
+    let cluster = Cluster::new(3);
+    let level = |level| Some(Consistency { level: Some(consistency::Level::Named(level)) });
+    let unknown = |call: Call, named| match call.call {
+        Some(call::Call::Get(get)) => {
+            Call { call: Some(call::Call::Get(GetRequest { consistency: level(named), ..get })) }
+        }
+        _ => unreachable!(),
+    };
+    let calls = vec![
+        put("first", "1"),
+        Call::default(),
+        get("first"),
+        get(&"k".repeat(MAX_KEY + 1)),
+        unknown(get("first"), 9),
+        unknown(get("first"), -1),
+        put("second", "2"),
+    ];
+    let answers = cluster.coordinator.batch(calls).await;
+    let failures: Vec<_> = answers.iter().map(Answer::failure).collect();
+    let invalid = Some("REASON_INVALID");
+    assert_eq!(failures, [None, invalid, None, invalid, invalid, invalid, None], "{answers:?}");
+    assert!(matches!(got(answers[2].clone()), get_reply::Outcome::Found(found) if found.value == "1"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -166,7 +166,7 @@ fn show(out: &mut String, ring: &Ring, sizes: &Sizes) {
     }
 }
 
-/// Plans, and compares all that there is to see of it with a file; `UPDATE_GOLDEN=1` writes it anew.
+/// Plans, and compares all that there is to see of it with a file.
 fn golden(name: &str, asked: &str, ring: &Ring, wish: &Wish, sizes: &Sizes) -> Plan {
     let made = plan(ring, wish, sizes).unwrap();
     let mut shown = "# before\n".to_owned();
@@ -193,12 +193,7 @@ fn golden(name: &str, asked: &str, ring: &Ring, wish: &Wish, sizes: &Sizes) -> P
     shown.push_str("\n# after\n");
     show(&mut shown, &granted(ring, wish, &made), &sizes_after(sizes, &made));
 
-    let path = format!("{}/src/ring/testdata/plan_{name}.txt", env!("CARGO_MANIFEST_DIR"));
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::write(&path, &shown).unwrap();
-    }
-    let expected = std::fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(shown, expected, "{path} differs; UPDATE_GOLDEN=1 writes it anew");
+    crate::testing::golden(&format!("ring/testdata/plan_{name}.txt"), &shown);
     made
 }
 

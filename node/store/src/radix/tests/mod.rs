@@ -8,9 +8,9 @@ mod hang;
 mod store;
 mod tree;
 
-use super::{Limits, Store, StoreSettings, Summary, Verdict, View, summary::Scale};
+use super::{CommitterSettings, Limits, Store, StoreSettings, Summary, Verdict, View, summary::Scale};
 use crate::{
-    engine::{CommitterSettings, Direction, Engine},
+    engine::{Direction, Engine},
     seam::Offload,
 };
 use bytes::Bytes;

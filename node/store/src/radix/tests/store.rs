@@ -1,7 +1,8 @@
 //! A store over the simulated engine, against the model.
 
 use super::*;
-use crate::engine::{Batch, CommitError, EngineError, Pressure, SimulatedDisk, Table};
+use crate::engine::{Batch, EngineError, Pressure, SimulatedDisk, Table};
+use crate::radix::CommitError;
 use rand::{SeedableRng, rngs::SmallRng, seq::SliceRandom};
 
 fn fresh() -> Store {

@@ -2,7 +2,7 @@
 
 use crate::radix::{
     Summary,
-    absorb::{Change, Row, absorb},
+    changes::{Change, Row, apply_changes},
     grow::Misfit,
     nibbles::{Path, TOP},
     tree::{Limits, Tree},
@@ -44,7 +44,7 @@ impl Grown {
                 .range::<[u8], _>((std::ops::Bound::Included(start), std::ops::Bound::Excluded(end)));
             Ok::<_, Misfit>(Some(within.map(|(position, sum)| (position.clone(), *sum)).collect()))
         };
-        absorb(&mut self.tree, limits, &changes, scan, &mut rows).unwrap();
+        apply_changes(&mut self.tree, limits, &changes, scan, &mut rows).unwrap();
         for change in changes {
             if change.after.entries == 0 {
                 self.data.remove(&change.position);

@@ -21,9 +21,9 @@ pub(super) struct Tag(u128);
 /// costs 32 bytes. Positions are told apart by 128 bits of a hash (SipHash-1-3, keyed by the cluster's id), which
 /// are the same for two of them with a chance of 2^-128, as in the digests.
 ///
-/// Invariant HEADS-TRUE: what is remembered is what the engine would say. The writer is the only one that changes the
+/// Invariant CACHE-TRUE: what is remembered is what the engine would say. The writer is the only one that changes the
 /// data; it takes note of each batch after its commit, and forgets everything when a commit fails.
-pub(super) struct Heads {
+pub(super) struct VersionCache {
     hasher: SipHasher13,
     places: Vec<Place>,
     used: usize,
@@ -72,11 +72,11 @@ impl Tag {
 /// Places at the start; there are twice as many whenever half of them are taken.
 const FIRST: usize = 1 << 10;
 
-impl Heads {
+impl VersionCache {
     /// An empty table of up to `most` places (a power of two).
-    pub fn new(key: &[u8; 16], most: usize) -> Heads {
+    pub fn new(key: &[u8; 16], most: usize) -> VersionCache {
         let most = most.next_power_of_two();
-        Heads {
+        VersionCache {
             hasher: SipHasher13::new_with_key(key),
             places: vec![Place::default(); most.min(FIRST)],
             used: 0,
@@ -145,31 +145,31 @@ mod tests {
     use std::collections::BTreeMap;
 
     proptest! {
-        /// HEADS-TRUE: it may forget, and never says what is not so.
+        /// CACHE-TRUE: it may forget, and never says what is not so.
         #[test]
         fn what_is_remembered_is_what_was_noted_last(
             notes in prop::collection::vec((0u16..3_000, prop::option::of(1u64..1_000)), 0..4_000)
         ) {
-            let mut heads = Heads::new(&[7; 16], 1 << 11);
+            let mut cache = VersionCache::new(&[7; 16], 1 << 11);
             let mut truth = BTreeMap::new();
             for (position, version) in notes {
                 let known = version.map(|ms| Known { version: Version::new(ms, 0, NodeId(1)), kind: Kind::Value, len: 9 });
-                let tag = heads.tag(&position.to_be_bytes());
-                heads.set(tag, known);
-                prop_assert_eq!(heads.get(tag), known);
+                let tag = cache.tag(&position.to_be_bytes());
+                cache.set(tag, known);
+                prop_assert_eq!(cache.get(tag), known);
                 truth.insert(position, known);
             }
             let mut remembered = 0;
             for (position, known) in &truth {
-                if let Some(said) = heads.get(heads.tag(&position.to_be_bytes())) {
+                if let Some(said) = cache.get(cache.tag(&position.to_be_bytes())) {
                     prop_assert_eq!(Some(said), *known);
                     remembered += 1;
                 }
             }
             let there = truth.values().flatten().count();
             prop_assert!(remembered * 3 >= there, "{} of {} are remembered", remembered, there);
-            heads.clear();
-            prop_assert!(truth.keys().all(|position| heads.get(heads.tag(&position.to_be_bytes())).is_none()));
+            cache.clear();
+            prop_assert!(truth.keys().all(|position| cache.get(cache.tag(&position.to_be_bytes())).is_none()));
         }
     }
 }

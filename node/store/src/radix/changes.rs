@@ -34,7 +34,7 @@ pub(super) enum Row {
 /// different positions. `scan` gives what stands between two positions, sorted, as it was before the changes; `None`
 /// where not all of it can be read: then a bucket that should be split stays as large as it is. After an error the tree
 /// is to be thrown away.
-pub(super) fn absorb<E: From<Misfit>>(
+pub(super) fn apply_changes<E: From<Misfit>>(
     tree: &mut Tree,
     limits: Limits,
     changes: &[Change],

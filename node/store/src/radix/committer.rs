@@ -1,7 +1,7 @@
 //! The one writer: takes all jobs that are waiting as a group, has them applied in one batch, syncs as asked, and
 //! answers.
 
-use super::{Durability, Engine, EngineError, Pressure};
+use crate::engine::{Durability, Engine, EngineError, Pressure};
 use metrics::{counter, gauge, histogram};
 use parking_lot::{Condvar, Mutex};
 use std::{
@@ -14,7 +14,7 @@ use std::{
 use tokio::{sync::oneshot, time::Instant};
 
 /// What a committer does with its jobs: one room's logic, run by one writer at a time.
-pub trait Apply: Send + 'static {
+pub(super) trait Apply: Send + 'static {
     /// What is to be done.
     type Job: Send + 'static;
     /// What came of it.
@@ -119,7 +119,7 @@ struct Inline<A> {
 }
 
 /// Does jobs in groups, one group at a time. Dropping it stops it.
-pub struct Committer<A: Apply> {
+pub(super) struct Committer<A: Apply> {
     shared: Arc<Shared<A>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     inline: Option<Mutex<Inline<A>>>,
@@ -168,13 +168,9 @@ impl<A: Apply> Committer<A> {
         answered.await.unwrap_or_else(|_| Err(unanswered().into()))
     }
 
-    /// Jobs that wait.
-    pub fn waiting(&self) -> usize {
-        self.shared.queue.lock().jobs.len()
-    }
-
     /// What the engine failed with, if it did.
-    pub fn failure(&self) -> Option<EngineError> {
+    #[cfg(test)]
+    fn failure(&self) -> Option<EngineError> {
         self.shared.queue.lock().failed.clone()
     }
 

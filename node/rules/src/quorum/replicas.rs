@@ -6,45 +6,45 @@ use god_proto::{
     ring::{Ring, RingArc, quorums},
 };
 
-/// Some members of [`Sets`], a bit each.
-pub type Mask = u64;
+/// Some members of [`JointReplicas`], a bit each.
+pub type ReplicaMask = u64;
 
 /// Who must see what is done at an arc, and how many of them: its replicas and, while it changes hands, those of the
 /// next set. Each set has a quorum of its own.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Sets {
+pub struct JointReplicas {
     members: Vec<NodeId>,
-    old: Quorum,
-    new: Option<Quorum>,
+    outgoing: Quorum,
+    incoming: Option<Quorum>,
 }
 
 /// So many of a set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Quorum {
-    set: Mask,
+    set: ReplicaMask,
     need: u32,
     /// So many that every quorum of the keyspace's reads meets one of them; never fewer than `need`.
     cover: u32,
 }
 
 impl Quorum {
-    fn is_in(self, who: Mask) -> bool {
+    fn is_in(self, who: ReplicaMask) -> bool {
         self.has(who) >= self.need
     }
 
-    fn has(self, who: Mask) -> u32 {
+    fn has(self, who: ReplicaMask) -> u32 {
         (who & self.set).count_ones()
     }
 }
 
-impl Sets {
+impl JointReplicas {
     /// The sets of an arc of this ring. A set smaller than what is needed serves with what it has.
-    pub fn of(ring: &Ring, arc: &RingArc, needed: Need) -> Sets {
-        let members: Vec<NodeId> = arc.all_replicas().take(Mask::BITS as usize).collect();
+    pub fn of(ring: &Ring, arc: &RingArc, needed: Need) -> JointReplicas {
+        let members: Vec<NodeId> = arc.all_replicas().take(ReplicaMask::BITS as usize).collect();
         let keyspace = ring.keyspace_by_id(arc.keyspace);
         let quorum = |nodes: &[NodeId]| {
             let bit = |(at, node): (usize, &NodeId)| if nodes.contains(node) { 1 << at } else { 0 };
-            let set: Mask = members.iter().enumerate().map(bit).sum();
+            let set: ReplicaMask = members.iter().enumerate().map(bit).sum();
             let count = set.count_ones();
             let terms = keyspace.map(|keyspace| quorums(keyspace, nodes.len()));
             let need = terms.map_or(u32::MAX, |terms| needed.of(terms)).min(count);
@@ -60,14 +60,18 @@ impl Sets {
             };
             Quorum { set, need, cover }
         };
-        let (old, new) = (quorum(&arc.replicas), arc.next.as_deref().map(quorum));
-        Sets { members, old, new }
+        let (outgoing, incoming) = (quorum(&arc.replicas), arc.next.as_deref().map(quorum));
+        JointReplicas { members, outgoing, incoming }
     }
 
     /// The same members, any one of which is enough.
     #[must_use]
-    pub fn any_one(&self) -> Sets {
-        Sets { members: self.members.clone(), old: Quorum { set: self.all(), need: 1, cover: 1 }, new: None }
+    pub fn any_one(&self) -> JointReplicas {
+        JointReplicas {
+            members: self.members.clone(),
+            outgoing: Quorum { set: self.all(), need: 1, cover: 1 },
+            incoming: None,
+        }
     }
 
     /// All of them, the replicas first.
@@ -81,51 +85,55 @@ impl Sets {
     }
 
     /// Those members of which something holds.
-    pub fn those(&self, holds: impl Fn(NodeId) -> bool) -> Mask {
+    pub fn those(&self, holds: impl Fn(NodeId) -> bool) -> ReplicaMask {
         self.members.iter().enumerate().filter(|(_, node)| holds(**node)).map(|(at, _)| 1 << at).sum()
     }
 
     /// Every member.
-    pub fn all(&self) -> Mask {
-        self.old.set | self.new.map_or(0, |new| new.set)
+    pub fn all(&self) -> ReplicaMask {
+        self.outgoing.set | self.incoming.map_or(0, |new| new.set)
     }
 
     /// The replicas, without those who only come to be some.
-    pub fn replicas(&self) -> Mask {
-        self.old.set
+    pub fn outgoing(&self) -> ReplicaMask {
+        self.outgoing.set
     }
 
     /// Whether these are a quorum in each set (invariant JOINT-QUORUM).
-    pub fn enough(&self, who: Mask) -> bool {
+    pub fn enough(&self, who: ReplicaMask) -> bool {
         self.each().all(|quorum| quorum.is_in(who))
     }
 
     /// The same members, so many of each set that every quorum of the keyspace's reads meets one of them. Where a call
     /// needs fewer than those reads do, it needs no more for this.
     #[must_use]
-    pub fn covering(&self) -> Sets {
+    pub fn covering(&self) -> JointReplicas {
         let covering = |quorum: Quorum| Quorum { need: quorum.cover, ..quorum };
-        Sets { members: self.members.clone(), old: covering(self.old), new: self.new.map(covering) }
+        JointReplicas {
+            members: self.members.clone(),
+            outgoing: covering(self.outgoing),
+            incoming: self.incoming.map(covering),
+        }
     }
 
     /// Whether one more member of this bit would bring a set that lacks some nearer to its quorum.
-    pub fn helps(&self, who: Mask, bit: Mask) -> bool {
+    pub fn helps(&self, who: ReplicaMask, bit: ReplicaMask) -> bool {
         self.each().any(|quorum| quorum.set & bit != 0 && !quorum.is_in(who))
     }
 
     /// How many there are, and are needed, in the set that lacks most.
-    pub fn shortfall(&self, who: Mask) -> (u32, u32) {
+    pub fn shortfall(&self, who: ReplicaMask) -> (u32, u32) {
         let count = |quorum: Quorum| (quorum.has(who), quorum.need);
         self.each().map(count).max_by_key(|(is, needed)| needed.saturating_sub(*is)).unwrap_or((0, 0))
     }
 
     fn each(&self) -> impl Iterator<Item = Quorum> {
-        std::iter::once(self.old).chain(self.new)
+        std::iter::once(self.outgoing).chain(self.incoming)
     }
 }
 
 /// The members of a mask.
-pub fn bits(mut who: Mask) -> impl Iterator<Item = usize> {
+pub fn bits(mut who: ReplicaMask) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         let at = who.trailing_zeros();
         who &= who.checked_sub(1)?;
@@ -137,8 +145,8 @@ pub fn bits(mut who: Mask) -> impl Iterator<Item = usize> {
 pub(crate) mod tests {
     use super::*;
 
-    /// Sets of which `need` are needed each.
-    pub fn sets(old: &[u32], new: Option<&[u32]>, need: u32) -> Sets {
+    /// JointReplicas of which `need` are needed each.
+    pub fn replicas(old: &[u32], new: Option<&[u32]>, need: u32) -> JointReplicas {
         let nodes = |numbers: &[u32]| numbers.iter().copied().map(NodeId).collect::<Vec<_>>();
         let (old, new) = (nodes(old), new.map(nodes));
         let mut members = old.clone();
@@ -148,34 +156,34 @@ pub(crate) mod tests {
             let need = need.min(set.len() as u32);
             Quorum { set: members.iter().enumerate().map(bit).sum(), need, cover: need }
         };
-        let (old, new) = (quorum(&old), new.as_deref().map(quorum));
-        Sets { members, old, new }
+        let (outgoing, incoming) = (quorum(&old), new.as_deref().map(quorum));
+        JointReplicas { members, outgoing, incoming }
     }
 
     #[test]
     fn an_arc_that_changes_hands_needs_a_quorum_of_both_sets() {
-        let sets = sets(&[1, 2, 3], Some(&[3, 4, 5]), 2);
-        assert_eq!(sets.members(), [1, 2, 3, 4, 5].map(NodeId));
-        assert!(!sets.enough(0b00111), "one of the next set");
-        assert!(!sets.enough(0b11100), "one of the old set");
-        assert!(sets.enough(0b01101));
-        assert_eq!(sets.shortfall(0b00011), (0, 2));
-        assert!(sets.helps(0b00011, 0b01000));
-        assert!(!sets.helps(0b00011, 0b00000));
+        let all = replicas(&[1, 2, 3], Some(&[3, 4, 5]), 2);
+        assert_eq!(all.members(), [1, 2, 3, 4, 5].map(NodeId));
+        assert!(!all.enough(0b00111), "one of the next set");
+        assert!(!all.enough(0b11100), "one of the old set");
+        assert!(all.enough(0b01101));
+        assert_eq!(all.shortfall(0b00011), (0, 2));
+        assert!(all.helps(0b00011, 0b01000));
+        assert!(!all.helps(0b00011, 0b00000));
     }
 
     #[test]
     fn a_set_smaller_than_the_quorum_serves_with_what_it_has() {
-        let sets = sets(&[1], None, 2);
-        assert!(sets.enough(0b1));
-        assert!(!sets.enough(0b0));
-        assert_eq!(sets.shortfall(0), (0, 1));
+        let all = replicas(&[1], None, 2);
+        assert!(all.enough(0b1));
+        assert!(!all.enough(0b0));
+        assert_eq!(all.shortfall(0), (0, 1));
     }
 
     #[test]
     fn any_one_member_is_enough_where_that_is_asked() {
-        let sets = sets(&[1, 2, 3], Some(&[3, 4, 5]), 2).any_one();
-        assert!(sets.enough(0b10000) && sets.enough(0b1) && !sets.enough(0));
+        let all = replicas(&[1, 2, 3], Some(&[3, 4, 5]), 2).any_one();
+        assert!(all.enough(0b10000) && all.enough(0b1) && !all.enough(0));
     }
 
     #[test]

@@ -1,0 +1,1 @@
+//! Nothing. Its manifest is what counts; docs/HACKING.md says what for.
