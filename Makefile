@@ -128,7 +128,7 @@ run-k8s: build ## Start a Kubernetes, install the chart, three nodes and data; `
 	@GOD_PROGRAMS=$(BUILT) .ci/e2e run
 
 .PHONY: image
-image: build ## Build the image of nodes and operator, and print the archive that holds it
+image: build ## Build the image of nodes and operator, print the archive that holds it; beside it what it is made of (SBOM)
 	@.ci/image $(BUILT)
 
 .PHONY: bench

@@ -22,12 +22,7 @@ use kube::{
     },
 };
 use kube_lease_manager::LeaseManagerBuilder;
-use std::{
-    collections::HashMap,
-    net::SocketAddr,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
@@ -142,19 +137,8 @@ async fn lead(settings: &Settings, client: Client, health: &Health) -> anyhow::R
     let (cache, touched) = Cache::start(&client, &settings.scope);
     let monitored = client.list_api_group_resources("monitoring.coreos.com/v1").await.is_ok();
     let reporter = Reporter { controller: "god-operator".into(), instance: Some(settings.identity.clone()) };
-    let context = Arc::new(Context {
-        recorder: Recorder::new(client.clone(), reporter),
-        client: client.clone(),
-        cache,
-        image: settings.image.clone(),
-        monitored,
-        failures: Mutex::new(HashMap::new()),
-        overtaken: Mutex::new(HashMap::new()),
-        told: Mutex::new(HashMap::new()),
-        asked: Mutex::new(HashMap::new()),
-        refusals: Mutex::new(HashMap::new()),
-        applied: Mutex::new(HashMap::new()),
-    });
+    let recorder = Recorder::new(client.clone(), reporter);
+    let context = Arc::new(Context::new(client.clone(), cache, recorder, &settings.image, monitored));
     // Watches are read from here on, and turns wait for the first answer of each: an empty memory is no evidence, but
     // it would make for idle reads. Where more changes than can be passed on, everybody has a turn.
     let (pass_on, passed) = mpsc::channel(WAITING);

@@ -17,8 +17,14 @@ use uuid::Uuid;
 
 /// The node-to-node protocol that is spoken to hear who a node is.
 const PROTOCOL: u32 = 1;
-/// How long a node may take to answer.
-const TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a node may take to say who it is, or what its ring is. A look waits as long for one that keeps silent, and
+/// people are told what is in the way within five seconds (invariant TOLD-SOON).
+const TIMEOUT: Duration = Duration::from_secs(1);
+/// How long it may take to say how all of them are: it asks them itself, and gives each a second.
+const REPORTS_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// The longest that a look takes while one node keeps silent: who they are, and how they are. (A node that says who it
+/// is answers for its ring at once.)
+pub const LOOK: Duration = Duration::from_secs(2);
 /// How long a change of the ring may take: nodes themselves give up after ten seconds.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Nodes asked at the same time.
@@ -150,16 +156,21 @@ async fn look_once(members: &[Address]) -> Result<super::world::Ring, String> {
     }
     let Some((ring, mut client)) = newest else { return Err(why) };
     // Reports are asked for after the ring: one of its epoch says that the ring was known then.
-    let status = client.status(v1::StatusRequest {}).await.map_err(|status| status.to_string())?.into_inner();
+    let mut other = client.clone();
+    let reports = async { Ok::<_, tonic::Status>(client.status(v1::StatusRequest {}).await?.into_inner()) };
+    let operations = async {
+        if ring.operations.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(other.list_operations(v1::ListOperationsRequest {}).await?.into_inner().operations)
+    };
+    let both = futures::future::try_join(reports, operations);
+    let asked = tokio::time::timeout(REPORTS_TIMEOUT, both).await;
+    let asked = asked.map_err(|_| "a node took too long to say how the others are".to_owned())?;
+    let (status, operations) = asked.map_err(|status| status.to_string())?;
     if let Some(failed) = status.failed {
         return Err(failed.message);
     }
-    let operations = if ring.operations.is_empty() {
-        Vec::new()
-    } else {
-        let listed = client.list_operations(v1::ListOperationsRequest {}).await;
-        listed.map_err(|status| status.to_string())?.into_inner().operations
-    };
     wire::ring(&ring, &status, &operations)
 }
 

@@ -33,8 +33,8 @@ const STUCK: [&str; 6] = [
     "CreateContainerError",
     "RunContainerError",
 ];
-/// For so many seconds a pod may be without a machine.
-const UNPLACED_FOR: i64 = 5;
+/// For so many seconds a pod may be without a machine (invariant TOLD-SOON).
+const UNPLACED_FOR: i64 = 2;
 
 fn label<'a>(metadata: &'a ObjectMeta, name: &str) -> Option<&'a String> {
     metadata.labels.as_ref()?.get(name)

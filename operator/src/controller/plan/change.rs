@@ -158,11 +158,11 @@ pub(super) fn make_up(observed: &Observed, desired: &Desired) -> Verdict {
     let wish = match successor(observed, desired, ring, member) {
         Some(new) => Wish::Replace { old: number, new, lost: true },
         None if !ring.has_data() || ring.members.len() as u32 > desired.nodes().max(ring.most_copies()) => {
-            // Everybody who is wanted is there and has its part.
+            // Everybody who is wanted is there, and has its part or is being given it: that may wait for what is gone.
             let settled = ring.members.iter().all(|(other, it)| {
                 observed.is_homeless(*other)
                     || is_wanted(observed, desired, ring, it.number) == Some(false)
-                    || (it.state == State::Up && !is_unused(ring, it))
+                    || (it.state == State::Up && (!is_unused(ring, it) || is_busy(ring, it.number)))
             });
             if !settled {
                 return Verdict::Wait(format!("a new node takes the place of node {number}"));

@@ -3,17 +3,19 @@
 //!
 //! - `objects`: what the API server should have is brought to it.
 //! - `tell`: status and events.
+//! - `trouble`: what does not go on though nobody said no.
 //! - `end`: the finalizer, and what becomes of volumes.
 
 mod end;
 mod objects;
 mod tell;
+mod trouble;
 
 use super::{
     apply::{ActError, act},
     build::{Blueprint, Kind, spare},
     observe::{self, Cache, Look},
-    plan::{Blocked, Next, OPERATION_REFUSED, Plan, Refusal, Step, plan_past},
+    plan::{Next, OPERATION_REFUSED, Plan, Refusal, plan_past},
     world::{Desired, Observed},
 };
 use crate::crd::{GodCluster, validate::problems};
@@ -32,18 +34,18 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
-use tell::{announce, tell};
+use tell::{announce, announce_unreadable, tell};
+use trouble::{Overtaken, failed, overtaken, patiently, pause, unanswered};
 
-/// Between two looks at a cluster at rest, which cost the API server nothing.
-const AT_REST: Duration = Duration::from_secs(15);
+/// Between two looks at a cluster at rest, which cost the API server nothing. What only the nodes know is seen by them,
+/// and told soon enough (invariant TOLD-SOON).
+const AT_REST: Duration = Duration::from_secs(3);
 /// While something is waited for.
-const WAITING: Duration = Duration::from_secs(2);
+const WAITING: Duration = Duration::from_secs(1);
 /// After a step.
 const SOON: Duration = Duration::from_millis(100);
 /// The longest pause after failures.
 const LONGEST: Duration = Duration::from_secs(60);
-/// So often in a row a step may find the world changed before somebody is told, and pauses grow.
-const PATIENCE: u32 = 5;
 /// After so long an operation that the ring refused several times is asked for again.
 const ASKED_AGAIN_AFTER: Duration = Duration::from_mins(5);
 /// For so long a step that was refused is not tried again.
@@ -75,7 +77,7 @@ pub struct Context {
     /// Turns that failed in a row, by namespace and name.
     pub failures: Mutex<HashMap<Key, u32>>,
     /// Steps in a row that found the world changed.
-    pub overtaken: Mutex<HashMap<Key, u32>>,
+    pub overtaken: Mutex<HashMap<Key, Overtaken>>,
     /// When the status was written last.
     pub told: Mutex<HashMap<Key, Instant>>,
     /// Operations that the ring refused.
@@ -94,6 +96,23 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Context {
+    /// What turns share before any is taken.
+    pub fn new(client: Client, cache: Cache, recorder: Recorder, image: &str, monitored: bool) -> Context {
+        Context {
+            client,
+            cache,
+            recorder,
+            image: image.to_owned(),
+            monitored,
+            failures: Mutex::default(),
+            overtaken: Mutex::default(),
+            told: Mutex::default(),
+            asked: Mutex::default(),
+            refusals: Mutex::default(),
+            applied: Mutex::default(),
+        }
+    }
+
     /// What was refused a moment ago.
     fn refusal(&self, key: &Key) -> Option<Refusal> {
         let mut refusals = locked(&self.refusals);
@@ -155,6 +174,7 @@ pub async fn reconcile(
         Ok(cluster) => turn(Arc::new(cluster.clone()), &context).await,
         Err(invalid) => {
             tracing::warn!(name = ?invalid.metadata.name, error = %invalid.error, "a GodCluster cannot be read");
+            announce_unreadable(&context, &invalid.metadata, &invalid.error).await;
             Ok(Action::requeue(LONGEST))
         }
     };
@@ -194,32 +214,12 @@ fn backoff(failures: u32) -> Duration {
     Duration::from_millis(250).saturating_mul(1 << failures.min(10)).min(LONGEST)
 }
 
-/// After a step that found the world changed: it is planned anew at once, but not for ever.
-fn pause(times: u32) -> Duration {
-    match times.checked_sub(PATIENCE) {
-        None => SOON,
-        Some(more) => backoff(more),
-    }
-}
-
-/// What somebody should look at when a step finds the world changed again and again. It says the same each time, so
-/// that it is written once.
-fn overtaken(step: &Step, why: &str, times: u32) -> Option<Blocked> {
-    (times >= PATIENCE).then(|| Blocked {
-        reason: "StepOvertaken",
-        message: format!(
-            "{}: each time it is tried, the API server says that things changed: {why}",
-            step.describe()
-        ),
-        action: "see who else changes or removes the cluster's objects: kubectl get events".to_owned(),
-    })
-}
-
 async fn turn(cluster: Arc<GodCluster>, context: &Context) -> Result<Action, TurnError> {
     if cluster.metadata.deletion_timestamp.is_some() {
         return end(&cluster, context).await;
     }
-    if hold(&cluster, context).await? {
+    let held = hold(&cluster, context).await;
+    if let Ok(true) = held {
         // The object changed: its watch says so.
         return Ok(Action::requeue(SOON));
     }
@@ -227,6 +227,9 @@ async fn turn(cluster: Arc<GodCluster>, context: &Context) -> Result<Action, Tur
     look.observed.excused = context.excused(&cluster);
     let problems = problems(&cluster);
     let mut desired = Desired::of(&cluster);
+    if let Err(error) = held {
+        return Err(failed(context, &look, &desired, None, "the finalizer", error).await);
+    }
     if !problems.is_empty() {
         tell(context, &look, &desired, None, &problems, None).await?;
         return Ok(Action::requeue(LONGEST));
@@ -235,15 +238,28 @@ async fn turn(cluster: Arc<GodCluster>, context: &Context) -> Result<Action, Tur
     let is_recorded = look.observed.recorded.cluster.is_some();
     let mut refused = None;
     if is_recorded && !desired.paused {
-        refused = apply_objects(context, &look, &desired).await?;
+        let applied = patiently(apply_objects(context, &look, &desired), async {
+            let late = unanswered("the cluster's objects are applied");
+            tell(context, &look, &desired, None, &[], Some(&late)).await
+        });
+        refused = match applied.await {
+            Ok(refused) => refused,
+            Err(error) => {
+                return Err(failed(context, &look, &desired, None, "the cluster's objects", error).await);
+            }
+        };
     }
     let refusal = context.refusal(&key(&*cluster));
     let mut made = plan_past(&look.observed, &desired, refusal.as_ref());
     let mut acted = false;
     if let Next::Do(_) = made.next {
         // What was planned from memory is planned again from what the API server says itself.
-        let Some(objects) = observe::read(&context.client, &cluster).await? else {
-            return Ok(Action::await_change());
+        let objects = match observe::read(&context.client, &cluster).await {
+            Ok(Some(objects)) => objects,
+            Ok(None) => return Ok(Action::await_change()),
+            Err(error) => {
+                return Err(failed(context, &look, &desired, Some(&made), "reading it anew", error).await);
+            }
         };
         look = observe::look(objects).await;
         look.observed.excused = context.excused(&look.objects.cluster);
@@ -253,8 +269,11 @@ async fn turn(cluster: Arc<GodCluster>, context: &Context) -> Result<Action, Tur
             let replicas = replicas(&look);
             let blueprint = blueprint(context, &look, &desired, &replicas);
             let step = &step.clone();
-            let done = act(&context.client, step, &look, &desired, &blueprint).await;
-            match done {
+            let done = patiently(act(&context.client, step, &look, &desired, &blueprint), async {
+                let late = unanswered(&step.describe());
+                tell(context, &look, &desired, Some(&made), &[], Some(&late)).await
+            });
+            match done.await {
                 Ok(()) => {
                     acted = true;
                     metrics::counter!("god_operator_steps_total", "step" => step.reason()).increment(1);
@@ -270,16 +289,11 @@ async fn turn(cluster: Arc<GodCluster>, context: &Context) -> Result<Action, Tur
                 }
                 Err(ActError::Changed(why)) => {
                     tracing::debug!(cluster = %desired.name, step = step.reason(), why, "a step is planned anew");
-                    let times = {
-                        let mut overtaken = locked(&context.overtaken);
-                        let times = overtaken.entry(key(&*cluster)).or_default();
-                        *times = times.saturating_add(1);
-                        *times
-                    };
-                    if let Some(stuck) = overtaken(step, &why, times) {
+                    let so_far = Overtaken::again(&context.overtaken, key(&*cluster));
+                    if let Some(stuck) = overtaken(step, &why, so_far, Instant::now()) {
                         tell(context, &look, &desired, Some(&made), &[], Some(&stuck)).await?;
                     }
-                    return Ok(Action::requeue(pause(times)));
+                    return Ok(Action::requeue(pause(so_far.times)));
                 }
                 Err(ActError::Refused(why)) => {
                     let refusal = Refusal { step: step.clone(), why };
@@ -287,8 +301,8 @@ async fn turn(cluster: Arc<GodCluster>, context: &Context) -> Result<Action, Tur
                     locked(&context.refusals).insert(key(&*cluster), (refusal, Instant::now()));
                 }
                 Err(error) => {
-                    tell(context, &look, &desired, Some(&made), &[], None).await?;
-                    return Err(error.into());
+                    let what = step.describe();
+                    return Err(failed(context, &look, &desired, Some(&made), &what, error).await);
                 }
             }
         }
@@ -339,18 +353,18 @@ mod tests {
     }
 
     #[test]
-    fn a_step_that_is_overtaken_again_and_again_pauses_and_is_told() {
-        let step = Step::Cancel { id: "leave-3.1".to_owned() };
-        assert_eq!((pause(1), overtaken(&step, "gone", 1)), (SOON, None));
-        let told = overtaken(&step, "gone", PATIENCE).unwrap();
-        assert_eq!((told.reason, overtaken(&step, "gone", 100)), ("StepOvertaken", Some(told.clone())));
-        assert!(pause(PATIENCE) > SOON && pause(PATIENCE + 3) > pause(PATIENCE));
-        assert_eq!(pause(u32::MAX), LONGEST);
-    }
-
-    #[test]
     fn pauses_after_failures_grow_and_have_a_bound() {
         assert!(backoff(1) < backoff(2) && backoff(2) < backoff(5));
         assert_eq!([backoff(30), backoff(u32::MAX)], [LONGEST, LONGEST]);
+    }
+
+    /// The longest way from something that is in the way to its being told, while one node of a cluster keeps silent: a
+    /// turn had looked just before, the pause after it passes, and the next one looks.
+    #[test]
+    fn pauses_leave_room_for_looks_within_the_time_in_which_people_are_told() {
+        let look = crate::controller::nodes::LOOK;
+        for (pause, look_before) in [(WAITING, look), (AT_REST, Duration::ZERO), (SOON, look)] {
+            assert!(look_before + pause + look <= trouble::TOLD_WITHIN, "{pause:?}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Tells people: the status, and events.
 
-use super::{Context, Key, TurnError, key, locked};
+use super::{Context, Key, TurnError, key, locked, trouble::TURN_FAILED};
 use crate::{
     controller::{
         apply::write_status,
@@ -11,6 +11,7 @@ use crate::{
     },
     crd::{GodCluster, GodClusterStatus, OperationProgress},
 };
+use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
     Resource,
     runtime::events::{Event, EventType},
@@ -62,6 +63,21 @@ pub(super) async fn tell(
     }
 }
 
+/// An object that cannot be read has no status that could be written: an event has to do.
+pub(super) async fn announce_unreadable(context: &Context, metadata: &ObjectMeta, why: &str) {
+    let about = ObjectReference {
+        api_version: Some(GodCluster::api_version(&()).into_owned()),
+        kind: Some(GodCluster::kind(&()).into_owned()),
+        name: metadata.name.clone(),
+        namespace: metadata.namespace.clone(),
+        uid: metadata.uid.clone(),
+        ..ObjectReference::default()
+    };
+    let note =
+        format!("it cannot be read: {why}: put it right, or bring the CustomResourceDefinition up to date");
+    publish(context, &about, EventType::Warning, "SpecUnreadable", note).await;
+}
+
 pub(super) async fn announce(
     context: &Context,
     cluster: &GodCluster,
@@ -69,6 +85,10 @@ pub(super) async fn announce(
     reason: &str,
     note: String,
 ) {
+    publish(context, &cluster.object_ref(&()), kind, reason, note).await;
+}
+
+async fn publish(context: &Context, about: &ObjectReference, kind: EventType, reason: &str, note: String) {
     let mut note = note;
     let end = note.char_indices().map(|(at, _)| at).take_while(|at| *at <= 1_000).last().unwrap_or(0);
     if note.len() > 1_000 {
@@ -82,7 +102,7 @@ pub(super) async fn announce(
         secondary: None,
     };
     // An event that is not heard changes nothing.
-    if let Err(error) = context.recorder.publish(&event, &cluster.object_ref(&())).await {
+    if let Err(error) = context.recorder.publish(&event, about).await {
         tracing::debug!(%error, "an event was not taken");
     }
 }
@@ -102,6 +122,11 @@ fn differ_in_figures_only(before: &GodClusterStatus, after: &GodClusterStatus) -
             };
         }
         status.nodes.iter_mut().for_each(|node| node.bytes = None);
+        // Errors may name a port or a time, and so differ each time.
+        if let Some(blocked) = status.blocked.as_mut().filter(|blocked| blocked.reason == TURN_FAILED) {
+            blocked.message.clear();
+            status.conditions.iter_mut().for_each(|condition| condition.message.clear());
+        }
         status
     };
     without(before) == without(after)
@@ -117,7 +142,7 @@ fn is_time_for_figures(context: &Context, key: &Key) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crd::{NodeState, Phase};
+    use crate::crd::{BlockedStatus, NodeState, Phase};
 
     #[test]
     fn figures_alone_are_told_less_often_than_what_happens() {
@@ -145,5 +170,21 @@ mod tests {
         assert!(!after(|it| it.operation = None));
         assert!(!after(|it| it.phase = Phase::Blocked));
         assert!(!after(|it| it.nodes[0].state = "down".to_owned()));
+    }
+
+    #[test]
+    fn errors_that_differ_each_time_are_told_less_often_than_other_ones() {
+        let blocked = |reason: &str, message: &str| GodClusterStatus {
+            blocked: Some(BlockedStatus {
+                reason: reason.to_owned(),
+                message: message.to_owned(),
+                action: String::new(),
+            }),
+            ..GodClusterStatus::default()
+        };
+        let differ = |reason: &str| {
+            differ_in_figures_only(&blocked(reason, "at port 1"), &blocked(reason, "at port 2"))
+        };
+        assert!(differ(TURN_FAILED) && !differ("NodeNotUp"));
     }
 }

@@ -181,6 +181,9 @@ impl World {
         let silent = || RingView::Unknown("no node answers".to_owned());
         let Some(ring) = &self.ring else { return silent() };
         let mut ring = ring.clone();
+        if let Some(first) = ring.operations.first_mut().filter(|_| self.stepped().is_none()) {
+            "nodes that are to give or take copies do not answer".clone_into(&mut first.blocked);
+        }
         let numbers = ring.members.values().map(|member| member.number);
         ring.voters = if ring.members.len() < 3 { numbers.take(1).collect() } else { numbers.collect() };
         let mut up = 0;
@@ -226,7 +229,7 @@ impl World {
             }
         }
         if let Some(ring) = &self.ring {
-            if !ring.operations.is_empty() && ring.members.keys().any(|node| self.runs(*node)) {
+            if self.stepped().is_some() {
                 events.push(Event::RingStep);
             }
             if ring.keyspaces.iter().any(|keyspace| !keyspace.live) && ring.members.len() >= 2 {

@@ -29,10 +29,26 @@ impl World {
         deal(ring);
     }
 
-    /// The operation whose turn it is takes a step.
+    /// The operation whose turn it is takes a step, if it can.
     pub(super) fn ring_step(&mut self) {
-        let Some(ring) = &mut self.ring else { return };
-        let Some(operation) = ring.operations.first().cloned() else { return };
+        let Some(after) = self.stepped() else { return };
+        let before = self.ring.replace(after);
+        let waiting = before.iter().flat_map(|ring| Some((ring, ring.operations.first()?)));
+        for (ring, operation) in waiting.filter(|(_, operation)| operation.phase == Phase::Waiting) {
+            self.undo.insert(operation.id.clone(), ring.arcs.clone());
+        }
+    }
+
+    /// The ring after the next step of the operation whose turn it is. `None`: there is none, or it waits for nodes
+    /// that are to give copies, or to take them.
+    pub(super) fn stepped(&self) -> Option<Ring> {
+        let mut ring = self.ring.clone()?;
+        let operation = ring.operations.first().cloned()?;
+        if !ring.members.keys().any(|node| self.runs(*node)) {
+            return None;
+        }
+        let before = ring.arcs.clone();
+        let members: BTreeSet<u32> = ring.members.values().map(|member| member.number).collect();
         ring.epoch += 1;
         let end = |ring: &mut Ring, cancelled| {
             ring.operations.remove(0);
@@ -41,23 +57,25 @@ impl World {
         let retiring = retiring(&operation.wish);
         match operation.phase {
             Phase::Waiting => {
-                self.undo.insert(operation.id.clone(), ring.arcs.clone());
                 ring.operations[0].phase = Phase::Moving;
                 for member in ring.members.values_mut().filter(|member| Some(member.number) == retiring) {
                     member.leaving = true;
                 }
-                deal(ring);
+                deal(&mut ring);
             }
             Phase::Moving => {
                 match operation.wish {
-                    Wish::Join(node) => take_part(ring, node),
-                    Wish::Leave { node, .. } => give_all(ring, node, None),
-                    Wish::Replace { old, new, .. } => give_all(ring, old, Some(new)),
+                    Wish::Join(node) => take_part(&mut ring, node),
+                    Wish::Leave { node, .. } => give_all(&mut ring, node, None),
+                    Wish::Replace { old, new, .. } => give_all(&mut ring, old, Some(new)),
                     _ => {}
+                }
+                if !self.can_be_copied(&ring, &before) {
+                    return None;
                 }
                 match retiring {
                     Some(_) => ring.operations[0].phase = Phase::Cleaning,
-                    None => end(ring, false),
+                    None => end(&mut ring, false),
                 }
             }
             Phase::Cleaning => {
@@ -66,18 +84,46 @@ impl World {
                     ring.members.remove(&uuid);
                     ring.retired.insert(uuid);
                 }
-                end(ring, false);
+                end(&mut ring, false);
             }
             Phase::Cancelling => {
-                if let Some(arcs) = self.undo.get(&operation.id) {
-                    ring.arcs.clone_from(arcs);
+                // Nothing can go back to a node that was retired meanwhile.
+                let is_there = |number: &u32| members.contains(number);
+                for (arc, was) in ring.arcs.iter_mut().zip(self.undo.get(&operation.id).into_iter().flatten())
+                {
+                    if was.replicas.iter().all(is_there) {
+                        arc.replicas.clone_from(&was.replicas);
+                    }
+                }
+                if !self.can_be_copied(&ring, &before) {
+                    return None;
                 }
                 for member in ring.members.values_mut().filter(|member| Some(member.number) == retiring) {
                     member.leaving = false;
                 }
-                end(ring, true);
+                end(&mut ring, true);
             }
         }
+        Some(ring)
+    }
+
+    /// Whether all who are to take copies run, and enough of those who have them: one more than a write may have
+    /// missed (BARRIER), and nobody waits for what is given up. Where there are no data nothing is copied.
+    fn can_be_copied(&self, ring: &Ring, before: &[Arc]) -> bool {
+        let runs = |number: &u32| ring.numbered(*number).is_some_and(|(uuid, _)| self.runs(uuid));
+        let is_lost = |number: &&u32| ring.operations.iter().any(|it| lost_by(&it.wish) == Some(**number));
+        let live =
+            |arc: &Arc| ring.keyspaces.iter().find(|keyspace| keyspace.id == arc.keyspace && keyspace.live);
+        before.iter().zip(&ring.arcs).filter(|(old, new)| old.replicas != new.replicas).all(|(old, new)| {
+            let Some(keyspace) = live(new) else { return true };
+            let (old, new) = (&old.replicas, &new.replicas);
+            let resized = old.len() != new.len();
+            let all_take = new.iter().filter(|it| resized || !old.contains(it)).all(runs);
+            let lost = old.iter().filter(is_lost).count();
+            let least = (keyspace.copies.write_quorum as usize).clamp(1, old.len().max(1));
+            let needed = (old.len() + 1 - least).min(old.len() - lost);
+            all_take && old.iter().filter(|it| runs(it)).count() >= needed
+        })
     }
 
     pub(super) fn init(&mut self, node: Uuid) -> Result<(), String> {
@@ -119,22 +165,21 @@ impl World {
     }
 
     pub(super) fn begin(&mut self, id: &str, wish: &Wish) -> Result<(), String> {
-        let lost = match wish {
-            Wish::Leave { node, lost: true } | Wish::Replace { old: node, lost: true, .. } => Some(*node),
-            _ => None,
-        };
+        let lost = lost_by(wish);
         let anybody = self.ring.iter().flat_map(|ring| ring.members.keys()).any(|node| self.runs(*node));
         let Some(ring) = self.ring.as_mut().filter(|_| anybody) else { return Ok(()) };
         let is_known =
             ring.operations.iter().any(|it| it.id == id) || ring.ended.iter().any(|it| it.id == id);
         let nodes = wish.nodes();
         let unknown = nodes.iter().any(|node| ring.numbered(*node).is_none());
+        let ends = |it: &Operation| lost.is_some() && it.phase == Phase::Cancelling;
         let busy = ring
             .operations
             .iter()
+            .filter(|it| !ends(it))
             .any(|it| it.wish.nodes().iter().any(|node| nodes.contains(node) && lost != Some(*node)));
         let active = ring.members.values().filter(|member| !member.leaving).count();
-        let too_few = matches!(wish, Wish::Leave { .. }) && ring.has_data() && active <= 2;
+        let too_few = matches!(wish, Wish::Leave { lost: false, .. }) && ring.has_data() && active <= 2;
         if is_known || unknown || busy || too_few {
             return Ok(());
         }
@@ -178,17 +223,23 @@ impl World {
     }
 }
 
-/// What makes up for lost data goes first: what is under way begins anew after it, and what was asked of the lost node
-/// itself ends.
+/// What makes up for lost data goes first: what is under way begins anew after it, what goes back ends where it is, and
+/// what was asked of the lost node itself ends.
 fn make_way(ring: &mut Ring, lost: u32) {
-    let (senseless, kept) =
-        ring.operations.drain(..).partition::<Vec<_>, _>(|operation| operation.wish.nodes().contains(&lost));
+    let is_senseless = |operation: &Operation| operation.wish.nodes().contains(&lost);
+    let (ending, kept) = ring
+        .operations
+        .drain(..)
+        .partition::<Vec<_>, _>(|it| is_senseless(it) || it.phase == Phase::Cancelling);
     ring.operations = kept;
-    ring.ended.extend(senseless.into_iter().map(|operation| Ended {
-        id: operation.id,
-        cancelled: false,
-        refused: "its data are gone".to_owned(),
-        epoch: 0,
+    ring.ended.extend(ending.into_iter().map(|operation| {
+        let senseless = is_senseless(&operation);
+        Ended {
+            id: operation.id,
+            cancelled: !senseless,
+            refused: if senseless { "its data are gone".to_owned() } else { String::new() },
+            epoch: 0,
+        }
     }));
     for operation in &mut ring.operations {
         if operation.phase == Phase::Moving {
@@ -201,6 +252,14 @@ fn make_way(ring: &mut Ring, lost: u32) {
     let leaves: Vec<u32> = ring.operations.iter().filter_map(retiring).flatten().collect();
     for member in ring.members.values_mut() {
         member.leaving = leaves.contains(&member.number);
+    }
+}
+
+/// Whose data an operation takes for gone.
+fn lost_by(wish: &Wish) -> Option<u32> {
+    match wish {
+        Wish::Leave { node, lost: true } | Wish::Replace { old: node, lost: true, .. } => Some(*node),
+        _ => None,
     }
 }
 
