@@ -7,13 +7,11 @@ use god_proto::{
     position::{Position, PositionError},
     record::{Kind, Record},
     ring::{Ring, partitioner},
+    time::check_ttl_ms,
     v1::{Call, Consistency, Keyspace, Level, Reason, Rejected, call, consistency},
     version::Version,
 };
 use god_rules::quorum::{Need, Use};
-
-/// The longest time to live, in milliseconds: 1,000 years. Longer ones are refused, so that sums stay sums.
-const MAX_TTL_MS: u64 = 1_000 * 366 * 86_400_000;
 
 /// A call that may go ahead.
 #[derive(Debug)]
@@ -51,9 +49,8 @@ pub(super) fn admit(ring: &Ring, call: Call, now_ms: u64) -> Result<Admitted, Re
                 return Err(refuse(Reason::Invalid, message));
             }
             let ttl_ms = if put.ttl_ms == 0 { keyspace.default_ttl_ms } else { put.ttl_ms };
-            if ttl_ms > MAX_TTL_MS {
-                let message = format!("the time to live is {ttl_ms} ms; the most is {MAX_TTL_MS}");
-                return Err(refuse(Reason::Invalid, message));
+            if let Err(why) = check_ttl_ms(ttl_ms) {
+                return Err(refuse(Reason::Invalid, format!("the time to live is {ttl_ms} ms: {why}")));
             }
             let expires_at_ms = (ttl_ms != 0).then(|| now_ms.saturating_add(ttl_ms));
             let record =
