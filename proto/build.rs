@@ -11,6 +11,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(files, ["."])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    tonic_prost_build::configure().bytes(".").build_server(false).compile_fds(descriptors.clone())?;
+    // Servers of the same messages, with a codec of their own.
+    let servers = out.join("servers");
+    fs::create_dir_all(&servers)?;
+    tonic_prost_build::configure()
+        .build_client(false)
+        .codec_path("crate::codec::ServerCodec")
+        .extern_path(".god.v1", "crate::v1")
+        .extern_path(".god.peer.v1", "crate::peer")
+        .out_dir(servers)
+        .compile_fds(descriptors)?;
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! What operators ask: the cluster's state, its ring, its keyspaces.
 
 use crate::{Client, Error, Result, client::fetch, keyspace::misspoke, node::Node, transport};
+use futures::future::join_all;
 use god_proto::v1::{
     BeginOperationRequest, CancelOperationRequest, CreateKeyspaceRequest, DeleteKeyspaceRequest, InitRequest,
     Keyspace, ListKeyspacesRequest, ListOperationsReply, ListOperationsRequest, PlanOperationReply,
@@ -8,9 +9,14 @@ use god_proto::v1::{
     StatusRequest, Wish, cluster_client::ClusterClient,
 };
 use std::{sync::Arc, time::Duration};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tonic::{Response, Status, transport::Channel};
 use uuid::Uuid;
+
+/// How long a new keyspace is waited for to be known everywhere, in all, and how long one look and the pause after it.
+const SPREADS: Duration = Duration::from_secs(3);
+const LOOKS: Duration = Duration::from_millis(500);
+const AGAIN: Duration = Duration::from_millis(10);
 
 impl Client {
     /// Every node's state, as one of the named servers sees them.
@@ -52,7 +58,7 @@ impl Client {
         Uuid::from_slice(&reply.cluster).map_err(|_| misspoke("the cluster's id is not 16 bytes"))
     }
 
-    /// Makes a keyspace.
+    /// Makes a keyspace, and waits until the nodes that answer know it: calls go to any of them from then on.
     ///
     /// # Errors
     /// [`Error::Unknown`] where the server did not say what came of it: [`Client::list_keyspaces`] shows it.
@@ -61,8 +67,11 @@ impl Client {
         let limit = self.inner.settings.timeout;
         let reply = once(&home, limit, home.cluster().create_keyspace(request)).await?;
         ok(reply.failed)?;
+        let made = reply.keyspace.ok_or_else(|| misspoke("the answer has no keyspace"))?;
         self.learn(&home).await;
-        reply.keyspace.ok_or_else(|| misspoke("the answer has no keyspace"))
+        // One that takes long hears of it by itself, and its calls are tried again.
+        let _ = timeout(limit.min(SPREADS), self.spread(made.id)).await;
+        Ok(made)
     }
 
     /// Deletes a keyspace with all that it holds: the one of this id ([`Client::list_keyspaces`]), or whichever has the
@@ -138,6 +147,22 @@ impl Client {
             .first()
             .cloned()
             .ok_or_else(|| Error::Unreachable("there is no server to ask".to_owned()))
+    }
+
+    /// Waits until each node knows a keyspace, or does not answer.
+    async fn spread(&self, id: u32) {
+        let nodes: Vec<Arc<Node>> = self.inner.routes.load().nodes.values().cloned().collect();
+        let known = nodes.iter().map(|node| async move {
+            while let Ok(reply) =
+                once(node, LOOKS, node.cluster().list_keyspaces(ListKeyspacesRequest {})).await
+            {
+                if reply.keyspaces.iter().any(|keyspace| keyspace.id == id) {
+                    break;
+                }
+                sleep(AGAIN).await;
+            }
+        });
+        join_all(known).await;
     }
 
     /// Takes over the ring that a node has just made.

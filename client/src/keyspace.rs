@@ -7,14 +7,12 @@ use crate::{
 use bytes::Bytes;
 use god_proto::{
     MAX_KEY, MAX_VALUE,
+    time::ttl_ms,
     v1::{Reason, answer, get_reply, write_reply},
     version::Version,
 };
 use std::{sync::Arc, time::Duration};
 use tracing::Instrument;
-
-/// The longest time to live that nodes take: 1,000 years. With longer ones their sums would not stay sums.
-pub const MAX_TTL: Duration = Duration::from_millis(1_000 * 366 * 86_400_000);
 
 /// A keyspace to read and write, and how. Cheap to clone; a clone may have other options.
 #[derive(Clone, Debug)]
@@ -74,8 +72,8 @@ impl Keyspace {
         self.write("put", key.into(), Op::Put { value: value.into(), ttl_ms: 0 }).await
     }
 
-    /// Writes a key that expires after so long, counted from the write: from a millisecond to [`MAX_TTL`]. Parts of a
-    /// millisecond are left out.
+    /// Writes a key that expires after so long, counted from the write: whole milliseconds, from 1 to
+    /// [`MAX_TTL`](crate::MAX_TTL).
     ///
     /// # Errors
     /// [`Error::Invalid`] for another time to live; else as for [`Keyspace::put`].
@@ -85,13 +83,8 @@ impl Keyspace {
         value: impl Into<Bytes>,
         ttl: Duration,
     ) -> Result<Written> {
-        let ttl_ms = ttl.as_millis() as u64;
-        if ttl > MAX_TTL {
-            return Err(Error::Invalid(format!("the time to live {ttl:?} is more than 1,000 years")));
-        }
-        if ttl_ms == 0 {
-            return Err(Error::Invalid(format!("the time to live {ttl:?} is less than a millisecond")));
-        }
+        let ttl_ms =
+            ttl_ms(ttl).map_err(|why| Error::Invalid(format!("the time to live is {ttl:?}: {why}")))?;
         self.write("put", key.into(), Op::Put { value: value.into(), ttl_ms }).await
     }
 

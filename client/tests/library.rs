@@ -7,7 +7,8 @@ mod fake;
 use fake::Fake;
 use futures::{StreamExt as _, TryStreamExt as _, future::join_all};
 use god_client::{
-    Builder, Client, Consistency, Error, Keyspace, Lookup, MAX_TTL, Range, Reason, proto::call::Call,
+    Builder, Client, Consistency, Error, Keyspace, Lookup, MAX_TTL, Range, Reason,
+    proto::{CreateKeyspaceRequest, call::Call},
 };
 use std::{
     net::TcpListener,
@@ -444,9 +445,13 @@ async fn values_of_all_sizes_travel_together() {
 async fn a_time_to_live_that_no_node_takes_is_not_sent() {
     let fake = fake::start();
     let keyspace = keyspace(&[&fake]).await;
-    for wrong in
-        [Duration::ZERO, Duration::from_micros(999), MAX_TTL + Duration::from_nanos(1), Duration::MAX]
-    {
+    for wrong in [
+        Duration::ZERO,
+        Duration::from_micros(999),
+        Duration::from_micros(1_500),
+        MAX_TTL + Duration::from_nanos(1),
+        Duration::MAX,
+    ] {
         let refused = keyspace.put_with_ttl("k", "v", wrong).await;
         assert!(matches!(refused, Err(Error::Invalid(_))), "{wrong:?}: {refused:?}");
     }
@@ -457,4 +462,33 @@ async fn a_time_to_live_that_no_node_takes_is_not_sent() {
     let sent = |call: &Call| if let Call::Put(put) = call { put.ttl_ms } else { 0 };
     let sent: Vec<u64> = fake.knobs.seen().iter().map(sent).collect();
     assert_eq!(sent, [1, MAX_TTL.as_millis() as u64]);
+}
+
+#[tokio::test]
+async fn a_keyspace_that_was_made_is_known_wherever_its_calls_go() {
+    let [one, other] = fake::start_many();
+    let client = builder(&[&one, &other]).connect().await.unwrap();
+    other.knobs.ignorant.store(true, Ordering::SeqCst);
+    let made = async {
+        let made = client
+            .create_keyspace(CreateKeyspaceRequest { name: "new".to_owned(), ..Default::default() })
+            .await;
+        assert!(!other.knobs.ignorant.load(Ordering::SeqCst), "a node does not know it yet");
+        made.unwrap()
+    };
+    let heard = async {
+        while other.knobs.listed.load(Ordering::SeqCst) < 3 {
+            tokio::task::yield_now().await;
+        }
+        other.knobs.ignorant.store(false, Ordering::SeqCst);
+    };
+    let both = async { tokio::join!(made, heard) };
+    tokio::time::timeout(PATIENCE, both).await.expect("nobody asks it");
+    let keyspace = client.keyspace("new");
+    let puts = (0..500).map(|at| keyspace.put(format!("k{at}"), "v"));
+    assert!(join_all(puts).await.iter().all(Result::is_ok));
+    // Nobody waits for a node that does not answer.
+    other.knobs.go_down();
+    let again = CreateKeyspaceRequest { name: "newer".to_owned(), ..Default::default() };
+    client.create_keyspace(again).await.unwrap();
 }

@@ -18,6 +18,7 @@ use god_core::{
     stop::stop,
     upkeep::UpkeepSettings,
 };
+use god_manual::variables;
 use god_node::settings::{Cli, Door, Generated, LogFormat, Settings, host_name, load};
 use god_rocks::{DataDir, RocksEngine, RocksSettings};
 use std::{
@@ -39,7 +40,9 @@ const HTTP_CONNECTIONS: usize = 256;
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
-    let matches = Cli::command().get_matches();
+    let command = Cli::command();
+    let own = variables::read_by(&command);
+    let matches = variables::without_empty(command).get_matches();
     let cli = Cli::from_arg_matches(&matches);
     if let Some(what) = cli.as_ref().ok().and_then(|cli| cli.generate) {
         return match generated(what) {
@@ -51,6 +54,9 @@ fn main() -> ExitCode {
         Ok(settings) => settings,
         Err(error) => return end(2, &error.to_string()),
     };
+    for warning in variables::misspelt("god-node", &own, std::env::vars_os().map(|(name, _)| name)) {
+        say(&warning);
+    }
     if cli.as_ref().is_ok_and(|cli| cli.print_config) {
         return print(settings.effective().as_bytes());
     }
@@ -60,9 +66,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// Says why the process ends, to whoever still reads of it: an end is no worse for not being heard.
+/// Says something to whoever still reads of it: nothing is worse for not being heard.
+fn say(what: &str) {
+    let _ = io::stderr().write_all(format!("god-node: {what}\n").as_bytes());
+}
+
+/// Says why the process ends.
 fn end(code: u8, why: &str) -> ExitCode {
-    let _ = io::stderr().write_all(format!("god-node: {why}\n").as_bytes());
+    say(why);
     ExitCode::from(code)
 }
 

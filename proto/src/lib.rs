@@ -1,30 +1,38 @@
 //! GoD on the wire: the generated protocol messages, and the meaning that both ends must agree on.
 //!
 //! - `answer`: answers and refusals, in the shapes of the messages.
+//! - [`codec`]: how servers read messages.
 //! - [`ids`]: the small numbers that name nodes, keyspaces, arcs and epochs.
 //! - [`position`]: where a key stands in the one order that everything is kept in.
 //! - [`version`]: when and where a record was written.
 //! - [`record`]: what stands at a position.
+//! - [`keyspace`]: what a new keyspace may be.
 //! - [`ring`]: the validated ring document, and lookups in it.
+//! - [`time`]: times as people write them, and times to live.
 //!
 //! Nothing here does I/O, reads a clock or draws a random number.
 
 mod answer;
+pub mod codec;
 pub mod ids;
+pub mod keyspace;
 pub mod position;
 pub mod record;
 pub mod ring;
+pub mod time;
 pub mod version;
 
 mod god {
     pub mod v1 {
         #![allow(missing_docs, clippy::all, clippy::pedantic, clippy::unwrap_used)]
         tonic::include_proto!("god.v1");
+        include!(concat!(env!("OUT_DIR"), "/servers/god.v1.rs"));
     }
     pub mod peer {
         pub mod v1 {
             #![allow(missing_docs, clippy::all, clippy::pedantic, clippy::unwrap_used)]
             tonic::include_proto!("god.peer.v1");
+            include!(concat!(env!("OUT_DIR"), "/servers/god.peer.v1.rs"));
         }
     }
 }

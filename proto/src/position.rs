@@ -17,6 +17,7 @@
 use crate::{
     MAX_KEY,
     ids::KeyspaceId,
+    peer,
     v1::{KeyRange, Partitioner, key_range},
 };
 use bytes::{BufMut, Bytes, BytesMut};
@@ -175,6 +176,19 @@ pub struct PositionRange {
     pub start: Position,
     /// The lowest position above.
     pub end: Position,
+}
+
+impl From<&PositionRange> for peer::Range {
+    fn from(range: &PositionRange) -> peer::Range {
+        peer::Range { start: range.start.clone().into_bytes(), end: range.end.clone().into_bytes() }
+    }
+}
+
+/// As it was sent: neither end need be a position of any keyspace.
+impl From<peer::Range> for PositionRange {
+    fn from(range: peer::Range) -> PositionRange {
+        PositionRange { start: Position::from_bytes(range.start), end: Position::from_bytes(range.end) }
+    }
 }
 
 impl PositionRange {

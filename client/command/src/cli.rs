@@ -5,7 +5,8 @@ use crate::{
     init, keyspace, load, put, rank, recover, ring, scan, select, status, text::Encoding,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use god_client::{Consistency, MAX_TTL};
+use god_client::Consistency;
+use god_proto::time::parse_time;
 use std::{net::Ipv6Addr, time::Duration};
 
 const EXAMPLES: &str = "\
@@ -127,27 +128,12 @@ pub enum Command {
     Dev(dev::DevArgs),
 }
 
-/// `500ms`, `2s`, `1m 30s`, `7days`; up to the longest time that a node takes, so that sums of them stay sums.
+/// A time in which something may be done.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    // In the crate's grammar months, beside `m` for minutes: whoever shouts would wait 43,000 times as long.
-    if text.split(|c: char| !c.is_alphabetic()).any(|unit| unit == "M") {
-        return Err("M may be minutes or months; write 1m or 1month".to_owned());
-    }
-    match humantime::parse_duration(text) {
-        Ok(duration) if duration > MAX_TTL => Err("the longest time is 1,000 years".to_owned()),
-        Ok(duration) if !duration.is_zero() => Ok(duration),
-        Ok(_) => Err("it must be longer than 0".to_owned()),
-        Err(_) => Err("not a time; write a number and a unit, such as 500ms, 2s or 1m".to_owned()),
-    }
-}
-
-/// A time to live: as [`parse_duration`], in the whole milliseconds that are stored.
-pub fn parse_ttl(text: &str) -> Result<Duration, String> {
-    let ttl = parse_duration(text)?;
-    if ttl.subsec_nanos().is_multiple_of(1_000_000) {
-        Ok(ttl)
-    } else {
-        Err("a time to live has whole milliseconds; the least is 1ms".to_owned())
+    match parse_time(text) {
+        Ok(duration) if duration.is_zero() => Err("it must be longer than 0".to_owned()),
+        Ok(duration) => Ok(duration),
+        Err(why) => Err(why.to_string()),
     }
 }
 
@@ -252,33 +238,20 @@ mod tests {
     #[test]
     fn a_time_has_a_unit_and_is_not_zero() {
         assert_eq!(parse_duration("1500ms").unwrap(), Duration::from_millis(1500));
-        assert!(parse_duration("0s").is_err());
-        assert!(parse_duration("5").is_err());
-        assert!(parse_duration("1100years").is_err());
-        // No sum of now and the longest one overflows.
-        assert!(std::time::Instant::now().checked_add(parse_duration("1000years").unwrap()).is_some());
-    }
-
-    #[test]
-    fn a_minute_is_no_month() {
-        assert_eq!(parse_duration("1m").unwrap(), Duration::from_secs(60));
-        assert_eq!(parse_duration("1month").unwrap(), Duration::from_secs(2_630_016));
-        for wrong in ["1M", "1h 30M", "1M1s", "2 M"] {
-            assert!(parse_duration(wrong).unwrap_err().contains("1month"), "{wrong}");
+        for wrong in ["0s", "5", "1M", "1100years"] {
+            assert!(parse_duration(wrong).is_err(), "{wrong}");
         }
     }
 
     #[test]
-    fn a_time_to_live_is_a_number_of_milliseconds_that_a_node_takes() {
-        assert_eq!(parse_ttl("1ms").unwrap(), Duration::from_millis(1));
-        assert_eq!(parse_ttl("1s 500ms").unwrap(), Duration::from_millis(1_500));
-        assert!(parse_ttl("1000years").is_ok());
-        for wrong in ["500us", "1500us", "1s 1ns", "0s", "300000years", "18446744073709552s", "1M", "1"] {
-            assert!(parse_ttl(wrong).is_err(), "{wrong}");
-        }
+    fn put_and_keyspace_create_take_the_same_times_to_live() {
         for command in [&["god", "put", "k", "v"][..], &["god", "keyspace", "create", "names"]] {
             let parse = |ttl: &str| Cli::try_parse_from([command, &["--ttl", ttl]].concat());
-            assert!(parse("1h").is_ok() && parse("500us").is_err() && parse("300000years").is_err());
+            assert!(parse("1h").is_ok() && parse("1ms").is_ok() && parse("366000days").is_ok());
+            for wrong in ["500us", "1500us", "0s", "300000years", "18446744073709552s", "1M", "1"] {
+                let refused = parse(wrong).unwrap_err().to_string();
+                assert!(refused.contains(wrong) && refused.contains("--ttl"), "{refused}");
+            }
         }
     }
 }

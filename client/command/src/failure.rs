@@ -117,7 +117,6 @@ fn sentence(rejected: &Rejection) -> String {
         Reason::NoSuchKeyspace => {
             "list them with: god keyspace list; make one with: god keyspace create NAME"
         }
-        Reason::NotInitialised => "found the cluster, once, with: god init",
         Reason::Unavailable => "see: god status",
         Reason::Busy | Reason::Stale | Reason::Deadline => match rejected.retry_after {
             Some(after) => {
@@ -142,7 +141,6 @@ mod tests {
             Failure::Rejected(Rejection { reason, message, retry_after }).to_string()
         };
         assert!(rejected(Reason::NoSuchKeyspace, 0).contains("god keyspace create"));
-        assert!(rejected(Reason::NotInitialised, 0).contains("god init"));
         assert!(rejected(Reason::Busy, 40).ends_with("(try again in 40 ms)"));
         assert_eq!(rejected(Reason::Invalid, 0), "refused: keyspace x is not there");
     }
@@ -166,6 +164,8 @@ mod tests {
             said(Reason::Unavailable, "too few replicas (2 of 3)"),
             "refused: too few replicas (2 of 3) (see: god status)"
         );
+        // Why a node is in no cluster it knows best: one that left is not to be founded.
+        assert_eq!(said(Reason::NotInitialised, "this node has left"), "refused: this node has left");
         // What has no way out here keeps the node's.
         assert_eq!(said(Reason::Invalid, "no (see `god x`)"), "refused: no (see `god x`)");
     }

@@ -10,7 +10,11 @@ use crate::{
 };
 use clap::{Args, Subcommand};
 use god_client::{Error, Range};
-use god_proto::v1::{CreateKeyspaceRequest, Keyspace, Mode, Partitioner, Reason, Rejected};
+use god_proto::{
+    keyspace::check_name,
+    time::ttl_ms,
+    v1::{CreateKeyspaceRequest, Keyspace, Mode, Partitioner, Reason, Rejected},
+};
 use serde_json::json;
 use std::{ffi::OsString, time::Duration};
 
@@ -56,7 +60,7 @@ struct CreateArgs {
     #[arg(long, value_name = "N")]
     read_quorum: Option<u32>,
     /// Forget entries after this long, where a write says nothing else
-    #[arg(long, value_name = "TIME", value_parser = crate::cli::parse_ttl)]
+    #[arg(long, value_name = "TIME", value_parser = god_proto::time::parse_ttl)]
     ttl: Option<Duration>,
     /// Cut an ordered keyspace at this key; more than once for more cuts (default: evenly by first byte)
     #[arg(long = "split", value_name = "KEY", requires = "ordered")]
@@ -95,7 +99,7 @@ async fn create(context: &Context, args: &CreateArgs) -> Result<(), Failure> {
         write_quorum,
         read_quorum,
         mode: Mode::Lww.into(),
-        default_ttl_ms: args.ttl.map_or(0, |ttl| ttl.as_millis() as u64),
+        default_ttl_ms: args.ttl.map_or(Ok(0), ttl_ms).map_err(|why| Failure::Usage(why.to_string()))?,
         splits,
         under_replicated: args.under_replicated,
     };
@@ -135,16 +139,9 @@ async fn delete(context: &Context, args: &DeleteArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The name of a keyspace that is to be made: one that paths and command lines take for nothing else.
+/// The name of a keyspace that is to be made.
 pub fn parse_name(text: &str) -> Result<String, String> {
-    const ALLOWED: &str =
-        "write 1 to 64 letters, digits, '-', '_' or '.', the first one a letter, a digit or '_'";
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if (1..=64).contains(&text.len()) && text.chars().all(plain) && !text.starts_with(['-', '.']) {
-        Ok(text.to_owned())
-    } else {
-        Err(format!("{text:?} cannot be a keyspace's name; {ALLOWED}"))
-    }
+    check_name(text).map(|()| text.to_owned())
 }
 
 /// What is left out follows from the copies.
@@ -194,16 +191,6 @@ fn table(keyspaces: &[Keyspace]) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    #[test]
-    fn a_name_is_one_that_nothing_else_bears() {
-        for right in ["a", "default", "7", "_x", "a.b-c_d", &"k".repeat(64)] {
-            assert_eq!(parse_name(right).as_deref(), Ok(right));
-        }
-        for wrong in ["", ".", "..", "-a", "--", ".hidden", "a b", "a/b", "ü", "a\n", &"k".repeat(65)] {
-            assert!(parse_name(wrong).is_err(), "{wrong:?}");
-        }
-    }
 
     #[test]
     fn an_impossible_quorum_is_refused_before_it_is_sent() {

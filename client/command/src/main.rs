@@ -33,19 +33,22 @@ mod scan;
 mod select;
 mod status;
 mod text;
-mod variables;
 mod yaml;
 
 use clap::{CommandFactory as _, FromArgMatches as _};
 use cli::{Cli, Command};
 use context::Context;
 use failure::Failure;
+use god_manual::variables;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let typed = variables::without_empty(Cli::command()).get_matches();
+    let command = Cli::command();
+    let mut own = variables::read_by(&command);
+    own.push(dev::NODE.to_owned());
+    let typed = variables::without_empty(command).get_matches();
     let cli = Cli::from_arg_matches(&typed).unwrap_or_else(|error| error.exit());
-    for warning in variables::misspelt(std::env::vars_os().map(|(name, _)| name)) {
+    for warning in variables::misspelt("god", &own, std::env::vars_os().map(|(name, _)| name)) {
         output::say(&format!("god: {warning}"));
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

@@ -23,7 +23,7 @@ pub struct PutArgs {
     /// The value; - reads it from stdin
     value: OsString,
     /// Forget it after this long
-    #[arg(long, value_name = "TIME", value_parser = crate::cli::parse_ttl)]
+    #[arg(long, value_name = "TIME", value_parser = god_proto::time::parse_ttl)]
     ttl: Option<Duration>,
 }
 

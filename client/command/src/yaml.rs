@@ -1,10 +1,7 @@
-//! YAML that every reader takes for what was meant: those of YAML 1.1, which are the most, read `no` as false, `12:30`
-//! as 750 and `1_000` as 1000 unless they are in quotes. Only what no version takes for anything but text goes without.
+//! YAML that every reader takes for what was meant, those of YAML 1.1 too.
 
-use serde_json::{Map, Number, Value};
-
-/// Plain words that some reader takes for something else than text, whatever their case.
-const WORDS: [&str; 9] = ["y", "n", "yes", "no", "true", "false", "on", "off", "null"];
+use god_manual::yaml::{number, quoted};
+use serde_json::{Map, Value};
 
 /// A document, without the end of its last line.
 pub fn text(value: &Value) -> String {
@@ -65,55 +62,15 @@ fn scalar(value: &Value, out: &mut String) {
     match value {
         Value::Null => out.push_str("null"),
         Value::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
-        Value::Number(value) => out.push_str(&number(value)),
+        Value::Number(value) => out.push_str(&number(&value.to_string())),
         Value::String(value) => string(value, out),
         Value::Array(_) => out.push_str("[]"),
         Value::Object(_) => out.push_str("{}"),
     }
 }
 
-/// YAML 1.1 has no exponent without a point before it and a sign in it: `1e21` is text there.
-fn number(number: &Number) -> String {
-    let text = number.to_string();
-    let Some((digits, exponent)) = text.split_once('e') else { return text };
-    let point = if digits.contains('.') { "" } else { ".0" };
-    let sign = if exponent.starts_with(['-', '+']) { "" } else { "+" };
-    format!("{digits}{point}e{sign}{exponent}")
-}
-
 fn string(text: &str, out: &mut String) {
-    if is_plain(text) {
-        out.push_str(text);
-        return;
-    }
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\t' => out.push_str("\\t"),
-            '\r' => out.push_str("\\r"),
-            // What is no printable character, ends a line or marks a file is written by its number.
-            c if c.is_control()
-                || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}') =>
-            {
-                out.push_str(&format!("\\u{:04x}", c as u32));
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-}
-
-/// Whether it is text to every reader as it stands: numbers and times begin with a digit, a sign or a point, all that
-/// has a meaning to YAML with a mark.
-fn is_plain(text: &str) -> bool {
-    let begins = text.starts_with(|c: char| c.is_ascii_alphabetic() || matches!(c, '_' | '/'));
-    let inside =
-        |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '/' | '.' | '-' | '+' | ' ' | '(' | ')');
-    let word = WORDS.iter().any(|word| text.eq_ignore_ascii_case(word));
-    begins && text.chars().all(inside) && !text.ends_with(' ') && !word
+    out.push_str(&quoted(text));
 }
 
 #[cfg(test)]

@@ -22,6 +22,8 @@ pub struct Knobs {
     /// Of the calls in one frame, the last one is done first: calls that are under way together have no order.
     pub backwards: AtomicBool,
     pub frames: AtomicUsize,
+    /// How often it was asked for all keyspaces.
+    pub listed: AtomicUsize,
     seen: Mutex<Vec<call::Call>>,
 }
 
@@ -35,6 +37,7 @@ impl Default for Knobs {
             ignorant: AtomicBool::new(false),
             backwards: AtomicBool::new(false),
             frames: AtomicUsize::new(0),
+            listed: AtomicUsize::new(0),
             seen: Mutex::default(),
         }
     }

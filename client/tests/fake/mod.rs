@@ -422,7 +422,9 @@ impl cluster_server::Cluster for Fake {
     }
 
     async fn list_keyspaces(&self, _: Request<ListKeyspacesRequest>) -> Reply<ListKeyspacesReply> {
-        let keyspaces = self.world.lock().unwrap().keyspaces.clone();
+        self.knobs.listed.fetch_add(1, Ordering::SeqCst);
+        let all = self.world.lock().unwrap().keyspaces.clone();
+        let keyspaces = if self.knobs.ignorant.load(Ordering::SeqCst) { Vec::new() } else { all };
         Ok(Response::new(ListKeyspacesReply { keyspaces, failed: None }))
     }
 

@@ -7,9 +7,14 @@ use super::{
     units::{ByteSize, Span},
 };
 use god_core::{connections::Times, quorum::MAX_TIMEOUT};
+use god_manual::yaml::{number, quoted};
 use god_proto::ring::MAX_REPLICAS;
 use god_store::engine::Durability;
-use std::{fmt::Write as _, net::SocketAddr, time::Duration};
+use std::{
+    fmt::Write as _,
+    net::{Ipv6Addr, SocketAddr, SocketAddrV4},
+    time::Duration,
+};
 
 /// The largest weight that a ring takes.
 const MAX_WEIGHT: f64 = 1_000.0;
@@ -52,10 +57,7 @@ pub(super) fn check(merged: &Merged, host_name: &str) -> Checked<Settings> {
             return refuse(format!("{name} are both {}; each door needs a port of its own", one.listen));
         }
     }
-    let seeds = take("seeds", given.seeds.as_ref())?;
-    for seed in &seeds {
-        host_port("seed", seed)?;
-    }
+    let seeds = seeds(given)?;
     let weight = take("weight", given.weight.as_ref())?;
     if !(weight > 0.0 && weight <= MAX_WEIGHT) {
         return refuse(format!("weight {weight} is not above 0 and up to {MAX_WEIGHT}"));
@@ -139,11 +141,35 @@ fn times(given: &Given) -> Checked<Times> {
     })
 }
 
+/// Where the cluster may be found. Spaces and a comma at the end mean nothing, as in a variable that is put together.
+fn seeds(given: &Given) -> Checked<Vec<String>> {
+    let all = take("seeds", given.seeds.as_ref())?;
+    let named = all.iter().map(|seed| seed.trim()).filter(|seed| !seed.is_empty());
+    let named: Vec<String> = named.map(str::to_owned).collect();
+    if named.is_empty() && !all.is_empty() {
+        return refuse(
+            "seeds name no node; write HOST:PORT, such as god-0.god:7100, or leave them out".to_owned(),
+        );
+    }
+    for seed in &named {
+        host_port("seed", seed)?;
+    }
+    Ok(named)
+}
+
+/// A name or an IPv4 address, or an IPv6 address in brackets, and a port: nothing that has a meaning in a URL.
 fn host_port(name: &str, text: &str) -> Checked<()> {
     let good = text.rsplit_once(':').is_some_and(|(host, port)| {
-        let whole = !host.contains(':') || (host.starts_with('[') && host.ends_with(']'));
-        let plain = !host.is_empty() && !host.contains(['/', ' ']);
-        whole && plain && port.parse::<u16>().is_ok_and(|port| port > 0)
+        let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let is_host = match address {
+            Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+            None => {
+                !host.is_empty()
+                    && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+            }
+        };
+        // A sign is no part of a port, though a number may have one.
+        is_host && !port.starts_with('+') && port.parse::<u16>().is_ok_and(|port| port > 0)
     });
     if good { Ok(()) } else { refuse(format!("{name} {text:?} is not HOST:PORT, such as god-0.god:7100")) }
 }
@@ -218,6 +244,20 @@ fn at_least(name: &str, value: Option<ByteSize>, least: ByteSize) -> Checked<u64
     }
 }
 
+/// What would be in quotes and is text to every reader without: times, sizes, names and IPv4 addresses with a port.
+fn is_as_shown(text: &str) -> bool {
+    let timed = text.split(' ').all(|part| {
+        let unit = part.trim_start_matches(|c: char| c.is_ascii_digit());
+        unit.len() < part.len() && !unit.is_empty() && unit.chars().all(|c| c.is_ascii_alphabetic())
+    });
+    let named = text.split_once(':').is_some_and(|(host, port)| {
+        let begins = host.starts_with(|c: char| c.is_ascii_alphabetic());
+        let inside = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        begins && host.chars().all(inside) && !port.is_empty() && port.chars().all(|c| c.is_ascii_digit())
+    });
+    timed || named || text.parse::<SocketAddrV4>().is_ok()
+}
+
 /// The file that would give these settings, each line with its origin.
 fn effective(merged: &Merged, settings: &Settings) -> Checked<String> {
     let given = Given {
@@ -226,12 +266,19 @@ fn effective(merged: &Merged, settings: &Settings) -> Checked<String> {
         advertise_http: Some(settings.http.advertise.clone()),
         write_quorum: Some(settings.founding.write_quorum),
         read_quorum: Some(settings.founding.read_quorum),
+        seeds: Some(settings.seeds.clone()),
         ..merged.given.clone()
     };
     let print = |value: &serde_yaml::Value| {
         let text = match value {
             // A list on one line, so that its comment may follow it. JSON is YAML.
-            serde_yaml::Value::Sequence(_) => serde_json::to_string(value).ok(),
+            serde_yaml::Value::Sequence(all) => {
+                let all: Vec<_> = all.iter().filter_map(|item| item.as_str().map(quoted)).collect();
+                Some(format!("[{}]", all.join(", ")))
+            }
+            serde_yaml::Value::String(text) if is_as_shown(text) => Some(text.clone()),
+            serde_yaml::Value::String(text) => Some(quoted(text).into_owned()),
+            serde_yaml::Value::Number(value) => Some(number(&value.to_string())),
             _ => serde_yaml::to_string(value).ok(),
         };
         text.map_or_else(String::new, |text| text.trim_end().to_owned())

@@ -74,6 +74,127 @@ fn the_effective_configuration_is_a_file_that_gives_the_same_settings() {
     );
 }
 
+/// What PyYAML and others of YAML 1.1 take a plain scalar for, other than text. From https://yaml.org/type/.
+fn is_no_text_in_yaml_1_1(plain: &str) -> bool {
+    let digits = |text: &str| text.chars().all(|c| c.is_ascii_digit() || matches!(c, '_' | ':' | '.' | ','));
+    let lower = plain.to_lowercase();
+    let bare = lower.trim_start_matches(['-', '+']);
+    let words =
+        ["", "~", "null", "y", "n", "yes", "no", "true", "false", "on", "off", "=", "<<", ".inf", ".nan"];
+    words.contains(&bare)
+        || (bare.starts_with(|c: char| c.is_ascii_digit()) && digits(bare) && bare.matches('.').count() < 3)
+        || ["0x", "0b", "0o"].iter().any(|base| bare.strip_prefix(base).is_some_and(|rest| !rest.is_empty()))
+        || bare
+            .split_once('e')
+            .is_some_and(|(a, b)| !a.is_empty() && digits(a) && digits(b.trim_start_matches(['-', '+'])))
+        || (lower.len() >= 8 && lower.split('-').all(|part| !part.is_empty() && digits(part)))
+}
+
+#[test]
+fn what_is_printed_is_text_to_readers_of_yaml_1_1_where_it_is_text() {
+    for delicate in [
+        "no",
+        "On",
+        "y",
+        "12:30",
+        "1_000",
+        "=",
+        "~",
+        "0x1f",
+        "0b1",
+        "1e3",
+        "1.5",
+        "2026-11-26",
+        "null",
+        ".inf",
+        "-",
+        "a: b",
+        "a #b",
+        "[a]",
+        "*a",
+        "&a",
+        "!a",
+        "%a",
+        "@a",
+        "`a",
+        "'a",
+        "\"a",
+        "{a}",
+        "a,b",
+        "<<",
+        "Grüße",
+        "\u{2028}",
+        "\u{feff}a",
+        " a",
+        "a ",
+    ] {
+        let settings = with(&["--zone", delicate, "--log", delicate, "--data", delicate]);
+        let settings = settings.unwrap();
+        for line in settings.effective().lines() {
+            let (name, rest) = line.split_once(": ").unwrap();
+            let value = rest.rsplit_once(" # ").unwrap().0.trim_end();
+            let number = [
+                "weight",
+                "connections",
+                "replicas",
+                "virtual-nodes",
+                "write-quorum",
+                "read-quorum",
+                "gossip-fanout",
+                "worker-threads",
+            ];
+            if !value.starts_with(['"', '[']) && !number.contains(&name) && value != "null" {
+                assert!(!is_no_text_in_yaml_1_1(value), "{delicate:?}: {line}");
+            }
+        }
+        let again = with_file(settings.effective(), &[]).unwrap();
+        assert_eq!((&*again.zone, &again.log, &again.data), (delicate, &settings.log, &settings.data));
+    }
+    let small = with(&["--weight", "0.0000001"]).unwrap();
+    assert!(small.effective().contains("weight: 1.0e-7 "), "{}", small.effective());
+    assert_eq!(with_file(small.effective(), &[]).unwrap().weight, small.weight);
+}
+
+#[test]
+fn a_list_of_seeds_bears_spaces_and_a_comma_at_its_end() {
+    assert_eq!(with(&["--seed", " a:1, b:2 ,,c:3, "]).unwrap().seeds, ["a:1", "b:2", "c:3"]);
+    assert_eq!(with_file("seeds: [' a:1', '']", &[]).unwrap().seeds, ["a:1"]);
+    assert!(with_file("seeds: []", &[]).unwrap().seeds.is_empty());
+    for nobody in ["", " ", ","] {
+        assert!(refusal(&["--seed", nobody]).contains("seeds name no node"), "{nobody:?}");
+    }
+}
+
+#[test]
+fn an_address_for_others_has_a_host_and_a_port_and_nothing_of_a_url() {
+    for right in ["god-0.god:7100", "[::1]:7100", "my_host:1", "10.0.0.1:65535"] {
+        assert!(with(&["--seed", right, "--advertise-peer", right]).is_ok(), "{right}");
+    }
+    for wrong in [
+        "user@host:7100",
+        "host?x:7100",
+        "host#x:7100",
+        "a b:7100",
+        "host/:7100",
+        "http://a:7100",
+        "hö:7100",
+        "[a]:7100",
+        "[]:7100",
+        "::1:7100",
+        "a:+7100",
+        "a:0",
+        "a:70000",
+        ":7100",
+        "a:",
+        "a",
+    ] {
+        for name in ["seed", "advertise-peer"] {
+            let refused = refusal(&[&format!("--{name}"), wrong]);
+            assert!(refused.contains("is not HOST:PORT"), "{wrong}: {refused}");
+        }
+    }
+}
+
 #[test]
 fn what_the_file_must_not_say_is_refused_with_its_line() {
     let refusal = |text: &str| with_file(text, &[]).unwrap_err().to_string();

@@ -1,5 +1,6 @@
 //! Times, sizes and switches as people write them.
 
+use god_proto::time::parse_time;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -11,10 +12,7 @@ impl FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Span, String> {
-        let parsed = humantime::parse_duration(text);
-        parsed
-            .map(Span)
-            .map_err(|_| format!("{text:?} is no time; write a number and a unit, such as 500ms or 2s"))
+        parse_time(text).map(Span).map_err(|why| format!("{text:?}: {why}"))
     }
 }
 
@@ -154,6 +152,7 @@ mod tests {
         assert_eq!("1m 30s".parse(), Ok(Span(Duration::from_secs(90))));
         assert_eq!(Span(Duration::from_millis(100)).to_string(), "100ms");
         assert!("5".parse::<Span>().unwrap_err().contains("such as 500ms"));
+        assert!("1M".parse::<Span>().unwrap_err().contains("1month"));
     }
 
     #[test]

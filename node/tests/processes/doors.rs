@@ -5,9 +5,12 @@ use crate::{
     cluster::Cluster,
 };
 use bytes::Bytes;
-use god_proto::v1::{
-    self, Call, GetRequest, Level, NumberedAnswer, NumberedCall, PipelineRequest, Reason, answer, call,
-    get_reply, write_reply,
+use god_proto::{
+    time::MAX_TTL_MS,
+    v1::{
+        self, Call, GetRequest, Level, NumberedAnswer, NumberedCall, PipelineRequest, Reason, answer, call,
+        get_reply, write_reply,
+    },
 };
 use std::time::Duration;
 use tokio::{
@@ -82,6 +85,15 @@ async fn the_door_for_clients_refuses_by_name() {
     let failed =
         client.cluster.create_keyspace(request).await.unwrap().into_inner().failed.expect("a refusal");
     assert!(failed.reason() == Reason::Invalid && failed.message.contains("Ünfit name"), "{failed:?}");
+    for (name, default_ttl_ms) in
+        [(".", 0), ("..", 0), ("-a", 0), ("long", u64::MAX), ("longer", MAX_TTL_MS + 1)]
+    {
+        let request =
+            v1::CreateKeyspaceRequest { name: name.to_owned(), default_ttl_ms, ..Default::default() };
+        let made = client.cluster.create_keyspace(request).await.unwrap().into_inner();
+        let failed = made.failed.expect("a refusal");
+        assert!(failed.reason() == Reason::Invalid && failed.message.contains(name), "{failed:?}");
+    }
     let wrong = v1::CreateKeyspaceRequest {
         name: "k".to_owned(),
         replicas: 3,
@@ -142,22 +154,34 @@ async fn noise_at_any_door_neither_ends_nor_hangs_a_node() {
 /// A well-formed frame of gRPC around bytes that are no message.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_that_cannot_be_read_are_refused_and_not_answered_by_silence() {
-    use tonic::client::Grpc;
+    use tonic::{Code, client::Grpc};
     let mut cluster = Cluster::start(1, &[]).await;
-    for (door, path) in [
-        (cluster.nodes[0].grpc.clone(), "/god.v1.Store/Put"),
-        (cluster.nodes[0].grpc.clone(), "/god.v1.Store/Batch"),
-        (cluster.nodes[0].grpc.clone(), "/god.v1.Cluster/CreateKeyspace"),
-        (cluster.nodes[0].grpc.clone(), "/god.v1.Store/NoSuchCall"),
-        (cluster.nodes[0].peer.clone(), "/god.peer.v1.Peer/Exchange"),
+    let (grpc, peer) = (cluster.nodes[0].grpc.clone(), cluster.nodes[0].peer.clone());
+    let noise = vec![0xff; 300];
+    // A key that is a number, a name that is no UTF-8, a field that ends before its length, a group without an end.
+    let (number, name) = (vec![0x10, 1], vec![0x0a, 2, 0xff, 0xfe]);
+    let (cut, group) = (vec![0x12, 9, b'k'], vec![0x13]);
+    for (door, path, bytes, code) in [
+        (&grpc, "/god.v1.Store/Put", &noise, Code::InvalidArgument),
+        (&grpc, "/god.v1.Store/Put", &number, Code::InvalidArgument),
+        (&grpc, "/god.v1.Store/Put", &name, Code::InvalidArgument),
+        (&grpc, "/god.v1.Store/Get", &cut, Code::InvalidArgument),
+        (&grpc, "/god.v1.Store/Delete", &group, Code::InvalidArgument),
+        (&grpc, "/god.v1.Store/Batch", &noise, Code::InvalidArgument),
+        (&grpc, "/god.v1.Store/Pipeline", &noise, Code::InvalidArgument),
+        (&grpc, "/god.v1.Cluster/CreateKeyspace", &noise, Code::InvalidArgument),
+        (&grpc, "/god.v1.Cluster/Status", &noise, Code::InvalidArgument),
+        (&grpc, "/god.v1.Store/NoSuchCall", &noise, Code::Unimplemented),
+        (&peer, "/god.peer.v1.Peer/Exchange", &noise, Code::InvalidArgument),
     ] {
         let channel =
             tonic::transport::Endpoint::from_shared(format!("http://{door}")).unwrap().connect_lazy();
         let mut grpc = Grpc::new(channel);
         grpc.ready().await.unwrap();
-        let call = grpc.unary(tonic::Request::new(vec![0xff; 300]), path.parse().unwrap(), Garbled);
+        let call = grpc.unary(tonic::Request::new(bytes.clone()), path.parse().unwrap(), Garbled);
         let status = timeout(Duration::from_secs(5), call).await.expect("an answer").expect_err("a refusal");
-        let names_it = !status.message().is_empty() || status.code() == tonic::Code::Unimplemented;
+        assert_eq!(status.code(), code, "{path} {bytes:?}: {status:?}");
+        let names_it = !status.message().is_empty() || code == Code::Unimplemented;
         assert!(names_it, "{path}: {status:?}");
     }
     assert!(cluster.nodes[0].runs());

@@ -13,6 +13,7 @@ use crate::{
     output,
 };
 use clap::{Args, Subcommand, ValueEnum};
+pub use process::NODE;
 use serde_json::json;
 use start::Nodes;
 pub use state::DevState;

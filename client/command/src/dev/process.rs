@@ -1,7 +1,8 @@
 //! Node processes: finding the program, starting, watching and stopping them by their process ids.
 
 use super::state::DevNode;
-use crate::{failure::Failure, variables};
+use crate::failure::Failure;
+use god_manual::variables;
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     env,
@@ -16,6 +17,8 @@ use std::{
 use tokio::{process::Command, sync::mpsc, time::Instant};
 
 const PROGRAM: &str = "god-node";
+/// The variable that names it.
+pub const NODE: &str = "GOD_NODE";
 /// What a node holds locked in its directory.
 const LOCK: &str = "LOCK";
 /// Between SIGTERM and SIGKILL: what a node gives its clients to end, its writes to land and its store to close.
@@ -26,7 +29,7 @@ const TAIL_BYTES: u64 = 16 << 10;
 
 /// Finds the node program: `GOD_NODE`, else beside this one, else on the path.
 pub fn find_program() -> Result<PathBuf, Failure> {
-    if let Some(named) = variables::set(variables::NODE) {
+    if let Some(named) = variables::set(NODE) {
         let named = PathBuf::from(named);
         return if is_program(&named) {
             Ok(named)

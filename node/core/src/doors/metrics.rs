@@ -1,6 +1,6 @@
 //! Collects what all rooms count, in the form that Prometheus reads.
 
-use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use super::{families::describe, process};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use std::{sync::Arc, time::Duration};
 use tokio::time::interval;
@@ -12,6 +12,8 @@ const SECONDS: [f64; 16] = [
 ];
 /// Bounds of sizes, in bytes.
 const BYTES: [f64; 8] = [64.0, 256.0, 1_024.0, 4_096.0, 16_384.0, 65_536.0, 1_048_576.0, 8_388_608.0];
+/// Bounds of numbers of jobs that are done together.
+const JOBS: [f64; 11] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1_024.0];
 /// How often durations are moved from where they are recorded to where they are counted, so that they do not pile up
 /// when nobody scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -33,7 +35,7 @@ impl Metrics {
     /// All metrics, as text.
     pub fn render(&self) -> String {
         (self.refresh)();
-        self.handle.render()
+        self.handle.render() + &process::render()
     }
 
     /// Runs for as long as the process does.
@@ -58,34 +60,8 @@ pub fn install_recorder() -> Result<PrometheusHandle, BuildError> {
 fn builder() -> Result<PrometheusBuilder, BuildError> {
     PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
-        .set_buckets_for_metric(Matcher::Suffix("_bytes".to_owned()), &BYTES)
-}
-
-/// Describes what the doors and the streams between nodes count; other rooms describe their own.
-fn describe() {
-    crate::connections::describe();
-    crate::budget::describe();
-    describe_counter!("god_doors_requests_total", "Requests that were answered, by door and method");
-    describe_counter!("god_doors_errors_total", "Requests that failed, by door, method and reason");
-    describe_histogram!("god_doors_seconds", Unit::Seconds, "Time to answer a request, or a batch of them");
-    describe_counter!("god_peer_calls_total", "Calls to each peer");
-    describe_counter!("god_peer_errors_total", "Calls to each peer that failed, by kind");
-    describe_counter!(
-        "god_peer_frames_total",
-        "Frames sent to each peer; calls over frames is the batch size"
-    );
-    describe_histogram!(
-        "god_peer_call_seconds",
-        Unit::Seconds,
-        "Time from call to answer, of one call in 16"
-    );
-    describe_gauge!("god_peer_queue_requests", "Calls that wait to be sent, by peer and lane");
-    describe_counter!("god_peer_served_requests_total", "Requests from other nodes");
-    describe_counter!("god_peer_served_frames_total", "Frames of answers to other nodes");
-    describe_counter!(
-        "god_peer_served_late_total",
-        "Requests from other nodes that were not answered in time"
-    );
+        .set_buckets_for_metric(Matcher::Suffix("_bytes".to_owned()), &BYTES)?
+        .set_buckets_for_metric(Matcher::Suffix("_jobs".to_owned()), &JOBS)
 }
 
 #[cfg(test)]

@@ -5,11 +5,13 @@
 
 mod cluster;
 mod deadline;
+mod families;
 mod grpc;
 mod http;
 mod meter;
 mod metrics;
 mod pipeline;
+mod process;
 mod service;
 mod store;
 #[cfg(test)]

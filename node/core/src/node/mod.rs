@@ -11,6 +11,7 @@
 mod handle;
 mod join;
 mod member;
+mod planned;
 mod ready;
 mod recover;
 mod serve;

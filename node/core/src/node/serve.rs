@@ -1,10 +1,9 @@
 //! Answers to clients.
 
-use super::{Member, Node};
+use super::{Member, Node, planned::planned_shares};
 use crate::{
     consensus::RegisterError,
     doors::{Readiness, Service},
-    quorum::not_initialised,
     ring::{ChangeError, Founding, create_keyspace, delete_keyspace, found},
     upkeep::Driven,
 };
@@ -14,12 +13,9 @@ use god_proto::{
     ring::Ring,
     v1::{self, Answer, Call, Reason, Rejected},
 };
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
 };
 
 /// The node, as clients reach it.
@@ -51,30 +47,6 @@ impl ClientService {
         let upkeep = &self.member()?.upkeep;
         let (ring, plan, sizes) = upkeep.plan_operation(&wish).await.map_err(|error| not_done(&error))?;
         let numbers = |nodes: &[NodeId]| nodes.iter().map(|node| node.0).collect::<Vec<u32>>();
-        let mut shares: BTreeMap<NodeId, v1::PlannedShare> = BTreeMap::new();
-        for node in ring.nodes() {
-            let share = v1::PlannedShare { node: node.number, ..v1::PlannedShare::default() };
-            shares.insert(NodeId(node.number), share);
-        }
-        let bytes_of = |arc| sizes.arcs.get(arc).map_or(0, |size| size.bytes);
-        for arc in ring.arcs() {
-            for node in &arc.replicas {
-                let share = shares.entry(*node).or_default();
-                share.before += bytes_of(&arc.id);
-                share.after += bytes_of(&arc.id);
-            }
-        }
-        for step in &plan.moves {
-            let gained = step.to.iter().filter(|node| !step.from.contains(node));
-            let copies = gained.clone().count().max(1) as u64;
-            for node in gained {
-                shares.entry(*node).or_default().after += step.bytes / copies;
-            }
-            for node in step.from.iter().filter(|node| !step.to.contains(node)) {
-                let share = shares.entry(*node).or_default();
-                share.after = share.after.saturating_sub(step.bytes / copies);
-            }
-        }
         Ok(v1::PlanOperationReply {
             splits: plan
                 .splits
@@ -99,7 +71,7 @@ impl ClientService {
                 .collect(),
             bytes: plan.bytes,
             ideal_bytes: plan.ideal_bytes,
-            shares: shares.into_values().collect(),
+            shares: planned_shares(&ring, &plan, &sizes),
             unevenness: plan.unevenness,
             notes: plan.notes,
             expected_ms: plan.bytes * 1_000 / upkeep.transfer_rate().max(1),
@@ -109,7 +81,7 @@ impl ClientService {
 
     fn member(&self) -> Result<&Member, Rejected> {
         self.0.serves()?;
-        self.0.member().ok_or_else(not_initialised)
+        self.0.member().ok_or_else(|| self.0.outsider())
     }
 }
 
@@ -306,7 +278,7 @@ impl Node {
     /// The ring of its cluster, where it serves it.
     pub(super) fn known_ring(&self) -> Result<Arc<Ring>, Rejected> {
         self.serves()?;
-        self.ring.get().ok_or_else(not_initialised)
+        self.ring.get().ok_or_else(|| self.outsider())
     }
 
     /// Founds a cluster on this node.

@@ -16,7 +16,7 @@ use god_proto::{
     ids::NodeId,
     peer::{Report, request, response},
     ring::Ring,
-    v1::{DepartedNode, Departure, MemberState, NodeReport, NodeStatus, StatusReply},
+    v1::{self, DepartedNode, Departure, MemberState, NodeReport, NodeStatus, StatusReply},
 };
 use metrics::gauge;
 use parking_lot::Mutex;
@@ -54,6 +54,8 @@ impl Rate {
     }
 }
 
+const LEFT: &str = "this node has left its cluster for good; stop it, and delete its data";
+
 impl Node {
     /// Why clients should go elsewhere; nothing where they need not.
     pub(super) fn obstacles(&self) -> Vec<String> {
@@ -62,15 +64,31 @@ impl Node {
         obstacles
     }
 
+    fn has_left(&self) -> bool {
+        self.ring.get().is_some_and(|ring| ring.is_retired(self.settings.own.uuid))
+    }
+
+    /// Why this node is in no cluster, with what to do: one thing, and not what another state would need.
+    pub(super) fn outside(&self) -> String {
+        match self.refused.get() {
+            _ if self.has_left() => LEFT.to_owned(),
+            Some(why) => why.clone(),
+            None => NO_CLUSTER.to_owned(),
+        }
+    }
+
+    /// What clients are told who ask it for something of a cluster.
+    pub(super) fn outsider(&self) -> v1::Rejected {
+        // One that was refused, or that left, never will be: nobody need ask it again.
+        let retry_after_ms = if self.has_left() || self.refused.get().is_some() { 0 } else { 500 };
+        v1::Rejected::later(v1::Reason::NotInitialised, self.outside(), retry_after_ms)
+    }
+
     /// What is wrong with this node itself.
     pub(super) fn troubles(&self) -> Vec<String> {
         let mut troubles = Vec::new();
-        troubles.extend(self.refused.get().cloned());
-        if self.member().is_none() {
-            troubles.push(NO_CLUSTER.to_owned());
-        }
-        if self.ring.get().is_some_and(|ring| ring.is_retired(self.settings.own.uuid)) {
-            troubles.push("this node has left its cluster for good; stop it, and delete its data".to_owned());
+        if self.member().is_none() || self.has_left() || self.refused.get().is_some() {
+            troubles.push(self.outside());
         }
         if let Some(ring) = self.ring.get() {
             troubles.extend(

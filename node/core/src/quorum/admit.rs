@@ -6,6 +6,7 @@ use god_proto::{
     position::{Position, PositionError},
     record::{Kind, Record},
     ring::{Ring, partitioner},
+    time::check_ttl_ms,
     v1::{
         Answer, Call, Consistency, Keyspace, Level, PutRequest, Reason, Rejected, Unknown, call, consistency,
         write_reply,
@@ -14,9 +15,6 @@ use god_proto::{
 };
 use god_rules::quorum::{Need, Use};
 use tokio::time::Instant;
-
-/// The longest time to live, in milliseconds: 1,000 years. Longer ones are refused, so that sums stay sums.
-const MAX_TTL_MS: u64 = 1_000 * 366 * 86_400_000;
 
 /// A call that may go ahead, on its way to the replicas of its position.
 #[derive(Debug)]
@@ -115,9 +113,8 @@ fn value(keyspace: &Keyspace, put: PutRequest, now_ms: u64) -> Result<Record, Re
         return Err(Rejected::of(Reason::Invalid, message));
     }
     let ttl_ms = if put.ttl_ms == 0 { keyspace.default_ttl_ms } else { put.ttl_ms };
-    if ttl_ms > MAX_TTL_MS {
-        let message = format!("the time to live is {ttl_ms} ms; the most is {MAX_TTL_MS}");
-        return Err(Rejected::of(Reason::Invalid, message));
+    if let Err(why) = check_ttl_ms(ttl_ms) {
+        return Err(Rejected::of(Reason::Invalid, format!("the time to live is {ttl_ms} ms: {why}")));
     }
     let expires_at_ms = (ttl_ms != 0).then(|| now_ms.saturating_add(ttl_ms));
     Ok(Record { version: Version::ZERO, kind: Kind::Value, expires_at_ms, value: put.value })

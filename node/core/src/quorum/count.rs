@@ -7,7 +7,7 @@ use super::{
     Shared,
     fan::{QuorumError, QuorumScope, strange},
     refusal::{not_initialised, ring_moves},
-    scan::{Wanted, wire_range},
+    scan::Wanted,
 };
 use crate::{peer::CallError, radix::Summary};
 use futures::{StreamExt, stream};
@@ -134,7 +134,7 @@ impl Shared {
         ranges: &[PositionRange],
     ) -> Result<Vec<Sum>, QuorumError> {
         let body = || {
-            let ranges = ranges.iter().map(wire_range).collect();
+            let ranges = ranges.iter().map(peer::Range::from).collect();
             request::Body::Summarize(peer::Summarize { ranges, ..peer::Summarize::default() })
         };
         let said = self.gather(scope, &[], body, |reply| decode(reply, ranges.len())).await?;
@@ -170,7 +170,8 @@ impl Shared {
     ) -> Result<Option<(PositionRange, PositionRange)>, QuorumError> {
         let prefer: Vec<NodeId> = scope.nodes(std::iter::once(member));
         let one = QuorumScope { replicas: scope.replicas.any_one(), ..scope.clone() };
-        let body = || request::Body::Split(peer::Split { range: Some(wire_range(range)), as_stored: false });
+        let body =
+            || request::Body::Split(peer::Split { range: Some(peer::Range::from(range)), as_stored: false });
         let decode = |reply| match reply {
             response::Body::Split(done) => Ok(Position::from_bytes(done.position)),
             _ => Err(strange("is not that to a split")),

@@ -29,7 +29,7 @@ mod write;
 pub(crate) mod tests;
 
 pub use hints::{HintSettings, Hints};
-pub use refusal::{NO_CLUSTER, not_initialised};
+pub use refusal::NO_CLUSTER;
 pub use settings::{MAX_TIMEOUT, Settings};
 pub use sync::RingSync;
 

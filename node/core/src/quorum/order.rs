@@ -7,7 +7,6 @@ use super::{
     fan::{QuorumError, QuorumScope, strange},
     read::is_unsure,
     refusal::{not_initialised, ring_moves},
-    scan::wire_range,
 };
 use futures::{StreamExt, stream};
 use god_proto::{
@@ -226,7 +225,7 @@ impl Shared {
     ) -> Result<Option<Position>, QuorumError> {
         let mut last = None;
         for member in members {
-            let body = request::Body::Select(peer::SelectIn { range: Some(wire_range(range)), rank });
+            let body = request::Body::Select(peer::SelectIn { range: Some(peer::Range::from(range)), rank });
             let decode = |reply| match reply {
                 response::Body::Select(done) => Ok(Position::from_bytes(done.position)),
                 _ => Err(strange("is not that to a selection")),

@@ -225,7 +225,7 @@ impl Shared {
     ) -> Result<(), CallError> {
         for (holder, range) in ranges {
             let Some(from) = scope.replicas.node(holder) else { continue };
-            let range = Some(peer::Range { start: range.start.into_bytes(), end: range.end.into_bytes() });
+            let range = Some(peer::Range::from(&range));
             let body = request::Body::Pull(peer::Pull { range, from: from.0, as_stored: false });
             let decode = |reply| match reply {
                 response::Body::Pull(_) => Ok(()),

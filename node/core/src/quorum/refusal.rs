@@ -12,7 +12,7 @@ pub const NO_CLUSTER: &str =
     "this node is in no cluster yet; run `god init` on one node, start the others with --seed";
 
 /// What is told where there is no ring. It may come by itself.
-pub fn not_initialised() -> Rejected {
+pub(super) fn not_initialised() -> Rejected {
     Rejected::later(Reason::NotInitialised, NO_CLUSTER, 500)
 }
 

@@ -125,7 +125,7 @@ impl Shared {
     ) -> Result<Merged, QuorumError> {
         let Wanted { reverse, keys_only, limit, max_bytes } = wanted;
         let body = || {
-            let range = Some(wire_range(range));
+            let range = Some(peer::Range::from(range));
             let max_bytes = max_bytes as u32;
             let scan = peer::Scan { range, reverse, limit, max_bytes, keys_only, ..peer::Scan::default() };
             request::Body::Scan(scan)
@@ -306,8 +306,4 @@ fn decode(body: response::Body, range: &PositionRange, reverse: bool) -> Result<
     let page = Page { entries, more: done.more };
     check(&page, range, reverse).map_err(|error| strange(&format!("is wrong: {error}")))?;
     Ok(page)
-}
-
-pub(super) fn wire_range(range: &PositionRange) -> peer::Range {
-    peer::Range { start: range.start.clone().into_bytes(), end: range.end.clone().into_bytes() }
 }

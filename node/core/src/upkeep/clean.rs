@@ -4,7 +4,7 @@
 //! one that can be reached, has done so, is the range removed (invariant OWNERS-FIRST): a write that reached fewer
 //! replicas than it was asked for may be nowhere else.
 
-use super::{Upkeep, pull::wire, sizes::foreign};
+use super::{Upkeep, sizes::foreign};
 use crate::{
     engine::EngineError,
     peer::CallError,
@@ -13,7 +13,7 @@ use crate::{
 };
 use god_proto::{
     ids::NodeId,
-    peer::{Pull, request, response},
+    peer::{self, Pull, request, response},
     position::PositionRange,
     ring::{Ring, RingArc, quorums},
 };
@@ -139,7 +139,7 @@ impl Upkeep {
 
     /// Has an owner take what is newer here.
     async fn offer(&self, ring: &Ring, arc: &RingArc, owner: NodeId) -> Result<(), CallError> {
-        let pull = Pull { range: Some(wire(&arc.range)), from: self.me.0, as_stored: true };
+        let pull = Pull { range: Some(peer::Range::from(&arc.range)), from: self.me.0, as_stored: true };
         match self.ask_node(owner, ring.epoch().0, TIMEOUT, request::Body::Pull(pull)).await? {
             response::Body::Pull(done) => {
                 counter!("god_upkeep_handed_over_entries_total").increment(done.entries);

@@ -43,6 +43,7 @@ use crate::{
 use god_proto::{
     ids::NodeId,
     peer::{Cause, Failure, request, response},
+    position::PositionRange,
     ring::Ring,
     version::Version,
 };
@@ -216,7 +217,7 @@ impl Upkeep {
         match call.body {
             request::Body::Pull(ask) => self.pull_for(ask, call.timeout).await,
             request::Body::Suspect(told) => {
-                let range = pull::unwire(told.range);
+                let range = PositionRange::from(told.range.unwrap_or_default());
                 if told.answer {
                     return self.level_for(&range, call.timeout).await.map(response::Body::Suspect);
                 }
@@ -236,7 +237,7 @@ impl Upkeep {
         ask: god_proto::peer::Pull,
         timeout: Duration,
     ) -> Result<response::Body, Failure> {
-        let range = pull::unwire(ask.range);
+        let range = PositionRange::from(ask.range.unwrap_or_default());
         let from = NodeId(ask.from);
         let Some(ring) = self.ring.get() else {
             return Err(failure(Cause::NotMember, "this node is in no cluster yet"));

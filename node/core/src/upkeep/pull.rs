@@ -148,7 +148,7 @@ impl Upkeep {
         wanted: &Wanted<'_>,
         ranges: &[PositionRange],
     ) -> Result<Vec<Summary>, PullError> {
-        let asked = ranges.iter().map(wire).collect();
+        let asked = ranges.iter().map(peer::Range::from).collect();
         let body = request::Body::Summarize(peer::Summarize {
             ranges: asked,
             as_stored: wanted.as_stored,
@@ -203,7 +203,7 @@ impl Upkeep {
             self.pace.settled().await;
             let epoch = self.ring.epoch();
             let scan = peer::Scan {
-                range: Some(wire(&rest)),
+                range: Some(peer::Range::from(&rest)),
                 limit: PAGE,
                 max_bytes: PAGE_BYTES,
                 as_stored: wanted.as_stored,
@@ -386,16 +386,6 @@ fn refused(error: CommitError) -> PullError {
         CommitError::Busy { retry_after } => PullError::Busy(retry_after),
         error => PullError::Own(error.to_string()),
     }
-}
-
-pub(super) fn wire(range: &PositionRange) -> peer::Range {
-    peer::Range { start: range.start.clone().into_bytes(), end: range.end.clone().into_bytes() }
-}
-
-/// An empty range where there is none.
-pub(super) fn unwire(range: Option<peer::Range>) -> PositionRange {
-    let range = range.unwrap_or_default();
-    PositionRange { start: Position::from_bytes(range.start), end: Position::from_bytes(range.end) }
 }
 
 fn weight(entry: &Entry) -> u64 {

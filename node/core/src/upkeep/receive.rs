@@ -304,7 +304,7 @@ impl Upkeep {
 }
 
 pub(super) fn asks_floor(range: &PositionRange) -> request::Body {
-    request::Body::Floor(peer::Floor { range: Some(super::pull::wire(range)), ..Default::default() })
+    request::Body::Floor(peer::Floor { range: Some(peer::Range::from(range)), ..Default::default() })
 }
 
 /// The lowest floor of a range on another node.
@@ -319,7 +319,7 @@ pub(super) fn floor(node: NodeId, answer: response::Body) -> Result<Floor, PullE
 }
 
 fn asks_sum(range: &PositionRange) -> request::Body {
-    request::Body::Summarize(Summarize { ranges: vec![super::pull::wire(range)], ..Summarize::default() })
+    request::Body::Summarize(Summarize { ranges: vec![peer::Range::from(range)], ..Summarize::default() })
 }
 
 fn sum(node: NodeId, answer: response::Body) -> Result<Summary, PullError> {

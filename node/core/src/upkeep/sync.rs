@@ -15,7 +15,7 @@
 
 use super::{
     Upkeep,
-    pull::{PullError, Wanted, wire},
+    pull::{PullError, Wanted},
 };
 use crate::{
     engine::EngineError,
@@ -24,7 +24,7 @@ use crate::{
 };
 use god_proto::{
     ids::{ArcId, NodeId},
-    peer::{Cause, Failure, Floor, Pull, Summarize, Summary, Suspect, SuspectDone, request, response},
+    peer::{self, Cause, Failure, Floor, Pull, Summarize, Summary, Suspect, SuspectDone, request, response},
     position::{Position, PositionRange},
     record::{Kind, Record},
     ring::{Ring, RingArc},
@@ -213,7 +213,8 @@ impl Upkeep {
             return;
         }
         let Some(replica) = arc.replicas.first() else { return };
-        let body = request::Body::Suspect(Suspect { range: Some(wire(&arc.range)), answer: true });
+        let body =
+            request::Body::Suspect(Suspect { range: Some(peer::Range::from(&arc.range)), answer: true });
         match self.ask_node(*replica, ring.epoch().0, PULL_TIMEOUT, body).await {
             Ok(response::Body::Suspect(done)) if done.equal => self.hints.forgive(&arc.range, losses),
             answer => tracing::debug!(%arc, ?answer, "an arc that lost hints is not known to be equal yet"),
@@ -285,7 +286,8 @@ impl Upkeep {
         gauge!("god_upkeep_suspect_arcs").set(state.soon.len() as f64);
         drop(state);
         for (node, range) in tell {
-            let body = request::Body::Suspect(Suspect { range: Some(wire(&range)), answer: false });
+            let body =
+                request::Body::Suspect(Suspect { range: Some(peer::Range::from(&range)), answer: false });
             self.transport.tell(Target::Node(node), 0, body);
         }
     }
@@ -385,7 +387,7 @@ impl Upkeep {
     async fn compare(&self, ring: &Ring, arc: &RingArc) -> Result<Compared, PullError> {
         let ask = || {
             request::Body::Summarize(Summarize {
-                ranges: vec![wire(&arc.range)],
+                ranges: vec![peer::Range::from(&arc.range)],
                 as_stored: false,
                 compares: true,
             })
@@ -446,7 +448,7 @@ impl Upkeep {
             }
         }
         for to in others.iter().filter(|to| !self.is_down(**to)) {
-            let pull = Pull { range: Some(wire(&arc.range)), from: self.me.0, as_stored: false };
+            let pull = Pull { range: Some(peer::Range::from(&arc.range)), from: self.me.0, as_stored: false };
             let epoch = self.ring.epoch().max(ring.epoch()).0;
             match self.ask_node(*to, epoch, PULL_TIMEOUT, request::Body::Pull(pull)).await {
                 Ok(response::Body::Pull(done)) => {
@@ -494,7 +496,7 @@ impl Upkeep {
 
     async fn tell_floor(&self, ring: &Ring, arc: &RingArc, promise: Version, repaired: Version) -> bool {
         let message = Floor {
-            range: Some(wire(&arc.range)),
+            range: Some(peer::Range::from(&arc.range)),
             promise: Some(promise.into()),
             repaired: (repaired > Version::ZERO).then(|| repaired.into()),
         };

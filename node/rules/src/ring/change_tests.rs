@@ -11,6 +11,7 @@ use god_proto::{
     ids::{KeyspaceId, NodeId},
     position::{Position, PositionRange},
     ring::{MAX_SPLIT, MAX_SPLITS, ROOMY_RING_BYTES, Ring, ring_bytes},
+    time::MAX_TTL_MS,
     v1::{Keyspace, Mode, Partitioner, Reason, ReplaceWish, Wish, wish},
 };
 use std::fmt::Write;
@@ -171,7 +172,11 @@ fn what_cannot_be_is_refused_by_its_name() {
     assert!(
         says(Keyspace { mode: Mode::Linearizable.into(), ..wish("x", 3, 2) }, &[]).contains("linearizable")
     );
-    assert!(says(wish("a b", 3, 2), &[]).contains("letters"));
+    for name in ["a b", ".", "..", "-a"] {
+        assert!(says(wish(name, 3, 2), &[]).contains("the first one a letter"));
+    }
+    let long = Keyspace { default_ttl_ms: MAX_TTL_MS + 1, ..wish("x", 3, 2) };
+    assert!(says(long, &[]).contains("the longest time is 1,000 years"));
     assert!(join(&ring, &joiner(2, "", f64::INFINITY)).unwrap_err().to_string().contains("weight"));
 }
 

@@ -6,8 +6,9 @@ use super::{
 };
 use god_proto::{
     ids::KeyspaceId,
+    keyspace::check_new,
     position::{Position, PositionRange},
-    ring::{MAX_SPLIT, MAX_SPLITS, ROOMY_RING_BYTES, Ring, check_keyspace, partitioner},
+    ring::{MAX_SPLIT, MAX_SPLITS, ROOMY_RING_BYTES, Ring, partitioner},
     v1::{Arc, Keyspace, Member, MemberState, Mode, Partitioner, RingDocument, Wish, wish},
 };
 use std::collections::BTreeSet;
@@ -22,7 +23,7 @@ pub fn create_keyspace(ring: &Ring, wish: &Keyspace, splits: &[Vec<u8>]) -> Resu
             *quorum = replicas / 2 + 1;
         }
     }
-    check_keyspace(&keyspace).map_err(ChangeError::Invalid)?;
+    check_new(&keyspace).map_err(ChangeError::Invalid)?;
     if keyspace.mode() != Mode::Lww {
         return Err(ChangeError::Invalid(format!(
             "mode linearizable of keyspace {} is not available in this version; use lww",

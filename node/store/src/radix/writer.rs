@@ -442,8 +442,8 @@ fn plan(
 fn count(verdicts: &[Verdict], overwritten: u64) {
     let applied = verdicts.iter().filter(|verdict| **verdict == Verdict::Applied).count();
     let damaged = verdicts.iter().filter(|verdict| **verdict == Verdict::Damaged).count();
-    counter!("god_radix_entries_total", "verdict" => "applied").increment(applied as u64);
-    counter!("god_radix_entries_total", "verdict" => "not needed")
+    counter!("god_radix_written_total", "verdict" => "applied").increment(applied as u64);
+    counter!("god_radix_written_total", "verdict" => "not needed")
         .increment((verdicts.len() - applied) as u64);
     counter!("god_radix_damaged_total", "what" => "refused").increment(damaged as u64);
     counter!("god_radix_damaged_total", "what" => "overwritten").increment(overwritten);

@@ -1,4 +1,4 @@
-//! The environment: which variables `god` reads, that an empty one is as good as none, and what is misspelt.
+//! The environment: which variables a program reads, that an empty one is as good as none, and what is misspelt.
 
 use clap::{
     Command,
@@ -7,10 +7,6 @@ use clap::{
 use std::{env, ffi::OsString};
 
 const PREFIX: &str = "GOD_";
-/// What `god` reads: the program of `god dev`, and options of every command.
-const OWN: [&str; 4] = [NODE, "GOD_SERVER", "GOD_KEYSPACE", "GOD_OUTPUT"];
-/// The program that `god dev` starts.
-pub const NODE: &str = "GOD_NODE";
 
 /// A variable that says something.
 pub fn set(name: &str) -> Option<OsString> {
@@ -25,25 +21,33 @@ pub fn without_empty(command: Command) -> Command {
     })
 }
 
-/// What is to be said of variables that nobody reads, and that are nearly one which `god` does. Of those that are far
-/// from it nothing: nodes have variables of their own, and Kubernetes makes some for every service.
-pub fn misspelt(names: impl Iterator<Item = OsString>) -> Vec<String> {
-    let mut all: Vec<String> =
-        names.filter_map(|name| name.into_string().ok()).filter_map(|name| of_misspelt(&name)).collect();
+/// The variables that a program's options are given by.
+pub fn read_by(command: &Command) -> Vec<String> {
+    let names = command.get_arguments().filter_map(|arg| arg.get_env()?.to_str().map(str::to_owned));
+    names.filter(|name| name.starts_with(PREFIX)).collect()
+}
+
+/// What is to be said of variables that `program` does not read, and that are nearly one of its `own`. Of those that
+/// are far from it nothing: other programs have variables of their own, and Kubernetes makes some for every service.
+pub fn misspelt(program: &str, own: &[String], names: impl Iterator<Item = OsString>) -> Vec<String> {
+    let mut all: Vec<String> = names
+        .filter_map(|name| name.into_string().ok())
+        .filter_map(|name| of_misspelt(program, own, &name))
+        .collect();
     all.sort();
     all
 }
 
-fn of_misspelt(name: &str) -> Option<String> {
+fn of_misspelt(program: &str, own: &[String], name: &str) -> Option<String> {
     let upper = name.to_uppercase();
     let rest = upper.strip_prefix(PREFIX)?;
-    if OWN.contains(&name) {
+    if own.iter().any(|own| own == name) {
         return None;
     }
-    let nearest = OWN.into_iter().min_by_key(|own| distance(own, &upper))?;
+    let nearest = own.iter().min_by_key(|own| distance(own, &upper))?;
     // Of a short name one letter, else it is another word.
     let near = distance(nearest, &upper) <= nearest.len().saturating_sub(PREFIX.len()).min(rest.len()) / 3;
-    near.then(|| format!("warning: {name} is no variable of god and does nothing; is {nearest} meant?"))
+    near.then(|| format!("warning: {name} is no variable of {program} and does nothing; is {nearest} meant?"))
 }
 
 /// Letters to be put in, left out or changed to make one of the other.
@@ -68,6 +72,11 @@ fn distance(one: &str, other: &str) -> usize {
 mod tests {
     use super::*;
 
+    /// What `god` reads.
+    fn own() -> Vec<String> {
+        ["GOD_NODE", "GOD_SERVER", "GOD_KEYSPACE", "GOD_OUTPUT"].map(str::to_owned).into()
+    }
+
     #[test]
     fn a_distance_counts_the_letters_that_differ() {
         for (one, other, letters) in
@@ -89,7 +98,7 @@ mod tests {
             ("GOD_OUPTUT", "GOD_OUTPUT"),
             ("GOD_NODES", "GOD_NODE"),
         ] {
-            let said = misspelt([name.into()].into_iter());
+            let said = misspelt("god", &own(), [name.into()].into_iter());
             assert!(
                 said.first().is_some_and(|said| said.contains(name) && said.contains(meant)),
                 "{name}: {said:?}"
@@ -121,7 +130,7 @@ mod tests {
             "GOD",
             "PATH",
         ] {
-            assert!(misspelt([name.into()].into_iter()).is_empty(), "{name}");
+            assert!(misspelt("god", &own(), [name.into()].into_iter()).is_empty(), "{name}");
         }
     }
 }
