@@ -1,7 +1,7 @@
 //! `god completion` and `god manual`: what shells and `man` are told of this command.
 
-use crate::{cli::Cli, failure::Failure, output};
-use clap::{Args, CommandFactory as _};
+use crate::{failure::Failure, options::Output, output};
+use clap::{Args, Command};
 use god_manual::{Shell, completion, pages};
 use std::{
     fs,
@@ -23,8 +23,9 @@ pub struct CompletionArgs {
     shell: Shell,
 }
 
-pub fn run(args: &CompletionArgs) -> Result<(), Failure> {
-    let script = completion(Cli::command(), args.shell);
+/// Of the whole command line.
+pub fn run(command: Command, args: &CompletionArgs) -> Result<(), Failure> {
+    let script = completion(command, args.shell);
     io::stdout().write_all(script.as_bytes()).map_err(|error| Failure::of_output(&error))
 }
 
@@ -40,9 +41,10 @@ pub struct ManualArgs {
     directory: PathBuf,
 }
 
-pub fn manual(args: &ManualArgs) -> Result<(), Failure> {
+/// Of the whole command line.
+pub fn manual(command: Command, args: &ManualArgs) -> Result<(), Failure> {
     let write = || -> io::Result<usize> {
-        let pages = pages(Cli::command(), "1", "GoD")?;
+        let pages = pages(command, "1", "GoD")?;
         fs::create_dir_all(&args.directory)?;
         for page in &pages {
             fs::write(args.directory.join(&page.file), &page.text)?;
@@ -52,8 +54,6 @@ pub fn manual(args: &ManualArgs) -> Result<(), Failure> {
     let count = write().map_err(|error| {
         Failure::Usage(format!("cannot write manual pages into {}: {error}", args.directory.display()))
     })?;
-    output::report(crate::cli::Output::Table, &count.into(), || {
-        format!("{count} pages in {}", args.directory.display())
-    });
+    output::report(Output::Table, &count.into(), || format!("{count} pages in {}", args.directory.display()));
     Ok(())
 }

@@ -1,11 +1,11 @@
 //! The cluster as the commands see it: the client, and the options that every command knows.
 
 use crate::{
-    cli::{Global, Output},
     failure::Failure,
+    options::{Global, Output},
     text::Encoding,
 };
-use god_client::{Client, Consistency, Error, Keyspace};
+use god_client::{Client, Error, Keyspace};
 use std::{ops::Deref, time::Duration};
 
 /// How long to wait for a connection.
@@ -71,31 +71,5 @@ impl Deref for Context {
 
     fn deref(&self) -> &Keyspace {
         &self.keyspace
-    }
-}
-
-/// How many replicas must answer, as it is typed.
-pub fn parse_consistency(text: &str) -> Result<Consistency, String> {
-    match text {
-        "one" => Ok(Consistency::One),
-        "quorum" => Ok(Consistency::Quorum),
-        "all" => Ok(Consistency::All),
-        number => match number.parse::<u32>() {
-            Ok(count @ 1..) => Ok(Consistency::Count(count)),
-            _ => Err("write one, quorum, all, or how many replicas must answer, from 1 up".to_owned()),
-        },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_consistency_is_a_name_or_a_number_of_replicas() {
-        assert_eq!(parse_consistency("2"), Ok(Consistency::Count(2)));
-        assert_eq!(parse_consistency("all"), Ok(Consistency::All));
-        assert!(parse_consistency("0").is_err());
-        assert!(parse_consistency("most").is_err());
     }
 }

@@ -1,10 +1,11 @@
 //! `god get`: reads a key, and prints the bare value.
 
 use crate::{
-    cli::Output,
     context::Context,
     failure::Failure,
-    input, output,
+    input,
+    options::Output,
+    output,
     records::entry_json,
     scan::millis,
     text::{Encoding, shown},

@@ -21,6 +21,7 @@ mod input;
 mod keyspace;
 mod load;
 mod operation;
+mod options;
 mod output;
 mod progress;
 mod put;
@@ -77,8 +78,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     let context = Context::connect(&global);
     match cli.command {
         Command::Bench(args) => bench::run(&global, &args).await,
-        Command::Completion(args) => completion::run(&args),
-        Command::Manual(args) => completion::manual(&args),
+        Command::Completion(args) => completion::run(Cli::command(), &args),
+        Command::Manual(args) => completion::manual(Cli::command(), &args),
         Command::Dev(args) => dev::run(&global, args).await,
         Command::Init(args) => init::run(&context.await?, &args).await,
         Command::Status(args) => status::run(&context.await?, &args).await,

@@ -1,6 +1,6 @@
 //! Printing: tables for people, JSON and YAML for programs. Colour only on a terminal.
 
-use crate::{cli::Output, failure::Failure, yaml};
+use crate::{failure::Failure, options::Output, yaml};
 use comfy_table::{Cell, CellAlignment, Color, Table, presets};
 use serde_json::Value;
 use std::io::{self, IsTerminal as _, Write as _};

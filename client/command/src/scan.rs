@@ -1,9 +1,9 @@
 //! `god scan`: keys in order, as they come.
 
 use crate::{
-    cli::Output,
     context::Context,
     failure::Failure,
+    options::Output,
     output,
     range::RangeArgs,
     records::{WriteFormat, entry_json, write_entry},

@@ -1,9 +1,9 @@
 //! `god select`: the key that has a number of keys before it.
 
 use crate::{
-    cli::Output,
     context::Context,
     failure::Failure,
+    options::Output,
     output,
     records::{WriteFormat, write_entry},
     scan,

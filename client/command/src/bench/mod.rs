@@ -5,7 +5,7 @@ mod process;
 mod report;
 mod work;
 
-use crate::{cli::Global, failure::Failure, output, progress::Progress};
+use crate::{failure::Failure, options::Global, output, progress::Progress};
 use clap::Args;
 use god_client::{Client, Consistency};
 use god_proto::MAX_VALUE;
@@ -45,10 +45,10 @@ pub struct BenchArgs {
     #[arg(long, value_name = "BYTES", default_value_t = 100)]
     value_size: usize,
     /// How long each is measured
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = crate::cli::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = crate::options::parse_duration)]
     duration: Duration,
     /// How long each runs before it is measured
-    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = crate::cli::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = crate::options::parse_duration)]
     warm_up: Duration,
     /// What the clients do, one after the other
     #[arg(
@@ -66,7 +66,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rate: Option<u32>,
     /// Tells parts of the time apart, in JSON: their throughput and latency
-    #[arg(long, value_name = "TIME", value_parser = crate::cli::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = crate::options::parse_duration)]
     window: Option<Duration>,
     /// The keys are there already: do not load them
     #[arg(long)]
@@ -107,7 +107,7 @@ pub async fn run(global: &Global, args: &BenchArgs) -> Result<(), Failure> {
     };
 
     let data = Data::new(args.keys, args.value_size);
-    let quiet = global.output != crate::cli::Output::Table;
+    let quiet = global.output != crate::options::Output::Table;
     let load = if args.no_load {
         None
     } else {

@@ -7,9 +7,9 @@ mod state;
 mod tour;
 
 use crate::{
-    cli::{Global, Servers},
     context::Context,
     failure::Failure,
+    options::{Global, Servers},
     output,
 };
 use clap::{Args, Subcommand, ValueEnum};

@@ -5,10 +5,10 @@ mod judge;
 mod observe;
 
 use crate::{
-    cli::Global,
     context::Context,
     failure::Failure,
     figures::counted,
+    options::Global,
     output::{self, Judgement, coloured, painted},
 };
 use clap::Args;

@@ -1,6 +1,6 @@
 //! What is to be seen from here: each node is asked by itself, all at once, for a bounded time and a bounded answer.
 
-use crate::{cli::Global, context::Context, failure::Failure};
+use crate::{context::Context, failure::Failure, options::Global};
 use futures::future::join_all;
 use god_client::Client;
 use god_proto::v1::{ListOperationsReply, NodeStatus, RingDocument, StatusReply};

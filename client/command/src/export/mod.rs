@@ -3,10 +3,10 @@
 mod target;
 
 use crate::{
-    cli::Output,
     context::Context,
     failure::Failure,
     figures::{counted, short},
+    options::Output,
     output,
     progress::{Progress, rate},
     range::RangeArgs,

@@ -6,10 +6,10 @@ mod turns;
 mod write;
 
 use crate::{
-    cli::Output,
     context::Context,
     failure::Failure,
     figures::{counted, short},
+    options::Output,
     output,
     progress::rate,
     records::Format,
