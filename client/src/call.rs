@@ -3,7 +3,7 @@
 use crate::{
     Error, Result,
     client::Inner,
-    lane::{Lost, Outcome, Waiting},
+    connection::{Caller, Lost, Outcome, Waiting},
     node::Node,
     retry,
 };
@@ -159,8 +159,9 @@ impl Inner {
             },
         };
         let (reply, outcome) = oneshot::channel();
-        node.push(Waiting { call: call.wire(), bytes, deadline, places, reply })?;
-        // The lane gives them back.
+        let caller = Some(Caller { reply, places, is_read: !call.is_write() });
+        node.push(Waiting { call: call.wire(), bytes, deadline, caller })?;
+        // The connection gives them back.
         taken.forget();
         outcome.await.unwrap_or_else(|_| Err(Lost::Broke("the client was closed".to_owned())))
     }
@@ -198,30 +199,24 @@ fn lost_on_the_way(call: &KeyCall<'_>, node: &Node, lost: Lost, deadline: Instan
     let unknown = |what: String| {
         Verdict::Over(Error::Unknown { version: None, acks: 0, message: format!("{address} {what}") })
     };
+    let again = |message: String, counts: bool| {
+        Verdict::Again(Again { error: Error::Unreachable(message), counts, wait: None })
+    };
     match lost {
         Lost::NotSent(why) if Instant::now() >= deadline => Verdict::Over(Error::Unreachable(format!(
             "no answer within {:?}, and nothing was written: {why}",
             call.timeout
         ))),
-        Lost::NotSent(why) => {
-            Verdict::Again(Again { error: Error::Unreachable(why), counts: false, wait: None })
-        }
+        Lost::NotSent(why) => again(why, false),
+        Lost::Full => again(format!("too much is waiting for {address}"), false),
         Lost::TimedOut if call.is_write() => unknown(format!("did not answer within {:?}", call.timeout)),
         Lost::TimedOut => {
             Verdict::Over(Error::Unreachable(format!("{address} did not answer within {:?}", call.timeout)))
         }
         Lost::Broke(why) if call.is_write() => unknown(format!("did not answer: {why}")),
         Lost::Stalled if call.is_write() => unknown("does not answer".to_owned()),
-        Lost::Broke(why) => Verdict::Again(Again {
-            error: Error::Unreachable(format!("{address} did not answer: {why}")),
-            counts: true,
-            wait: None,
-        }),
-        Lost::Stalled => Verdict::Again(Again {
-            error: Error::Unreachable(format!("{address} does not answer")),
-            counts: true,
-            wait: None,
-        }),
+        Lost::Broke(why) => again(format!("{address} did not answer: {why}"), true),
+        Lost::Stalled => again(format!("{address} does not answer"), true),
     }
 }
 

@@ -2,8 +2,8 @@
 
 use crate::{
     Error, Keyspace, Result, Session,
+    connection::Shared,
     error::cause,
-    lane::{News, Shared},
     node::Node,
     retry::Budget,
     routes::Routes,
@@ -21,10 +21,7 @@ use std::{
     sync::{Arc, Weak, atomic::AtomicUsize},
     time::Duration,
 };
-use tokio::{
-    sync::{Mutex, Semaphore},
-    time::Instant,
-};
+use tokio::{sync::Mutex, time::Instant};
 
 /// The ring is asked for this often at most.
 const RING_EVERY: Duration = Duration::from_millis(100);
@@ -82,12 +79,8 @@ impl Client {
     }
 
     pub(crate) async fn connect(servers: Vec<String>, settings: Settings) -> Result<Client> {
-        let shared = Arc::new(Shared {
-            connect_timeout: settings.connect_timeout,
-            stall: settings.stall,
-            places: Semaphore::new(settings.in_flight as usize),
-            news: News::default(),
-        });
+        let in_flight = settings.in_flight as usize;
+        let shared = Arc::new(Shared::new(settings.connect_timeout, settings.stall, in_flight));
         let mut seeds: Vec<Arc<Node>> = Vec::new();
         for server in &servers {
             if !seeds.iter().any(|seed| seed.address() == server) {

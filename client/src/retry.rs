@@ -1,5 +1,6 @@
 //! When to try again: never so often that trying again becomes the trouble.
 
+use god_stream::backoff;
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
@@ -42,7 +43,7 @@ impl Budget {
 /// How long to wait before the try of this number, from 1: twice as long each time, or as long as the node said, and
 /// up to half as long again at random, so that clients do not come back in step.
 pub(crate) fn wait(attempt: u32, asked: Option<Duration>) -> Duration {
-    let doubled = BACKOFF_MIN.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(BACKOFF_MAX);
+    let doubled = backoff(BACKOFF_MIN, BACKOFF_MAX, attempt);
     let wait = asked.map_or(doubled, |asked| asked.max(doubled));
     wait + (wait / 2).mul_f64(rand::random())
 }

@@ -1,6 +1,6 @@
 //! Which node to ask for a key: the ring, and how the nodes do.
 
-use crate::{lane::State, node::Node};
+use crate::{connection::State, node::Node};
 use god_proto::{
     ids::{KeyspaceId, NodeId},
     position::Position,

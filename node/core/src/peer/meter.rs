@@ -44,9 +44,9 @@ impl Meter {
         }
     }
 
-    /// Calls that wait to be sent on a lane.
-    pub fn waiting(&self, lane: usize) -> Gauge {
-        gauge!("god_peer_queue_requests", "peer" => self.peer.clone(), "lane" => lane.to_string())
+    /// Calls that wait to be sent on a connection.
+    pub fn waiting(&self, number: usize) -> Gauge {
+        gauge!("god_peer_queue_requests", "peer" => self.peer.clone(), "lane" => number.to_string())
     }
 
     /// Counts an error by its kind.

@@ -1,14 +1,13 @@
 //! Node-to-node calls.
 //!
-//! [`GrpcTransport`] calls, [`PeerDoor`] answers. Between two nodes there are a few connections ("lanes") each way, and
-//! on each one a long-lived stream of frames. Whatever waits when a lane can take a frame goes into that one frame, so
-//! that under load the cost of a frame is shared by many calls, and without load nothing waits for company.
+//! [`GrpcTransport`] calls, [`PeerDoor`] answers. Between two nodes there are a few connections each way, and on
+//! each one a long-lived stream of frames ([`god_stream`]).
 
+mod calls;
+mod connection;
+mod connections;
 mod hello;
-mod lane;
-mod link;
 mod meter;
-mod queue;
 mod server;
 mod settings;
 mod starts;

@@ -2,8 +2,8 @@
 
 use super::{
     Call, CallError, Handler, Target, Transport,
+    connections::{Learned, PeerConnections, Route},
     hello::Identity,
-    link::{Learned, Link, Route},
     meter::Meter,
     settings::PeerSettings,
 };
@@ -31,9 +31,9 @@ pub struct GrpcTransport {
     entropy: Arc<Entropy>,
     local: OnceLock<Arc<dyn Handler>>,
     learned: Arc<Learned>,
-    // Node links are to nodes of the ring only (MEMBERS-ONLY); address links are bounded by the settings.
-    nodes: RwLock<BTreeMap<NodeId, Arc<Link>>>,
-    addresses: RwLock<BTreeMap<String, Arc<Link>>>,
+    // To nodes of the ring only (MEMBERS-ONLY); those to bare addresses are bounded by the settings.
+    nodes: RwLock<BTreeMap<NodeId, Arc<PeerConnections>>>,
+    addresses: RwLock<BTreeMap<String, Arc<PeerConnections>>>,
 }
 
 impl GrpcTransport {
@@ -59,59 +59,59 @@ impl GrpcTransport {
     /// that is not in the ring is not called, so its address is not noted.
     pub fn learn(&self, node: NodeId, address: String) {
         let Some(ring) = self.identity.ring().get().filter(|ring| ring.node(node).is_some()) else { return };
-        let link = self.nodes.read().get(&node).cloned();
+        let peer = self.nodes.read().get(&node).cloned();
         if self.learned.note(&ring, node, address)
-            && let Some(link) = link
+            && let Some(peer) = peer
         {
-            link.moved();
+            peer.moved();
         }
     }
 
     /// A node is there: ends the wait after failed connects to it.
     pub fn heard_from(&self, node: NodeId) {
-        let link = self.nodes.read().get(&node).cloned();
-        if let Some(link) = link {
-            link.retry();
+        let peer = self.nodes.read().get(&node).cloned();
+        if let Some(peer) = peer {
+            peer.retry();
         }
     }
 
-    /// Nodes and addresses that it keeps lanes to.
+    /// Nodes and addresses that it keeps connections to.
     #[cfg(test)]
-    pub(super) fn links(&self) -> usize {
+    pub(super) fn peers(&self) -> usize {
         self.nodes.read().len() + self.addresses.read().len()
     }
 
-    fn link(&self, to: &Target) -> Result<Arc<Link>, CallError> {
+    fn peer(&self, to: &Target) -> Result<Arc<PeerConnections>, CallError> {
         match to {
             Target::Node(node) => {
-                if let Some(link) = self.nodes.read().get(node) {
-                    return Ok(Arc::clone(link));
+                if let Some(peer) = self.nodes.read().get(node) {
+                    return Ok(Arc::clone(peer));
                 }
                 let ring = self.identity.ring().get().filter(|ring| ring.node(*node).is_some());
                 let Some(ring) = ring else {
                     let why = format!("node {node} is in no ring that this node knows");
                     return Err(CallError::NotSent(why));
                 };
-                let mut links = self.nodes.write();
-                links.retain(|node, _| ring.node(*node).is_some());
-                Ok(Arc::clone(links.entry(*node).or_insert_with(|| self.connect(to))))
+                let mut peers = self.nodes.write();
+                peers.retain(|node, _| ring.node(*node).is_some());
+                Ok(Arc::clone(peers.entry(*node).or_insert_with(|| self.connect(to))))
             }
             Target::Address(address) => {
-                if let Some(link) = self.addresses.read().get(address) {
-                    return Ok(Arc::clone(link));
+                if let Some(peer) = self.addresses.read().get(address) {
+                    return Ok(Arc::clone(peer));
                 }
-                let mut links = self.addresses.write();
-                if links.len() >= self.settings.addresses && !links.contains_key(address) {
-                    let oldest = links.iter().min_by_key(|(_, link)| link.used()).map(|(at, _)| at.clone());
-                    oldest.and_then(|oldest| links.remove(&oldest));
+                let mut peers = self.addresses.write();
+                if peers.len() >= self.settings.addresses && !peers.contains_key(address) {
+                    let oldest = peers.iter().min_by_key(|(_, peer)| peer.used()).map(|(at, _)| at.clone());
+                    oldest.and_then(|oldest| peers.remove(&oldest));
                 }
-                Ok(Arc::clone(links.entry(address.clone()).or_insert_with(|| self.connect(to))))
+                Ok(Arc::clone(peers.entry(address.clone()).or_insert_with(|| self.connect(to))))
             }
         }
     }
 
-    fn connect(&self, to: &Target) -> Arc<Link> {
-        Arc::new(Link::new(Route {
+    fn connect(&self, to: &Target) -> Arc<PeerConnections> {
+        Arc::new(PeerConnections::new(Route {
             target: to.clone(),
             settings: Arc::clone(&self.settings),
             identity: Arc::clone(&self.identity),
@@ -146,8 +146,8 @@ impl Transport for GrpcTransport {
         if self.is_self(&to) {
             return self.call_local(call);
         }
-        match self.link(&to).and_then(|link| link.call(call)) {
-            Ok(outcome) => outcome.map(lost_with_its_lane).boxed(),
+        match self.peer(&to).and_then(|peer| peer.call(call)) {
+            Ok(outcome) => outcome.map(lost_with_its_connection).boxed(),
             Err(error) => failed(error),
         }
     }
@@ -156,14 +156,14 @@ impl Transport for GrpcTransport {
         if self.is_self(&to) {
             let answer = self.call_local(Call { epoch, timeout: self.settings.tell_timeout, body });
             tokio::spawn(answer);
-        } else if let Ok(link) = self.link(&to) {
-            link.tell(epoch, body);
+        } else if let Ok(peer) = self.peer(&to) {
+            peer.tell(epoch, body);
         }
     }
 }
 
-/// A lane answers every call before it ends; only the end of the runtime comes before that.
-fn lost_with_its_lane<T>(
+/// A connection answers every call before it ends; only the end of the runtime comes before that.
+fn lost_with_its_connection<T>(
     outcome: Result<Result<T, CallError>, impl std::error::Error>,
 ) -> Result<T, CallError> {
     outcome.unwrap_or_else(|_| Err(CallError::Lost("this node stops".to_owned())))

@@ -68,7 +68,7 @@ async fn who_is_taken_in_may_go_on_by_the_same_stream() {
 }
 
 #[tokio::test]
-async fn there_are_links_to_nodes_of_the_ring_only() {
+async fn there_are_connections_to_nodes_of_the_ring_only() {
     let transport = transport(PeerSettings::default(), identity(2, &[known()]));
     for number in 10..2_000 {
         transport.learn(NodeId(number), "127.0.0.1:1".to_owned());
@@ -76,5 +76,5 @@ async fn there_are_links_to_nodes_of_the_ring_only() {
         assert!(matches!(called, Err(CallError::NotSent(_))), "{called:?}");
         transport.tell(Target::Node(NodeId(number)), 0, ping(1).body);
     }
-    assert_eq!(transport.links(), 0);
+    assert_eq!(transport.peers(), 0);
 }

@@ -1,11 +1,11 @@
-//! All lanes to one peer, and how to find it.
+//! All connections to one peer, and how to find it.
 
 use super::{
     Call, CallError, Target,
+    calls::{Asked, Caller, Outcome, Waiting},
+    connection::Connection,
     hello::Identity,
-    lane::Lane,
     meter::{Meter, SAMPLE},
-    queue::{Outcome, Waiting},
     settings::{ENVELOPE, PeerSettings},
     starts::Answering,
 };
@@ -16,6 +16,7 @@ use god_proto::{
     peer::{Hello, request},
     ring::Ring,
 };
+use god_stream::{backoff, pick};
 use parking_lot::RwLock;
 use std::{
     collections::BTreeMap,
@@ -28,8 +29,6 @@ use std::{
 };
 use tokio::{sync::oneshot, time::Instant};
 
-/// Small calls leave the first lane for another one when it is this much busier: apart, they share fewer frames.
-const SPILL: usize = 64;
 /// From this many positions on a read counts as bulk.
 const BULK_POSITIONS: usize = 64;
 /// No call lasts longer.
@@ -56,7 +55,7 @@ impl Learned {
     }
 }
 
-/// What the lanes to one peer have in common.
+/// What the connections to one peer have in common.
 pub(super) struct Route {
     pub target: Target,
     pub settings: Arc<PeerSettings>,
@@ -106,12 +105,11 @@ impl Route {
     /// How long to wait after so many failed connects: twice as long each time, and half of it at random, so that
     /// nodes do not come back in step.
     pub fn backoff(&self, failures: u32) -> Duration {
-        let doubled = self.settings.backoff_min.saturating_mul(1 << failures.saturating_sub(1).min(16));
-        let half = doubled.min(self.settings.backoff_max) / 2;
+        let half = backoff(self.settings.backoff_min, self.settings.backoff_max, failures) / 2;
         half + Duration::from_micros(self.entropy.below(half.as_micros() as u64))
     }
 
-    /// How long a lane may be unused.
+    /// How long a connection may be unused.
     pub fn idle_after(&self) -> Duration {
         match self.target {
             Target::Node(_) => self.settings.node_idle,
@@ -130,23 +128,20 @@ impl fmt::Display for Route {
 }
 
 /// See the module.
-pub(super) struct Link {
+pub(super) struct PeerConnections {
     route: Arc<Route>,
-    lanes: Vec<Arc<Lane>>,
+    connections: Vec<Arc<Connection>>,
     calls: AtomicU64,
-    born: Instant,
-    /// Milliseconds from `born` to the last use.
-    used: AtomicU64,
 }
 
-impl Link {
-    /// Its lanes connect when there is something to send.
-    pub fn new(route: Route) -> Link {
+impl PeerConnections {
+    /// They connect when there is something to send.
+    pub fn new(route: Route) -> PeerConnections {
         let route = Arc::new(route);
-        let lanes = (0..route.settings.connections.max(1))
-            .map(|number| Lane::start(Arc::clone(&route), number))
+        let connections = (0..route.settings.connections.max(1))
+            .map(|number| Connection::start(Arc::clone(&route), number))
             .collect();
-        Link { route, lanes, calls: AtomicU64::new(0), born: Instant::now(), used: AtomicU64::new(0) }
+        PeerConnections { route, connections, calls: AtomicU64::new(0) }
     }
 
     /// Queues a call; the outcome arrives by its deadline.
@@ -179,51 +174,39 @@ impl Link {
             )));
         }
         let now = Instant::now();
-        self.used.store((now - self.born).as_millis() as u64, Ordering::Relaxed);
         let timed = self.calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(SAMPLE).then_some(now);
-        let lane = self.pick(bytes >= self.route.settings.bulk_bytes || is_bulk(&body));
+        let is_big = bytes >= self.route.settings.bulk_bytes || is_bulk(&body);
+        let connection = pick(&self.connections, is_big, |connection| connection.calls.load())
+            .ok_or_else(|| CallError::NotSent("no connection".to_owned()))?;
         let deadline = now + timeout.min(LONGEST);
-        lane.push(Waiting { epoch, deadline, body, bytes, reply, timed }, now)
+        let caller = reply.map(|reply| Caller { reply, timed });
+        connection.push(Waiting { call: Asked { epoch, body }, bytes, deadline, caller }, now)
     }
 
-    fn pick(&self, bulk: bool) -> &Lane {
-        let last = self.lanes.len() - 1;
-        if bulk {
-            return &self.lanes[last];
-        }
-        let mut best = 0;
-        for at in 1..=last {
-            if self.lanes[at].load() + SPILL < self.lanes[best].load() {
-                best = at;
-            }
-        }
-        &self.lanes[best]
-    }
-
-    /// When it was last used.
-    pub fn used(&self) -> Instant {
-        self.born + Duration::from_millis(self.used.load(Ordering::Relaxed))
+    /// When the peer was last called.
+    pub fn used(&self) -> Option<Instant> {
+        self.connections.iter().map(|connection| connection.used()).max()
     }
 
     /// The peer may be back.
     pub fn retry(&self) {
-        for lane in &self.lanes {
-            lane.retry();
+        for connection in &self.connections {
+            connection.retry();
         }
     }
 
     /// The peer has another address.
     pub fn moved(&self) {
-        for lane in &self.lanes {
-            lane.moved();
+        for connection in &self.connections {
+            connection.moved();
         }
     }
 }
 
-impl Drop for Link {
+impl Drop for PeerConnections {
     fn drop(&mut self) {
-        for lane in &self.lanes {
-            lane.close();
+        for connection in &self.connections {
+            connection.calls.close();
         }
     }
 }

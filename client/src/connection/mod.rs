@@ -1,27 +1,38 @@
 //! One connection to one node: a stream of numbered calls, many to a frame, with deadlines and an end to waiting.
 
-mod queue;
-mod stream;
+mod calls;
+mod task;
 
-pub(crate) use queue::{Lost, Outcome, Waiting};
-pub(crate) use stream::{Lane, State};
+pub(crate) use calls::{Caller, Outcome, Waiting};
+pub(crate) use god_stream::Lost;
+pub(crate) use task::{Connection, State};
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 use tokio::sync::{Notify, Semaphore};
 
-/// What all lanes of a client share.
+/// What all connections of a client share.
 pub(crate) struct Shared {
     /// How long to wait for a connection.
-    pub connect_timeout: std::time::Duration,
-    /// After how much silence a lane counts as stalled.
-    pub stall: std::time::Duration,
-    /// Places for calls in flight; a lane gives back what its calls took.
+    pub connect_timeout: Duration,
+    /// After how much silence a connection counts as stalled.
+    pub stall: Duration,
+    /// Places for calls in flight; a connection gives back what its calls took.
     pub places: Semaphore,
     /// Rings, and what is heard of them.
     pub news: News,
 }
 
-/// What lanes hear about the ring.
+impl Shared {
+    /// Nothing is in flight and nothing known.
+    pub fn new(connect_timeout: Duration, stall: Duration, in_flight: usize) -> Shared {
+        Shared { connect_timeout, stall, places: Semaphore::new(in_flight), news: News::default() }
+    }
+}
+
+/// What connections hear about the ring.
 #[derive(Default)]
 pub(crate) struct News {
     known: AtomicU64,
