@@ -3,7 +3,7 @@
 use crate::{
     Error, Result,
     client::Inner,
-    connection::{Caller, Lost, Outcome, Waiting},
+    connection::{CallResult, Caller, Lost, Waiting},
     node::Node,
     retry,
 };
@@ -41,7 +41,7 @@ pub(crate) struct KeyCall<'a> {
 }
 
 /// What an answer says that is not the end of it.
-enum Verdict {
+enum Attempt {
     Done(answer::Answer),
     Over(Error),
     /// Nothing happened there; another try makes sense.
@@ -109,9 +109,9 @@ impl Inner {
             };
             let outcome = self.attempt(&node, call, deadline).await;
             let again = match self.judge(call, &node, outcome, deadline).await {
-                Verdict::Done(answer) => return Ok(answer),
-                Verdict::Over(error) => return Err(error),
-                Verdict::Again(again) => again,
+                Attempt::Done(answer) => return Ok(answer),
+                Attempt::Over(error) => return Err(error),
+                Attempt::Again(again) => again,
             };
             let busy = again.error.reason() == Some(Reason::Busy);
             if again.counts {
@@ -142,7 +142,7 @@ impl Inner {
         }
     }
 
-    async fn attempt(&self, node: &Node, call: &KeyCall<'_>, deadline: Instant) -> Outcome {
+    async fn attempt(&self, node: &Node, call: &KeyCall<'_>, deadline: Instant) -> CallResult {
         let bytes = call.bytes();
         let places =
             u32::try_from(1 + bytes / BYTES_A_PLACE).unwrap_or(u32::MAX).min(self.settings.in_flight);
@@ -166,22 +166,28 @@ impl Inner {
         outcome.await.unwrap_or_else(|_| Err(Lost::Broke("the client was closed".to_owned())))
     }
 
-    async fn judge(&self, call: &KeyCall<'_>, node: &Node, outcome: Outcome, deadline: Instant) -> Verdict {
+    async fn judge(
+        &self,
+        call: &KeyCall<'_>,
+        node: &Node,
+        outcome: CallResult,
+        deadline: Instant,
+    ) -> Attempt {
         let rejected = match outcome {
             Ok(answer::Answer::Write(reply)) => match reply.outcome {
                 Some(write_reply::Outcome::Rejected(rejected)) => rejected,
-                outcome => return Verdict::Done(answer::Answer::Write(WriteReply { outcome })),
+                outcome => return Attempt::Done(answer::Answer::Write(WriteReply { outcome })),
             },
             Ok(answer::Answer::Get(reply)) => match reply.outcome {
                 Some(get_reply::Outcome::Failed(failed)) => failed,
-                outcome => return Verdict::Done(answer::Answer::Get(GetReply { outcome })),
+                outcome => return Attempt::Done(answer::Answer::Get(GetReply { outcome })),
             },
             Err(lost) => return lost_on_the_way(call, node, lost, deadline),
         };
         let wait = after(&rejected);
         let error = Error::from(rejected);
         let elsewhere = self.elsewhere(call.keyspace, &error).await;
-        if elsewhere { Verdict::Again(Again { error, counts: true, wait }) } else { Verdict::Over(error) }
+        if elsewhere { Attempt::Again(Again { error, counts: true, wait }) } else { Attempt::Over(error) }
     }
 }
 
@@ -194,16 +200,16 @@ fn after(rejected: &Rejected) -> Option<Wait> {
     }
 }
 
-fn lost_on_the_way(call: &KeyCall<'_>, node: &Node, lost: Lost, deadline: Instant) -> Verdict {
+fn lost_on_the_way(call: &KeyCall<'_>, node: &Node, lost: Lost, deadline: Instant) -> Attempt {
     let address = node.address();
     let unknown = |what: String| {
-        Verdict::Over(Error::Unknown { version: None, acks: 0, message: format!("{address} {what}") })
+        Attempt::Over(Error::Unknown { version: None, acks: 0, message: format!("{address} {what}") })
     };
     let again = |message: String, counts: bool| {
-        Verdict::Again(Again { error: Error::Unreachable(message), counts, wait: None })
+        Attempt::Again(Again { error: Error::Unreachable(message), counts, wait: None })
     };
     match lost {
-        Lost::NotSent(why) if Instant::now() >= deadline => Verdict::Over(Error::Unreachable(format!(
+        Lost::NotSent(why) if Instant::now() >= deadline => Attempt::Over(Error::Unreachable(format!(
             "no answer within {:?}, and nothing was written: {why}",
             call.timeout
         ))),
@@ -211,7 +217,7 @@ fn lost_on_the_way(call: &KeyCall<'_>, node: &Node, lost: Lost, deadline: Instan
         Lost::Full => again(format!("too much is waiting for {address}"), false),
         Lost::TimedOut if call.is_write() => unknown(format!("did not answer within {:?}", call.timeout)),
         Lost::TimedOut => {
-            Verdict::Over(Error::Unreachable(format!("{address} did not answer within {:?}", call.timeout)))
+            Attempt::Over(Error::Unreachable(format!("{address} did not answer within {:?}", call.timeout)))
         }
         Lost::Broke(why) if call.is_write() => unknown(format!("did not answer: {why}")),
         Lost::Stalled if call.is_write() => unknown("does not answer".to_owned()),

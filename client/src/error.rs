@@ -16,7 +16,7 @@ use std::time::Duration;
 /// | [`Error::Unreachable`] | no | look after the network and the nodes |
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The call, or a setting, cannot be meant. Nothing was sent.
+    /// The call, or a setting, is invalid. Nothing was sent.
     #[error("{0}")]
     Invalid(String),
     /// A node refused. Nothing was written, and nothing will be.

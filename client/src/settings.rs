@@ -117,7 +117,7 @@ impl Builder {
     /// Connects: asks the servers one after the other, until one answers, for the ring.
     ///
     /// # Errors
-    /// [`Error::Invalid`] names a setting that cannot be meant; [`Error::Unreachable`] names what is wrong with each
+    /// [`Error::Invalid`] names an invalid setting; [`Error::Unreachable`] names what is wrong with each
     /// server.
     pub async fn connect(self) -> Result<Client> {
         let Builder { servers, settings } = self;

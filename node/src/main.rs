@@ -10,7 +10,7 @@ use god_core::{
     membership::{Dns, GossipSettings},
     node::{ClientService, Ground, Node, NodeSettings, PeerHandler},
     peer::{GrpcTransport, Identity, PeerDoor, PeerSettings, Starts},
-    quorum::{HintSettings, Settings as QuorumSettings},
+    quorum::{HintSettings, QuorumSettings},
     radix::CommitterSettings,
     replica::Lapse,
     ring::{CurrentRing, Founding, Joiner},

@@ -1,7 +1,7 @@
 //! `god-sim`: simulated clusters under faults, each repeatable by its seed.
 
 use clap::{Parser, Subcommand};
-use god_sim::run::{Broken, Outcome, run};
+use god_sim::run::{Broken, RunReport, run};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -70,7 +70,7 @@ fn main() -> ExitCode {
     let jobs = jobs.or(std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1).max(1);
     let began = Instant::now();
     let next = AtomicU64::new(0);
-    let (send, receive) = mpsc::channel::<Outcome>();
+    let (send, receive) = mpsc::channel::<RunReport>();
     let mut total = Total::default();
     let broken = std::thread::scope(|scope| {
         for _ in 0..jobs {
@@ -134,7 +134,7 @@ struct Total {
 }
 
 impl Total {
-    fn add(&mut self, outcome: &Outcome) {
+    fn add(&mut self, outcome: &RunReport) {
         self.runs += 1;
         self.committed += outcome.committed();
         self.unknown += outcome.unknown();
@@ -158,13 +158,13 @@ impl Total {
     }
 }
 
-fn print_trace(outcome: &Outcome) {
+fn print_trace(outcome: &RunReport) {
     println!("seed {}: {}; fingerprint {:016x}", outcome.seed, outcome.setting, outcome.fingerprint);
     outcome.faults.iter().for_each(|(at, fault)| println!("  {:10.6}  {fault}", *at as f64 / 1e6));
     outcome.history.iter().for_each(|event| println!("  {event}"));
 }
 
-fn print_broken(outcome: &Outcome) {
+fn print_broken(outcome: &RunReport) {
     eprintln!("\nseed {} broke a promise ({})", outcome.seed, outcome.setting);
     outcome.faults.iter().for_each(|(at, fault)| eprintln!("  {:10.6}  {fault}", *at as f64 / 1e6));
     outcome.problems.iter().for_each(|problem| eprintln!("{problem}"));

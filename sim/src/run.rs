@@ -38,7 +38,7 @@ pub enum Broken {
 
 /// What came of a run.
 #[derive(Clone, Debug)]
-pub struct Outcome {
+pub struct RunReport {
     /// The seed it followed from.
     pub seed: u64,
     /// What was drawn from it, in words.
@@ -55,7 +55,7 @@ pub struct Outcome {
     pub fingerprint: u64,
 }
 
-impl Outcome {
+impl RunReport {
     /// How many operations were told so.
     pub fn count(&self, told: impl Fn(&Event) -> bool) -> usize {
         self.history.iter().filter(|event| told(event)).count()
@@ -83,7 +83,7 @@ impl Outcome {
 }
 
 /// Runs a seed from beginning to end. Takes a second or two, whatever the simulated time.
-pub fn run(seed: u64, broken: Broken) -> Outcome {
+pub fn run(seed: u64, broken: Broken) -> RunReport {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     match runtime {
         Ok(runtime) => {
@@ -93,7 +93,7 @@ pub fn run(seed: u64, broken: Broken) -> Outcome {
             outcome.problems.extend(panics::seen().into_iter().map(|panic| format!("PANIC: {panic}")));
             outcome
         }
-        Err(error) => Outcome {
+        Err(error) => RunReport {
             seed,
             setting: String::new(),
             faults: vec![],
@@ -149,7 +149,7 @@ fn setting(entropy: &Entropy, broken: Broken) -> Setting {
     }
 }
 
-async fn simulate(seed: u64, broken: Broken) -> Outcome {
+async fn simulate(seed: u64, broken: Broken) -> RunReport {
     let entropy = Entropy::seeded(seed);
     let setting = setting(&entropy, broken);
     let world = World::new(entropy.below(u64::MAX), setting.world);
@@ -165,7 +165,7 @@ async fn simulate(seed: u64, broken: Broken) -> Outcome {
         if setting.faults.changes { "changes" } else { "stays" },
         setting.length,
     );
-    let mut outcome = Outcome {
+    let mut outcome = RunReport {
         seed,
         setting: words,
         faults: vec![],
@@ -265,7 +265,7 @@ async fn trouble(
     while faults.join_next().await.is_some() {}
 }
 
-fn fingerprint(world: &World, outcome: &Outcome) -> u64 {
+fn fingerprint(world: &World, outcome: &RunReport) -> u64 {
     #[allow(deprecated)]
     let mut hasher = std::hash::SipHasher::new();
     world.fingerprint().hash(&mut hasher);

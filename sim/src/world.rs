@@ -11,7 +11,7 @@ use god_core::{
     membership::{AsGiven, GossipSettings},
     node::{ClientService, Ground, Node, NodeSettings, PeerHandler},
     peer::Handler,
-    quorum::{HintSettings, Settings as QuorumSettings},
+    quorum::{HintSettings, QuorumSettings},
     radix::CommitterSettings,
     ring::{CurrentRing, Founding, Joiner},
     seam::{Entropy, Offload, Seams},

@@ -3,7 +3,7 @@
 
 use god_sim::{
     lies::Lie,
-    run::{Broken, Outcome, run},
+    run::{Broken, RunReport, run},
 };
 
 /// Runs seeds until a problem was found with each of these words; gives those that were not.
@@ -33,14 +33,14 @@ fn the_same_seed_is_the_same_run() {
 
 #[test]
 fn much_happens_in_a_run() {
-    let outcomes: Vec<Outcome> = (1..=10).map(|seed| run(seed, Broken::Nothing)).collect();
-    let sum = |of: fn(&Outcome) -> usize| outcomes.iter().map(of).sum::<usize>();
-    assert!(sum(Outcome::committed) > 5_000, "{} writes acknowledged", sum(Outcome::committed));
-    assert!(sum(Outcome::read) > 5_000, "{} reads answered", sum(Outcome::read));
-    assert!(sum(Outcome::unknown) > 100, "{} writes of unknown outcome", sum(Outcome::unknown));
+    let outcomes: Vec<RunReport> = (1..=10).map(|seed| run(seed, Broken::Nothing)).collect();
+    let sum = |of: fn(&RunReport) -> usize| outcomes.iter().map(of).sum::<usize>();
+    assert!(sum(RunReport::committed) > 5_000, "{} writes acknowledged", sum(RunReport::committed));
+    assert!(sum(RunReport::read) > 5_000, "{} reads answered", sum(RunReport::read));
+    assert!(sum(RunReport::unknown) > 100, "{} writes of unknown outcome", sum(RunReport::unknown));
     assert!(sum(|outcome| outcome.surveys) > 300, "{} listings and counts", sum(|outcome| outcome.surveys));
     assert!(sum(|outcome| outcome.faults.len()) > 100);
-    let hit = |outcome: &Outcome| {
+    let hit = |outcome: &RunReport| {
         let under_way =
             |at: u64| outcome.history.iter().any(|event| event.called < at && at < event.answered);
         outcome.faults.iter().filter(|(at, _)| under_way(*at)).count()

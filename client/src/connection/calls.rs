@@ -7,13 +7,13 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::oneshot;
 
 /// What a caller gets in the end.
-pub(crate) type Outcome = Result<answer::Answer, Lost>;
+pub(crate) type CallResult = Result<answer::Answer, Lost>;
 /// A call that was not sent yet.
 pub(crate) type Waiting = god_stream::Waiting<Pipeline>;
 
 /// Who waits for the outcome.
 pub(crate) struct Caller {
-    pub reply: oneshot::Sender<Outcome>,
+    pub reply: oneshot::Sender<CallResult>,
     /// Places it takes.
     pub places: u32,
     /// Whether it can be given up, as it can be made elsewhere.
@@ -25,7 +25,7 @@ pub(crate) struct Pipeline(pub Arc<Shared>);
 
 impl Pipeline {
     /// Tells callers what came of their calls, and gives back the places that those took.
-    pub fn hand_out<T>(&self, ended: Vec<(Caller, T)>, outcome: impl Fn(T) -> Outcome) {
+    pub fn hand_out<T>(&self, ended: Vec<(Caller, T)>, outcome: impl Fn(T) -> CallResult) {
         let places: usize = ended.iter().map(|(caller, _)| caller.places as usize).sum();
         if places > 0 {
             self.0.places.add_permits(places);
@@ -70,7 +70,7 @@ impl Protocol for Pipeline {
 }
 
 /// What an answer says.
-pub(super) fn outcome(answer: Option<Answer>) -> Outcome {
+pub(super) fn outcome(answer: Option<Answer>) -> CallResult {
     answer.and_then(|answer| answer.answer).ok_or_else(|| {
         // It did something and says so in words of a later version.
         Lost::Broke("the answer is of a kind that this version does not know".to_owned())

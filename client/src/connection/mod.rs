@@ -3,7 +3,7 @@
 mod calls;
 mod task;
 
-pub(crate) use calls::{Caller, Outcome, Waiting};
+pub(crate) use calls::{CallResult, Caller, Waiting};
 pub(crate) use god_stream::Lost;
 pub(crate) use task::{Connection, State};
 

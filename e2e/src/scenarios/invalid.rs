@@ -1,4 +1,4 @@
-//! What cannot be meant is refused when it is said.
+//! Invalid specs are refused at admission.
 
 use crate::stage::{CLUSTER, Stage, cluster};
 use anyhow::Context as _;

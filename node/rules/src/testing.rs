@@ -1,7 +1,7 @@
 //! Golden files: what is asked and what comes of it, in one file that a person can read.
 #![allow(clippy::unwrap_used)]
 
-use std::{env, fs};
+use std::{env, fmt::Write as _, fs};
 
 /// Compares with a file under `src/`; `UPDATE_GOLDEN=1` writes it anew.
 pub fn golden(file: &str, shown: &str) {
@@ -24,7 +24,7 @@ pub fn script(file: &str, mut run: impl FnMut(&[&str]) -> String) {
             shown.push('\n');
         } else if let Some(request) = line.strip_prefix("> ") {
             let words: Vec<&str> = request.split_whitespace().collect();
-            shown.push_str(&format!("{line}\n{}", run(&words)));
+            write!(shown, "{line}\n{}", run(&words)).unwrap();
         }
     }
     golden(file, &shown);

@@ -1,4 +1,4 @@
-//! Refuses what cannot be meant, by name, with what can.
+//! Refuses invalid settings by name, with what is valid.
 
 use super::{
     Door, Founding, Gossip, Settings, SettingsError, Upkeep,

@@ -1,4 +1,4 @@
-//! Settings that cannot be meant, and the ones that are.
+//! Settings that are invalid, and the ones that are.
 
 use std::process::{Command, Output};
 

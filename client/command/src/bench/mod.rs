@@ -11,7 +11,7 @@ use god_client::{Client, Consistency};
 use god_proto::MAX_VALUE;
 use machine::Machine;
 use process::{Nodes, Process};
-use report::{Cluster, Load, Memory, Report, Settings};
+use report::{BenchSettings, Cluster, Load, Memory, Report};
 use std::{path::PathBuf, time::Duration};
 use work::{Course, Data, Workload};
 
@@ -98,7 +98,7 @@ pub async fn run(global: &Global, args: &BenchArgs) -> Result<(), Failure> {
     let keyspace = client.keyspace(&*global.keyspace).with_reads(consistency).with_writes(consistency);
     let machine = Machine::this();
     let cluster = describe(global, &client, consistency, &nodes).await?;
-    let settings = Settings {
+    let settings = BenchSettings {
         keys: args.keys,
         value_size: args.value_size,
         seconds: args.duration.as_secs_f64(),

@@ -27,7 +27,7 @@ const AIM_MEMORY_KEYS: u64 = 200_000;
 pub struct Report {
     pub machine: Machine,
     pub cluster: Cluster,
-    pub settings: Settings,
+    pub settings: BenchSettings,
     pub load: Option<Load>,
     pub runs: Vec<Run>,
     pub memory: Memory,
@@ -46,7 +46,7 @@ pub struct Cluster {
 }
 
 #[derive(Debug, Serialize)]
-pub struct Settings {
+pub struct BenchSettings {
     pub keys: u64,
     pub value_size: usize,
     pub seconds: f64,
@@ -78,7 +78,7 @@ pub struct Aim {
 }
 
 /// The aims that these figures say something about.
-pub fn aims(cluster: &Cluster, settings: &Settings, runs: &[Run], memory: &Memory) -> Vec<Aim> {
+pub fn aims(cluster: &Cluster, settings: &BenchSettings, runs: &[Run], memory: &Memory) -> Vec<Aim> {
     let mut aims = Vec::new();
     let mut add = |what: String, is: f64, aim: f64, unit| {
         aims.push(Aim { what, is, target: aim, ratio: is / aim, unit });
@@ -109,7 +109,7 @@ pub fn aims(cluster: &Cluster, settings: &Settings, runs: &[Run], memory: &Memor
 }
 
 /// The head: what is measured, on what.
-pub fn head(machine: &Machine, cluster: &Cluster, settings: &Settings) -> String {
+pub fn head(machine: &Machine, cluster: &Cluster, settings: &BenchSettings) -> String {
     let Machine { cpu, cores, memory_bytes, kernel } = machine;
     let Cluster { nodes, versions, durability, keyspace, replicas, write, read } = cluster;
     let lines = [
@@ -243,7 +243,7 @@ mod tests {
         }
     }
 
-    const SETTINGS: Settings = Settings {
+    const SETTINGS: BenchSettings = BenchSettings {
         keys: 200_000,
         value_size: 100,
         seconds: 10.0,

@@ -77,7 +77,7 @@ impl Source {
 
     fn syntax(&self, first: &[u8]) -> Syntax {
         let name = (!self.is_stdin()).then_some(self.path.as_path());
-        let format = self.format.settle(name, first);
+        let format = self.format.resolve(name, first);
         Syntax { format, key: self.encodings.0, value: self.encodings.1, raw: self.raw }
     }
 

@@ -56,7 +56,7 @@ impl Summary {
 }
 
 /// A line to write.
-struct Job {
+struct PendingLine {
     line: u64,
     offset: u64,
     record: Record,
@@ -125,8 +125,8 @@ pub async fn write(
             read = fed.recv(), if room => match read {
                 Some(Fed::Record { line, offset, record }) => {
                     let key = record.key.clone();
-                    if let Some(job) = turns.comes(&key, Job { line, offset, record }) {
-                        writes.push(write_one(context, job));
+                    if let Some(pending) = turns.comes(&key, PendingLine { line, offset, record }) {
+                        writes.push(write_one(context, pending));
                     }
                     continue;
                 }
@@ -191,8 +191,8 @@ pub async fn write(
     Err(failure)
 }
 
-async fn write_one(context: &Context, job: Job) -> (Bytes, Done) {
-    let Job { line, offset, record } = job;
+async fn write_one(context: &Context, pending: PendingLine) -> (Bytes, Done) {
+    let PendingLine { line, offset, record } = pending;
     let key = record.key.clone();
     let done = match put(context, record).await {
         Ok(()) => Done::Written { offset },

@@ -40,8 +40,8 @@ pub struct Syntax {
 }
 
 impl Format {
-    /// Settles `auto` by a file's name and its first line.
-    pub fn settle(self, name: Option<&Path>, line: &[u8]) -> FileFormat {
+    /// Resolves `auto` by a file's name and its first line.
+    pub fn resolve(self, name: Option<&Path>, line: &[u8]) -> FileFormat {
         match self {
             Format::Tsv => return FileFormat::Tsv,
             Format::Jsonl => return FileFormat::Jsonl,
@@ -218,12 +218,12 @@ mod tests {
 
     #[test]
     fn a_format_is_known_by_the_files_name_or_its_first_line() {
-        let settle = |name: &str, line: &str| Format::Auto.settle(Some(Path::new(name)), line.as_bytes());
-        assert_eq!(settle("a.tsv", "{"), FileFormat::Tsv);
-        assert_eq!(settle("a.NDJSON", "k\tv"), FileFormat::Jsonl);
-        assert_eq!(settle("a.txt", "{\"key\": 1}"), FileFormat::Jsonl);
-        assert_eq!(settle("UnicodeData.txt", "0000;<control>;Cc;0;BN;;;;;N;NULL;;;;"), FileFormat::Unicode);
-        assert_eq!(settle("a.txt", "0000;k\tv"), FileFormat::Tsv);
-        assert_eq!(Format::Auto.settle(None, b""), FileFormat::Tsv);
+        let resolve = |name: &str, line: &str| Format::Auto.resolve(Some(Path::new(name)), line.as_bytes());
+        assert_eq!(resolve("a.tsv", "{"), FileFormat::Tsv);
+        assert_eq!(resolve("a.NDJSON", "k\tv"), FileFormat::Jsonl);
+        assert_eq!(resolve("a.txt", "{\"key\": 1}"), FileFormat::Jsonl);
+        assert_eq!(resolve("UnicodeData.txt", "0000;<control>;Cc;0;BN;;;;;N;NULL;;;;"), FileFormat::Unicode);
+        assert_eq!(resolve("a.txt", "0000;k\tv"), FileFormat::Tsv);
+        assert_eq!(Format::Auto.resolve(None, b""), FileFormat::Tsv);
     }
 }

@@ -50,13 +50,13 @@ impl Budget {
     }
 
     /// A charge of nothing, to grow.
-    pub fn open(&self) -> Charge {
+    pub fn new_charge(&self) -> Charge {
         Charge { budget: self.clone(), bytes: 0 }
     }
 
     /// Takes bytes, if so many are left.
     pub fn take(&self, bytes: usize) -> Option<Charge> {
-        let mut charge = self.open();
+        let mut charge = self.new_charge();
         charge.grow(bytes).then_some(charge)
     }
 

@@ -224,13 +224,13 @@ async fn talk(stream: TcpStream, router: Router, bounds: Bounds, held: Arc<Held>
     let service = service_fn(move |request: Request<Incoming>| {
         of_requests.greeted();
         let active = of_requests.place.begin();
-        let charge = Arc::new(Mutex::new(budget.open()));
+        let charge = Arc::new(Mutex::new(budget.new_charge()));
         let method = method(request.uri().path());
         let paid = Arc::clone(&charge);
         let request = request
             .map(|body| Asked::new(body, method, budget.clone(), bounds.spent, paid, bounds.times.unread));
         let answer = router.call(request);
-        let sending = budget.open();
+        let sending = budget.new_charge();
         async move {
             let answer = answer.await?;
             Ok::<_, Infallible>(answer.map(|body| Answer { body, active, sending, _request: charge }))

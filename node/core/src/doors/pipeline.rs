@@ -81,7 +81,7 @@ impl Pipeline {
             calls: 0,
             bytes: 0,
             answered: VecDeque::new(),
-            charge: budget.open(),
+            charge: budget.new_charge(),
             budget,
             fault: None,
             stopped,

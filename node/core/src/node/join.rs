@@ -60,13 +60,13 @@ impl Node {
         tokio::select! {
             biased;
             () = stopped => {}
-            () = self.settle() => {}
+            () = self.keep_introduced() => {}
         }
     }
 
     /// For as long as the node runs: who was led astray about its address, by a copy of its directory perhaps, is told
     /// again. Where two nodes say that they are at one address, each time later.
-    async fn settle(self: &Arc<Self>) {
+    async fn keep_introduced(self: &Arc<Self>) {
         let own = self.settings.own.clone();
         let mut is_introduced = false;
         let mut telling = Telling::default();

@@ -26,7 +26,7 @@ use crate::{
     engine::{Engine, EngineError, IdentityStore},
     membership::{GossipSettings, Liveness, NewerRing, Resolver},
     peer::{Starts, Transport},
-    quorum::{HintSettings, Settings as QuorumSettings},
+    quorum::{HintSettings, QuorumSettings},
     radix::{CommitterSettings, Limits},
     ring::{CurrentRing, Founding, Joiner},
     seam::Seams,

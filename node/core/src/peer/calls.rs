@@ -11,7 +11,7 @@ use tokio::{sync::oneshot, time::Instant};
 const BYTES_A_CALL: usize = 16 << 10;
 
 /// What a caller gets in the end.
-pub(super) type Outcome = Result<response::Body, CallError>;
+pub(super) type CallResult = Result<response::Body, CallError>;
 /// A call that was not sent yet.
 pub(super) type Waiting = god_stream::Waiting<PeerProtocol>;
 
@@ -23,7 +23,7 @@ pub(super) struct Asked {
 
 /// Who waits for the outcome.
 pub(super) struct Caller {
-    pub reply: oneshot::Sender<Outcome>,
+    pub reply: oneshot::Sender<CallResult>,
     /// When the call was made, if its duration is wanted.
     pub timed: Option<Instant>,
 }
@@ -36,7 +36,7 @@ pub(super) struct PeerProtocol {
 
 impl PeerProtocol {
     /// Tells callers what came of their calls.
-    pub fn hand_out(&self, outcomes: impl Iterator<Item = (Caller, Outcome)>) {
+    pub fn hand_out(&self, outcomes: impl Iterator<Item = (Caller, CallResult)>) {
         for (caller, outcome) in outcomes {
             if let Err(error) = &outcome {
                 self.route.meter.error(error);
@@ -85,7 +85,7 @@ impl From<Lost> for CallError {
 }
 
 /// What an answer says.
-pub(super) fn outcome(answer: Option<response::Body>) -> Outcome {
+pub(super) fn outcome(answer: Option<response::Body>) -> CallResult {
     match answer {
         Some(response::Body::Failure(failure)) => Err(CallError::Refused(failure)),
         Some(body) => Ok(body),

@@ -2,7 +2,7 @@
 
 use super::{
     Call, CallError, Target,
-    calls::{Asked, Caller, Outcome, Waiting},
+    calls::{Asked, CallResult, Caller, Waiting},
     connection::Connection,
     hello::Identity,
     meter::{Meter, SAMPLE},
@@ -145,7 +145,7 @@ impl PeerConnections {
     }
 
     /// Queues a call; the outcome arrives by its deadline.
-    pub fn call(&self, call: Call) -> Result<oneshot::Receiver<Outcome>, CallError> {
+    pub fn call(&self, call: Call) -> Result<oneshot::Receiver<CallResult>, CallError> {
         let (reply, outcome) = oneshot::channel();
         let pushed = self.push(call.epoch, call.timeout, call.body, Some(reply));
         self.route.meter.calls.increment(1);
@@ -164,7 +164,7 @@ impl PeerConnections {
         epoch: u64,
         timeout: Duration,
         body: request::Body,
-        reply: Option<oneshot::Sender<Outcome>>,
+        reply: Option<oneshot::Sender<CallResult>>,
     ) -> Result<(), CallError> {
         let bytes = body.encoded_len();
         if bytes + ENVELOPE > MAX_MESSAGE {

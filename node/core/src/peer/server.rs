@@ -38,7 +38,7 @@ const STREAMS: u32 = 16;
 /// Requests that are begun before others on the runtime get a turn.
 const TURN: usize = 1_024;
 
-type Outcome = Result<response::Body, Failure>;
+type Handled = Result<response::Body, Failure>;
 type OnHello = Arc<dyn Fn(NodeId) + Send + Sync>;
 
 /// The door for other nodes.
@@ -119,8 +119,8 @@ impl Peer for PeerDoor {
             running: FuturesUnordered::new(),
             answered: VecDeque::new(),
             answered_bytes: 0,
-            frame: Arc::new(self.settings.budget.open()),
-            charge: self.settings.budget.open(),
+            frame: Arc::new(self.settings.budget.new_charge()),
+            charge: self.settings.budget.new_charge(),
             hello: Some(self.identity.hello()),
             fault: None,
             theirs: hello,
@@ -229,7 +229,7 @@ impl Exchange {
                     match self.still_greeted(frame.hello) {
                         Ok(()) => {
                             let bytes = frame.requests.iter().map(|request| request.encoded_len() + PART);
-                            let mut charge = self.settings.budget.open();
+                            let mut charge = self.settings.budget.new_charge();
                             charge.force(bytes.sum());
                             self.frame = Arc::new(charge);
                             self.begun = frame.requests.into_iter();
@@ -395,7 +395,7 @@ fn is_for_all(body: &request::Body) -> bool {
 }
 
 /// None where no response is wanted.
-fn respond(id: u64, outcome: Outcome) -> Option<Response> {
+fn respond(id: u64, outcome: Handled) -> Option<Response> {
     let body = outcome.unwrap_or_else(response::Body::Failure);
     (id != 0).then_some(Response { id, body: Some(body) })
 }

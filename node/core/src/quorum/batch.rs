@@ -183,7 +183,7 @@ impl Shared {
     async fn read_calls(&self, scope: QuorumScope, mut calls: Vec<PendingCall>) -> Carried {
         let mut answers = Vec::with_capacity(calls.len());
         let mut bytes = 0;
-        let mut charge = self.settings.budget.open();
+        let mut charge = self.settings.budget.new_charge();
         while !calls.is_empty() {
             if bytes >= READ_BYTES || bytes > 0 && self.settings.budget.is_spent() {
                 let message =

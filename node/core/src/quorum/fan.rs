@@ -111,7 +111,8 @@ struct Gathering<'a> {
 
 /// What a member's reply is.
 enum Heard {
-    Said(Reply),
+    /// Under the same ring.
+    Said,
     /// Its ring is newer than the scope's.
     Newer(Failure),
     /// Its ring is older, and it was not given a newer one yet.
@@ -133,8 +134,8 @@ impl<'a> Gathering<'a> {
         self.patience.push((slow_at, at));
     }
 
-    fn heard(&mut self, at: usize, reply: Reply) -> Heard {
-        if let Some(failure) = other_epoch(&reply) {
+    fn heard(&mut self, at: usize, reply: &Reply) -> Heard {
+        if let Some(failure) = other_epoch(reply) {
             if failure.epoch > self.scope.ring.epoch().0 {
                 return Heard::Newer(failure.clone());
             }
@@ -143,7 +144,7 @@ impl<'a> Gathering<'a> {
                 return Heard::Older;
             }
         }
-        Heard::Said(reply)
+        Heard::Said
     }
 
     fn answered(&mut self, at: usize) {
@@ -307,7 +308,7 @@ impl Shared {
             hedges = tokio::select! {
                 biased;
                 Some((at, reply)) = calls.next() => {
-                    match gathering.heard(at, reply) {
+                    match gathering.heard(at, &reply) {
                         Heard::Newer(failure) => {
                             if self.catch_up(scope, at, failure.epoch).await {
                                 return Err(QuorumError::Moved);
@@ -315,7 +316,7 @@ impl Shared {
                             gathering.failed(at, CallError::Refused(failure));
                         }
                         Heard::Older => calls.push(self.call_after_push(scope, at, left(), body())),
-                        Heard::Said(said) => match said.and_then(&decode) {
+                        Heard::Said => match reply.and_then(&decode) {
                             Ok(answer) => {
                                 gathering.answered(at);
                                 answers.push((at, answer));

@@ -30,7 +30,7 @@ pub(crate) mod tests;
 
 pub use hints::{HintSettings, Hints};
 pub use refusal::NO_CLUSTER;
-pub use settings::{MAX_TIMEOUT, Settings};
+pub use settings::{MAX_TIMEOUT, QuorumSettings};
 pub use sync::RingSync;
 
 use crate::{
@@ -57,7 +57,7 @@ struct Shared {
     liveness: Arc<Liveness>,
     hints: Arc<Hints>,
     sync: Arc<dyn RingSync>,
-    settings: Settings,
+    settings: QuorumSettings,
     /// Room for writes that go on after their clients were answered, in kibibytes.
     background: Arc<Semaphore>,
     /// A place for each group of writes that is under way, from its first message to its last hint.
@@ -90,7 +90,7 @@ pub struct Parts {
 
 impl Coordinator {
     /// A coordinator on the node of this number.
-    pub fn new(me: NodeId, parts: Parts, settings: Settings) -> Coordinator {
+    pub fn new(me: NodeId, parts: Parts, settings: QuorumSettings) -> Coordinator {
         let Parts { ring, transport, clock, liveness, hints, sync } = parts;
         let background_kib = u32::try_from(settings.background_bytes >> 10).unwrap_or(u32::MAX);
         let background = Arc::new(Semaphore::new(background_kib as usize));

@@ -8,7 +8,7 @@ pub const MAX_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How a coordinator works. The defaults are those of a node.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct QuorumSettings {
     /// How long a request may take that does not say. Longer rides out slow replicas; shorter tells clients sooner.
     pub default_timeout: Duration,
     /// The longest that any request may take, whatever it says.
@@ -23,9 +23,9 @@ pub struct Settings {
     pub budget: Budget,
 }
 
-impl Default for Settings {
-    fn default() -> Settings {
-        Settings {
+impl Default for QuorumSettings {
+    fn default() -> QuorumSettings {
+        QuorumSettings {
             default_timeout: Duration::from_secs(5),
             max_timeout: MAX_TIMEOUT,
             hedge_delay: Duration::from_millis(20),
@@ -35,7 +35,7 @@ impl Default for Settings {
     }
 }
 
-impl Settings {
+impl QuorumSettings {
     /// How long a request may take that asks for `timeout_ms`; 0 asks for nothing.
     pub fn timeout(&self, timeout_ms: u32) -> Duration {
         let asked = match timeout_ms {

@@ -150,7 +150,7 @@ impl Replica {
         let touch = self.touch(call.epoch)?;
         match call.body {
             request::Body::Fence(_) => {
-                self.settle().await;
+                self.drained().await;
                 // Under the ring that held when all before it was done.
                 self.touch(call.epoch)?;
                 Ok(response::Body::Fence(peer::FenceDone {}))
@@ -224,13 +224,13 @@ impl Replica {
         self.inherits.notify_waiters();
     }
 
-    /// Writes go on while this is held, and whoever settles waits for it.
+    /// Writes go on while this is held, and whoever waits until all is applied waits for it.
     pub async fn admit(&self) -> tokio::sync::RwLockReadGuard<'_, ()> {
         self.gate.read().await
     }
 
     /// Waits until every write that was admitted before is applied, and every removal that was begun is done.
-    pub async fn settle(&self) {
+    pub async fn drained(&self) {
         drop(self.gate.write().await);
     }
 
@@ -464,7 +464,7 @@ impl Replica {
         self.floors.raise(range, Floor { promised, repaired }).await.map_err(|error| broken(&error))?;
         if promised > Version::ZERO {
             // What was admitted before is applied before anybody compares.
-            self.settle().await;
+            self.drained().await;
         }
         Ok(())
     }

@@ -255,7 +255,7 @@ impl Upkeep {
         let arcs = ring.arcs_in(&range).to_vec();
         let still = || self.ring.get().is_some_and(|ring| ring.arcs_in(&range) == arcs);
         // What is being removed here, because it was somebody else's, is gone before it is compared.
-        self.replica.settle().await;
+        self.replica.drained().await;
         let wanted = pull::Wanted {
             range: range.clone(),
             from,

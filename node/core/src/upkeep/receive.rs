@@ -134,7 +134,7 @@ impl Upkeep {
     /// Copies one arc, until it is ready or the session is over.
     async fn session(&self, session: Session, progress: &Progress, copying: &Semaphore) {
         // What is being removed here, because it was somebody else's, is gone before anything is compared.
-        self.replica.settle().await;
+        self.replica.drained().await;
         if self.in_session(session).is_some_and(|(_, arc)| !arc.replicas.contains(&self.me)) {
             self.inherit(session, progress).await;
         }

@@ -23,7 +23,7 @@ impl Upkeep {
             return Err(failure(Cause::NotMember, "this node is in no cluster yet"));
         };
         // What was begun under an older ring is written by then, or never is.
-        self.replica.settle().await;
+        self.replica.drained().await;
         let epoch = ring.epoch().0;
         let (view, me) = (self.store.view(), self.me);
         let measured = self.offload.run(move || measure(&view, &ring, me, middles)).await;

@@ -173,7 +173,7 @@ impl Clock {
             return Ok(now_ms);
         }
         let until = Instant::now() + patience.min(DOUBT_TIMEOUT);
-        self.trust.settle(&*self.wall, until).await.map(in_ms)
+        self.trust.trusted_us(&*self.wall, until).await.map(in_ms)
     }
 
     /// The highest version, in milliseconds, that may be no wrong clock's; any where this one's own may be wrong.

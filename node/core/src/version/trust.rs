@@ -119,7 +119,7 @@ impl Trust {
 
     /// Waits while the wall is doubted, until a time at most; says what it shows then, in microseconds, or why it may
     /// not be gone by.
-    pub async fn settle(&self, wall: &dyn Wall, until: Instant) -> Result<u64, ClockError> {
+    pub async fn trusted_us(&self, wall: &dyn Wall, until: Instant) -> Result<u64, ClockError> {
         loop {
             let settled = self.settled.notified();
             tokio::pin!(settled);

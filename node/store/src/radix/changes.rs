@@ -81,10 +81,10 @@ pub(super) fn apply_changes<E: From<Misfit>>(
             rows.push((key, if touched.open { Row::Open } else { Row::Sum(touched.sum) }));
         }
         if mine.iter().any(|change| change.after.entries < change.before.entries) {
-            let settled = tree.settle(&first.position, limits);
-            rows.extend(settled.gone.iter().map(|path| (path.encode(), Row::Gone)));
+            let done = tree.restructure(&first.position, limits);
+            rows.extend(done.gone.iter().map(|path| (path.encode(), Row::Gone)));
             rows.extend(
-                settled.merged.iter().map(|(path, sum): &(Path, Summary)| (path.encode(), Row::Sum(*sum))),
+                done.merged.iter().map(|(path, sum): &(Path, Summary)| (path.encode(), Row::Sum(*sum))),
             );
         }
     }

@@ -24,7 +24,7 @@ pub(super) struct Piece {
 
 /// What became of a bucket after entries were taken out of it.
 #[derive(Debug, Default)]
-pub(super) struct Settled {
+pub(super) struct Restructured {
     /// Paths that are no buckets any more.
     pub(super) gone: Vec<Path>,
     /// A bucket that took their place.
@@ -162,55 +162,55 @@ impl Tree {
     }
 
     /// Merges, or takes out, the bucket that a position is in, after entries were taken out of it.
-    pub(super) fn settle(&mut self, position: &[u8], limits: Limits) -> Settled {
-        let settled = self.settle_below(position, limits);
-        self.open -= settled.open;
-        settled
+    pub(super) fn restructure(&mut self, position: &[u8], limits: Limits) -> Restructured {
+        let done = self.restructure_below(position, limits);
+        self.open -= done.open;
+        done
     }
 
-    fn settle_below(&mut self, position: &[u8], limits: Limits) -> Settled {
-        let mut settled = Settled::default();
+    fn restructure_below(&mut self, position: &[u8], limits: Limits) -> Restructured {
+        let mut done = Restructured::default();
         let mut depth = 0;
         let mut inner = Arc::make_mut(&mut self.root);
         loop {
-            let Ok(found) = inner.find(symbol(position, depth)) else { return settled };
+            let Ok(found) = inner.find(symbol(position, depth)) else { return done };
             depth += 1;
             if inner.branches[found].below.is_none() {
                 // Only below the root: deeper down, the step above looks one node ahead.
                 if inner.branches[found].sum.entries == 0 {
-                    settled.open += usize::from(inner.branches.remove(found).open);
-                    settled.gone.push(Path::of(position, depth));
+                    done.open += usize::from(inner.branches.remove(found).open);
+                    done.gone.push(Path::of(position, depth));
                 }
-                return settled;
+                return done;
             }
             let branch = &mut inner.branches[found];
             if limits.too_little(&branch.sum) {
                 // The highest node that is small enough takes all below it.
                 let path = Path::of(position, depth);
-                branch.gather(&path, &mut settled);
+                branch.gather(&path, &mut done);
                 if branch.sum.entries == 0 {
                     inner.branches.remove(found);
-                    settled.merged = None;
+                    done.merged = None;
                 }
-                return settled;
+                return done;
             }
             if branch.leaves_at(position, depth).is_some() {
-                return settled;
+                return done;
             }
             let here = depth;
             depth += branch.rest.len();
-            let Some(below) = branch.below.as_mut().map(Arc::make_mut) else { return settled };
-            let Ok(next) = below.find(symbol(position, depth)) else { return settled };
+            let Some(below) = branch.below.as_mut().map(Arc::make_mut) else { return done };
+            let Ok(next) = below.find(symbol(position, depth)) else { return done };
             let bucket = &below.branches[next];
             if bucket.below.is_none() && bucket.sum.entries == 0 {
-                settled.open += usize::from(below.branches.remove(next).open);
-                settled.gone.push(Path::of(position, depth + 1));
-                branch.straighten(&Path::of(position, here), &mut settled);
-                return settled;
+                done.open += usize::from(below.branches.remove(next).open);
+                done.gone.push(Path::of(position, depth + 1));
+                branch.straighten(&Path::of(position, here), &mut done);
+                return done;
             }
             inner = match &mut inner.branches[found].below {
                 Some(below) => Arc::make_mut(below),
-                None => return settled,
+                None => return done,
             };
         }
     }
@@ -260,27 +260,27 @@ impl Tree {
 
 impl Branch {
     /// Turns all below into one bucket.
-    fn gather(&mut self, path: &Path, settled: &mut Settled) {
+    fn gather(&mut self, path: &Path, done: &mut Restructured) {
         let mut whole = path.clone();
         whole.extend(&self.rest);
         if let Some(below) = self.below.take() {
             for bucket in buckets_below(&below, whole) {
-                settled.open += usize::from(bucket.open);
-                settled.gone.push(bucket.path);
+                done.open += usize::from(bucket.open);
+                done.gone.push(bucket.path);
             }
         }
         self.rest = Box::default();
-        settled.merged = Some((path.clone(), self.sum));
+        done.merged = Some((path.clone(), self.sum));
     }
 
     /// Takes the place of the node below if that has one branch left. `path` ends with this branch's symbol.
-    fn straighten(&mut self, path: &Path, settled: &mut Settled) {
+    fn straighten(&mut self, path: &Path, done: &mut Restructured) {
         let only = match self.below.as_deref() {
             Some(Inner { branches }) if branches.len() == 1 => &branches[0],
             _ => return,
         };
         if only.below.is_none() {
-            self.gather(path, settled);
+            self.gather(path, done);
             return;
         }
         let (rest, below) = (&only.rest, only.below.clone());

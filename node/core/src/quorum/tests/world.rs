@@ -4,7 +4,7 @@ use crate::{
     engine::SimulatedDisk,
     membership::{Liveness, PeerState},
     peer::{Call, CallError, Target, Transport, failure},
-    quorum::{Coordinator, HintSettings, Hints, Parts, RingSync, Settings},
+    quorum::{Coordinator, HintSettings, Hints, Parts, QuorumSettings, RingSync},
     radix::{CommitterSettings, Limits, Store, StoreSettings},
     replica::{Floors, Lapse, Replica},
     ring::CurrentRing,
@@ -163,11 +163,11 @@ pub fn joint(epoch: u64) -> Arc<Ring> {
 }
 
 /// Shorter times than a node's: tests name the bounds that follow.
-fn settings() -> Settings {
-    Settings {
+fn settings() -> QuorumSettings {
+    QuorumSettings {
         default_timeout: Duration::from_secs(2),
         hedge_delay: Duration::from_millis(10),
-        ..Settings::default()
+        ..QuorumSettings::default()
     }
 }
 

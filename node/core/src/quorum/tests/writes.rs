@@ -180,7 +180,7 @@ async fn a_write_that_meets_one_from_far_ahead_is_rejected_for_its_clock() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_that_cannot_be_meant_are_refused_by_the_rule_they_break() {
+async fn invalid_calls_are_refused_by_the_rule_they_break() {
     let cluster = Cluster::new(3);
     let ask = |change: fn(&mut PutRequest)| {
         let Some(call::Call::Put(mut request)) = put("k", "v").call else { unreachable!() };

@@ -23,7 +23,7 @@ impl Table<'_> {
         if !self.arcs[arc].was.contains(&to) {
             self.room.take(to, self.arcs[arc].size.bytes);
         }
-        self.settle(arc, now, cause);
+        self.put_on(arc, now, cause);
     }
 
     /// Takes a copy away. Cost: O(arcs of the node).
@@ -31,7 +31,7 @@ impl Table<'_> {
         let mut now = self.lift(arc);
         now.retain(|other| *other != node);
         self.leave(arc, node);
-        self.settle(arc, now, cause);
+        self.put_on(arc, now, cause);
     }
 
     fn lift(&mut self, arc: usize) -> Vec<usize> {
@@ -50,7 +50,7 @@ impl Table<'_> {
         }
     }
 
-    fn settle(&mut self, arc: usize, now: Vec<usize>, cause: Cause) {
+    fn put_on(&mut self, arc: usize, now: Vec<usize>, cause: Cause) {
         *self.sets.entry(self.fingerprint(&now)).or_default() += 1;
         let planned = &mut self.arcs[arc];
         planned.news = now.iter().filter(|node| !planned.was.contains(node)).count();
