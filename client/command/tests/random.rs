@@ -3,15 +3,16 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod chance;
 #[path = "../../tests/fake/mod.rs"]
 mod fake;
 
+use chance::{Random, noise, sink, values, write_all};
 use pty_process::blocking;
 use std::{
     ffi::OsString,
-    fs::{self, File, OpenOptions},
-    io::{PipeReader, Write as _, pipe},
-    os::unix::{ffi::OsStringExt as _, process::ExitStatusExt as _},
+    fs::{self, File},
+    os::unix::process::ExitStatusExt as _,
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     thread,
@@ -21,22 +22,6 @@ use std::{
 const RUNS: u64 = 700;
 /// After so long a command is taken to be one that goes on, and ended.
 const LONG: Duration = Duration::from_secs(2);
-
-/// xorshift64*: the same numbers everywhere.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self, below: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize % below
-    }
-
-    fn of<'a, T>(&mut self, all: &'a [T]) -> &'a T {
-        &all[self.next(all.len())]
-    }
-}
 
 /// Each command with the words that may follow it, as clap tells bash.
 fn commands() -> Vec<(Vec<String>, Vec<String>)> {
@@ -60,67 +45,11 @@ fn commands() -> Vec<(Vec<String>, Vec<String>)> {
     all
 }
 
-fn values(files: &[String]) -> Vec<OsString> {
-    let mut all: Vec<OsString> = [
-        "",
-        "-",
-        "--",
-        "k",
-        "1",
-        "-1",
-        "0",
-        "99999999999999999999",
-        "1h",
-        "1M",
-        "300000years",
-        "18446744073709552s",
-        "one",
-        "all",
-        "4294967296",
-        "json",
-        "yaml",
-        "hex",
-        "base64",
-        "00ff",
-        "zz",
-        "AP8=",
-        "a=b",
-        "1:2",
-        "1:x",
-        ":",
-        "127.0.0.1:1",
-        "[::1]:7000",
-        "user@host:1",
-        "\u{feff}",
-        "Grüße",
-        "\u{202e}",
-        "\t",
-        "refused",
-        "unknown",
-        "busy",
-        "default",
-        "ordered",
-        "/dev/null",
-        "/dev/full",
-        "/nowhere/at/all",
-        ".",
-        "%s%n",
-        "$(x)",
-        "1,2,3",
-    ]
-    .map(OsString::from)
-    .into();
-    all.extend([OsString::from_vec(vec![0xff, 0xfe]), OsString::from_vec(vec![b'a'; 70_000])]);
-    all.extend(files.iter().map(OsString::from));
-    all
-}
-
 /// Files of many kinds, in the directory in which commands run.
 fn make_files(at: &Path, random: &mut Random) -> Vec<String> {
-    let bytes: Vec<u8> = (0..4_096).map(|_| random.next(256) as u8).collect();
     let contents: [(&str, Vec<u8>); 7] = [
         ("empty.tsv", Vec::new()),
-        ("noise", bytes),
+        ("noise", noise(random)),
         ("pairs.tsv", b"a\t1\nb\t2\na\t3\nbad\n\\x4\t\n".to_vec()),
         (
             "pairs.jsonl",
@@ -131,27 +60,7 @@ fn make_files(at: &Path, random: &mut Random) -> Vec<String> {
         ("marked.csv", b"\xef\xbb\xbfa\t1\r\n\r\n".to_vec()),
         ("utf16.txt", b"\xff\xfea\0\t\x001\0\n\0".to_vec()),
     ];
-    for (name, bytes) in &contents {
-        fs::write(at.join(name), bytes).unwrap();
-    }
-    contents.iter().map(|(name, _)| (*name).to_owned()).collect()
-}
-
-/// A descriptor to write to, and what has to live as long as it.
-fn sink(random: &mut Random, file: &Path) -> (Stdio, Option<PipeReader>) {
-    let (reader, writer) = pipe().unwrap();
-    match random.next(5) {
-        0 => (writer.into(), None),
-        1 => (OpenOptions::new().write(true).open("/dev/full").unwrap().into(), None),
-        2 => {
-            // Full, and not to be waited for.
-            rustix::fs::fcntl_setfl(&writer, rustix::fs::OFlags::NONBLOCK).unwrap();
-            while (&writer).write(&[b'x'; 4_096]).is_ok() {}
-            (writer.into(), Some(reader))
-        }
-        3 => (File::open("/dev/null").unwrap().into(), None),
-        _ => (OpenOptions::new().create(true).append(true).open(file).unwrap().into(), None),
-    }
+    write_all(at, &contents)
 }
 
 /// Waits for its end; ends it where that takes long.

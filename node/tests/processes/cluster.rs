@@ -37,6 +37,11 @@ fn port() -> u16 {
     }
 }
 
+/// The turn of whoever has a cluster by other means than [`Cluster`].
+pub async fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().await
+}
+
 /// Waits until `holds` gives something.
 pub async fn wait_for<T, F: Future<Output = Result<T, String>>>(
     what: &str,
@@ -296,6 +301,13 @@ impl Cluster {
 
     pub fn path(&self) -> &Path {
         self.directory.path()
+    }
+
+    /// Where the node of a number is among [`Cluster::nodes`]: those that start together are numbered as they come.
+    pub async fn place_of(&self, number: u32) -> usize {
+        let nodes = self.nodes[0].client().status().await.unwrap().nodes;
+        let address = nodes.into_iter().find(|node| node.number == number).unwrap().grpc_address;
+        self.nodes.iter().position(|node| node.grpc == address).unwrap()
     }
 
     /// Waits until every node says of every node that it is up and ready.

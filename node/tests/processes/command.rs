@@ -3,6 +3,7 @@
 use crate::{
     client::{KEYSPACE, committed},
     cluster::{Cluster, wait_for},
+    doors::http,
 };
 use serde_json::Value;
 use std::{
@@ -84,5 +85,36 @@ async fn the_doctor_finds_what_is_down_and_what_that_means() {
         if arguments.contains(&"change") {
             assert!(said.contains("voters are up") && said.contains("god recover --lost "), "{said}");
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_left_says_so_and_nothing_of_founding_a_cluster() {
+    let mut cluster = Cluster::start(4, &[]).await;
+    let gone = cluster.place_of(4).await;
+    let left = god(&cluster, &["ring", "change", "--leave", "4", "--wait"]);
+    assert_eq!(left.status.code(), Some(0), "{}", String::from_utf8_lossy(&left.stderr));
+    for again in [false, true] {
+        if again {
+            assert!(cluster.nodes[gone].terminate());
+            cluster.nodes[gone].start();
+        }
+        let door = &cluster.nodes[gone].http;
+        wait_for("the node to say that it left", || async {
+            // It listens a little later than it starts.
+            let Ok(_) = tokio::net::TcpStream::connect(door).await else {
+                return Err("no answer".to_owned());
+            };
+            let said = http(door, "/readyz").await;
+            let reasons: Vec<&str> = said.lines().filter(|line| line.starts_with("- ")).collect();
+            match reasons[..] {
+                [only] if only.contains("has left its cluster for good") => Ok(()),
+                _ => Err(said),
+            }
+        })
+        .await;
+        let asked = god(&cluster, &["get", "k", "--server", &cluster.nodes[gone].grpc]);
+        let said = String::from_utf8_lossy(&asked.stderr);
+        assert!(!said.contains("god init"), "{said}");
     }
 }

@@ -88,18 +88,13 @@ mod tests {
 
     #[test]
     fn who_leaves_holds_nothing_afterwards_whoever_takes_over() {
-        for (nodes, lost) in [(4, false), (4, true), (3, true)] {
+        for (nodes, wish) in [(4, Wish::Leave as fn(NodeId) -> Wish), (4, Wish::Lost), (3, Wish::Lost)] {
             let ring = ring(nodes);
-            let wish = if lost { Wish::Lost(NodeId(2)) } else { Wish::Leave(NodeId(2)) };
-            let (before, after) = after(&ring, &wish);
+            let (before, after) = after(&ring, &wish(NodeId(2)));
             let whole = ring.arcs().len() as u64 * 1_001;
-            assert_eq!(before.iter().sum::<u64>(), 3 * whole, "{nodes} {lost}");
-            assert_eq!(after[1], 0, "{nodes} {lost}: {after:?}");
-            assert_eq!(
-                after.iter().sum::<u64>(),
-                (nodes as u64 - 1).min(3) * whole,
-                "{nodes} {lost}: {after:?}"
-            );
+            assert_eq!(before.iter().sum::<u64>(), 3 * whole, "{nodes}");
+            assert_eq!(after[1], 0, "{nodes}: {after:?}");
+            assert_eq!(after.iter().sum::<u64>(), (nodes as u64 - 1).min(3) * whole, "{nodes}: {after:?}");
         }
     }
 
