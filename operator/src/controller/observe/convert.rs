@@ -3,7 +3,7 @@
 
 use crate::{
     controller::{
-        build::{CLUSTER_LABEL, POOL_LABEL},
+        build::{CLUSTER_LABEL, PEER_PORT, POOL_LABEL},
         world::{Place, Pod, Recorded, Said, Set, Volume},
     },
     crd::{GodCluster, bytes_of},
@@ -33,6 +33,8 @@ const STUCK: [&str; 6] = [
     "CreateContainerError",
     "RunContainerError",
 ];
+/// For so many seconds a node may be silent after its start.
+const SILENT_FOR: i64 = 30;
 /// For so many seconds a pod may be without a machine (invariant TOLD-SOON).
 const UNPLACED_FOR: i64 = 2;
 
@@ -102,6 +104,19 @@ fn stuck(status: &PodStatus, now: i64) -> Option<String> {
         (now.saturating_sub(since) >= UNPLACED_FOR).then(|| told(reason, placed.message.as_ref()))
     };
     in_vain.or_else(unplaced)
+}
+
+/// What is wrong with a pod that has run for a while, is not ready, and does not say who it is.
+pub fn silent(object: &PodObject, now: i64) -> Option<String> {
+    let containers = object.status.as_ref()?.container_statuses.iter().flatten();
+    let mut running = containers.filter_map(|container| container.state.as_ref()?.running.as_ref());
+    let since = running.find_map(|running| running.started_at.as_ref()).map(|time| time.0.as_second())?;
+    (now.saturating_sub(since) >= SILENT_FOR).then(|| {
+        format!(
+            "its node does not answer the operator at port {PEER_PORT}, though it has run for {SILENT_FOR} s and more; \
+             a NetworkPolicy may be in the way"
+        )
+    })
 }
 
 /// A pod of a cluster; who runs on it is asked for separately.
@@ -281,6 +296,20 @@ mod tests {
         };
         assert_eq!(unplaced("2001-09-09T01:46:30Z").as_deref(), Some("Unschedulable: no room"));
         assert_eq!(unplaced("2001-09-09T01:46:39Z"), None, "it may be placed at once");
+    }
+
+    #[test]
+    fn a_pod_that_runs_and_does_not_answer_is_told_after_a_while() {
+        let told = |started: &str| {
+            let object = json!({ "metadata": {}, "status": { "containerStatuses": [{
+                "name": "god-node", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+                "state": { "running": { "startedAt": started } }
+            }] } });
+            silent(&serde_json::from_value(object).unwrap(), 1_000_000_000)
+        };
+        assert!(told("2001-09-09T01:46:10Z").unwrap().contains("7100"));
+        assert_eq!(told("2001-09-09T01:46:30Z"), None, "it may open its doors at once");
+        assert_eq!(silent(&serde_json::from_value(json!({ "metadata": {} })).unwrap(), 1_000_000_000), None);
     }
 
     #[test]

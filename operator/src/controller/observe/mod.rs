@@ -104,18 +104,23 @@ pub async fn read(client: &Client, cluster: &GodCluster) -> Result<Option<Object
 pub async fn look(objects: Objects) -> Look {
     let mut pods = Vec::new();
     let mut addresses = Vec::new();
+    let mut sources = Vec::new();
     let cluster = objects.cluster.name_any();
     for object in &objects.pods {
         let Some(pod) = convert::pod(object, &cluster, now()) else { continue };
         let address = convert::address(object).map(|ip| Address { ip, grpc: GRPC_PORT, peer: PEER_PORT });
         pods.push(pod);
         addresses.push(address);
+        sources.push(object);
     }
     let said = nodes::introduce(&addresses).await;
     let mut found = BTreeMap::new();
     let mut members = Vec::new();
-    for ((pod, said), address) in pods.iter_mut().zip(said).zip(addresses) {
+    for (((pod, said), address), source) in pods.iter_mut().zip(said).zip(addresses).zip(sources) {
         pod.said = said;
+        if said == Said::Nothing && pod.stuck.is_none() && !pod.ready {
+            pod.stuck = convert::silent(source, now());
+        }
         if let (Some(node), Some(address)) = (said.node(), address) {
             found.insert(node, address.clone());
             if matches!(said, Said::Member { .. }) && !pod.terminating {

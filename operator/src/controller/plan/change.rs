@@ -12,6 +12,27 @@ const ATTEMPTS: usize = 3;
 /// What the ring refused several times waits; it is asked again after a while, or when the spec is changed.
 pub const OPERATION_REFUSED: &str = "OperationRefused";
 
+/// Whatever is to change, the ring does not, while too few of those are up that decide it.
+pub(super) fn undecided(observed: &Observed, _: &Desired) -> Verdict {
+    let Some(ring) = observed.ring() else { return Verdict::Pass };
+    let is_there = |number: u32| ring.numbered(number).is_some_and(|(_, member)| member.state != State::Down);
+    if ring.decides(is_there) {
+        return Verdict::Pass;
+    }
+    let down: Vec<String> =
+        ring.voters.iter().filter(|voter| !is_there(**voter)).map(ToString::to_string).collect();
+    Verdict::Blocked(blocked(
+        "NoMajority",
+        format!(
+            "of the {} nodes that decide the ring too many are down: {}",
+            ring.voters.len(),
+            down.join(", ")
+        ),
+        "see why their pods are not up (kubectl get pods; status.nodes has the nodes); where their data are gone for \
+         good, kubectl god run NAME recover",
+    ))
+}
+
 /// A leave is undone when the node is wanted again, a join when it is not.
 pub(super) fn cancel(observed: &Observed, desired: &Desired) -> Verdict {
     let Some(ring) = observed.ring() else { return Verdict::Pass };
@@ -170,8 +191,11 @@ pub(super) fn make_up(observed: &Observed, desired: &Desired) -> Verdict {
             Wish::Leave { node: number, lost: true }
         }
         None => {
-            // The place is made again by its set, or by growing.
-            return match super::size::grow(observed, desired) {
+            // The place is made again by its set, or by growing. Or a pod runs a node that left, and must give way.
+            let grown = super::size::grow(observed, desired);
+            let grown =
+                if let Verdict::Pass = grown { super::volumes::recycle(observed, desired) } else { grown };
+            return match grown {
                 Verdict::Pass => Verdict::Wait(format!("a new node takes the place of node {number}")),
                 verdict => verdict,
             };

@@ -81,7 +81,7 @@ fn blocked(reason: &'static str, message: impl Into<String>, action: impl Into<S
 }
 
 /// The rules, in their order.
-const RULES: [Rule; 27] = [
+const RULES: [Rule; 28] = [
     identity::conflict,
     identity::record,
     identity::mark,
@@ -93,6 +93,7 @@ const RULES: [Rule; 27] = [
     birth::found,
     size::drop_last,
     volumes::tidy,
+    change::undecided,
     change::cancel,
     change::make_up_meanwhile,
     change::under_way,

@@ -35,7 +35,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tell::{announce, announce_unreadable, tell};
-use trouble::{Overtaken, failed, overtaken, patiently, pause, unanswered};
+use trouble::{Overtaken, failed, overtaken, patiently, pause, unanswered, unmade};
 
 /// Between two looks at a cluster at rest, which cost the API server nothing. What only the nodes know is seen by them,
 /// and told soon enough (invariant TOLD-SOON).
@@ -78,6 +78,8 @@ pub struct Context {
     pub failures: Mutex<HashMap<Key, u32>>,
     /// Steps in a row that found the world changed.
     pub overtaken: Mutex<HashMap<Key, Overtaken>>,
+    /// Since when a set lacks a pod.
+    pub unmade: Mutex<HashMap<Key, Instant>>,
     /// When the status was written last.
     pub told: Mutex<HashMap<Key, Instant>>,
     /// Operations that the ring refused.
@@ -106,6 +108,7 @@ impl Context {
             monitored,
             failures: Mutex::default(),
             overtaken: Mutex::default(),
+            unmade: Mutex::default(),
             told: Mutex::default(),
             asked: Mutex::default(),
             refusals: Mutex::default(),
@@ -171,7 +174,7 @@ pub async fn reconcile(
 ) -> Result<Action, TurnError> {
     let since = Instant::now();
     let turned = match &object.0 {
-        Ok(cluster) => turn(Arc::new(cluster.clone()), &context).await,
+        Ok(cluster) => Box::pin(turn(Arc::new(cluster.clone()), &context)).await,
         Err(invalid) => {
             tracing::warn!(name = ?invalid.metadata.name, error = %invalid.error, "a GodCluster cannot be read");
             announce_unreadable(&context, &invalid.metadata, &invalid.error).await;
@@ -308,6 +311,9 @@ async fn turn(cluster: Arc<GodCluster>, context: &Context) -> Result<Action, Tur
         }
     }
     context.note_refusals(&cluster, &look.observed, &made);
+    if refused.is_none() && made.blocked.is_none() && !desired.paused {
+        refused = unmade(&context.unmade, key(&*cluster), &look.observed, &desired, Instant::now());
+    }
     locked(&context.overtaken).remove(&key(&*cluster));
     tell(context, &look, &desired, Some(&made), &[], refused.as_ref()).await?;
     Ok(Action::requeue(match &made.next {

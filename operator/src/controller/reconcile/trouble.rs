@@ -5,8 +5,9 @@ use super::{Context, Key, LONGEST, SOON, TurnError, backoff, key, locked, tell};
 use crate::controller::{
     observe::Look,
     plan::{Blocked, Plan, Step},
-    world::Desired,
+    world::{Desired, Observed, Place},
 };
+use futures::{FutureExt as _, future::BoxFuture};
 use std::{
     collections::HashMap,
     pin::pin,
@@ -26,19 +27,22 @@ pub(super) const TURN_FAILED: &str = "TurnFailed";
 
 /// Waits for what asks the API server or the nodes. Where that takes long, people are told meanwhile; nothing is cut
 /// short.
-pub(super) async fn patiently<T>(
-    work: impl Future<Output = T>,
-    told: impl Future<Output = Result<(), TurnError>>,
-) -> T {
-    let mut work = pin!(work);
-    if let Ok(done) = tokio::time::timeout(SLOW, &mut work).await {
-        return done;
+pub(super) fn patiently<'a, T: Send + 'a>(
+    work: impl Future<Output = T> + Send + 'a,
+    told: impl Future<Output = Result<(), TurnError>> + Send + 'a,
+) -> BoxFuture<'a, T> {
+    async move {
+        let mut work = pin!(work);
+        if let Ok(done) = tokio::time::timeout(SLOW, &mut work).await {
+            return done;
+        }
+        let (done, told) = futures::join!(work, told);
+        if let Err(error) = told {
+            tracing::debug!(%error, "the status was not taken");
+        }
+        done
     }
-    let (done, told) = futures::join!(work, told);
-    if let Err(error) = told {
-        tracing::debug!(%error, "the status was not taken");
-    }
-    done
+    .boxed()
 }
 
 /// What somebody should look at while nobody answers.
@@ -73,6 +77,36 @@ pub(super) async fn failed(
         tracing::debug!(%error, "the status was not taken");
     }
     error
+}
+
+/// What somebody should look at when a set has made no pod for a while: what a quota, or a rule for pods, is in the way
+/// of, is told in the set's own events only.
+pub(super) fn unmade(
+    waits: &Mutex<HashMap<Key, Instant>>,
+    key: Key,
+    observed: &Observed,
+    desired: &Desired,
+    now: Instant,
+) -> Option<Blocked> {
+    let missing = observed.sets.iter().filter(|(_, set)| !set.terminating).find_map(|(pool, set)| {
+        let mut places = (0..set.replicas).map(|ordinal| Place { pool: pool.clone(), ordinal });
+        places.find(|place| observed.pod_at(place).is_none())
+    });
+    let mut waits = locked(waits);
+    let Some(place) = missing else {
+        waits.remove(&key);
+        return None;
+    };
+    let since = *waits.entry(key).or_insert(now);
+    (now.duration_since(since) >= SLOW).then(|| Blocked {
+        reason: "PodNotMade",
+        message: format!("pod {} has not been made for {} s", desired.pod_name(&place), SLOW.as_secs()),
+        action: format!(
+            "see why: kubectl describe statefulset {}. A quota, a rule for pods or a volume that does not go may be in \
+             the way",
+            desired.set_name(&place.pool)
+        ),
+    })
 }
 
 /// Steps in a row that found the world changed.
@@ -122,6 +156,7 @@ mod tests {
     use crate::{
         controller::{
             observe::{Cache, Scope},
+            plan::model::{World, desired},
             reconcile::reconcile,
         },
         crd::GodCluster,
@@ -153,6 +188,21 @@ mod tests {
         assert_eq!(pause(u32::MAX), LONGEST);
     }
 
+    #[test]
+    fn a_set_that_makes_no_pod_is_told_after_a_while_and_forgotten_once_it_does() {
+        let waits = Mutex::default();
+        let since = Instant::now();
+        let whole = World::running(3).observe();
+        let mut lacking = whole.clone();
+        lacking.pods.remove(1);
+        let told = |observed: &Observed, now| {
+            unmade(&waits, Key::default(), observed, &desired(3), now).map(|blocked| blocked.message)
+        };
+        assert_eq!(told(&lacking, since), None, "it may be on its way");
+        assert!(told(&lacking, since + SLOW).unwrap().contains("god-a-1"));
+        assert_eq!([told(&whole, since + SLOW), told(&lacking, since + SLOW)], [None, None]);
+    }
+
     /// What becomes of objects that an operator applies.
     #[derive(Clone, Copy, PartialEq)]
     enum Server {
@@ -161,6 +211,9 @@ mod tests {
         /// A webhook does not answer.
         Hangs,
     }
+
+    /// A test that waits for something fails after so long.
+    const DEADLINE: Duration = Duration::from_secs(60);
 
     type Statuses = Arc<Mutex<Vec<Value>>>;
 
@@ -240,7 +293,7 @@ mod tests {
             }
         };
         let told = tokio::select! {
-            told = told => told,
+            told = tokio::time::timeout(DEADLINE, told) => told.expect("it is told while it is waited for"),
             turned = reconcile(cluster(), context) => panic!("objects are waited for: {turned:?}"),
         };
         assert_eq!(told["reason"], "StepUnanswered");

@@ -248,6 +248,17 @@ fn nodes_that_keep_silent_for_long_are_for_somebody_to_look_at() {
 }
 
 #[test]
+fn too_few_who_decide_the_ring_are_for_somebody_to_look_at_at_once() {
+    let mut world = World::running(3);
+    world.happen(&Event::CrashPod(place("a", 0))).unwrap();
+    assert_eq!(blocked_for(&world, &desired(3)), "", "two of three decide");
+    world.happen(&Event::CrashPod(place("a", 2))).unwrap();
+    let told = plan(&world.observe(), &desired(3)).blocked.unwrap();
+    assert_eq!(told.reason, "NoMajority");
+    assert!(told.message.ends_with("1, 3") && told.action.contains("recover"), "{told:?}");
+}
+
+#[test]
 fn what_the_ring_refused_several_times_is_asked_again_once_that_is_excused() {
     let mut world = World::running(3);
     let (_, step) = world.planned(&world.view(), &desired(2), plan);

@@ -386,6 +386,26 @@ fn no_walk_waits_for_ever_for_a_leave_that_is_taken_back_after_a_lost_node_was_r
     run(4, true, &turns).unwrap();
 }
 
+/// A node is lost while another one leaves, whose place is asked for again: the pod there runs who left, and must give
+/// way for anybody to take the lost one's place.
+#[test]
+fn no_walk_waits_for_ever_for_a_new_node_where_a_pod_runs_one_that_left() {
+    let (pod_comes, admitted) =
+        (Turn::Event(3_410_798_741_535_528_276), Turn::Event(8_943_940_494_975_430_113));
+    let (leaves, left) = (Turn::Event(2_512_760_684_309_666_679), Turn::Event(2_835_995_872_625_044_034));
+    let mut turns =
+        vec![Turn::Size(2), Turn::Look, Turn::Lose(0), Turn::Act, pod_comes, admitted, leaves, left];
+    turns.extend([
+        Turn::Event(0),
+        Turn::Event(0),
+        Turn::Event(0),
+        Turn::Size(3),
+        Turn::Event(0),
+        Turn::Event(0),
+    ]);
+    run(3, false, &turns).unwrap();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, max_shrink_iters: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -33,7 +33,7 @@ impl World {
     pub(super) fn ring_step(&mut self) {
         let Some(after) = self.stepped() else { return };
         let before = self.ring.replace(after);
-        let waiting = before.iter().flat_map(|ring| Some((ring, ring.operations.first()?)));
+        let waiting = before.iter().filter_map(|ring| Some((ring, ring.operations.first()?)));
         for (ring, operation) in waiting.filter(|(_, operation)| operation.phase == Phase::Waiting) {
             self.undo.insert(operation.id.clone(), ring.arcs.clone());
         }
