@@ -1,7 +1,8 @@
 # Every command a person needs. `make help` lists them.
 #
 # RocksDB is compiled once for a machine, into CACHE (.ci/rocksdb). Cargo's target folder lies there too, so that a second
-# clone compiles no dependency again; and there is one profile (release) for run, test, bench and e2e.
+# clone compiles no dependency again; and there is one profile (release) for run, test and e2e, beside that of what
+# people run and what is measured (dist).
 # `make setup` writes all this to .cargo/config.toml, so that a bare `cargo test --release` shares it.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -11,6 +12,7 @@ CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/god
 export GOD_CACHE := $(CACHE)
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 BUILT := $(CARGO_TARGET_DIR)/release
+DIST := $(CARGO_TARGET_DIR)/dist
 
 NODES ?= 3
 DATA ?= data
@@ -43,6 +45,10 @@ build: setup ## Build bin/god-node, bin/god, bin/god-operator and bin/god-e2e
 	@mkdir -p bin
 	@for name in god-node god god-operator god-e2e; do ln -f $(BUILT)/$$name bin/$$name 2>/dev/null || cp -f $(BUILT)/$$name bin/$$name; done
 	@cp -f operator/kubectl-god bin/kubectl-god
+
+.PHONY: dist
+dist: setup ## Build the programs as people run them, in the target folder's dist/: optimised as a whole, symbols apart (*.dwp)
+	cargo build --profile dist --locked --package god-node --package god-operator --package god-command --bins
 
 .PHONY: run
 run: build ## Start three nodes, load real data, print a tour; Ctrl-C stops them
@@ -128,16 +134,16 @@ run-k8s: build ## Start a Kubernetes, install the chart, three nodes and data; `
 	@GOD_PROGRAMS=$(BUILT) .ci/e2e run
 
 .PHONY: image
-image: build ## Build the image of nodes and operator, print the archive that holds it; beside it what it is made of (SBOM)
-	@.ci/image $(BUILT)
+image: dist ## Build the image of nodes and operator, print the archive that holds it; beside it what it is made of (SBOM)
+	@.ci/image $(DIST)
 
 .PHONY: bench
-bench: build ## Storage against raw RocksDB, then a three-node cluster, as ratios
-	.ci/bench
+bench: dist ## Storage against raw RocksDB, then a three-node cluster, as ratios
+	@GOD_PROGRAMS=$(DIST) .ci/bench
 
 .PHONY: bench-ring
-bench-ring: build ## Changes of the ring: under load, beside a file copy, and what comparing copies costs
-	.ci/bench-ring $(PARTS)
+bench-ring: dist ## Changes of the ring: under load, beside a file copy, and what comparing copies costs
+	@GOD_PROGRAMS=$(DIST) .ci/bench-ring $(PARTS)
 
 .PHONY: install
 # PREFIX=/usr/local; DESTDIR= and SYSCONFDIR= for who makes packages.
