@@ -253,6 +253,22 @@ async fn others_go_first_once_before_a_frame_is_taken() {
 }
 
 #[tokio::test]
+async fn answers_meet_their_callers_and_end_the_silence_once_none_is_due() {
+    let calls = connection::<false>();
+    let mut frames = calls.frames();
+    calls.open();
+    push(&calls, "a").unwrap();
+    push(&calls, "b").unwrap();
+    let Poll::Ready(Some(sent)) = poll!(frames.next()) else { panic!("no frame") };
+    let later = Instant::now() + LATER;
+    let answers = [(sent[1].0, "to b"), (7, "to nobody")];
+    assert_eq!(calls.answered(later, answers.into_iter()), [("b", "to b")]);
+    assert_eq!((calls.load(), calls.backlog().silent_since), (1, Some(later)));
+    calls.answered(later, [(sent[0].0, "to a")].into_iter());
+    assert_eq!((calls.load(), calls.backlog().silent_since), (0, None));
+}
+
+#[tokio::test]
 async fn the_task_is_called_for_a_sooner_deadline_and_for_no_other() {
     let calls = connection::<false>();
     let soon = Instant::now() + LATER;
