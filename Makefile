@@ -145,6 +145,10 @@ bench: dist ## Storage against raw RocksDB, then a three-node cluster, as ratios
 bench-ring: dist ## Changes of the ring: under load, beside a file copy, and what comparing copies costs
 	@GOD_PROGRAMS=$(DIST) .ci/bench-ring $(PARTS)
 
+.PHONY: bench-operator
+bench-operator: build ## The operator with 100 clusters whose nodes are stand-ins: time, memory, requests (OPTIONS=)
+	@GOD_PROGRAMS=$(BUILT) .ci/bench-operator $(OPTIONS)
+
 .PHONY: install
 # PREFIX=/usr/local; DESTDIR= and SYSCONFDIR= for who makes packages.
 install: ## Install what was built into PREFIX, with manual pages, completions, a unit for systemd, sample settings

@@ -3,6 +3,7 @@
 
 mod forward;
 mod load;
+mod many;
 mod scenarios;
 mod stage;
 mod wait;
@@ -35,6 +36,8 @@ enum Command {
         #[command(flatten)]
         settings: Settings,
     },
+    /// Measures the operator with many clusters, whose nodes are stand-ins (.ci/bench-operator)
+    Many(many::Settings),
 }
 
 fn main() -> ExitCode {
@@ -59,6 +62,10 @@ fn start() -> anyhow::Result<()> {
             let chosen = choose(all, &names)?;
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
             runtime.block_on(run(&chosen, &settings))
+        }
+        Command::Many(settings) => {
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            runtime.block_on(many::run(&settings))
         }
     }
 }

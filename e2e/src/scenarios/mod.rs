@@ -8,6 +8,7 @@ mod killed;
 mod lost;
 mod namespace;
 mod pair;
+mod plugin;
 mod resize;
 mod rest;
 
@@ -93,6 +94,13 @@ pub const SCENARIOS: &[Scenario] = &[
         is_core: false,
         limit: Duration::from_secs(360),
         play: |stage| Box::pin(pair::play(stage)),
+    },
+    Scenario {
+        name: "plugin",
+        says: "kubectl god shows the ring, plans, takes an operation back, and opens a shell",
+        is_core: false,
+        limit: Duration::from_secs(480),
+        play: |stage| Box::pin(plugin::play(stage)),
     },
     Scenario {
         name: "rest",

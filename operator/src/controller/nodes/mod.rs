@@ -12,6 +12,7 @@ use god_proto::{
     v1::{self, Rejected, cluster_client::ClusterClient},
 };
 use std::{net::IpAddr, time::Duration};
+use tokio::sync::oneshot;
 use tonic::transport::{Channel, Endpoint};
 use uuid::Uuid;
 
@@ -95,10 +96,14 @@ async fn hello(address: &Address) -> Option<Said> {
         let mine =
             Hello { protocol: PROTOCOL, uuid: Uuid::nil().as_bytes().to_vec().into(), ..Hello::default() };
         let first = Frame { hello: Some(mine), ..Frame::default() };
-        // The stream stays open until the answer is there.
-        let frames = stream::iter([first]).chain(stream::pending());
+        // The stream stays open until the answer is there, and ends then, or when nobody waits for it any more: one
+        // that is left open keeps its connection for as long as the node does.
+        let (heard, until) = oneshot::channel::<()>();
+        let frames = stream::iter([first]).chain(stream::once(until).filter_map(async |_| None));
         let mut answers = PeerClient::new(channel).exchange(frames).await.ok()?.into_inner();
-        answers.message().await.ok()??.hello
+        let hello = answers.message().await.ok()??.hello;
+        drop(heard);
+        hello
     };
     let hello = tokio::time::timeout(TIMEOUT, asked).await.ok()??;
     let node = Uuid::from_slice(&hello.uuid).ok().filter(|node| !node.is_nil())?;
@@ -270,4 +275,62 @@ pub async fn create_keyspace(members: &[Address], wish: &KeyspaceWish) -> Result
     };
     ask(members, call, |reply: &v1::CreateKeyspaceReply| reply.failed.as_ref()).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use god_proto::peer::peer_server::{Peer, PeerServer};
+    use std::net::Ipv4Addr;
+    use tokio::sync::mpsc;
+    use tonic::{Request, Response, Status, Streaming};
+
+    /// A node that says when it was let go.
+    struct Door(mpsc::Sender<()>);
+
+    #[tonic::async_trait]
+    impl Peer for Door {
+        type ExchangeStream = stream::BoxStream<'static, Result<Frame, Status>>;
+
+        async fn exchange(
+            &self,
+            request: Request<Streaming<Frame>>,
+        ) -> Result<Response<Self::ExchangeStream>, Status> {
+            let (mut frames, gone) = (request.into_inner(), self.0.clone());
+            tokio::spawn(async move {
+                while let Ok(Some(_)) = frames.message().await {}
+                let _ = gone.send(()).await;
+            });
+            let hello = Hello { uuid: vec![7; 16].into(), ..Hello::default() };
+            let first = Frame { hello: Some(hello), ..Frame::default() };
+            // As a node does, it keeps its side open.
+            Ok(Response::new(stream::iter([Ok(first)]).chain(stream::pending()).boxed()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_node_is_let_go_once_it_has_said_who_it_is() {
+        let free = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let at = free.local_addr().unwrap();
+        drop(free);
+        let (gone, mut let_go) = mpsc::channel(1);
+        let serving = tonic::transport::Server::builder().add_service(PeerServer::new(Door(gone))).serve(at);
+        let address = Address { ip: at.ip(), grpc: at.port(), peer: at.port() };
+        let asked = async {
+            let said = loop {
+                if let Some(said) = hello(&address).await {
+                    break said;
+                }
+                tokio::task::yield_now().await;
+            };
+            assert_eq!(said, Said::Fresh(Uuid::from_bytes([7; 16])));
+            let_go.recv().await
+        };
+        tokio::select! {
+            heard = tokio::time::timeout(Duration::from_secs(60), asked) => {
+                assert!(heard.unwrap().is_some(), "its stream has ended");
+            }
+            served = serving => panic!("the door closed: {served:?}"),
+        }
+    }
 }
