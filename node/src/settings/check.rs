@@ -8,11 +8,11 @@ use super::{
 };
 use god_core::{connections::Times, quorum::MAX_TIMEOUT};
 use god_manual::yaml::{number, quoted};
-use god_proto::ring::MAX_REPLICAS;
+use god_proto::{address::check_address, ring::MAX_REPLICAS};
 use god_store::engine::Durability;
 use std::{
     fmt::Write as _,
-    net::{Ipv6Addr, SocketAddr, SocketAddrV4},
+    net::{SocketAddr, SocketAddrV4},
     time::Duration,
 };
 
@@ -157,21 +157,11 @@ fn seeds(given: &Given) -> Checked<Vec<String>> {
     Ok(named)
 }
 
-/// A name or an IPv4 address, or an IPv6 address in brackets, and a port: nothing that has a meaning in a URL.
 fn host_port(name: &str, text: &str) -> Checked<()> {
-    let good = text.rsplit_once(':').is_some_and(|(host, port)| {
-        let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-        let is_host = match address {
-            Some(address) => address.parse::<Ipv6Addr>().is_ok(),
-            None => {
-                !host.is_empty()
-                    && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
-            }
-        };
-        // A sign is no part of a port, though a number may have one.
-        is_host && !port.starts_with('+') && port.parse::<u16>().is_ok_and(|port| port > 0)
-    });
-    if good { Ok(()) } else { refuse(format!("{name} {text:?} is not HOST:PORT, such as god-0.god:7100")) }
+    match check_address(text) {
+        Ok(()) => Ok(()),
+        Err(_) => refuse(format!("{name} {text:?} is not HOST:PORT, such as god-0.god:7100")),
+    }
 }
 
 fn zone(given: &Given) -> Checked<String> {
