@@ -97,16 +97,16 @@ impl Audit {
         }
         Ok((requests, at))
     }
+}
 
-    /// Prints them.
-    pub fn print(&self, when: &str, requests: &Requests, clusters: usize) {
-        let all: u64 = requests.values().sum();
-        println!(
-            "{when}: {all} requests to the API server, {:.1} a cluster",
-            all as f64 / clusters.max(1) as f64
-        );
-        for (what, count) in requests {
-            println!("  {count:>6} {what}");
-        }
+/// Prints them.
+pub fn print(when: &str, requests: &Requests, clusters: usize) {
+    let all: u64 = requests.values().sum();
+    println!(
+        "{when}: {all} requests to the API server, {:.1} a cluster",
+        all as f64 / clusters.max(1) as f64
+    );
+    for (what, count) in requests {
+        println!("  {count:>6} {what}");
     }
 }

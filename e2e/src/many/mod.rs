@@ -111,7 +111,7 @@ pub async fn run(settings: &Settings) -> anyhow::Result<()> {
         );
         let birth = Figures::of(process)?;
         birth.print("birth", None);
-        audit.print("birth", &audit.read(0)?.0, born.len());
+        figures::print("birth", &audit.read(0)?.0, born.len());
         stand_ins.print("birth");
 
         tokio::time::sleep(SETTLING).await;
@@ -121,7 +121,7 @@ pub async fn run(settings: &Settings) -> anyhow::Result<()> {
         tokio::time::sleep(Duration::from_secs(settings.rest)).await;
         Figures::of(process)?.print(&format!("{} s at rest", settings.rest), Some(&before));
         let (asked, _) = audit.read(offset)?;
-        audit.print("rest", &asked, born.len());
+        figures::print("rest", &asked, born.len());
         stand_ins.print("rest");
         let beyond: Vec<_> = asked.keys().filter(|what| !what.starts_with("watch ")).collect();
         anyhow::ensure!(

@@ -94,7 +94,7 @@ pub async fn births(
     let watch = async {
         loop {
             let there = clusters.list(&ListParams::default()).await?;
-            if there.iter().map(&mut see).any(|is_all| is_all) {
+            if there.iter().any(&mut see) {
                 return anyhow::Ok(());
             }
             let version = there.metadata.resource_version.unwrap_or_default();
