@@ -2,6 +2,7 @@
 
 use super::ring::Copies;
 use crate::crd::{GodCluster, Partitioner, bytes_of, seconds};
+use god_proto::time::MAX_TTL_MS;
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
@@ -9,9 +10,6 @@ use uuid::Uuid;
 pub const REPLACE: &str = "god-db.io/replace";
 /// Names a volume claim, or `all`: its quarantine ends now.
 pub const RELEASE: &str = "god-db.io/release";
-
-/// The longest time to live that nodes take, in thousandths of a second: 366,000 days.
-const LONGEST_TTL: u64 = 366_000 * 86_400_000;
 
 /// What a cluster should be.
 #[derive(Clone, Debug, PartialEq)]
@@ -119,7 +117,7 @@ impl Desired {
                     .as_deref()
                     .map_or(0, longest)
                     .saturating_mul(1_000)
-                    .min(LONGEST_TTL),
+                    .min(MAX_TTL_MS),
             }
         }));
         let pools = spec.node_pools.iter().map(|pool| PoolWish {
@@ -210,7 +208,7 @@ mod tests {
             let mut object = GodCluster::default();
             object.spec.keyspaces =
                 vec![crate::crd::Keyspace { default_ttl: Some(text.to_owned()), ..Default::default() }];
-            assert_eq!(Desired::of(&object).keyspaces[1].ttl_ms, LONGEST_TTL);
+            assert_eq!(Desired::of(&object).keyspaces[1].ttl_ms, MAX_TTL_MS);
         }
         let mut object = GodCluster::default();
         object.spec.volumes.quarantine = "200000000000000d".to_owned();
