@@ -2,6 +2,7 @@
 
 pub mod settings;
 
-/// It stands in for `malloc` too, so that RocksDB's memory comes from it (docs/BENCHMARKS.md says what that gives).
+/// Not for RocksDB, whose memory comes from `malloc`: whatever stands in for that is in the way of who sets a clock by
+/// libfaketime, as the tests of clocks do.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -12,6 +12,9 @@ struct Slot<C> {
     sent: Option<(Instant, C)>,
 }
 
+/// Slots that stay where none is in use.
+const SLOTS_KEPT: usize = 1_024;
+
 /// Callers to be told, once the lock is released.
 pub(crate) type Losses<P> = Vec<(<P as Protocol>::Caller, Lost)>;
 
@@ -20,6 +23,8 @@ pub(crate) struct Queue<P: Protocol> {
     waiting: VecDeque<Waiting<P>>,
     bytes: usize,
     slots: Vec<Slot<P::Caller>>,
+    /// Uses that a new slot is taken to have had: those of slots that were given up may have been as many.
+    former_uses: u32,
     free: Vec<u32>,
     in_use: usize,
     earliest: Option<Instant>,
@@ -48,6 +53,7 @@ impl<P: Protocol> Queue<P> {
             waiting: VecDeque::new(),
             bytes: 0,
             slots: Vec::new(),
+            former_uses: 0,
             free: Vec::new(),
             in_use: 0,
             earliest: None,
@@ -119,7 +125,7 @@ impl<P: Protocol> Queue<P> {
         }
         self.in_use += 1;
         let at = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot { uses: 0, sent: None });
+            self.slots.push(Slot { uses: self.former_uses, sent: None });
             self.slots.len() as u32 - 1
         });
         let slot = &mut self.slots[at as usize];
@@ -175,8 +181,23 @@ impl<P: Protocol> Queue<P> {
         });
         if self.in_use == 0 {
             self.silent_since = None;
+            self.shrink();
         }
         self.earliest = earliest;
+    }
+
+    #[cfg(test)]
+    pub fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Gives up slots where none is in use, if they are many: whoever looks for deadlines looks at each.
+    fn shrink(&mut self) {
+        if self.slots.len() > SLOTS_KEPT {
+            self.former_uses = self.slots.iter().map(|slot| slot.uses).fold(self.former_uses, u32::max);
+            self.slots = Vec::new();
+            self.free = Vec::new();
+        }
     }
 
     /// Ends a session, and with it all calls: those that were sent are lost, the others never left.
@@ -192,6 +213,7 @@ impl<P: Protocol> Queue<P> {
             self.free.push(at as u32);
             lost.push((caller, Lost::Broke(why.to_owned())));
         }
+        self.shrink();
         for call in mem::take(&mut self.waiting) {
             lost.extend(call.caller.map(|caller| (caller, Lost::NotSent(why.to_owned()))));
         }

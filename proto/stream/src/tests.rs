@@ -302,3 +302,31 @@ fn waits_double_up_to_their_bound() {
     let waits = [1, 2, 3, 4, 100].map(|failures| backoff(ms(50), ms(300), failures));
     assert_eq!(waits, [ms(50), ms(100), ms(200), ms(300), ms(300)]);
 }
+
+#[test]
+fn slots_beyond_a_number_are_given_up_once_none_is_in_use_and_their_numbers_meet_no_other_call() {
+    let now = Instant::now();
+    let many = Bounds { calls: 2_000, bytes: 2_000, frame_calls: 2_000, frame_bytes: 2_000 };
+    let mut queue = Queue::<Names<false>>::new();
+    queue.open = true;
+    let mut lost = Vec::new();
+    let mut earlier = std::collections::BTreeSet::new();
+    for round in 0..3 {
+        for _ in 0..2_000 {
+            assert!(queue.push(&many, call("k", 1, now + LATER)).is_ok());
+        }
+        let sent = queue.take_frame(&many, now, &mut lost);
+        assert_eq!((sent.len(), queue.slots()), (2_000, 2_000));
+        for (id, ..) in &sent {
+            assert!(earlier.insert(*id), "the number {id} was used before");
+        }
+        match round {
+            0 => queue.expire(now + LATER, |_| false, &mut lost),
+            _ => drop(queue.end("it broke", &mut lost)),
+        }
+        queue.open = true;
+        assert_eq!(queue.slots(), 0);
+        assert!(earlier.iter().all(|id| queue.answered(*id).is_none()));
+    }
+    assert_eq!(lost.len(), 6_000);
+}
