@@ -4,8 +4,6 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use clap::Parser;
 use futures::{StreamExt, TryStreamExt, stream};
-// For its allocator.
-use god_node as _;
 use god_proto::{
     ids::{KeyspaceId, NodeId},
     position::Position,
