@@ -2,6 +2,10 @@
 
 use crate::v1::{Answer, Call, GetReply, Reason, Rejected, WriteReply, answer, call, get_reply, write_reply};
 
+/// Why a node that has no ring serves nobody, with what to do.
+pub const NO_CLUSTER: &str =
+    "this node is in no cluster yet; run `god init` on one node, start the others with --seed";
+
 impl Rejected {
     /// A refusal after which the same request makes no sense.
     pub fn of(reason: Reason, message: impl Into<String>) -> Rejected {

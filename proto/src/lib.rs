@@ -1,7 +1,7 @@
 //! GoD on the wire: the generated protocol messages, and the meaning that both ends must agree on.
 //!
 //! - [`address`]: hosts and ports as people write them.
-//! - `answer`: answers and refusals, in the shapes of the messages.
+//! - [`answer`]: answers and refusals, in the shapes of the messages.
 //! - [`codec`]: how servers read messages.
 //! - [`ids`]: the small numbers that name nodes, keyspaces, arcs and epochs.
 //! - [`position`]: where a key stands in the one order that everything is kept in.
@@ -14,7 +14,7 @@
 //! Nothing here does I/O, reads a clock or draws a random number.
 
 pub mod address;
-mod answer;
+pub mod answer;
 pub mod codec;
 pub mod ids;
 pub mod keyspace;

@@ -11,6 +11,7 @@ use crate::{
 };
 use futures::{StreamExt, stream::FuturesUnordered};
 use god_proto::{
+    answer::NO_CLUSTER,
     ids::{Epoch, NodeId},
     peer::{self, Cause, Failure, PaxosDone, RingDone, request, response},
     ring::Ring,
@@ -50,7 +51,7 @@ pub enum RegisterError {
     #[error(transparent)]
     Refused(#[from] ChangeError),
     /// There is no ring yet.
-    #[error("this node is in no cluster; run `god init` on one node, and start the others with --seed")]
+    #[error("{NO_CLUSTER}")]
     NoRing,
     /// There is a ring already.
     #[error("this node is in cluster {0} already")]

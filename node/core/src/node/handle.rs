@@ -4,7 +4,7 @@ use super::{Member, Node};
 use crate::{
     consensus::RegisterError,
     membership::pong,
-    peer::{Call, Handler, Target, failure, heard},
+    peer::{Call, Handler, Target, failure, heard, no_cluster},
     ring::{ChangeError, Joiner, check_texts},
 };
 use futures::future::BoxFuture;
@@ -81,16 +81,13 @@ impl Node {
     }
 
     fn as_member(&self) -> Result<&Member, Failure> {
-        self.member().ok_or_else(|| failure(Cause::NotMember, "this node is in no cluster yet"))
+        self.member().ok_or_else(no_cluster)
     }
 
     /// A node asks to be taken in. NOT_MEMBER: not now; INVALID: never.
     async fn take_in(&self, join: Join) -> Result<response::Body, Failure> {
         let Some(ring) = self.ring.get() else {
-            return Err(failure(
-                Cause::NotMember,
-                "this node is in no cluster yet; run `god init` on one node",
-            ));
+            return Err(no_cluster());
         };
         if !join.cluster.is_empty() && join.cluster != ring.cluster().as_bytes()[..] {
             let message =

@@ -8,11 +8,11 @@ use crate::{
     engine::Pressure,
     membership::PeerState,
     peer::{Call, Target},
-    quorum::NO_CLUSTER,
     ring::{shares, under_replicated},
 };
 use futures::future::join_all;
 use god_proto::{
+    answer::NO_CLUSTER,
     ids::NodeId,
     peer::{Report, request, response},
     ring::Ring,

@@ -100,3 +100,8 @@ pub trait Handler: Send + Sync {
 pub fn failure(cause: god_proto::peer::Cause, message: impl Into<String>) -> Failure {
     Failure { cause: cause.into(), message: message.into(), ..Failure::default() }
 }
+
+/// The refusal of a node that has no ring.
+pub fn no_cluster() -> Failure {
+    failure(god_proto::peer::Cause::NotMember, god_proto::answer::NO_CLUSTER)
+}

@@ -27,6 +27,8 @@ pub(super) struct PendingCall {
     pub deadline: Instant,
     /// Calls for the same position go one after the other, as the batch has them.
     pub stage: u32,
+    /// The keyspace that must be made live before it may go ahead.
+    pub wakes: Option<KeyspaceId>,
     pub what: What,
 }
 
@@ -91,9 +93,11 @@ pub(super) fn admit(
     let keyspace = find(ring, keyspace)?;
     let used = if call.is_read() { Use::Read } else { Use::Write };
     let need = need(keyspace, consistency.as_ref(), used)?;
-    let position = Position::of_key(KeyspaceId(keyspace.id), partitioner(keyspace), key);
+    let id = KeyspaceId(keyspace.id);
+    let position = Position::of_key(id, partitioner(keyspace), key);
     let position = position.map_err(|error| invalid(&error))?;
     let deadline = deadline(timeout_ms);
+    let wakes = (!call.is_read() && !keyspace.live).then_some(id);
     let what = match call.call {
         Some(call::Call::Put(put)) => What::Write { record: value(keyspace, put, now_ms)?, open: false },
         Some(call::Call::Get(get)) => {
@@ -103,7 +107,7 @@ pub(super) fn admit(
             What::Write { record: Record::tombstone(Version::ZERO), open: false }
         }
     };
-    Ok(PendingCall { slot, position, need, deadline, stage: 0, what })
+    Ok(PendingCall { slot, position, need, deadline, stage: 0, wakes, what })
 }
 
 /// The record that a put asks for.

@@ -81,7 +81,7 @@ impl Shared {
             let read = call.is_read();
             match admit(&ring, slot, call, now_ms, deadline) {
                 Ok(call) => {
-                    if let Some(keyspace) = sleeps(&ring, &call) {
+                    if let Some(keyspace) = call.wakes {
                         let soonest = asleep.entry(keyspace).or_insert(call.deadline);
                         *soonest = call.deadline.min(*soonest);
                     }
@@ -117,8 +117,7 @@ impl Shared {
                     200,
                 ),
             };
-            let stuck =
-                |call: &mut PendingCall| call.is_write() && call.position.keyspace() == Some(keyspace);
+            let stuck = |call: &mut PendingCall| call.wakes == Some(keyspace);
             answers.extend(pending.extract_if(.., stuck).map(|call| call.refused(problem.clone())));
         }
     }
@@ -228,12 +227,6 @@ impl Shared {
 fn refused(calls: &[Call], why: &Rejected) -> Answers {
     let one = |(slot, call): (usize, &Call)| (slot, Answer::refused(call.is_read(), why.clone()));
     calls.iter().enumerate().map(one).collect()
-}
-
-/// The keyspace that must be made live before the call may go ahead.
-fn sleeps(ring: &Ring, call: &PendingCall) -> Option<KeyspaceId> {
-    let id = call.position.keyspace().filter(|_| call.is_write())?;
-    ring.keyspace_by_id(id).is_some_and(|keyspace| !keyspace.live).then_some(id)
 }
 
 /// Calls that may go at the same time, in the order in which they must: a write waits for what the batch has before

@@ -15,7 +15,7 @@ use god_proto::{
     ring::{Ring, RingArc},
     v1::Rejected,
 };
-use god_rules::quorum::{JointReplicas, Need, ReplicaMask, ReplicaSelector, bits};
+use god_rules::quorum::{JointReplicas, Need, ReplicaMask, ReplicaSelector};
 use std::{
     cmp::Reverse,
     pin::Pin,
@@ -331,18 +331,18 @@ impl Shared {
         }
     }
 
-    /// Asks each of some members until `each`, told of every answer, says that it is enough, or time is up.
+    /// Asks some members, each its own question, until `each`, told of every answer, says that it is enough, or time is
+    /// up.
     pub(super) async fn ask_each<T>(
         &self,
         scope: &QuorumScope,
-        who: ReplicaMask,
-        body: impl Fn(usize) -> request::Body,
+        asked: impl IntoIterator<Item = (usize, request::Body)>,
         decode: impl Fn(response::Body) -> Result<T, CallError>,
         mut each: impl FnMut(usize, Result<T, CallError>) -> bool,
     ) {
         let left = scope.deadline.saturating_duration_since(Instant::now());
         let mut calls: FuturesUnordered<Asked> =
-            bits(who).map(|at| self.call(scope, at, left, body(at))).collect();
+            asked.into_iter().map(|(at, body)| self.call(scope, at, left, body)).collect();
         let all = async {
             while let Some((at, reply)) = calls.next().await {
                 if each(at, reply.and_then(&decode)) {

@@ -29,7 +29,6 @@ mod write;
 pub(crate) mod tests;
 
 pub use hints::{HintSettings, Hints};
-pub use refusal::NO_CLUSTER;
 pub use settings::{MAX_TIMEOUT, QuorumSettings};
 pub use sync::RingSync;
 

@@ -155,18 +155,19 @@ impl<'a> Repair<'a> {
 
     /// A member took these records.
     pub fn took(&mut self, member: usize, which: &[usize]) {
-        for torn in which.iter().filter_map(|index| self.torn.get(*index)) {
-            if let Some(poll) = self.polls.get_mut(torn.at) {
-                poll.holders |= 1 << member;
-            }
-        }
+        self.holds(member, which, |_| true);
     }
 
     /// A member compared itself with those who hold these records. So it has them; the end of one comes with the next
     /// try.
     pub fn compared(&mut self, member: usize, which: &[usize]) {
+        self.holds(member, which, |poll| !poll.version.is_expiry());
+    }
+
+    /// A member holds those of some records of which this is so.
+    fn holds(&mut self, member: usize, which: &[usize], is_so: impl Fn(&Poll) -> bool) {
         for torn in which.iter().filter_map(|index| self.torn.get(*index)) {
-            if let Some(poll) = self.polls.get_mut(torn.at).filter(|poll| !poll.version.is_expiry()) {
+            if let Some(poll) = self.polls.get_mut(torn.at).filter(|poll| is_so(poll)) {
                 poll.holders |= 1 << member;
             }
         }

@@ -14,7 +14,7 @@ use god_proto::{
     v1::{Found, Missing, Reason, Rejected, get_reply},
     version::Version,
 };
-use god_rules::quorum::ReplicaMask;
+use god_rules::quorum::{ReplicaMask, bits};
 use std::collections::BTreeMap;
 use tokio::time::Instant;
 
@@ -71,7 +71,7 @@ impl Shared {
                 said.extend(reply.ok().map(|records| (member, records)));
                 !Poll::lags(&said, asked)
             };
-            self.ask_each(scope, others, |_| body(), decode, take).await;
+            self.ask_each(scope, bits(others).map(|at| (at, body())), decode, take).await;
         }
 
         // A position that only some had room for goes with the rest.
@@ -184,19 +184,14 @@ impl Shared {
     /// Writes to some members what they lack, until so many have it or all have answered.
     async fn hand_out(&self, scope: &QuorumScope, repair: &mut Repair<'_>, who: ReplicaMask) {
         let lacking = repair.lacking(who);
-        let bodies: BTreeMap<usize, request::Body> = lacking
-            .iter()
-            .map(|(member, which)| {
-                let entries = repair.entries(which).cloned().map(peer::Entry::from).collect();
-                (*member, request::Body::Write(peer::Write { entries }))
-            })
-            .collect();
-        let who = lacking.keys().map(|member| 1 << *member).sum();
+        let write = |which: &[usize]| {
+            let entries = repair.entries(which).cloned().map(peer::Entry::from).collect();
+            request::Body::Write(peer::Write { entries })
+        };
+        let asked: Vec<_> = lacking.iter().map(|(member, which)| (*member, write(which))).collect();
         let mut waiting = lacking.len();
         let mut too_old = Vec::new();
-        let body =
-            |member| bodies.get(&member).cloned().unwrap_or(request::Body::Write(peer::Write::default()));
-        self.ask_each(scope, who, body, Ok, |member, reply| {
+        self.ask_each(scope, asked, Ok, |member, reply| {
             waiting -= 1;
             let which = lacking.get(&member).map_or(&[][..], |which| which);
             match reply.and_then(|reply| took(reply, which.len())) {

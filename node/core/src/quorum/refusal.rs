@@ -2,14 +2,11 @@
 
 use crate::peer::CallError;
 use god_proto::{
+    answer::NO_CLUSTER,
     ids::NodeId,
     peer::Cause,
     v1::{Reason, Rejected},
 };
-
-/// Why a node serves nobody.
-pub const NO_CLUSTER: &str =
-    "this node is in no cluster yet; run `god init` on one node, start the others with --seed";
 
 /// What is told where there is no ring. It may come by itself.
 pub(super) fn not_initialised() -> Rejected {

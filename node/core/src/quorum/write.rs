@@ -367,7 +367,15 @@ impl QuorumWrite {
                     let Entry { position, record } = write.entry.clone();
                     let what = What::Write { record, open: write.tally.is_open() };
                     let QuorumScope { need, deadline, .. } = self.scope;
-                    again.push(PendingCall { slot: write.slot, position, need, deadline, stage: 0, what });
+                    again.push(PendingCall {
+                        slot: write.slot,
+                        position,
+                        need,
+                        deadline,
+                        stage: 0,
+                        wakes: None,
+                        what,
+                    });
                     continue;
                 }
             };

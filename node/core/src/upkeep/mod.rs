@@ -32,7 +32,7 @@ pub use sizes::gather_sizes;
 use crate::{
     consensus::Register,
     membership::{Liveness, PeerState},
-    peer::{Call, CallError, Target, Transport, failure},
+    peer::{Call, CallError, Target, Transport, failure, no_cluster},
     quorum::{Hints, RingSync},
     radix::Store,
     replica::Replica,
@@ -240,7 +240,7 @@ impl Upkeep {
         let range = PositionRange::from(ask.range.unwrap_or_default());
         let from = NodeId(ask.from);
         let Some(ring) = self.ring.get() else {
-            return Err(failure(Cause::NotMember, "this node is in no cluster yet"));
+            return Err(no_cluster());
         };
         let mine = |ring: &Ring| {
             let arcs = ring.arcs_in(&range);

@@ -1,7 +1,12 @@
 //! What nodes hold of each arc.
 
 use super::Upkeep;
-use crate::{engine::EngineError, peer::failure, radix::View, ring};
+use crate::{
+    engine::EngineError,
+    peer::{failure, no_cluster},
+    radix::View,
+    ring,
+};
 use futures::future::join_all;
 use god_proto::{
     ids::{ArcId, NodeId},
@@ -20,7 +25,7 @@ impl Upkeep {
     /// What this node holds of each of its arcs. Cost: O(arcs × depth), and a scan of two buckets for each.
     pub(super) async fn sizes(&self, middles: bool) -> Result<ArcSizesDone, Failure> {
         let Some(ring) = self.ring.get() else {
-            return Err(failure(Cause::NotMember, "this node is in no cluster yet"));
+            return Err(no_cluster());
         };
         // What was begun under an older ring is written by then, or never is.
         self.replica.drained().await;

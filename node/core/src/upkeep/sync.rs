@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     engine::EngineError,
-    peer::{CallError, Target, failure},
+    peer::{CallError, Target, failure, no_cluster},
     radix::Verdict,
 };
 use god_proto::{
@@ -227,8 +227,7 @@ impl Upkeep {
         range: &PositionRange,
         timeout: Duration,
     ) -> Result<SuspectDone, Failure> {
-        let ring =
-            self.ring.get().ok_or_else(|| failure(Cause::NotMember, "this node is in no cluster yet"))?;
+        let ring = self.ring.get().ok_or_else(no_cluster)?;
         let arc = match ring.arcs_in(range) {
             [arc] if arc.replicas.contains(&self.me) && arc.next.is_none() => arc.clone(),
             _ => {
