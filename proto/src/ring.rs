@@ -70,6 +70,9 @@ pub struct RingArc {
     pub next: Option<Vec<NodeId>>,
     /// The epoch in which the transition began; 0 without one.
     pub since: Epoch,
+    /// The epoch in which it became what it is, or a later one, up to the ring's: who names the same one for an arc
+    /// means the same arc (invariant ARC-EPOCH).
+    pub changed: Epoch,
 }
 
 /// A ring document that holds together, with indexes for lookups.
@@ -422,7 +425,11 @@ fn check_arcs(
         if next.is_some() && (since.0 == 0 || since.0 > document.epoch) {
             return Err(format!("the transition of arc {} began in epoch {since}", arc.id));
         }
-        arcs.push(RingArc { id: ArcId(arc.id), keyspace, range, replicas, next, since });
+        if arc.changed > document.epoch {
+            return Err(format!("arc {} changed in epoch {}", arc.id, arc.changed));
+        }
+        let changed = Epoch(if arc.changed == 0 { document.epoch } else { arc.changed });
+        arcs.push(RingArc { id: ArcId(arc.id), keyspace, range, replicas, next, since, changed });
     }
     match uncovered.first() {
         Some(keyspace) => Err(format!("keyspace {keyspace} has no arcs")),
@@ -501,6 +508,7 @@ mod tests {
             start: start.into_bytes(),
             replicas: replicas.to_vec(),
             transition: None,
+            changed: 0,
         };
         RingDocument {
             format: RING_FORMAT,
@@ -565,6 +573,7 @@ mod tests {
         assert!(refusal(|d| d.nodes[0].weight = f64::NAN).contains("weight"));
         assert!(refusal(|d| d.nodes[1].uuid = vec![1; 16].into()).contains("twice"));
         assert!(refusal(|d| d.keyspaces[0].write_quorum = 4).contains("write-quorum 4 exceeds replicas 3"));
+        assert!(refusal(|d| d.arcs[0].changed = 5).contains("changed in epoch 5"));
         assert!(refusal(|d| d.next_node = 2).contains("node number 2"));
         assert!(refusal(|d| d.next_node = 1 << 31).contains("the highest number is 2147483647"));
     }

@@ -231,7 +231,7 @@ async fn level(shared: &Shared) -> Result<(), String> {
             let (start, end) = (arc.range.start.clone(), arc.range.end.clone());
             let range = Range { start: start.into_bytes(), end: end.into_bytes() };
             let body = request::Body::Summarize(Summarize { ranges: vec![range], ..Summarize::default() });
-            let call = Call { epoch: ring.epoch().0, timeout: CALM, body };
+            let call = Call { epoch: ring.epoch().0, arcs: 0, timeout: CALM, body };
             match PeerHandler(running.node).handle(Some(*number), call).await {
                 Ok(response::Body::Summarize(done)) => {
                     sums.extend(done.summaries.into_iter().next().map(|sum| (number.0, sum)));

@@ -313,7 +313,8 @@ impl Transport for Port {
         let Some(address) = port.address_of(&to) else { return };
         tokio::spawn(async move {
             let timeout = Duration::from_secs(10);
-            let _ = time::timeout(timeout, port.exchange(address, Call { epoch, timeout, body })).await;
+            let _ =
+                time::timeout(timeout, port.exchange(address, Call { epoch, arcs: 0, timeout, body })).await;
         });
     }
 }

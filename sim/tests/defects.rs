@@ -186,7 +186,7 @@ async fn defect_11_a_replica_takes_no_write_under_another_ring_than_its_own() {
     let epoch = clients.world.ring().unwrap().epoch().0;
     for epoch in [epoch - 1, epoch + 1] {
         let body = request::Body::Write(Write { entries: vec![held.clone().into()] });
-        let call = god_core::peer::Call { epoch, timeout: LIMIT, body };
+        let call = god_core::peer::Call { epoch, arcs: 0, timeout: LIMIT, body };
         let refused = member.replica.handle(call).await.unwrap_err();
         assert_eq!(refused.cause(), Cause::StaleEpoch);
     }

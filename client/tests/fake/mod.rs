@@ -348,6 +348,7 @@ impl cluster_server::Cluster for Fake {
             start: Position::keyspace_start(KeyspaceId(keyspace.id)).into_bytes(),
             replicas: world.replicas.clone(),
             transition: None,
+            changed: 0,
         };
         let node = |(at, address): (usize, &String)| Member {
             number: at as u32 + 1,

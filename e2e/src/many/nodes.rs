@@ -154,6 +154,7 @@ impl Cluster {
                 .filter_map(|step| numbers.get((number + step) % numbers.len()).copied())
                 .collect(),
             transition: None,
+            changed: 0,
         };
         Some(v1::RingDocument {
             cluster: self.id(),

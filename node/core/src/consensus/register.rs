@@ -17,7 +17,10 @@ use god_proto::{
     ring::Ring,
     v1::RingDocument,
 };
-use god_rules::paxos::{Acceptor, Ballot, Promise, majority, must_propose};
+use god_rules::{
+    paxos::{Acceptor, Ballot, Promise, majority, must_propose},
+    ring::stamp_arcs,
+};
 use metrics::{counter, gauge};
 use prost::Message;
 use std::{
@@ -194,7 +197,7 @@ impl Register {
                 return Ok(ring);
             }
             let next = match edit(&ring) {
-                Ok(Some(next)) => next,
+                Ok(Some(next)) => stamp_arcs(&ring, &next).map_err(ChangeError::from)?,
                 Ok(None) => return Ok(ring),
                 Err(error) => return Err(error.into()),
             };
@@ -295,7 +298,7 @@ impl Register {
             let (transport, ring, body, to) =
                 (Arc::clone(&self.transport), Arc::clone(ring), body.clone(), Target::Node(*voter));
             async move {
-                let call = |body| Call { epoch: 0, timeout: VOTER_TIMEOUT, body };
+                let call = |body| Call { epoch: 0, arcs: 0, timeout: VOTER_TIMEOUT, body };
                 let mut answer = transport.call(to.clone(), call(body.clone())).await;
                 if let Err(CallError::Refused(failure)) = &answer
                     && failure.cause() == Cause::StaleEpoch
@@ -352,7 +355,12 @@ impl Register {
     }
 
     async fn fetch(&self, from: Target) {
-        let call = Call { epoch: 0, timeout: VOTER_TIMEOUT, body: request::Body::GetRing(peer::GetRing {}) };
+        let call = Call {
+            epoch: 0,
+            arcs: 0,
+            timeout: VOTER_TIMEOUT,
+            body: request::Body::GetRing(peer::GetRing {}),
+        };
         if let Ok(response::Body::Ring(RingDone { ring: Some(document) })) =
             self.transport.call(from, call).await
             && let Some(ring) = self.fits(document)

@@ -199,7 +199,7 @@ pub async fn introduce(
 }
 
 async fn ask(joining: &Joining, address: &str) -> SeedAnswer {
-    let call = Call { epoch: 0, timeout: TIMEOUT, body: request::Body::Join(joining.own.clone()) };
+    let call = Call { epoch: 0, arcs: 0, timeout: TIMEOUT, body: request::Body::Join(joining.own.clone()) };
     let answer = joining.transport.call(Target::Address(address.to_owned()), call).await;
     judge(address, answer, &joining.own)
 }

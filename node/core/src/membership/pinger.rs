@@ -114,7 +114,7 @@ impl Pinger {
     async fn ping(&self, node: NodeId, trust: Duration) {
         let (began, sent_us) = (Instant::now(), self.seams.wall.now_us());
         let ping = Ping { sent_us, epoch: self.ring.epoch().0 };
-        let call = Call { epoch: 0, timeout: self.interval, body: request::Body::Ping(ping) };
+        let call = Call { epoch: 0, arcs: 0, timeout: self.interval, body: request::Body::Ping(ping) };
         match self.transport.call(Target::Node(node), call).await {
             Ok(response::Body::Pong(pong)) => self.answered(node, trust, &pong, (began, sent_us)),
             // It refuses, but it is there.

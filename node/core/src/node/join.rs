@@ -213,7 +213,7 @@ impl Node {
             Meeting::Waits(why) => {
                 // What is answered from now on is answered by one that runs beside the one that asks.
                 let body = request::Body::Ping(Ping { sent_us: 0, epoch: ring.epoch().0 });
-                let call = Call { epoch: 0, timeout: PUSH_TIMEOUT, body };
+                let call = Call { epoch: 0, arcs: 0, timeout: PUSH_TIMEOUT, body };
                 match self.transport.call(Target::Node(node), call).await {
                     // One that is not ready may have been refused itself.
                     Ok(response::Body::Pong(pong)) if pong.ready => {
@@ -284,7 +284,7 @@ impl RingSync for Keeper {
         Box::pin(async move {
             let Some(node) = node else { return };
             let body = request::Body::Decided(Decided { ring: Some(ring.document().clone()) });
-            let call = Call { epoch: 0, timeout: PUSH_TIMEOUT, body };
+            let call = Call { epoch: 0, arcs: 0, timeout: PUSH_TIMEOUT, body };
             // Whoever could not be told says so again by its next refusal.
             let _ = node.transport.call(Target::Node(to), call).await;
         })

@@ -47,7 +47,7 @@ impl Node {
         // Who does not hear of it now does by gossip or by ping.
         let told = answering.iter().map(|node| async {
             let decided = peer::Decided { ring: Some(next.document().clone()) };
-            let call = |body| Call { epoch: 0, timeout: TIMEOUT, body };
+            let call = |body| Call { epoch: 0, arcs: 0, timeout: TIMEOUT, body };
             let told = self.transport.call(Target::Node(*node), call(request::Body::Decided(decided))).await;
             (told.is_ok() || node.0 == me).then_some(node.0)
         });
@@ -63,7 +63,7 @@ impl Node {
             let asked = ring.nodes().iter().map(|node| async {
                 let node = NodeId(node.number);
                 let body = request::Body::GetRing(peer::GetRing {});
-                let call = Call { epoch: 0, timeout: TIMEOUT, body };
+                let call = Call { epoch: 0, arcs: 0, timeout: TIMEOUT, body };
                 match self.transport.call(Target::Node(node), call).await {
                     Ok(response::Body::Ring(said)) => Some((node, said.ring.map_or(0, |ring| ring.epoch))),
                     _ => None,

@@ -201,7 +201,8 @@ impl Node {
     }
 
     async fn ask_report(&self, node: NodeId) -> Option<NodeReport> {
-        let call = Call { epoch: 0, timeout: REPORT_TIMEOUT, body: request::Body::Report(Report {}) };
+        let call =
+            Call { epoch: 0, arcs: 0, timeout: REPORT_TIMEOUT, body: request::Body::Report(Report {}) };
         match self.transport.call(Target::Node(node), call).await {
             Ok(response::Body::Report(report)) => Some(report),
             _ => None,

@@ -18,6 +18,7 @@ pub(super) type Waiting = god_stream::Waiting<PeerProtocol>;
 /// What is asked.
 pub(super) struct Asked {
     pub epoch: u64,
+    pub arcs: u64,
     pub body: request::Body,
 }
 
@@ -54,8 +55,8 @@ impl Protocol for PeerProtocol {
 
     const STANDS_BACK: bool = false;
 
-    fn request(id: u64, Asked { epoch, body }: Asked, left: Duration) -> Request {
-        Request { id, epoch, timeout_ms: millis(left), body: Some(body) }
+    fn request(id: u64, Asked { epoch, arcs, body }: Asked, left: Duration) -> Request {
+        Request { id, epoch, arcs_epoch: arcs, timeout_ms: millis(left), body: Some(body) }
     }
 
     /// A call is sent even if its caller stops waiting: it may have to reach every replica.

@@ -147,25 +147,21 @@ impl PeerConnections {
     /// Queues a call; the outcome arrives by its deadline.
     pub fn call(&self, call: Call) -> Result<oneshot::Receiver<CallResult>, CallError> {
         let (reply, outcome) = oneshot::channel();
-        let pushed = self.push(call.epoch, call.timeout, call.body, Some(reply));
+        let pushed = self.push(call, Some(reply));
         self.route.meter.calls.increment(1);
         pushed.inspect_err(|error| self.route.meter.error(error)).map(|()| outcome)
     }
 
     /// Queues something that wants no answer.
     pub fn tell(&self, epoch: u64, body: request::Body) {
-        if let Err(error) = self.push(epoch, self.route.settings.tell_timeout, body, None) {
+        let call = Call { epoch, arcs: 0, timeout: self.route.settings.tell_timeout, body };
+        if let Err(error) = self.push(call, None) {
             self.route.meter.error(&error);
         }
     }
 
-    fn push(
-        &self,
-        epoch: u64,
-        timeout: Duration,
-        body: request::Body,
-        reply: Option<oneshot::Sender<CallResult>>,
-    ) -> Result<(), CallError> {
+    fn push(&self, call: Call, reply: Option<oneshot::Sender<CallResult>>) -> Result<(), CallError> {
+        let Call { epoch, arcs, timeout, body } = call;
         let bytes = body.encoded_len();
         if bytes + ENVELOPE > MAX_MESSAGE {
             return Err(CallError::NotSent(format!(
@@ -180,7 +176,7 @@ impl PeerConnections {
             .ok_or_else(|| CallError::NotSent("no connection".to_owned()))?;
         let deadline = now + timeout.min(LONGEST);
         let caller = reply.map(|reply| Caller { reply, timed });
-        connection.push(Waiting { call: Asked { epoch, body }, bytes, deadline, caller }, now)
+        connection.push(Waiting { call: Asked { epoch, arcs, body }, bytes, deadline, caller }, now)
     }
 
     /// When the peer was last called.

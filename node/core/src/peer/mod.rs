@@ -42,6 +42,9 @@ pub enum Target {
 pub struct Call {
     /// The caller's ring epoch where the answer depends on who holds what; else 0.
     pub epoch: u64,
+    /// The latest epoch in which an arc that is touched changed, by the caller's ring (invariant ARC-EPOCH). 0: the
+    /// answer depends on the whole ring.
+    pub arcs: u64,
     /// After this long the caller has an answer, one way or the other.
     pub timeout: Duration,
     /// What is asked.

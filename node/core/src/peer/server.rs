@@ -251,7 +251,7 @@ impl Exchange {
     }
 
     fn begin_one(&mut self, request: Request, cx: &mut Context<'_>) {
-        let Request { id, epoch, timeout_ms, body } = request;
+        let Request { id, epoch, arcs_epoch: arcs, timeout_ms, body } = request;
         let Some(body) = body else {
             let unknown = failure(Cause::Invalid, "the request is of a kind that this version does not know");
             return self.answer(respond(id, Err(unknown)));
@@ -276,7 +276,7 @@ impl Exchange {
             return self.answer(respond(id, Err(busy)));
         }
         let limit = Duration::from_millis(timeout_ms.max(1).into());
-        let mut work = self.handler.handle(from, Call { epoch, timeout: limit, body });
+        let mut work = self.handler.handle(from, Call { epoch, arcs, timeout: limit, body });
         match work.poll_unpin(cx) {
             Poll::Ready(outcome) => self.answer(respond(id, outcome)),
             Poll::Pending => {

@@ -172,20 +172,20 @@ fn at(node: &Node) -> Target {
 }
 
 fn ping(sent_us: u64) -> Call {
-    Call { epoch: 0, timeout: LONG, body: request::Body::Ping(Ping { sent_us, epoch: 0 }) }
+    Call { epoch: 0, arcs: 0, timeout: LONG, body: request::Body::Ping(Ping { sent_us, epoch: 0 }) }
 }
 
 fn get_ring() -> Call {
-    Call { epoch: 0, timeout: LONG, body: request::Body::GetRing(GetRing {}) }
+    Call { epoch: 0, arcs: 0, timeout: LONG, body: request::Body::GetRing(GetRing {}) }
 }
 
 fn never(timeout: Duration) -> Call {
-    Call { epoch: 0, timeout, body: request::Body::Read(Read::default()) }
+    Call { epoch: 0, arcs: 0, timeout, body: request::Body::Read(Read::default()) }
 }
 
 fn write(bytes: usize) -> Call {
     let entry = Entry { value: vec![7; bytes].into(), ..Entry::default() };
-    Call { epoch: 0, timeout: LONG, body: request::Body::Write(Write { entries: vec![entry] }) }
+    Call { epoch: 0, arcs: 0, timeout: LONG, body: request::Body::Write(Write { entries: vec![entry] }) }
 }
 
 fn pong(answer: Result<response::Body, CallError>) -> u64 {

@@ -154,7 +154,7 @@ impl Transport for GrpcTransport {
 
     fn tell(&self, to: Target, epoch: u64, body: request::Body) {
         if self.is_self(&to) {
-            let answer = self.call_local(Call { epoch, timeout: self.settings.tell_timeout, body });
+            let answer = self.call_local(Call { epoch, arcs: 0, timeout: self.settings.tell_timeout, body });
             tokio::spawn(answer);
         } else if let Ok(peer) = self.peer(&to) {
             peer.tell(epoch, body);

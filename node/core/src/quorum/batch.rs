@@ -150,7 +150,12 @@ impl Shared {
             };
             let (replicas, next) = (&arc.replicas[..], arc.next.as_deref());
             let group = (replicas, next, arc.keyspace, call.is_write(), call.need, call.deadline);
-            groups.entry(group).or_insert_with(|| (arc, Vec::new())).1.push(call);
+            let (latest, calls) = groups.entry(group).or_insert_with(|| (arc, Vec::new()));
+            // They have the same replicas: what is asked of those is asked about the one that changed last (ARC-EPOCH).
+            if arc.changed > latest.changed {
+                *latest = arc;
+            }
+            calls.push(call);
         }
         let mut messages = Vec::with_capacity(groups.len());
         for ((.., write, need, deadline), (arc, calls)) in groups {

@@ -10,7 +10,7 @@ use crate::{
 };
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use god_proto::{
-    ids::NodeId,
+    ids::{Epoch, NodeId},
     peer::{Cause, Failure, request, response},
     ring::{Ring, RingArc},
     v1::Rejected,
@@ -31,6 +31,8 @@ pub(super) type Reply = Result<response::Body, CallError>;
 #[derive(Clone)]
 pub(super) struct QuorumScope {
     pub ring: Arc<Ring>,
+    /// The latest epoch in which an arc that is asked about changed.
+    pub arcs: Epoch,
     /// What was asked for, of which the rest follows.
     pub need: Need,
     /// Whom, and how many of each set must answer.
@@ -41,7 +43,8 @@ pub(super) struct QuorumScope {
 impl QuorumScope {
     /// For what lies in one arc of a ring.
     pub(super) fn new(ring: &Arc<Ring>, arc: &RingArc, need: Need, deadline: Instant) -> QuorumScope {
-        QuorumScope { ring: Arc::clone(ring), need, replicas: JointReplicas::of(ring, arc, need), deadline }
+        let (ring, replicas) = (Arc::clone(ring), JointReplicas::of(ring, arc, need));
+        QuorumScope { ring, arcs: arc.changed, need, replicas, deadline }
     }
 
     /// Names of members, for a preference in a later question.
@@ -232,7 +235,7 @@ impl Shared {
     ) -> Asked {
         let call = match scope.replicas.node(at) {
             Some(node) => {
-                let call = Call { epoch: scope.ring.epoch().0, timeout, body };
+                let call = Call { epoch: scope.ring.epoch().0, arcs: scope.arcs.0, timeout, body };
                 self.transport.call(Target::Node(node), call)
             }
             None => async { Err(CallError::NotSent("it is no replica".to_owned())) }.boxed(),
@@ -252,13 +255,14 @@ impl Shared {
             Some(node) => {
                 let push = self.sync.push(node, Arc::clone(&scope.ring));
                 let (transport, epoch) = (Arc::clone(&self.transport), scope.ring.epoch().0);
+                let arcs = scope.arcs.0;
                 let call = async move {
                     let until = Instant::now() + timeout;
                     if timeout_at(until, push).await.is_err() {
                         return Err(CallError::NotSent("it did not take the newer ring in time".to_owned()));
                     }
                     let timeout = until.saturating_duration_since(Instant::now());
-                    transport.call(Target::Node(node), Call { epoch, timeout, body }).await
+                    transport.call(Target::Node(node), Call { epoch, arcs, timeout, body }).await
                 };
                 Asked { at, call: call.boxed() }
             }

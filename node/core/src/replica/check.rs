@@ -3,7 +3,7 @@
 use crate::peer::failure;
 use god_proto::{
     MAX_KEY, MAX_VALUE,
-    ids::{ArcId, NodeId},
+    ids::{ArcId, Epoch, NodeId},
     peer::{self, Cause, Failure},
     position::{Position, PositionRange},
     record::Entry,
@@ -18,6 +18,10 @@ const MAX_POSITION: usize = 4 + 8 + 2 * (2 * MAX_KEY + 2) + 1;
 pub(super) struct Touch {
     pub me: NodeId,
     pub ring: Arc<Ring>,
+    /// The epoch of the caller's ring.
+    pub asked: Epoch,
+    /// Both rings have the same of an arc that did not change since.
+    pub common: Epoch,
 }
 
 /// The refusal of another epoch.
@@ -27,12 +31,40 @@ pub(super) fn stale(mine: u64, theirs: u64) -> Failure {
 }
 
 impl Touch {
+    fn stale(&self) -> Failure {
+        stale(self.ring.epoch().0, self.asked.0)
+    }
+
+    /// Whether caller and node have one and the same ring.
+    fn is_same(&self) -> bool {
+        self.asked == self.ring.epoch()
+    }
+
+    /// An arc, if the caller has the same of it (ARC-EPOCH). `None`: no arc is there by this node's ring.
+    fn agreed<'a>(&self, arc: Option<&'a RingArc>) -> Result<Option<&'a RingArc>, Failure> {
+        match arc {
+            Some(arc) if arc.changed <= self.common => Ok(Some(arc)),
+            None if self.is_same() => Ok(None),
+            _ => Err(self.stale()),
+        }
+    }
+
+    /// Whether the caller has the same of all arcs that a write touches. Cost: nothing under the same ring.
+    pub(super) fn agrees(&self, write: &peer::Write) -> Result<(), Failure> {
+        if self.is_same() {
+            return Ok(());
+        }
+        write.entries.iter().try_for_each(|entry| {
+            self.agreed(self.ring.arc_at(&Position::from_bytes(entry.position.clone()))).map(drop)
+        })
+    }
+
     /// Whether this node holds what stands at a position.
     pub(super) fn holds(&self, position: &Position) -> Result<&RingArc, Failure> {
         if position.as_bytes().len() > MAX_POSITION {
             return Err(failure(Cause::Invalid, "a position is longer than any key's"));
         }
-        match self.ring.arc_at(position) {
+        match self.agreed(self.ring.arc_at(position))? {
             Some(arc) if Ring::holds(arc, self.me) => Ok(arc),
             Some(arc) => Err(failure(Cause::NotReplica, format!("node {} holds no copy of {arc}", self.me))),
             None => Err(failure(Cause::NotReplica, "no keyspace is at a position")),
@@ -88,7 +120,8 @@ impl Touch {
             return Err(failure(Cause::Invalid, "the range is empty"));
         }
         if as_stored {
-            return Ok(range);
+            // Whose it is is asked about all that is stored, by the whole ring.
+            return if self.is_same() { Ok(range) } else { Err(self.stale()) };
         }
         let arcs = self.ring.arcs_in(&range);
         let within = |range: &PositionRange| match (arcs.first(), arcs.last()) {
@@ -96,6 +129,9 @@ impl Touch {
             _ => false,
         };
         let gapless = arcs.windows(2).all(|pair| matches!(pair, [a, b] if a.range.end == b.range.start));
+        if !self.is_same() && !(within(&range) && arcs.iter().all(|arc| arc.changed <= self.common)) {
+            return Err(self.stale());
+        }
         if within(&range) && gapless && arcs.iter().all(|arc| Ring::holds(arc, self.me)) {
             Ok(range)
         } else {

@@ -28,14 +28,14 @@ use crate::{
     engine::EngineError,
     peer::{Call, failure},
     radix::{CommitError, Store, Summary, Verdict, View},
-    ring::{CurrentRing, deleted},
+    ring::{CurrentRing, common_epoch, deleted},
     seam::Offload,
     version::{Clock, ClockError, FAR_MS},
 };
 use futures::future::join_all;
 use god_proto::{
     MAX_MESSAGE,
-    ids::{ArcId, NodeId},
+    ids::{ArcId, Epoch, NodeId},
     peer::{self, Cause, Failure, request, response},
     position::{Position, PositionRange},
     record::Entry,
@@ -145,14 +145,20 @@ impl Replica {
     /// Answers one question about data. A refusal left nothing behind, but one with `CAUSE_STORAGE`.
     pub async fn handle(&self, call: Call) -> Result<response::Body, Failure> {
         if let request::Body::Write(write) = call.body {
-            return self.admit_write(call.epoch, call.timeout, write).await;
+            return self.admit_write((call.epoch, call.arcs), call.timeout, write).await;
         }
-        let touch = self.touch(call.epoch)?;
+        // What these say is said of the whole ring.
+        let arcs = if matches!(call.body, request::Body::Fence(_) | request::Body::Floor(_)) {
+            0
+        } else {
+            call.arcs
+        };
+        let touch = self.touch(call.epoch, arcs)?;
         match call.body {
             request::Body::Fence(_) => {
                 self.drained().await;
                 // Under the ring that held when all before it was done.
-                self.touch(call.epoch)?;
+                self.touch(call.epoch, arcs)?;
                 Ok(response::Body::Fence(peer::FenceDone {}))
             }
             request::Body::Read(read) => self.read(&touch, read).await,
@@ -189,7 +195,7 @@ impl Replica {
     /// Writes once this node has a promise for all arcs that the write touches (invariant PROMISE-INHERITED).
     async fn admit_write(
         &self,
-        epoch: u64,
+        (epoch, arcs): (u64, u64),
         timeout: Duration,
         write: peer::Write,
     ) -> Result<response::Body, Failure> {
@@ -201,7 +207,8 @@ impl Replica {
             inherits.as_mut().enable();
             {
                 let _admitted = self.gate.read().await;
-                let touch = self.touch(epoch)?;
+                let touch = self.touch(epoch, arcs)?;
+                touch.agrees(&write)?;
                 let held = |arc: &RingArc| self.inherited.lock().contains(&(arc.id, arc.since.0));
                 if touch.has_promises(&write, held) {
                     return self.write(&touch, write).await;
@@ -290,11 +297,13 @@ impl Replica {
         Ok(all)
     }
 
-    /// The ring, if the caller's is the same one. Who holds what must not be in doubt (invariant ONE-EPOCH).
-    fn touch(&self, epoch: u64) -> Result<Touch, Failure> {
-        match self.ring.get() {
-            Some(ring) if ring.epoch().0 == epoch => Ok(Touch { me: self.me, ring }),
-            ring => Err(stale(ring.map_or(0, |ring| ring.epoch().0), epoch)),
+    /// The ring, if the caller's is the same one, or may be the same in what is touched. Who holds what must not be in
+    /// doubt (invariant ONE-EPOCH).
+    fn touch(&self, epoch: u64, arcs: u64) -> Result<Touch, Failure> {
+        let ring = self.ring.get().ok_or_else(|| stale(0, epoch))?;
+        match common_epoch(&ring, Epoch(epoch), Epoch(arcs)) {
+            Some(common) => Ok(Touch { me: self.me, ring, asked: Epoch(epoch), common }),
+            None => Err(stale(ring.epoch().0, epoch)),
         }
     }
 

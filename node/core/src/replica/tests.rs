@@ -47,6 +47,8 @@ fn ring() -> Ring {
         start: start.into_bytes(),
         replicas: vec![node],
         transition: None,
+        // The first one stood still since epoch 2.
+        changed: if id == 1 { 2 } else { 4 },
     };
     let (one, two) = (KeyspaceId(1), KeyspaceId(2));
     let arcs = vec![
@@ -112,8 +114,16 @@ fn entry(position: Position, ms: u64, value: &[u8]) -> peer::Entry {
     Entry { position, record }.into()
 }
 
+async fn ask_about(
+    replica: &Replica,
+    (epoch, arcs): (u64, u64),
+    body: request::Body,
+) -> Result<response::Body, Failure> {
+    replica.handle(Call { epoch, arcs, timeout: Duration::from_secs(1), body }).await
+}
+
 async fn ask(replica: &Replica, epoch: u64, body: request::Body) -> Result<response::Body, Failure> {
-    replica.handle(Call { epoch, timeout: Duration::from_secs(1), body }).await
+    ask_about(replica, (epoch, 0), body).await
 }
 
 async fn write(replica: &Replica, entries: Vec<peer::Entry>) -> Result<Vec<peer::Verdict>, Failure> {
@@ -140,6 +150,52 @@ async fn a_question_under_another_epoch_is_refused_with_the_replicas_own() {
         let failure = ask(&replica, epoch, read).await.unwrap_err();
         assert_eq!((failure.cause(), failure.epoch), (Cause::StaleEpoch, 4));
     }
+}
+
+#[tokio::test]
+async fn a_question_under_another_epoch_is_answered_where_both_rings_have_the_same_arc() {
+    let (replica, _) = replica();
+    let read = || request::Body::Read(peer::Read { positions: vec![place(true, 0).into_bytes()] });
+    let written = || request::Body::Write(peer::Write { entries: vec![entry(place(true, 1), NOW_MS, b"v")] });
+    let scan = |as_stored| peer::Scan { range: Some(mine()), limit: 10, as_stored, ..peer::Scan::default() };
+    for under in [(3, 2), (3, 3), (5, 2), (5, 4), (4, 4), (4, 9)] {
+        for body in [read(), written(), request::Body::Scan(scan(false))] {
+            ask_about(&replica, under, body).await.unwrap_or_else(|failure| panic!("{under:?}: {failure:?}"));
+        }
+    }
+    let stale = |asked: Result<response::Body, Failure>| {
+        let failure = asked.unwrap_err();
+        assert_eq!((failure.cause(), failure.epoch), (Cause::StaleEpoch, 4));
+    };
+    // By the caller's ring it changed later, or by this one's, or the caller asks by the whole ring.
+    for under in [(5, 5), (1, 1), (3, 4), (3, 0), (5, 0), (0, 2)] {
+        for body in [read(), written(), request::Body::Scan(scan(false))] {
+            stale(ask_about(&replica, under, body).await);
+        }
+    }
+    // What is said of all that is stored, or of all that was admitted, is said of the whole ring.
+    stale(ask_about(&replica, (3, 2), request::Body::Scan(scan(true))).await);
+    stale(ask_about(&replica, (3, 2), request::Body::Fence(peer::Fence {})).await);
+    let floor = peer::Floor { range: Some(mine()), ..peer::Floor::default() };
+    stale(ask_about(&replica, (3, 2), request::Body::Floor(floor)).await);
+    // Where this node's ring has nothing, or what changed since, the other's may have something.
+    let nowhere = Position::keyspace_start(KeyspaceId(9));
+    let read = |at: &Position| request::Body::Read(peer::Read { positions: vec![at.clone().into_bytes()] });
+    stale(ask_about(&replica, (5, 2), read(&nowhere)).await);
+    stale(ask_about(&replica, (3, 2), read(&place(false, 0))).await);
+    let beyond = range(Position::keyspace_start(KeyspaceId(1)), nowhere);
+    stale(
+        ask_about(
+            &replica,
+            (5, 2),
+            request::Body::Split(peer::Split { range: Some(beyond), as_stored: false }),
+        )
+        .await,
+    );
+    let both = vec![entry(place(true, 2), NOW_MS, b"v"), entry(place(false, 0), NOW_MS, b"v")];
+    stale(ask_about(&replica, (3, 2), request::Body::Write(peer::Write { entries: both })).await);
+    let response::Body::Read(done) = ask(&replica, 4, read(&place(true, 2))).await.unwrap() else { panic!() };
+    assert_eq!(done.entries, [peer::Entry::default()], "nothing of what was refused is written");
 }
 
 #[tokio::test]

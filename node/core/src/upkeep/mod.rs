@@ -293,7 +293,7 @@ impl Upkeep {
         timeout: Duration,
         body: request::Body,
     ) -> Result<response::Body, CallError> {
-        self.transport.call(Target::Node(node), Call { epoch, timeout, body }).await
+        self.transport.call(Target::Node(node), Call { epoch, arcs: 0, timeout, body }).await
     }
 
     fn is_down(&self, node: NodeId) -> bool {

@@ -344,7 +344,7 @@ impl Upkeep {
                 return Err(PullError::Over);
             }
             let Some(ring) = self.ring.get() else { return Err(PullError::Over) };
-            let call = Call { epoch: ring.epoch().0, timeout: TIMEOUT, body: body.clone() };
+            let call = Call { epoch: ring.epoch().0, arcs: 0, timeout: TIMEOUT, body: body.clone() };
             match self.transport.call(Target::Node(from), call).await {
                 Ok(answer) => return Ok(answer),
                 Err(CallError::Refused(failure)) if failure.cause() == Cause::StaleEpoch => {

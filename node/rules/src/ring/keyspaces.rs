@@ -190,6 +190,7 @@ pub(super) fn deal(document: &mut RingDocument, id: u32, splits: &[Position]) {
             start: start.into_bytes(),
             replicas,
             transition: None,
+            changed: 0,
         });
         document.next_arc += 1;
     }

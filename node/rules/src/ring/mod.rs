@@ -6,6 +6,9 @@ mod allocate;
 mod change;
 #[cfg(test)]
 mod change_tests;
+mod epochs;
+#[cfg(test)]
+mod epochs_tests;
 mod keyspaces;
 mod next;
 mod planner;
@@ -19,6 +22,7 @@ pub use allocate::allocate;
 pub use change::{
     Founding, Joiner, check_texts, choose_voters, found, join, replace_voter, shares, under_replicated,
 };
+pub use epochs::{common_epoch, stamp_arcs};
 pub use keyspaces::{create_keyspace, delete_keyspace, deleted, mark_live};
 pub use next::ChangeError;
 pub use planner::{

@@ -32,6 +32,7 @@ fn healthy() -> Observed {
         start: [&1u32.to_be_bytes()[..], &[id as u8]].concat().into(),
         replicas: vec![1, 2, 3],
         transition: None,
+        changed: 0,
     };
     let mut seen = Observed { version: "0.1.0".to_owned(), ..Observed::default() };
     seen.ring.keyspaces = vec![keyspace];

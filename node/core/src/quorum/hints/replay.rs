@@ -235,9 +235,12 @@ async fn deliver(
     entries: &[Option<Entry>],
 ) -> Delivered {
     let mut messages: BTreeMap<NodeId, Vec<usize>> = BTreeMap::new();
+    // The latest epoch in which one of their arcs changed.
+    let mut arcs = 0;
     for (at, entry) in entries.iter().enumerate() {
         // What is damaged, or of a keyspace that is gone, is sent to nobody.
         let Some(arc) = entry.as_ref().and_then(|entry| ring.arc_at(&entry.position)) else { continue };
+        arcs = arcs.max(arc.changed.0);
         if Ring::holds(arc, target) {
             messages.entry(target).or_default().push(at);
         } else {
@@ -255,7 +258,8 @@ async fn deliver(
         }
         let chosen = which.iter().filter_map(|at| entries.get(*at).cloned().flatten());
         let message = peer::Write { entries: chosen.map(peer::Entry::from).collect() };
-        let call = Call { epoch: ring.epoch().0, timeout: TIMEOUT, body: request::Body::Write(message) };
+        let body = request::Body::Write(message);
+        let call = Call { epoch: ring.epoch().0, arcs, timeout: TIMEOUT, body };
         match transport.call(Target::Node(node), call).await {
             // Applied or superseded: it needs the hint no more.
             Ok(response::Body::Write(done)) if done.verdicts.len() == which.len() => {

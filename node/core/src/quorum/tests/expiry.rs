@@ -175,7 +175,7 @@ async fn a_record_below_a_promised_floor_ends_where_it_stands_and_nowhere_else()
     let body = god_proto::peer::request::Body::Write(god_proto::peer::Write {
         entries: vec![elsewhere.clone().into()],
     });
-    let call = crate::peer::Call { epoch: 5, timeout: std::time::Duration::from_secs(1), body };
+    let call = crate::peer::Call { epoch: 5, arcs: 0, timeout: std::time::Duration::from_secs(1), body };
     cluster.node(1).replica.handle(call).await.unwrap();
     assert_eq!(cluster.held(1, &elsewhere.position).await, None);
 }

@@ -125,6 +125,7 @@ pub fn document(nodes: u32, epoch: u64) -> RingDocument {
         start: start.into_bytes(),
         replicas: held.clone(),
         transition: None,
+        changed: 0,
     };
     let bound = |key: &[u8]| Position::of_ordered_bound(ORDERED_ID, key);
     RingDocument {

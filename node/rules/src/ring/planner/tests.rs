@@ -76,6 +76,7 @@ impl Built {
                 start: start.into_bytes(),
                 replicas: set.clone(),
                 transition: None,
+                changed: 0,
             });
         }
         self

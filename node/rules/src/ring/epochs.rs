@@ -1,0 +1,42 @@
+//! Epochs of arcs (invariant ARC-EPOCH): two rings of one cluster mean the same by an arc that did not change between
+//! their epochs, so that a step of one arc disturbs no request for another.
+//!
+//! Each arc of a ring has the epoch in which it became what it is. It is noted in one place, [`stamp_arcs`], for
+//! whatever change was made, and compared in one place, [`common_epoch`].
+
+use god_proto::{
+    ids::{ArcId, Epoch},
+    ring::{Ring, RingArc, RingError},
+};
+use std::collections::HashMap;
+
+/// A changed ring, with the epoch in which each arc changed; `before` is the ring of the epoch before. An arc changes
+/// with its bounds, its replicas or their order, its transition, or anything of its keyspace. Cost: O(document).
+pub fn stamp_arcs(before: &Ring, after: &Ring) -> Result<Ring, RingError> {
+    let known: HashMap<ArcId, &RingArc> = before.arcs().iter().map(|arc| (arc.id, arc)).collect();
+    let mut document = after.document().clone();
+    for (arc, message) in after.arcs().iter().zip(&mut document.arcs) {
+        let same = known.get(&arc.id).filter(|old| {
+            let keyspaces = (before.keyspace_by_id(old.keyspace), after.keyspace_by_id(arc.keyspace));
+            let all_else = RingArc { changed: old.changed, ..arc.clone() };
+            keyspaces.0 == keyspaces.1 && ***old == all_else
+        });
+        message.changed = same.map_or(document.epoch, |old| old.changed.0);
+    }
+    Ring::new(document)
+}
+
+/// The epoch up to which an arc must have stood still for a caller's ring and this one to mean the same by it; `None`:
+/// by none. `asked`: the epoch of the caller's ring; `arcs`: the latest in which an arc that it asks about changed by
+/// that ring, 0 where it asks by the whole of it.
+///
+/// Why that is enough. Let the rings be of epochs a < b. An arc that did not change in a + 1 … b is the same in both.
+/// Whoever has b sees that from its own note of the arc. Whoever has a cannot, and is told by the other that it changed
+/// at `arcs` ≤ a at the latest.
+pub fn common_epoch(ring: &Ring, asked: Epoch, arcs: Epoch) -> Option<Epoch> {
+    if asked == ring.epoch() {
+        return Some(asked);
+    }
+    let common = asked.min(ring.epoch());
+    (arcs != Epoch(0) && arcs <= common).then_some(common)
+}
