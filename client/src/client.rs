@@ -7,7 +7,7 @@ use crate::{
     node::Node,
     retry::Budget,
     routes::Routes,
-    settings::{Builder, Settings},
+    settings::{Builder, ClientSettings},
     transport,
 };
 use arc_swap::ArcSwap;
@@ -48,7 +48,7 @@ pub struct Client {
 
 /// See the module.
 pub(crate) struct Inner {
-    pub settings: Settings,
+    pub settings: ClientSettings,
     pub shared: Arc<Shared>,
     pub routes: ArcSwap<Routes>,
     pub budget: Budget,
@@ -78,7 +78,7 @@ impl Client {
         self.inner.routes.load().ring.as_ref().map_or(0, |ring| ring.epoch().0)
     }
 
-    pub(crate) async fn connect(servers: Vec<String>, settings: Settings) -> Result<Client> {
+    pub(crate) async fn connect(servers: Vec<String>, settings: ClientSettings) -> Result<Client> {
         let in_flight = settings.in_flight as usize;
         let shared = Arc::new(Shared::new(settings.connect_timeout, settings.stall, in_flight));
         let mut seeds: Vec<Arc<Node>> = Vec::new();

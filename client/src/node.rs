@@ -2,7 +2,7 @@
 
 use crate::{
     connection::{Connection, Lost, Shared, State, Waiting},
-    settings::Settings,
+    settings::ClientSettings,
     transport,
 };
 use god_proto::{
@@ -26,7 +26,7 @@ pub(crate) struct Node {
 
 impl Node {
     /// Connects when it is wanted.
-    pub fn new(address: &str, settings: &Settings, shared: &Arc<Shared>) -> Result<Node, String> {
+    pub fn new(address: &str, settings: &ClientSettings, shared: &Arc<Shared>) -> Result<Node, String> {
         let channel = transport::endpoint(address, settings.connect_timeout)?.connect_lazy();
         let connections = (0..settings.connections.max(1))
             .map(|_| Connection::start(address, Arc::clone(shared)))

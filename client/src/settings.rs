@@ -7,12 +7,12 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub struct Builder {
     servers: Vec<String>,
-    settings: Settings,
+    settings: ClientSettings,
 }
 
 /// The settings as the rooms use them.
 #[derive(Clone, Debug)]
-pub(crate) struct Settings {
+pub(crate) struct ClientSettings {
     pub timeout: Duration,
     pub connect_timeout: Duration,
     pub connections: usize,
@@ -28,7 +28,7 @@ impl Default for Builder {
     fn default() -> Builder {
         Builder {
             servers: Vec::new(),
-            settings: Settings {
+            settings: ClientSettings {
                 timeout: Duration::from_secs(5),
                 connect_timeout: Duration::from_secs(2),
                 connections: 1,

@@ -29,7 +29,7 @@ fn doors() {
         Unit::Seconds,
         "Time from call to answer, of one call in 16"
     );
-    describe_gauge!("god_peer_queue_requests", "Calls that wait to be sent, by peer and lane");
+    describe_gauge!("god_peer_queue_requests", "Calls that wait to be sent, by peer and connection");
     describe_counter!("god_peer_served_requests_total", "Requests from other nodes");
     describe_counter!("god_peer_served_frames_total", "Frames of answers to other nodes");
     describe_counter!(

@@ -46,7 +46,7 @@ impl Meter {
 
     /// Calls that wait to be sent on a connection.
     pub fn waiting(&self, number: usize) -> Gauge {
-        gauge!("god_peer_queue_requests", "peer" => self.peer.clone(), "lane" => number.to_string())
+        gauge!("god_peer_queue_requests", "peer" => self.peer.clone(), "connection" => number.to_string())
     }
 
     /// Counts an error by its kind.
