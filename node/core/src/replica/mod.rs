@@ -67,6 +67,8 @@ const MIN_FLOOR_AGE_MS: u64 = 1_000;
 const MAX_PROMISE_WAIT: Duration = Duration::from_secs(1);
 /// When a node whose clock is off may be asked again.
 const CLOCK_RETRY_MS: u32 = 500;
+/// When a node whose disk is behind may be asked again.
+const CROWDED_RETRY_MS: u32 = 100;
 /// The least time for others between two parts of what is dropped.
 const MIN_DROP_PAUSE: Duration = Duration::from_millis(1);
 
@@ -470,7 +472,8 @@ impl Replica {
         work: impl FnOnce(&Store) -> Result<T, EngineError> + Send + 'static,
     ) -> Result<T, Failure> {
         let store = Arc::clone(&self.store);
-        self.offload.run(move || work(&store)).await.map_err(|error| broken(&error))
+        let done = self.offload.run_if_free(move || work(&store)).await;
+        done.map_err(EngineError::from).flatten().map_err(|error| broken(&error))
     }
 }
 
@@ -493,8 +496,10 @@ fn broken(error: &EngineError) -> Failure {
         EngineError::Corrupt(_) => Cause::Corrupt,
         EngineError::DiskFull(_) => Cause::DiskFull,
         EngineError::Failed(_) => Cause::Storage,
+        EngineError::Crowded(_) => Cause::Busy,
     };
-    failure(cause, error.to_string())
+    let retry_after_ms = if cause == Cause::Busy { CROWDED_RETRY_MS } else { 0 };
+    Failure { retry_after_ms, ..failure(cause, error.to_string()) }
 }
 
 /// Why a write was not done. What failed in the engine may survive a restart, so that its outcome is open.
