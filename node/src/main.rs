@@ -14,7 +14,7 @@ use god_core::{
     radix::CommitterSettings,
     replica::Lapse,
     ring::{CurrentRing, Founding, Joiner},
-    seam::Seams,
+    seam::{DISK_THREADS, Seams},
     stop::stop,
     upkeep::UpkeepSettings,
 };
@@ -36,6 +36,8 @@ use tracing_subscriber::EnvFilter;
 
 /// Connections of people and monitors at a time.
 const HTTP_CONNECTIONS: usize = 256;
+/// Blocking threads for what is not for the disk: names that are looked up, the start.
+const OTHER_BLOCKING_THREADS: usize = 32;
 /// How long a change of the ring may take.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -106,6 +108,8 @@ fn run(settings: Settings, restored: bool) -> anyhow::Result<()> {
     let recorder = install_recorder().context("cannot collect metrics")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(settings.worker_threads)
+        // THREADS-BOUNDED: what is not for the disk has some that a hung disk cannot hold.
+        .max_blocking_threads(DISK_THREADS + OTHER_BLOCKING_THREADS)
         .enable_all()
         .build()
         .context("cannot start the runtime")?;

@@ -196,6 +196,7 @@ impl TryFrom<peer::Entry> for Option<Record> {
         let kind = match peer::Kind::try_from(message.kind) {
             Ok(peer::Kind::Value) => Kind::Value,
             Ok(peer::Kind::Tombstone) => Kind::Tombstone,
+            Ok(peer::Kind::Damaged) => return Err(RecordError("it is damaged where it was read")),
             Err(_) => return Err(RecordError("its kind is not known to this version")),
         };
         let expires_at_ms = (message.expires_at_ms != 0).then_some(message.expires_at_ms);

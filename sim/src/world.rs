@@ -178,7 +178,7 @@ impl World {
             seams: Seams {
                 wall: Arc::clone(&machine.wall) as _,
                 entropy: Arc::new(Entropy::seeded(self.entropy.below(u64::MAX))),
-                offload: if self.settings.threads { Offload::Threads } else { Offload::Inline },
+                offload: if self.settings.threads { Offload::threads() } else { Offload::Inline },
             },
             seen: Arc::new(|_, _| {}),
         };

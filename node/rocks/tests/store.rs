@@ -30,7 +30,7 @@ const LIMITS: Limits =
     Limits { split_above: 64, split_bytes: 1 << 20, merge_below: 16, most_open: 20, remembered: 64 };
 
 fn open(engine: Arc<dyn Engine>, threaded: bool) -> Arc<Store> {
-    let offload = if threaded { Offload::Threads } else { Offload::Inline };
+    let offload = if threaded { Offload::threads() } else { Offload::Inline };
     let settings =
         StoreSettings { committer: CommitterSettings::default(), offload, threaded, limits: LIMITS };
     Arc::new(Store::open(engine, KEY, settings).unwrap())

@@ -149,7 +149,7 @@ fn open_store(dir: &Path) -> Result<Store> {
 fn settings() -> StoreSettings {
     StoreSettings {
         committer: CommitterSettings { durability: Durability::None, ..CommitterSettings::default() },
-        offload: Offload::Threads,
+        offload: Offload::threads(),
         threaded: true,
         limits: Limits::default(),
     }

@@ -4,15 +4,19 @@
 //! Monotonic time and timers come from tokio, which the simulation pauses and advances by itself. Everything that
 //! decides something takes its inputs through these, so that a simulated cluster repeats itself from a seed.
 
+use metrics::counter;
 use parking_lot::Mutex;
 use rand::{Rng, RngExt, SeedableRng, rngs::SmallRng};
 use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
     time::{SystemTime, UNIX_EPOCH},
 };
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
 /// The clock on the wall. It may step and drift; nothing but versions and expiry depends on it.
 pub trait Wall: Send + Sync {
@@ -68,29 +72,123 @@ impl Entropy {
     }
 }
 
+/// The most blocking threads that work for the disk at one time. A runtime should have some more, for what else blocks,
+/// such as looking up names: a disk that hangs holds these, and no others.
+pub const DISK_THREADS: usize = 256;
+/// How many may wait for one of those threads. Who comes then, and answers somebody, is refused ([`Crowded`]).
+const MAX_WAITING: usize = 4_096;
+
 /// Where work that may block on the disk is done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum Offload {
-    /// On tokio's blocking threads.
-    Threads,
+    /// On tokio's blocking threads, within bounds.
+    Threads(&'static Threads),
     /// On the spot: for the simulation, whose disk never blocks and whose order must not depend on threads.
     Inline,
 }
 
+/// So many wait for a thread that no more may: the disk is behind. Nothing was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0} reads wait for the disk already; try again a little later")]
+pub struct Crowded(usize);
+
+/// Threads that may block, and who waits for one (invariant THREADS-BOUNDED).
+#[derive(Debug)]
+pub struct Threads {
+    /// Who waits leaves the queue when it is dropped, as at its deadline.
+    free: Semaphore,
+    waiting: AtomicUsize,
+    most_waiting: usize,
+}
+
+impl Threads {
+    /// For as long as the process runs: once for a node.
+    fn new(count: usize, most_waiting: usize) -> &'static Threads {
+        Box::leak(Box::new(Threads {
+            free: Semaphore::new(count),
+            waiting: AtomicUsize::new(0),
+            most_waiting,
+        }))
+    }
+
+    /// The right to a thread; `None` never, as nobody closes the queue.
+    async fn turn(&'static self) -> Option<SemaphorePermit<'static>> {
+        if let Ok(permit) = self.free.try_acquire() {
+            return Some(permit);
+        }
+        counter!("god_engine_offload_waits_total").increment(1);
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let _waiter = Waiter(&self.waiting);
+        self.free.acquire().await.ok()
+    }
+
+    /// Refuses where no thread is free and too many wait. Approximate by as many as ask at the same moment.
+    fn admit(&self) -> Result<(), Crowded> {
+        let waiting = self.waiting.load(Ordering::Relaxed);
+        if self.free.available_permits() > 0 || waiting < self.most_waiting {
+            return Ok(());
+        }
+        counter!("god_engine_offload_refused_total").increment(1);
+        Err(Crowded(waiting))
+    }
+}
+
+/// One that waits.
+struct Waiter(&'static AtomicUsize);
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Offload {
-    /// Runs `work` and waits for it without blocking the caller's thread (unless inline).
+    /// On threads, with bounds of their own: [`DISK_THREADS`] at work, and 4,096 that wait. Once for a process: what it
+    /// takes stays until its end.
+    pub fn threads() -> Offload {
+        Offload::Threads(Threads::new(DISK_THREADS, MAX_WAITING))
+    }
+
+    /// Runs `work` and waits for it without blocking the caller's thread (unless inline). Waits for a thread however
+    /// many do: for the node's own loops, of which there are few.
     pub async fn run<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> T {
         match self {
             Offload::Inline => work(),
-            Offload::Threads => match tokio::task::spawn_blocking(work).await {
-                Ok(value) => value,
-                Err(stopped) => match stopped.try_into_panic() {
-                    Ok(panic) => std::panic::resume_unwind(panic),
-                    // The runtime is shutting down: nobody is left to hear an answer.
-                    Err(_) => std::future::pending().await,
-                },
-            },
+            Offload::Threads(threads) => blocking(threads.turn().await, work).await,
         }
+    }
+
+    /// As [`Offload::run`], for what somebody asked for, of whom there may be any number: refused where too many wait.
+    pub async fn run_if_free<T: Send + 'static>(
+        self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Crowded> {
+        match self {
+            Offload::Inline => Ok(work()),
+            Offload::Threads(threads) => {
+                threads.admit()?;
+                Ok(blocking(threads.turn().await, work).await)
+            }
+        }
+    }
+}
+
+/// Does it on a blocking thread, which is its own until it ends, whether anybody waits for it or not.
+async fn blocking<T: Send + 'static>(
+    turn: Option<SemaphorePermit<'static>>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    let work = move || {
+        let _turn = turn;
+        work()
+    };
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        Err(stopped) => match stopped.try_into_panic() {
+            Ok(panic) => resume_unwind(panic),
+            // The runtime is shutting down: nobody is left to hear an answer.
+            Err(_) => std::future::pending().await,
+        },
     }
 }
 
@@ -101,7 +199,7 @@ impl Offload {
     pub async fn run_apart<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> T {
         match self {
             Offload::Inline => work(),
-            Offload::Threads => {
+            Offload::Threads(_) => {
                 apart(work, |work| thread::Builder::new().name("apart".to_owned()).spawn(work).map(drop))
                     .await
             }
@@ -161,7 +259,7 @@ impl Seams {
         Seams {
             wall: Arc::new(SystemWall),
             entropy: Arc::new(Entropy::from_machine()),
-            offload: Offload::Threads,
+            offload: Offload::threads(),
         }
     }
 }
@@ -179,7 +277,7 @@ mod tests {
         let hung = runtime.spawn_blocking(move || hangs.recv());
         let (said, says) = mpsc::channel();
         thread::spawn(move || {
-            said.send(runtime.block_on(Offload::Threads.run_apart(|| 7))).unwrap();
+            said.send(runtime.block_on(Offload::threads().run_apart(|| 7))).unwrap();
             // Not before: its end waits for all blocking threads.
             drop(runtime);
         });
@@ -198,5 +296,46 @@ mod tests {
             tokio::time::timeout(std::time::Duration::from_secs(9), apart(|| 7, none)).await
         });
         assert_eq!(done, Ok(7));
+    }
+
+    /// THREADS-BOUNDED.
+    #[tokio::test]
+    async fn who_finds_no_thread_waits_and_who_finds_too_many_waiting_is_refused() {
+        let threads = Threads::new(1, 1);
+        let offload = Offload::Threads(threads);
+        let (go_on, hangs) = mpsc::channel::<()>();
+        let hung = tokio::spawn(offload.run_if_free(move || hangs.recv().is_ok()));
+        while threads.free.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let began = Arc::new(AtomicUsize::new(0));
+        let begins = |began: &Arc<AtomicUsize>| {
+            let began = Arc::clone(began);
+            move || began.fetch_add(1, Ordering::SeqCst)
+        };
+        let waits = tokio::spawn(offload.run_if_free(begins(&began)));
+        while threads.waiting.load(Ordering::SeqCst) < 1 {
+            tokio::task::yield_now().await;
+        }
+        // Longer than it takes.
+        let limit = std::time::Duration::from_secs(20);
+        let refused = tokio::time::timeout(limit, offload.run_if_free(begins(&began))).await;
+        assert_eq!(refused, Ok(Err(Crowded(1))));
+        // Who gives up makes room for another one; the node's own work is not refused.
+        waits.abort();
+        while threads.waiting.load(Ordering::SeqCst) > 0 {
+            tokio::task::yield_now().await;
+        }
+        let waits = tokio::spawn(offload.run_if_free(begins(&began)));
+        let own = tokio::spawn(offload.run(begins(&began)));
+        while threads.waiting.load(Ordering::SeqCst) < 2 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(began.load(Ordering::SeqCst), 0, "the one thread is taken");
+        go_on.send(()).unwrap();
+        assert_eq!(hung.await.unwrap(), Ok(true));
+        waits.await.unwrap().unwrap();
+        own.await.unwrap();
+        assert_eq!((began.load(Ordering::SeqCst), threads.free.available_permits()), (2, 1));
     }
 }

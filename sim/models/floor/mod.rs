@@ -23,10 +23,17 @@
 //!
 //! Bounds: three versions, each a value or a tombstone, and two floors where the arc stays (260,198 states); two
 //! versions and two floors where it changes hands, after any number of rollbacks (1,008,920). Larger ones hold too, and
-//! take minutes: three versions and one floor where it changes hands (8.8 M), three and two (41 M).
+//! take minutes: three versions and one floor where it changes hands (8.8 M), three and two (41 M). Where a record
+//! expires: three versions and two floors where the arc stays (496,724), and the record, its end and one floor where it
+//! changes hands (733,911).
+//!
+//! A record may expire: the first version then is one that does, and the second its end, which whoever comes by puts
+//! there once a clock says that it is over. It counts as told when so many hold it that every read meets one. As it is
+//! as old as its record, it is taken at or below a promise where the record stands, and acknowledged without being
+//! stored where the floor is set. It is purged once every clock says that the record is over.
 //!
 //! Left out: epochs that are learned late ([`super::transition`]), clocks and stamping anew ([`super::restamp`]), who
-//! leaves and comes back to the same arc twice, clears of sub-trees, expiry.
+//! leaves and comes back to the same arc twice, clears of sub-trees, two records that expire.
 
 mod state;
 mod steps;
@@ -64,6 +71,12 @@ enum Rules {
     PullsKept,
     /// Tombstones are purged as soon as the floor is set.
     ReadsPassed,
+    /// The end of a record is purged while a clock may say that it is not over.
+    EndsPurgedEarly,
+    /// A replica that does not hold a record acknowledges its end at or below a promise.
+    EndsAckedUnderPromise,
+    /// A key is told to have expired before a quorum holds the end.
+    ToldEarly,
 }
 
 /// What bounds the states.
@@ -75,12 +88,20 @@ struct Bounds {
     floors: &'static [usize],
     /// Whether the arc changes hands.
     moves: bool,
+    /// Whether the first version is a record that expires, and the second its end.
+    ends: bool,
     alike: &'static [(usize, usize)],
 }
 
 /// The arc stays where it is.
-const STAYS: Bounds =
-    Bounds { rules: Rules::Kept, versions: 2, floors: &[2], moves: false, alike: &[(0, 1), (1, 2), (0, 1)] };
+const STAYS: Bounds = Bounds {
+    rules: Rules::Kept,
+    versions: 2,
+    floors: &[2],
+    moves: false,
+    ends: false,
+    alike: &[(0, 1), (1, 2), (0, 1)],
+};
 
 /// Its third replica is replaced.
 const MOVES: Bounds = Bounds { moves: true, alike: &[(0, 1)], ..STAYS };
@@ -93,6 +114,38 @@ fn nothing_that_was_deleted_comes_back_and_nothing_acknowledged_is_lost() {
 #[test]
 fn nothing_that_was_deleted_comes_back_while_an_arc_changes_hands() {
     holds("floor, an arc that changes hands", Bounds { floors: &[2, 3], ..MOVES });
+}
+
+/// A record expires.
+const ENDS: Bounds = Bounds { versions: 3, floors: &[2, 3], ends: true, ..STAYS };
+
+#[test]
+fn what_was_told_to_have_expired_does_not_come_back() {
+    holds("floor, a record that expires", ENDS);
+}
+
+#[test]
+fn what_was_told_to_have_expired_does_not_come_back_while_an_arc_changes_hands() {
+    holds("floor, a record that expires and an arc that changes hands", Bounds { ends: true, ..MOVES });
+}
+
+#[test]
+fn the_end_of_a_record_that_is_purged_early_is_found_to_bring_it_back() {
+    breaks("floor, ends purged early", Bounds { rules: Rules::EndsPurgedEarly, ..ENDS }, GONE);
+}
+
+#[test]
+fn the_end_of_a_record_that_is_acknowledged_where_it_is_not_stored_is_found_to_bring_it_back() {
+    breaks(
+        "floor, ends acknowledged under a promise",
+        Bounds { rules: Rules::EndsAckedUnderPromise, ..ENDS },
+        GONE,
+    );
+}
+
+#[test]
+fn what_is_told_to_have_expired_too_early_is_found_to_come_back() {
+    breaks("floor, told early", Bounds { rules: Rules::ToldEarly, ..ENDS }, GONE);
 }
 
 #[test]

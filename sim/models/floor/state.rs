@@ -17,7 +17,27 @@ pub enum Kind {
     NotBegun,
     Value,
     Tombstone,
+    /// The deletion that follows from the record right below it, which expires.
+    End,
 }
+
+impl Kind {
+    pub fn is_deletion(self) -> bool {
+        matches!(self, Kind::Tombstone | Kind::End)
+    }
+}
+
+/// Whose clock says that the record that expires is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Over {
+    Nobodys,
+    Somebodys,
+    Everybodys,
+}
+
+/// The record that expires, where one does, and its end.
+pub const EXPIRES: usize = 1;
+pub const END: usize = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stage {
@@ -63,6 +83,7 @@ pub struct State {
     pub inherited: bool,
     pub copied: Mask,
     pub read: Option<Read>,
+    pub over: Over,
     pub came_back: bool,
     pub lost: bool,
 }
@@ -88,12 +109,13 @@ impl State {
     /// What a read that has been answered by enough tells its reader.
     pub fn check(&mut self, read: Read) {
         let Read { after, newest, .. } = read;
-        if newest >= after {
+        // What is over by every clock is missing for all, whatever of it still stands where.
+        if newest >= after || self.over == Over::Everybodys && after <= END {
             return;
         }
-        let deleted_later = self.kinds[after..].contains(&Kind::Tombstone);
+        let deleted_later = self.kinds[after..].iter().any(|kind| kind.is_deletion());
         match (self.kinds[newest], self.kinds[after]) {
-            (Kind::Value, Kind::Tombstone) => self.came_back = true,
+            (Kind::Value, deleted) if deleted.is_deletion() => self.came_back = true,
             (Kind::Value, _) => self.lost = true,
             _ => self.lost |= !deleted_later,
         }

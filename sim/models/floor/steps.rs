@@ -22,6 +22,8 @@ pub enum Action {
     Purge { node: usize },
     /// The next epoch is decided.
     Move { to: Stage },
+    /// Time passes for the record that expires.
+    Pass { to: Over },
     /// The new replica takes over an old one's promise.
     Inherit { from: usize },
     /// The new replica copies from an old one.
@@ -48,10 +50,30 @@ impl Bounds {
             && state.of(members).all(promised)
     }
 
+    /// Whether a replica acknowledges a write that arrives by whatever way, and whether it stores it.
+    fn takes(&self, state: &State, version: usize, to: usize) -> Option<bool> {
+        let Replica { stored, promised, floor } = state.replicas[to];
+        if version < stored || !self.serves(state, to, Rules::WritesFirst) {
+            return None;
+        }
+        if state.kinds[version] != Kind::End {
+            return (version > promised).then_some(true);
+        }
+        if state.over == Over::Nobodys {
+            return None;
+        }
+        let stands = stored == EXPIRES || stored == version;
+        // At or below what is repaired a replica has all there is.
+        let has_all = version <= floor || self.rules == Rules::EndsAckedUnderPromise;
+        (version > promised || stands || has_all).then_some(version > promised || stands)
+    }
+
     fn may_purge(&self, state: &State, node: usize) -> bool {
         let Replica { stored, floor, .. } = state.replicas[node];
         let is_read = state.read.is_some_and(|read| read.floored & 1 << node != 0);
-        state.kinds[stored] == Kind::Tombstone
+        let is_sure = state.over == Over::Everybodys || self.rules == Rules::EndsPurgedEarly;
+        state.kinds[stored].is_deletion()
+            && (state.kinds[stored] != Kind::End || is_sure)
             && (stored <= floor || self.rules == Rules::PurgedByAge)
             && (!is_read || self.rules == Rules::ReadsPassed)
     }
@@ -87,7 +109,10 @@ impl Model for Bounds {
 
     fn init_states(&self) -> Vec<State> {
         let mut kinds = [Kind::NotBegun; VERSIONS + 1];
-        kinds[1] = Kind::Value;
+        kinds[EXPIRES] = Kind::Value;
+        if self.ends {
+            kinds[END] = Kind::End;
+        }
         let state = |stored: [usize; NODES]| State {
             stage: Stage::Before,
             replicas: stored.map(|stored| Replica { stored, ..Replica::default() }),
@@ -100,6 +125,7 @@ impl Model for Bounds {
             inherited: false,
             copied: 0,
             read: None,
+            over: Over::Nobodys,
             came_back: false,
             lost: false,
         };
@@ -115,9 +141,7 @@ impl Model for Bounds {
                 continue;
             }
             for to in nodes(members) {
-                let Replica { stored, promised, .. } = state.replicas[to];
-                let serves = self.serves(state, to, Rules::WritesFirst);
-                if serves && version > promised && version >= stored {
+                if self.takes(state, version, to).is_some() {
                     actions.push(Action::Deliver { version, to });
                 }
                 if self.may_pull(state, version, to) {
@@ -148,6 +172,11 @@ impl Model for Bounds {
                 actions.push(Action::Decide { floor: *floor });
             }
         }
+        match state.over {
+            Over::Nobodys if self.ends => actions.push(Action::Pass { to: Over::Somebodys }),
+            Over::Somebodys => actions.push(Action::Pass { to: Over::Everybodys }),
+            _ => {}
+        }
         actions.extend(self.moves(state).into_iter().map(|to| Action::Move { to }));
         if state.stage == Stage::Joint {
             if !state.inherited || self.rules == Rules::InheritedAgain {
@@ -164,9 +193,12 @@ impl Model for Bounds {
         match action {
             Action::Begin { version, kind } => state.kinds[version] = kind,
             Action::Deliver { version, to } => {
-                state.replicas[to].stored = version;
+                if self.takes(last, version, to)? {
+                    state.replicas[to].stored = version;
+                }
                 state.acks[version] |= 1 << to;
-                if state.enough(state.acks[version]) {
+                let is_told = self.rules == Rules::ToldEarly && state.kinds[version] == Kind::End;
+                if state.enough(state.acks[version]) || is_told {
                     state.acknowledged = state.acknowledged.max(version);
                 }
             }
@@ -196,6 +228,7 @@ impl Model for Bounds {
                     state.pulled = 0;
                 }
             }
+            Action::Pass { to } => state.over = to,
             Action::Inherit { from } => {
                 let promise = state.replicas[from].promised;
                 let new = &mut state.replicas[NEW];
@@ -239,8 +272,8 @@ impl Model for Bounds {
             Property::always(GONE, |_, state: &State| !state.came_back),
             Property::always(SEEN, |_, state: &State| !state.lost),
             Property::sometimes(PURGED, |_, state: &State| {
-                let is_tombstone = state.kinds[state.acknowledged] == Kind::Tombstone;
-                is_tombstone && state.of(state.members()).all(|replica| replica.stored == 0)
+                let is_deleted = state.kinds[state.acknowledged].is_deletion();
+                is_deleted && state.of(state.members()).all(|replica| replica.stored == 0)
             }),
             Property::sometimes(FLOORED, |model: &Bounds, state: &State| {
                 let highest = model.floors.iter().max().copied().unwrap_or(0);

@@ -471,7 +471,7 @@ async fn a_vote_that_nobody_waits_for_any_more_is_written_before_the_next_one() 
         let seams = Seams {
             wall: Arc::new(SystemWall),
             entropy: Arc::clone(&world.entropy),
-            offload: Offload::Threads,
+            offload: Offload::threads(),
         };
         let wire = Arc::new(Wire(Arc::downgrade(&world)));
         let engine: Arc<dyn Engine> = engine.clone();

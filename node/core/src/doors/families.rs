@@ -121,6 +121,14 @@ fn storage() {
     describe_histogram!("god_engine_group_jobs", "Jobs that were written together");
     describe_gauge!("god_engine_queue_depth", "Jobs that wait to be written");
     describe_counter!("god_engine_busy_total", "Jobs that were refused as storage was behind, by what");
+    describe_counter!(
+        "god_engine_offload_waits_total",
+        "Work for the disk that found no thread free and waited"
+    );
+    describe_counter!(
+        "god_engine_offload_refused_total",
+        "Reads that were refused as too many waited for the disk"
+    );
     describe_counter!("god_engine_read_errors_total", "Reads that RocksDB failed");
     describe_gauge!("god_radix_buckets", "Buckets of the index");
     describe_gauge!("god_radix_memory_bytes", Unit::Bytes, "Memory of the index");

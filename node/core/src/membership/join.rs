@@ -5,6 +5,7 @@ use crate::{
     peer::{Call, CallError, Target, Transport},
     seam::Entropy,
 };
+use futures::{StreamExt, stream};
 use god_proto::{
     ids::NodeId,
     peer::{Cause, Join, request, response},
@@ -16,6 +17,8 @@ use uuid::Uuid;
 
 /// How long one seed may take: it may have to bring about a change of the ring first.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// How many nodes a node introduces itself to at the same time.
+const ASKED_AT_ONCE: usize = 8;
 /// The wait after the first round without success; each further one is twice as long.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 /// The longest wait.
@@ -151,10 +154,11 @@ pub async fn find_cluster(joining: &Joining, known: &[String]) -> Result<Joined,
     }
 }
 
-/// Asks the known nodes of a cluster (`others`: their peer addresses), each once, to take this process for the node
-/// that it says it is: one may know what another does not, and one alone may have been led astray. `first` is what came
-/// of asking one of them. An error is final: it is not the node for half or more of those that answer (ONE-START), or
-/// the node and the cluster do not go together.
+/// Asks the known nodes of a cluster (`others`: their peer addresses), each once and all at about the same time, to
+/// take this process for the node that it says it is: one may know what another does not, and one alone may have been
+/// led astray. `first` is what came of asking one node, which may be one of them; where the others moved, too, the ring
+/// that it has says where they are now, and they are asked there. An error is final: it is not the node for half or
+/// more of those that answer (ONE-START), or the node and the cluster do not go together.
 pub async fn introduce(
     joining: &Joining,
     others: &[String],
@@ -164,44 +168,67 @@ pub async fn introduce(
         Ok(joined) => joined.seed.clone(),
         Err(error) => error.seed().to_owned(),
     };
-    let (mut taken, mut refused, mut foreign) = (Vec::new(), Vec::new(), None);
-    let mut first = Some(first);
-    let rest = others.iter().filter(|address| **address != asked);
-    for address in std::iter::once(&asked).chain(rest) {
-        let said = match first.take() {
-            Some(Ok(joined)) => SeedAnswer::Joined(joined),
-            Some(Err(error)) => SeedAnswer::Never(error),
-            None => ask(joining, address).await,
-        };
-        match said {
-            SeedAnswer::Joined(joined) => taken.push(joined),
-            SeedAnswer::Never(error @ JoinError::NotTheNode { .. }) => refused.push(error),
+    let now = first.as_ref().map_or_else(|_| Vec::new(), |joined| elsewhere(joining, &joined.ring));
+    let mut rest: Vec<&String> = Vec::new();
+    for address in others.iter().chain(&now).filter(|address| **address != asked) {
+        if !rest.contains(&address) {
+            rest.push(address);
+        }
+    }
+    let asks: Vec<_> = rest.into_iter().map(|address| ask(joining, address)).collect();
+    let answers: Vec<SeedAnswer> = stream::iter(asks).buffered(ASKED_AT_ONCE).collect().await;
+    let (mut taken, mut refused) = (0, 0);
+    let (mut refusal, mut foreign) = (None, None);
+    let mut note = |said: &Result<Joined, JoinError>| match said {
+        Ok(_) => taken += 1,
+        Err(JoinError::NotTheNode { seed, why, .. }) => {
+            refused += 1;
+            refusal = Some((seed.clone(), why.clone()));
+        }
+        // One that took over the address of a node says nothing of this one.
+        Err(error) => foreign = Some(error.clone()),
+    };
+    note(&first);
+    let mut best = first;
+    for said in answers {
+        let said = match said {
+            SeedAnswer::Joined(joined) => Ok(joined),
             SeedAnswer::Never(error @ JoinError::Retired { .. }) => return Err(error),
-            // One that took over the address of a node says nothing of this one.
-            SeedAnswer::Never(error) => foreign = Some(error),
-            SeedAnswer::Retry(_) => {}
-        }
+            SeedAnswer::Never(error) => Err(error),
+            SeedAnswer::Retry(_) => continue,
+        };
+        note(&said);
+        best = said.or(best);
     }
-    let (against, by_most) = (refused.len() >= taken.len(), refused.len() > taken.len());
-    match (refused.pop(), taken.pop(), foreign) {
-        (Some(JoinError::NotTheNode { seed, why, .. }), ..) if against => {
-            Err(JoinError::NotTheNode { seed, why, by_most })
+    let by_most = refused > taken;
+    match refusal {
+        Some((seed, why)) if refused >= taken => return Err(JoinError::NotTheNode { seed, why, by_most }),
+        Some((seed, why)) => {
+            tracing::warn!(seed, why, "not all other nodes take this process for the node that it is");
         }
-        (refused, Some(joined), foreign) => {
-            if let Some(error) = refused.or(foreign) {
-                tracing::warn!(%error, "not all other nodes take this process for the node that it is");
-            }
-            Ok(joined)
-        }
-        (Some(error), None, _) | (None, None, Some(error)) => Err(error),
-        (None, None, None) => unreachable!("the first one said something"),
+        None => {}
     }
+    if let (Ok(_), Some(error)) = (&best, foreign) {
+        tracing::warn!(%error, "another cluster has the address of a node");
+    }
+    best
+}
+
+/// Where a ring has the other nodes.
+fn elsewhere(joining: &Joining, ring: &Ring) -> Vec<String> {
+    let others = ring.nodes().iter().filter(|node| node.uuid != joining.own.uuid);
+    others.map(|node| node.peer_address.clone()).filter(|address| !address.is_empty()).collect()
 }
 
 async fn ask(joining: &Joining, address: &str) -> SeedAnswer {
     let call = Call { epoch: 0, arcs: 0, timeout: TIMEOUT, body: request::Body::Join(joining.own.clone()) };
     let answer = joining.transport.call(Target::Address(address.to_owned()), call).await;
-    judge(address, answer, &joining.own)
+    let said = judge(address, answer, &joining.own);
+    // Who is to be asked again soon is kept at hand.
+    if !matches!(said, SeedAnswer::Retry(_)) {
+        joining.transport.leave(address);
+    }
+    said
 }
 
 fn judge(seed: &str, answer: Result<response::Body, CallError>, own: &Join) -> SeedAnswer {

@@ -116,9 +116,13 @@ impl Connection {
                     failures = 0;
                     continue;
                 }
-                End::Unreachable(why) | End::Broke(why) => why,
+                End::Unreachable(why) => {
+                    self.route.is_away();
+                    why
+                }
+                // It was there just now: whether it still is, the next try says (ONE-START).
+                End::Broke(why) => why,
             };
-            self.route.is_away();
             failures = failures.saturating_add(1);
             if failures == 1 {
                 tracing::info!(peer = %self.route, why, "a peer cannot be reached");

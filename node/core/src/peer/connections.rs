@@ -179,6 +179,11 @@ impl PeerConnections {
         connection.push(Waiting { call: Asked { epoch, arcs, body }, bytes, deadline, caller }, now)
     }
 
+    /// Whether nobody waits for anything of it.
+    pub fn is_unused(&self) -> bool {
+        self.connections.iter().all(|connection| connection.calls.load() == 0)
+    }
+
     /// When the peer was last called.
     pub fn used(&self) -> Option<Instant> {
         self.connections.iter().map(|connection| connection.used()).max()

@@ -90,6 +90,10 @@ pub trait Transport: Send + Sync {
 
     /// Sends without waiting; lost where it cannot be sent at once.
     fn tell(&self, to: Target, epoch: u64, body: request::Body);
+
+    /// Nothing more is wanted of an address for now: a connection to it that nobody waits for ends at once, not when it
+    /// has been idle for long.
+    fn leave(&self, _address: &str) {}
 }
 
 /// Answers calls: the node, seen from its doors to other nodes.

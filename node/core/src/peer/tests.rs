@@ -262,6 +262,26 @@ async fn the_address_that_was_not_used_for_longest_makes_room_for_another() {
     assert!(matches!(unanswered.await, Err(CallError::Lost(_))));
 }
 
+#[tokio::test]
+async fn an_address_of_which_nothing_more_is_wanted_is_left_at_once_unless_somebody_waits_for_it() {
+    let (sizes, mut frames) = mpsc::unbounded_channel();
+    let silent = noting_server(sizes).await;
+    let transport = transport(PeerSettings::default(), identity(2, &[known()]));
+    let unanswered = transport.call(Target::Address(silent.clone()), ping(1));
+    assert_eq!(frames.recv().await, Some(1));
+    transport.leave(&silent);
+    assert_eq!(transport.peers(), 1);
+    let other = node(1).await;
+    for left in [1, 2] {
+        assert_eq!(pong(transport.call(at(&other), ping(left)).await), left);
+        assert_eq!(transport.peers(), 2);
+        let Target::Address(address) = at(&other) else { panic!("it is one") };
+        transport.leave(&address);
+        assert_eq!(transport.peers(), 1);
+    }
+    drop(unanswered);
+}
+
 /// Says hello, then reports how many requests each frame has and answers none.
 async fn noting_server(sizes: mpsc::UnboundedSender<usize>) -> String {
     struct Noting(mpsc::UnboundedSender<usize>);

@@ -160,6 +160,13 @@ impl Transport for GrpcTransport {
             peer.tell(epoch, body);
         }
     }
+
+    fn leave(&self, address: &str) {
+        let mut addresses = self.addresses.write();
+        if addresses.get(address).is_some_and(|peer| peer.is_unused()) {
+            addresses.remove(address);
+        }
+    }
 }
 
 /// A connection answers every call before it ends; only the end of the runtime comes before that.

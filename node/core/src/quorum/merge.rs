@@ -26,6 +26,19 @@ pub(super) struct Merged {
     pub rest: PositionRange,
 }
 
+impl Merged {
+    /// Leaves the entries from this one on to the rest of the range that was asked for.
+    pub fn cut(&mut self, at: usize, range: &PositionRange, reverse: bool) {
+        let Some(entry) = self.entries.get(at) else { return };
+        self.rest = match reverse {
+            true => PositionRange { start: range.start.clone(), end: entry.position.next() },
+            false => PositionRange { start: entry.position.clone(), end: range.end.clone() },
+        };
+        self.entries.truncate(at);
+        self.torn.retain(|torn| *torn < at);
+    }
+}
+
 /// Why pages make no sense together.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the page of a replica {0}")]

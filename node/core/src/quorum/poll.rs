@@ -10,8 +10,15 @@ use god_proto::{
 use god_rules::quorum::{JointReplicas, ReplicaMask, bits};
 use std::collections::BTreeMap;
 
+/// What one member holds at a position.
+pub(super) type Held = Result<Option<Record>, Damaged>;
+
+/// What it holds there cannot be read: of that position it said nothing (DAMAGE-APART).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Damaged;
+
 /// What one member says of the positions asked; of the first ones, where all would not fit in one message.
-pub(super) type Said = (usize, Vec<Option<Record>>);
+pub(super) type Said = (usize, Vec<Held>);
 
 /// A quorum's answers to one position, condensed.
 #[derive(Clone, Debug, Default)]
@@ -34,7 +41,7 @@ impl Poll {
     pub fn of(said: &[Said], at: usize) -> Poll {
         let mut poll = Poll::default();
         for (index, (member, records)) in said.iter().enumerate() {
-            let Some(record) = records.get(at) else { continue };
+            let Some(Ok(record)) = records.get(at) else { continue };
             let bit: ReplicaMask = 1 << *member;
             poll.asked |= bit;
             let version = record.as_ref().map_or(Version::ZERO, |record| record.version);
@@ -47,13 +54,22 @@ impl Poll {
         poll
     }
 
+    /// Whether so many members find something damaged at a position that too few are left who said what they hold.
+    pub fn lacks_voices(said: &[Said], replicas: &JointReplicas) -> bool {
+        let damaged = said.iter().flat_map(|(_, records)| records.iter().enumerate());
+        let mut damaged = damaged.filter(|(_, held)| held.is_err());
+        damaged.any(|(at, _)| !replicas.enough(Poll::of(said, at).asked))
+    }
+
     /// Of each position that enough members had room for; of the first one in any case.
     pub fn all(said: &[Said], replicas: &JointReplicas) -> Vec<Poll> {
         let count = said.iter().map(|(_, records)| records.len()).max().unwrap_or(0);
         let mut polls: Vec<Poll> = (0..count).map(|at| Poll::of(said, at)).collect();
-        while polls.len() > 1 && polls.last().is_some_and(|last| !replicas.enough(last.asked)) {
-            polls.pop();
-        }
+        let no_room = |at: usize| said.iter().any(|(_, records)| records.len() <= at);
+        // What is damaged at too many is told of by itself, and holds up nothing behind it.
+        let cut = (1..count)
+            .find(|at| !replicas.enough(polls.get(*at).map_or(0, |poll| poll.asked)) && no_room(*at));
+        polls.truncate(cut.unwrap_or(count));
         polls
     }
 
@@ -106,7 +122,7 @@ impl<'a> Repair<'a> {
         let covering = scope.replicas.covering();
         let torn = polls.iter().enumerate().zip(asked).filter(|((_, poll), _)| poll.is_torn(&covering));
         let torn = torn.filter_map(|((at, poll), (position, _))| {
-            let record = said.get(poll.newest?)?.1.get(at)?.clone()?;
+            let record = said.get(poll.newest?)?.1.get(at)?.clone().ok()??;
             Some(Torn { at, entry: Entry { position: position.clone(), record } })
         });
         let torn = torn.collect();

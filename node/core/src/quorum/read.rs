@@ -3,7 +3,7 @@
 use super::{
     Shared,
     fan::{QuorumError, QuorumScope, damaged, strange},
-    poll::{Poll, Repair, Said},
+    poll::{Damaged, Held, Poll, Repair, Said},
 };
 use crate::{peer::CallError, version::SURE_MS};
 use god_proto::{
@@ -22,14 +22,23 @@ use tokio::time::Instant;
 pub(super) type Got = Result<Option<Record>, Rejected>;
 
 /// What a wrong clock stamped is not there (FAR-IS-NOT-THERE), whatever the replica's own clock says.
-fn decode(body: response::Body, count: usize, ceiling_ms: u64) -> Result<Vec<Option<Record>>, CallError> {
-    match body {
-        response::Body::Read(done) if done.entries.len() <= count && !done.entries.is_empty() => {
-            let near = |record: Option<Record>| record.filter(|record| record.version.ms() <= ceiling_ms);
-            let records = done.entries.into_iter().map(|entry| Option::<Record>::try_from(entry).map(near));
-            records.collect::<Result<Vec<_>, _>>().map_err(|error| strange(&format!("holds {error}")))
+fn decode(body: response::Body, count: usize, ceiling_ms: u64) -> Result<Vec<Held>, CallError> {
+    let near = |record: Option<Record>| record.filter(|record| record.version.ms() <= ceiling_ms);
+    let held = |entry: peer::Entry| match entry.kind() == peer::Kind::Damaged {
+        true => Ok(Err(Damaged)),
+        false => Option::<Record>::try_from(entry).map(near).map(Ok),
+    };
+    let records: Vec<Held> = match body {
+        response::Body::Read(done) if done.entries.len() <= count => {
+            let records = done.entries.into_iter().map(held).collect::<Result<_, _>>();
+            records.map_err(|error| strange(&format!("holds {error}")))?
         }
-        _ => Err(strange("is not that to a read")),
+        _ => return Err(strange("is not that to a read")),
+    };
+    // Who can read none of it refuses.
+    match records.iter().any(Result::is_ok) {
+        true => Ok(records),
+        false => Err(strange("says nothing of any position")),
     }
 }
 
@@ -64,14 +73,19 @@ impl Shared {
         let decode = |reply| decode(reply, asked.len(), ceiling_ms);
         let mut said: Vec<Said> = self.gather(scope, prefer, body, decode).await?;
 
-        if Poll::lags(&said, asked) {
+        let damaged = |said: &[Said]| Poll::lacks_voices(said, &scope.replicas);
+        if Poll::lags(&said, asked) || damaged(&said) {
             let answered: ReplicaMask = said.iter().map(|(member, _)| 1 << *member).sum();
             let others = self.reachable(&scope.replicas) & !answered;
-            let take = |member, reply: Result<Vec<Option<Record>>, CallError>| {
+            // What is beside a damaged record waits for others until half of the time is up, so that it is answered.
+            let left = scope.deadline.saturating_duration_since(Instant::now());
+            let deadline = if damaged(&said) { Instant::now() + left / 2 } else { scope.deadline };
+            let take = |member, reply: Result<Vec<Held>, CallError>| {
                 said.extend(reply.ok().map(|records| (member, records)));
-                !Poll::lags(&said, asked)
+                !Poll::lags(&said, asked) && !damaged(&said)
             };
-            self.ask_each(scope, bits(others).map(|at| (at, body())), decode, take).await;
+            let scope = QuorumScope { deadline, ..scope.clone() };
+            self.ask_each(&scope, bits(others).map(|at| (at, body())), decode, take).await;
         }
 
         // A position that only some had room for goes with the rest.
@@ -86,6 +100,9 @@ impl Shared {
             .zip(asked)
             .enumerate()
             .map(|(at, (poll, (_, least)))| {
+                if !scope.replicas.enough(poll.asked) {
+                    return Err(unreadable(scope.replicas.shortfall(poll.asked)));
+                }
                 if poll.version < *least {
                     let message = format!("no replica that answered has version {least} or a newer one");
                     return Err(Rejected::later(Reason::Stale, message, 100));
@@ -94,7 +111,7 @@ impl Shared {
                     return Err(why.clone());
                 }
                 let newest = poll.newest.and_then(|index| said.get_mut(index));
-                let record = newest.and_then(|(_, records)| records.get_mut(at)?.take());
+                let record = newest.and_then(|(_, records)| records.get_mut(at)?.as_mut().ok()?.take());
                 match &judged {
                     Err(rejected) if record.as_ref().is_some_and(may_end) => Err(rejected.clone()),
                     _ => Ok(record),
@@ -109,13 +126,13 @@ impl Shared {
     /// is for those that this node's clock cannot judge.
     async fn end(&self, scope: &QuorumScope, said: &mut [Said], polls: &mut [Poll]) -> Result<(), Rejected> {
         let newest = |said: &[Said], at: usize, poll: &Poll| -> Option<Record> {
-            said.get(poll.newest?)?.1.get(at)?.clone().filter(may_end)
+            said.get(poll.newest?)?.1.get(at)?.clone().ok()?.filter(may_end)
         };
         // Whoever ended it may have told nobody else.
         if polls.iter().any(|poll| poll.version.is_expiry()) {
             let sure_ms = self.clock.sure_ms();
             for (at, poll) in polls.iter_mut().enumerate().filter(|(_, poll)| poll.version.is_expiry()) {
-                let held = poll.newest.and_then(|index| said.get(index)?.1.get(at)?.as_ref());
+                let held = poll.newest.and_then(|index| said.get(index)?.1.get(at)?.as_ref().ok()?.as_ref());
                 poll.is_fresh = held.is_some_and(|ended| is_unsure(ended, sure_ms));
             }
         }
@@ -144,7 +161,7 @@ impl Shared {
                 .and_then(|index| said.get_mut(index))
                 .and_then(|(_, records)| records.get_mut(at));
             if let Some(place) = place {
-                *place = Some(ended);
+                *place = Ok(Some(ended));
             }
         }
         Ok(())
@@ -231,13 +248,14 @@ impl Shared {
         Ok(())
     }
 
-    /// The newest records at positions of one arc, however many messages that takes.
+    /// The newest records at positions of one arc, however many messages that takes; up to the first of which nothing
+    /// can be said, and why not.
     pub(super) async fn read_all(
         &self,
         scope: &QuorumScope,
         prefer: &[god_proto::ids::NodeId],
         positions: Vec<Position>,
-    ) -> Result<Vec<Option<Record>>, QuorumError> {
+    ) -> Result<(Vec<Option<Record>>, Option<Rejected>), QuorumError> {
         let asked: Vec<(Position, Version)> = positions.into_iter().map(|at| (at, Version::ZERO)).collect();
         let mut out = Vec::with_capacity(asked.len());
         // Each round reads one at least, or fails.
@@ -246,10 +264,13 @@ impl Shared {
         {
             let rest = rest.get(..rest.len().min(READ_AT_ONCE)).unwrap_or(rest);
             for got in self.read(scope, prefer, rest).await? {
-                out.push(got?);
+                match got {
+                    Ok(record) => out.push(record),
+                    Err(rejected) => return Ok((out, Some(rejected))),
+                }
             }
         }
-        Ok(out)
+        Ok((out, None))
     }
 }
 
@@ -262,6 +283,14 @@ pub(super) fn too_large() -> Rejected {
         Reason::Invalid,
         format!("the values asked for together exceed {} MiB; ask for fewer", god_proto::MAX_MESSAGE >> 20),
     )
+}
+
+/// What is said of a position at which too few can read what they hold (DAMAGE-APART).
+fn unreadable((can, needed): (u32, u32)) -> Rejected {
+    let message = format!(
+        "{can} of {needed} replicas needed could say what they hold of this key; another one's is damaged"
+    );
+    Rejected::of(Reason::Storage, message)
 }
 
 /// Whether a record's time may be up.

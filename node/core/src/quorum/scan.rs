@@ -155,7 +155,8 @@ impl Shared {
             let positions = torn.iter().filter_map(|at| merged.entries.get(*at));
             let positions = positions.map(|entry| entry.position.clone()).collect();
             // A quorum's read repairs those that are behind.
-            let records = self.read_all(scope, &asked, positions).await?;
+            let (records, unsettled) = self.read_all(scope, &asked, positions).await?;
+            let settled = records.len();
             for (at, record) in torn.iter().zip(records) {
                 if let (Some(entry), Some(mut record)) = (merged.entries.get_mut(*at), record)
                     && record.version >= entry.record.version
@@ -165,6 +166,14 @@ impl Shared {
                     }
                     entry.record = record;
                 }
+            }
+            // What stands before it is told; it is not passed over, nor told as it stands: another read may have told
+            // otherwise (READ-REPAIRED, EXPIRY-DERIVED).
+            if let (Some(why), Some(at)) = (unsettled, torn.iter().nth(settled)) {
+                if *at == 0 {
+                    return Err(QuorumError::Failed(why));
+                }
+                merged.cut(*at, range, reverse);
             }
         }
         Ok(merged)

@@ -13,7 +13,10 @@ use crate::{
 use bytes::Bytes;
 use god_proto::position::{Position, PositionRange};
 use parking_lot::RwLock;
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -25,6 +28,8 @@ const LAPSED_KEY: &[u8] = b"machine/lapsed";
 
 /// The most ranges that are told apart; beyond it they are one.
 const MAX_RANGES: usize = 1_024;
+/// The most positions that are remembered for reads that were under way when they were added.
+const MAX_RECENT: usize = 256;
 
 /// The ranges that are lapsed, and which addition each came with.
 #[derive(Default)]
@@ -33,6 +38,10 @@ struct Ranges {
     additions: u64,
     /// How many of them there were when that was asked last: a comparison may be under way that mends those.
     asked: u64,
+    /// The latest positions that were added, the newest last; and up to which addition some are not among them any
+    /// more.
+    recent: VecDeque<(u64, Position)>,
+    forgotten: u64,
 }
 
 /// The ranges that are lapsed.
@@ -111,6 +120,14 @@ impl Lapse {
         self.ranges.read().additions
     }
 
+    /// Whether something was added at one of some positions after so many additions, even if it was compared by now;
+    /// or whether that is not known any more. Cost: a lock that is shared, and a look at each of the latest.
+    pub fn added_since(&self, additions: u64, touches: impl Fn(&Position) -> bool) -> bool {
+        let ranges = self.ranges.read();
+        let mut since = ranges.recent.iter().rev().take_while(|(addition, _)| *addition > additions);
+        additions < ranges.forgotten || since.any(|(_, position)| touches(position))
+    }
+
     /// Waits until something is lapsed.
     pub async fn begun(&self) {
         loop {
@@ -136,6 +153,14 @@ impl Lapse {
                 positions.iter().filter(|position| !is_covered(position)).collect();
             ranges.additions += u64::from(!added.is_empty());
             let addition = ranges.additions;
+            for at in &added {
+                ranges.recent.push_back((addition, (*at).clone()));
+            }
+            while ranges.recent.len() > MAX_RECENT
+                && let Some((addition, _)) = ranges.recent.pop_front()
+            {
+                ranges.forgotten = addition;
+            }
             // What was added before moves up rather than stand there twice.
             let is_anew =
                 |range: &PositionRange| added.contains(&range.start) && range.start.next() == range.end;

@@ -4,6 +4,7 @@
 //! - [`Floors`]: what is too old to be taken, range by range.
 //! - [`Loads`]: how busy its copies are.
 //! - [`Lapse`]: what its machine's stop may have cost.
+//! - `look`: what a read, a scan or a comparison is told.
 //! - `pages`: what of a range fits in one answer.
 //! - `vote`: whether what it holds counts for a quorum.
 
@@ -11,6 +12,7 @@ mod check;
 mod floors;
 mod lapse;
 mod load;
+mod look;
 mod pages;
 mod vote;
 
@@ -23,18 +25,19 @@ pub use self::{
     load::Loads,
 };
 
-use self::check::{Touch, stale};
+use self::{
+    check::{Touch, stale},
+    look::Damaged,
+};
 use crate::{
     engine::EngineError,
     peer::{Call, failure},
-    radix::{CommitError, Store, Summary, Verdict, View},
+    radix::{CommitError, Store, Verdict},
     ring::{CurrentRing, common_epoch, deleted},
     seam::Offload,
     version::{Clock, ClockError, FAR_MS},
 };
-use futures::future::join_all;
 use god_proto::{
-    MAX_MESSAGE,
     ids::{ArcId, Epoch, NodeId},
     peer::{self, Cause, Failure, request, response},
     position::{Position, PositionRange},
@@ -64,10 +67,10 @@ const MIN_FLOOR_AGE_MS: u64 = 1_000;
 const MAX_PROMISE_WAIT: Duration = Duration::from_secs(1);
 /// When a node whose clock is off may be asked again.
 const CLOCK_RETRY_MS: u32 = 500;
+/// When a node whose disk is behind may be asked again.
+const CROWDED_RETRY_MS: u32 = 100;
 /// The least time for others between two parts of what is dropped.
 const MIN_DROP_PAUSE: Duration = Duration::from_millis(1);
-/// The most bytes of records in one answer, but for a larger single one.
-const MAX_ANSWER: usize = MAX_MESSAGE - (2 << 20);
 
 /// This node's copy, seen from coordinators.
 pub struct Replica {
@@ -373,18 +376,12 @@ impl Replica {
             return Ok((here, unread));
         }
         let positions: Vec<Position> = ends.iter().map(|(_, entry)| entry.position.clone()).collect();
-        let held = match self.store.get_many(&positions).await {
-            Err(EngineError::Corrupt(_)) => {
-                join_all(positions.iter().map(|position| self.store.get(position))).await
-            }
-            all => all.map_err(|error| broken(&error))?.into_iter().map(Ok).collect(),
-        };
+        let held = self.held_at(&positions).await?;
         for ((at, entry), held) in ends.into_iter().zip(held) {
             match held {
                 Ok(Some(held)) if held.version == entry.record.version.stamped() => drop(here.insert(at)),
                 Ok(_) => {}
-                Err(EngineError::Corrupt(_)) => drop(unread.insert(at)),
-                Err(error) => return Err(broken(&error)),
+                Err(Damaged) => drop(unread.insert(at)),
             }
         }
         Ok((here, unread))
@@ -478,85 +475,14 @@ impl Replica {
         Ok(())
     }
 
-    async fn read(&self, touch: &Touch, read: peer::Read) -> Result<response::Body, Failure> {
-        at_most("positions", read.positions.len())?;
-        let mut positions: Vec<Position> = read.positions.into_iter().map(Position::from_bytes).collect();
-        for position in &positions {
-            self.loads.count(touch.holds(position)?.id, 1);
-        }
-        let vote = self.vote(|lapse| positions.iter().any(|position| lapse.holds(position)))?;
-        // FAR-IS-NOT-THERE
-        let ceiling_ms = self.clock.ceiling_ms();
-        let mut entries = Vec::with_capacity(positions.len());
-        if positions.len() == 1
-            && let Some(position) = positions.pop()
-        {
-            let record = self.store.get(&position).await.map_err(|error| broken(&error))?;
-            let record = record.filter(|record| record.version.ms() <= ceiling_ms);
-            entries.push(record.map(peer::Entry::from).unwrap_or_default());
-        } else {
-            let mut bytes = 0;
-            // In parts, so that what does not fit is not read.
-            'all: for part in positions.chunks(64) {
-                for record in self.store.get_many(part).await.map_err(|error| broken(&error))? {
-                    let record = record.filter(|record| record.version.ms() <= ceiling_ms);
-                    bytes += record.as_ref().map_or(0, |record| record.value.len()) + 32;
-                    if !entries.is_empty() && bytes > MAX_ANSWER {
-                        break 'all;
-                    }
-                    entries.push(record.map(peer::Entry::from).unwrap_or_default());
-                }
-            }
-        }
-        self.still(vote)?;
-        Ok(response::Body::Read(peer::ReadDone { entries }))
-    }
-
-    async fn scan(&self, touch: &Touch, scan: peer::Scan) -> Result<response::Body, Failure> {
-        let range = touch.range(scan.range.clone(), scan.as_stored)?;
-        let votes = !scan.as_stored && !scan.compares;
-        let vote = self.vote(|lapse| votes && lapse.meets(&range))?;
-        if let [arc] = touch.ring.arcs_in(&range) {
-            self.loads.count(arc.id, 1);
-        }
-        let ceiling_ms = self.clock.ceiling_ms();
-        let done = self.look(move |store| pages::page(&store.view(), &range, &scan, ceiling_ms)).await?;
-        if votes {
-            self.still(vote)?;
-        }
-        Ok(response::Body::Scan(done))
-    }
-
-    async fn summarize(&self, touch: &Touch, ask: peer::Summarize) -> Result<response::Body, Failure> {
-        at_most("ranges", ask.ranges.len())?;
-        let ranges = ask
-            .ranges
-            .into_iter()
-            .map(|range| touch.range(Some(range), ask.as_stored))
-            .collect::<Result<Vec<PositionRange>, Failure>>()?;
-        let votes = !ask.as_stored && !ask.compares;
-        let vote = self.vote(|lapse| votes && ranges.iter().any(|range| lapse.meets(range)))?;
-        // OWNERS-FIRST: what cannot be read can be handed over to nobody, and the rest can.
-        let summary = if ask.as_stored { View::estimate } else { View::summary };
-        let sum = move |store: &Store| {
-            // One view for all, so that they add up.
-            let view = store.view();
-            ranges.iter().map(|range| summary(&view, range)).collect::<Result<Vec<Summary>, EngineError>>()
-        };
-        let summaries = self.look(sum).await?.into_iter().map(peer::Summary::from).collect();
-        if votes {
-            self.still(vote)?;
-        }
-        Ok(response::Body::Summarize(peer::SummarizeDone { summaries }))
-    }
-
     /// Does what may block on the disk.
     async fn look<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Store) -> Result<T, EngineError> + Send + 'static,
     ) -> Result<T, Failure> {
         let store = Arc::clone(&self.store);
-        self.offload.run(move || work(&store)).await.map_err(|error| broken(&error))
+        let done = self.offload.run_if_free(move || work(&store)).await;
+        done.map_err(EngineError::from).flatten().map_err(|error| broken(&error))
     }
 }
 
@@ -579,8 +505,10 @@ fn broken(error: &EngineError) -> Failure {
         EngineError::Corrupt(_) => Cause::Corrupt,
         EngineError::DiskFull(_) => Cause::DiskFull,
         EngineError::Failed(_) => Cause::Storage,
+        EngineError::Crowded(_) => Cause::Busy,
     };
-    failure(cause, error.to_string())
+    let retry_after_ms = if cause == Cause::Busy { CROWDED_RETRY_MS } else { 0 };
+    Failure { retry_after_ms, ..failure(cause, error.to_string()) }
 }
 
 /// Why a write was not done. What failed in the engine may survive a restart, so that its outcome is open.

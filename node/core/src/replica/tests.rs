@@ -313,17 +313,24 @@ async fn summaries_splits_and_selections_agree() {
 #[tokio::test]
 async fn what_lapsed_while_it_was_looked_at_is_no_vote_though_it_was_compared_since() {
     let (replica, _) = replica();
-    let at = place(true, 0);
+    let (at, other) = (place(true, 0), place(true, 1));
+    let touches = |lapsed: &Position| *lapsed == at;
     let before = replica.vote(|lapse| lapse.holds(&at)).unwrap();
     let untouched = replica.vote(|lapse| lapse.holds(&at)).unwrap();
-    replica.still(untouched).unwrap();
+    replica.still(untouched, touches).unwrap();
     replica.lapse().add(std::slice::from_ref(&at)).await.unwrap();
     assert_eq!(replica.vote(|lapse| lapse.holds(&at)).unwrap_err().cause(), Cause::Lapsed);
     let range = PositionRange { start: at.clone(), end: at.next() };
     replica.lapse().mend(&range, replica.lapse().additions());
-    assert_eq!(replica.still(before).unwrap_err().cause(), Cause::Lapsed);
+    assert_eq!(replica.still(before, touches).unwrap_err().cause(), Cause::Lapsed);
+    // What was looked at elsewhere is one, while it is known what lapsed.
+    replica.still(before, |lapsed| *lapsed == other).unwrap();
+    let many: Vec<Position> = (2..1_100).map(|number| place(true, number)).collect();
+    replica.lapse().add(&many).await.unwrap();
+    assert_eq!(replica.still(before, |lapsed| *lapsed == other).unwrap_err().cause(), Cause::Lapsed);
+    replica.lapse().mend(&range, replica.lapse().additions());
     let after = replica.vote(|lapse| lapse.holds(&at)).unwrap();
-    replica.still(after).unwrap();
+    replica.still(after, touches).unwrap();
 }
 
 #[tokio::test]

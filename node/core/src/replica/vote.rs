@@ -2,7 +2,10 @@
 
 use super::{Lapse, Replica};
 use crate::peer::failure;
-use god_proto::peer::{Cause, Failure};
+use god_proto::{
+    peer::{Cause, Failure},
+    position::Position,
+};
 
 /// See [`Replica::vote`].
 #[derive(Clone, Copy, Debug)]
@@ -19,9 +22,9 @@ impl Replica {
     }
 
     /// Whether what was seen since is a vote. Something that lapsed meanwhile may have been seen, even if it was
-    /// compared by now.
-    pub(super) fn still(&self, vote: Vote) -> Result<(), Failure> {
-        if self.lapse.count() == vote.additions { Ok(()) } else { Err(self.no_vote()) }
+    /// compared by now. What lapsed elsewhere was not: before a record is overwritten, its own position is noted.
+    pub(super) fn still(&self, vote: Vote, touches: impl Fn(&Position) -> bool) -> Result<(), Failure> {
+        if self.lapse.added_since(vote.additions, touches) { Err(self.no_vote()) } else { Ok(()) }
     }
 
     fn no_vote(&self) -> Failure {

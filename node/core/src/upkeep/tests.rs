@@ -243,3 +243,26 @@ async fn what_cannot_be_recalled_is_tried_seldom() {
     assert!(cluster.node(1).replica.lapse().is_whole());
     recalls.abort();
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_arc_whose_edge_is_damaged_is_made_equal_all_the_same() {
+    for damaged_at in 1..=2 {
+        let cluster = Cluster::new(3);
+        let upkeep = upkeep(&cluster, 1);
+        // The arc's neighbour shares a bucket with it.
+        let at: Vec<Position> = ["k2", "k3", "k4"].map(ordered).into();
+        for node in 1..=3 {
+            for at in [&ordered("k1"), &at[0], &at[1]] {
+                cluster.seed(node, value(at, -50, "old")).await;
+            }
+        }
+        cluster.seed(3, value(&at[2], -10, "newer there")).await;
+        damage(&cluster, damaged_at, &at[0]);
+        let ring = cluster.world.ring.get().unwrap();
+        let arc = ring.arc_at(&at[0]).unwrap().clone();
+        let leveled = upkeep.level(&ring, &arc).await;
+        assert!(matches!(leveled, Ok(false)), "nobody knows what that was: {leveled:?}");
+        let taken = cluster.held(1, &at[2]).await;
+        assert_eq!(taken, Some(value(&at[2], -10, "newer there").record), "damaged at {damaged_at}");
+    }
+}

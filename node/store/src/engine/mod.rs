@@ -9,6 +9,7 @@ mod simulated;
 pub use identity::{Identity, IdentityStore, SimulatedIdentity};
 pub use simulated::{SimulatedDisk, SimulatedEngine};
 
+use crate::seam::Crowded;
 use bytes::Bytes;
 use std::{path::PathBuf, time::Duration};
 
@@ -92,6 +93,9 @@ pub enum EngineError {
     /// The engine failed and takes no more writes until it is opened again.
     #[error("storage failed: {0}")]
     Failed(String),
+    /// Too many reads wait for the disk. Nothing was read.
+    #[error(transparent)]
+    Crowded(#[from] Crowded),
 }
 
 /// Whether the engine wants more work.

@@ -184,14 +184,14 @@ impl Store {
         self.offload.run(move || engine.sync()).await
     }
 
-    /// What stands at a position. Waits for the disk only where it must.
+    /// What stands at a position. Waits for the disk only where it must, and not where too many do.
     pub async fn get(&self, position: &Position) -> Result<Option<Record>, EngineError> {
         let data = self.data();
         let found = match data.get_cached(Table::Data, position.as_bytes())? {
             Cached::Hit(found) => found,
             Cached::Miss => {
                 let key = position.clone();
-                self.offload.run(move || data.get(Table::Data, key.as_bytes())).await?
+                self.offload.run_if_free(move || data.get(Table::Data, key.as_bytes())).await??
             }
         };
         decode(position, found)
@@ -217,7 +217,7 @@ impl Store {
                 let keys: Vec<&[u8]> = missed.iter().map(|(position, _)| position.as_bytes()).collect();
                 data.multi_get(Table::Data, &keys).map(|found| (found, missed))
             };
-            let (found, missed) = self.offload.run(work).await?;
+            let (found, missed) = self.offload.run_if_free(work).await??;
             for (found, (position, at)) in found.into_iter().zip(missed) {
                 if let Some(slot) = out.get_mut(at) {
                     *slot = decode(&position, found)?;

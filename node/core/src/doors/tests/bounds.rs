@@ -144,6 +144,29 @@ async fn beyond_the_memory_for_requests_calls_are_refused_as_busy() {
     doors.store().get(get("k")).await.unwrap();
 }
 
+/// Work that nobody will hear of ends with the connection, and what it holds comes free.
+#[tokio::test]
+async fn what_a_client_asked_for_ends_with_its_connection() {
+    let budget = Budget::new(32 << 20);
+    let doors = doors_paid_from(budget.clone(), 1_000, Times::default()).await;
+    for half_closed in [false, true] {
+        let (frames, outgoing) = mpsc::channel::<PipelineRequest>(2);
+        let mut store = StoreClient::connect(doors.grpc.clone()).await.unwrap();
+        let replies = store.pipeline(stream_of(outgoing)).await.unwrap();
+        let calls = doors.fake.calls.load(Ordering::SeqCst);
+        frames.send(frame(&["slow", "slow"])).await.unwrap();
+        until("it is begun", || doors.fake.calls.load(Ordering::SeqCst) == calls + 2).await;
+        assert!(budget.used() > 0);
+        if half_closed {
+            drop(frames);
+            drop((replies, store));
+        } else {
+            drop((replies, store, frames));
+        }
+        until("all is given back", || budget.used() == 0).await;
+    }
+}
+
 /// Waits until something is so.
 async fn until(what: &str, mut so: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);

@@ -11,7 +11,10 @@ use god_proto::{
     v1::RingDocument,
 };
 use parking_lot::Mutex;
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 use uuid::Uuid;
 
 type Answer = Result<response::Body, CallError>;
@@ -118,7 +121,13 @@ async fn introduced(answers: Vec<Answer>) -> (Result<NodeId, JoinError>, usize) 
 
 #[tokio::test(start_paused = true)]
 async fn a_node_goes_on_where_most_take_it_for_itself_and_ends_where_not() {
-    let (takes, refuses) = (|| ring(document(1, 2)), || refused(Cause::NotTheNode));
+    // The ring has the other node where it is asked anyway.
+    let takes = || {
+        let mut known = document(1, 2);
+        known.nodes[0].peer_address = "known-0:1".to_owned();
+        ring(known)
+    };
+    let refuses = || refused(Cause::NotTheNode);
     let silent = || Err(CallError::TimedOut);
     assert_eq!(introduced(vec![takes(), takes(), takes()]).await, (Ok(NodeId(2)), 3), "each is asked once");
     assert_eq!(introduced(vec![takes(), refuses(), takes()]).await.0, Ok(NodeId(2)));
@@ -142,4 +151,47 @@ async fn a_node_goes_on_where_most_take_it_for_itself_and_ends_where_not() {
     assert_eq!(introduced(vec![foreign(), silent(), takes()]).await.0, Ok(NodeId(2)));
     let (joined, _) = introduced(vec![foreign(), silent()]).await;
     assert!(matches!(joined, Err(JoinError::Refused { .. })), "{joined:?}");
+}
+
+/// Answers by address: the others after their time. Nobody is there where none is given.
+struct Places(BTreeMap<&'static str, Answer>);
+
+impl Transport for Places {
+    fn call(&self, to: Target, call: Call) -> BoxFuture<'static, Answer> {
+        let Target::Address(address) = to else { panic!("{to:?}") };
+        let answer = self.0.get(&address[..]).cloned();
+        async move {
+            match answer {
+                Some(answer) => answer,
+                None => {
+                    tokio::time::sleep(call.timeout).await;
+                    Err(CallError::TimedOut)
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn tell(&self, _to: Target, _epoch: u64, _body: request::Body) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_all_nodes_moved_no_seed_decides_alone_and_none_that_is_gone_is_waited_for_in_turn() {
+    let old: Vec<String> = (0..8).map(|at| format!("gone-{at}:1")).collect();
+    for refusals in 0..=2 {
+        let said = |at: usize| if at < refusals { refused(Cause::NotTheNode) } else { ring(document(1, 4)) };
+        // The seed is node 4; the ring that it gives has all others where they are now.
+        let places = [("node1:1", said(0)), ("node3:1", said(1)), ("node4:1", ring(document(1, 4)))];
+        let (mut joining, _) = joining(vec![], None);
+        joining.seeds = vec!["node4:1".to_owned()];
+        joining.transport = Arc::new(Places(places.into()));
+        let first = find_cluster(&joining, &[]).await;
+        let begun = tokio::time::Instant::now();
+        let joined = introduce(&joining, &old, first).await.map(|joined| joined.number);
+        assert!(begun.elapsed() < std::time::Duration::from_secs(11), "one after the other");
+        match (refusals, joined) {
+            (0 | 1, Ok(NodeId(2))) | (2, Err(JoinError::NotTheNode { by_most: true, .. })) => {}
+            other => panic!("{other:?}"),
+        }
+    }
 }

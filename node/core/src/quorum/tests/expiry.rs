@@ -192,3 +192,35 @@ async fn what_expired_long_ago_is_missing_though_nothing_can_be_written() {
     let read = cluster.read(get("k")).await;
     assert!(is_missing(&read), "{read:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_scan_ends_its_page_before_a_key_of_which_nobody_can_say_whether_it_has_expired() {
+    let cluster = read_at_one();
+    for key in ["k0", "k1", "k3", "k4", "k5"] {
+        let ttl_ms = if key == "k3" { TTL_MS } else { 0 };
+        let put = PutRequest { keyspace: ORDERED.to_owned(), ttl_ms, ..expiring(key) };
+        assert!(matches!(cluster.write(put_request(put)).await, Outcome::Committed(_)));
+    }
+    cluster.world.wall.pass(TTL_MS);
+    cluster.does(3, Does::Unreachable);
+    for (reverse, before) in [(false, [b"k0", b"k1"]), (true, [b"k5", b"k4"])] {
+        let scan = |continuation| ScanRequest {
+            keyspace: ORDERED.to_owned(),
+            limit: 100,
+            reverse,
+            timeout_ms: 300,
+            continuation,
+            ..ScanRequest::default()
+        };
+        let page = cluster.coordinator.scan(scan(bytes::Bytes::default())).await;
+        assert_eq!(page.failed, None);
+        let keys: Vec<&[u8]> = page.entries.iter().map(|entry| &entry.key[..]).collect();
+        assert_eq!(keys, before);
+        // It is not passed over.
+        let next = cluster.coordinator.scan(scan(page.continuation)).await;
+        assert!(next.failed.is_some() && next.entries.is_empty(), "{next:?}");
+    }
+    cluster.does(3, Does::Answer);
+    let scan = ScanRequest { keyspace: ORDERED.to_owned(), limit: 100, ..ScanRequest::default() };
+    assert_eq!(cluster.coordinator.scan(scan).await.entries.len(), 4);
+}

@@ -1,7 +1,7 @@
 //! Outcomes of reads.
 
 use super::world::{
-    Cluster, Does, document, get, get_request, joint, position, put, ring, tombstone, value, version,
+    Cluster, Does, document, get, get_request, got, joint, position, put, ring, tombstone, value, version,
 };
 use crate::{membership::PeerState, quorum::HintSettings};
 use god_proto::{
@@ -216,4 +216,39 @@ async fn what_a_wrong_clock_stamped_is_not_read_and_gives_way() {
         cluster.seed(node, value(&near, 2 * HOUR_MS + 2_000, "soon")).await;
     }
     assert_eq!(found(cluster.read(get("near")).await), "soon");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_record_fails_no_read_beside_it_and_counts_for_none_of_its_own() {
+    let cluster = Cluster::new(3);
+    let keys: Vec<String> = (0..20).map(|at| format!("k{at}")).collect();
+    for key in &keys {
+        for node in 1..=3 {
+            cluster.seed(node, value(&position(key), -10, "same")).await;
+        }
+    }
+    let damage = |node, key: &str| {
+        cluster.node(node).disk.corrupt(crate::engine::Table::Data, position(key).into_bytes());
+    };
+    // Each key at one of two replicas: no third one has answers for all.
+    damage(1, "k0");
+    damage(2, "k7");
+    let gets = || keys.iter().map(|key| get(key)).collect::<Vec<_>>();
+    for answer in cluster.coordinator.batch(gets()).await {
+        assert_eq!(found(got(answer)), "same");
+    }
+    // Nobody is left for these two, and everybody for the others; known to be gone or not.
+    for does in [Does::Unreachable, Does::Hang] {
+        cluster.does(3, does);
+        for (key, answer) in keys.iter().zip(cluster.coordinator.batch(gets()).await) {
+            match (&key[..], got(answer)) {
+                ("k0" | "k7", outcome) => {
+                    let (reason, message) = failed(outcome);
+                    assert_eq!(reason, Reason::Storage, "{message}");
+                    assert!(message.starts_with("1 of 2 replicas needed"), "{message}");
+                }
+                (_, outcome) => assert_eq!(found(outcome), "same", "{key}"),
+            }
+        }
+    }
 }

@@ -20,7 +20,8 @@ fn while_the_disk_hangs_all_that_is_written_is_read_and_counted() {
     {
         let disk = SimulatedDisk::new();
         let committer = CommitterSettings { durability, ..CommitterSettings::default() };
-        let settings = StoreSettings { committer, offload: Offload::Threads, threaded: true, limits: SMALL };
+        let settings =
+            StoreSettings { committer, offload: Offload::threads(), threaded: true, limits: SMALL };
         let store = Arc::new(Store::open(disk.open(), KEY, settings).unwrap());
         let entry = |ms: u64| Entry {
             position: Position::of_hash(KS, 1 << 40),

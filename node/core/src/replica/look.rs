@@ -1,0 +1,139 @@
+//! What a replica says of what it holds: to reads, scans and comparisons.
+
+use super::{Replica, at_most, broken, check::Touch, pages};
+use crate::{
+    engine::EngineError,
+    peer::failure,
+    radix::{Store, Summary, View},
+};
+use futures::future::join_all;
+use god_proto::{
+    MAX_MESSAGE,
+    peer::{self, Cause, Failure, response},
+    position::{Position, PositionRange},
+    record::Record,
+    v1,
+};
+
+/// The most bytes of records in one answer, but for a larger single one.
+const MAX_ANSWER: usize = MAX_MESSAGE - (2 << 20);
+
+/// What stands at a position cannot be read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Damaged;
+
+/// One position's part of an answer (DAMAGE-APART).
+fn said(held: Result<Option<Record>, Damaged>) -> peer::Entry {
+    match held {
+        Ok(record) => record.map(peer::Entry::from).unwrap_or_default(),
+        Err(Damaged) => peer::Entry {
+            kind: peer::Kind::Damaged.into(),
+            version: Some(v1::Version::default()),
+            ..peer::Entry::default()
+        },
+    }
+}
+
+impl Replica {
+    /// What stands at each of some positions: what cannot be read fails nothing beside it (DAMAGE-APART). Cost: one
+    /// look, or one a position where something is damaged.
+    pub(super) async fn held_at(
+        &self,
+        positions: &[Position],
+    ) -> Result<Vec<Result<Option<Record>, Damaged>>, Failure> {
+        match self.store.get_many(positions).await {
+            Ok(all) => return Ok(all.into_iter().map(Ok).collect()),
+            Err(EngineError::Corrupt(_)) => {}
+            Err(error) => return Err(broken(&error)),
+        }
+        let each = join_all(positions.iter().map(|position| self.store.get(position))).await;
+        let each = each.into_iter().map(|held| match held {
+            Ok(record) => Ok(Ok(record)),
+            Err(EngineError::Corrupt(_)) => Ok(Err(Damaged)),
+            Err(error) => Err(broken(&error)),
+        });
+        each.collect()
+    }
+
+    pub(super) async fn read(&self, touch: &Touch, read: peer::Read) -> Result<response::Body, Failure> {
+        at_most("positions", read.positions.len())?;
+        let positions: Vec<Position> = read.positions.into_iter().map(Position::from_bytes).collect();
+        for position in &positions {
+            self.loads.count(touch.holds(position)?.id, 1);
+        }
+        let vote = self.vote(|lapse| positions.iter().any(|position| lapse.holds(position)))?;
+        // FAR-IS-NOT-THERE
+        let ceiling_ms = self.clock.ceiling_ms();
+        let near = |record: Option<Record>| record.filter(|record| record.version.ms() <= ceiling_ms);
+        let mut entries = Vec::with_capacity(positions.len());
+        if let [position] = &positions[..] {
+            // A message of one position has one verdict.
+            let record = self.store.get(position).await.map_err(|error| broken(&error))?;
+            entries.push(near(record).map(peer::Entry::from).unwrap_or_default());
+        } else {
+            let (mut bytes, mut damaged) = (0, 0);
+            // In parts, so that what does not fit is not read.
+            'all: for part in positions.chunks(64) {
+                for held in self.held_at(part).await? {
+                    let held = held.map(near);
+                    bytes +=
+                        32 + held.as_ref().map_or(0, |held| held.as_ref().map_or(0, |it| it.value.len()));
+                    if !entries.is_empty() && bytes > MAX_ANSWER {
+                        break 'all;
+                    }
+                    damaged += usize::from(held.is_err());
+                    entries.push(said(held));
+                }
+            }
+            if damaged > 0 && damaged == entries.len() {
+                return Err(failure(Cause::Corrupt, "all that is asked for is damaged"));
+            }
+        }
+        self.still(vote, |lapsed| positions.contains(lapsed))?;
+        Ok(response::Body::Read(peer::ReadDone { entries }))
+    }
+
+    pub(super) async fn scan(&self, touch: &Touch, scan: peer::Scan) -> Result<response::Body, Failure> {
+        let range = touch.range(scan.range.clone(), scan.as_stored)?;
+        let votes = !scan.as_stored && !scan.compares;
+        let vote = self.vote(|lapse| votes && lapse.meets(&range))?;
+        if let [arc] = touch.ring.arcs_in(&range) {
+            self.loads.count(arc.id, 1);
+        }
+        let ceiling_ms = self.clock.ceiling_ms();
+        let asked = range.clone();
+        let done = self.look(move |store| pages::page(&store.view(), &range, &scan, ceiling_ms)).await?;
+        if votes {
+            self.still(vote, |lapsed| asked.contains(lapsed))?;
+        }
+        Ok(response::Body::Scan(done))
+    }
+
+    pub(super) async fn summarize(
+        &self,
+        touch: &Touch,
+        ask: peer::Summarize,
+    ) -> Result<response::Body, Failure> {
+        at_most("ranges", ask.ranges.len())?;
+        let ranges = ask
+            .ranges
+            .into_iter()
+            .map(|range| touch.range(Some(range), ask.as_stored))
+            .collect::<Result<Vec<PositionRange>, Failure>>()?;
+        let votes = !ask.as_stored && !ask.compares;
+        let vote = self.vote(|lapse| votes && ranges.iter().any(|range| lapse.meets(range)))?;
+        // OWNERS-FIRST: what cannot be read can be handed over to nobody, and the rest can.
+        let summary = if ask.as_stored { View::estimate } else { View::summary };
+        let asked = ranges.clone();
+        let sum = move |store: &Store| {
+            // One view for all, so that they add up.
+            let view = store.view();
+            ranges.iter().map(|range| summary(&view, range)).collect::<Result<Vec<Summary>, EngineError>>()
+        };
+        let summaries = self.look(sum).await?.into_iter().map(peer::Summary::from).collect();
+        if votes {
+            self.still(vote, |lapsed| asked.iter().any(|range| range.contains(lapsed)))?;
+        }
+        Ok(response::Body::Summarize(peer::SummarizeDone { summaries }))
+    }
+}
