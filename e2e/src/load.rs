@@ -103,10 +103,7 @@ impl Load {
     /// # Errors
     /// As above.
     pub async fn stop_and_check_among(mut self, others: &str) -> anyhow::Result<()> {
-        self.stop.store(true, Ordering::Relaxed);
-        for writer in std::mem::take(&mut self.writers) {
-            writer.await.context("a writer ended early")?;
-        }
+        self.stop_writers().await?;
         let keys = self.ledger.lock().keys.clone();
         for (key, may) in &keys {
             let found = read(&self.keyspace, key).await.with_context(|| format!("cannot read {key} back"))?;
@@ -115,6 +112,27 @@ impl Load {
             }
         }
         self.scan(&keys, others).await?;
+        self.judge(keys.len())
+    }
+
+    /// Stops where the cluster is gone, and nothing can be read back: what was read until then must have been right.
+    ///
+    /// # Errors
+    /// Names keys that were read as what they cannot be.
+    pub async fn stop_without_cluster(mut self) -> anyhow::Result<()> {
+        self.stop_writers().await?;
+        self.judge(0)
+    }
+
+    async fn stop_writers(&mut self) -> anyhow::Result<()> {
+        self.stop.store(true, Ordering::Relaxed);
+        for writer in std::mem::take(&mut self.writers) {
+            writer.await.context("a writer ended early")?;
+        }
+        Ok(())
+    }
+
+    fn judge(&self, read_back: usize) -> anyhow::Result<()> {
         let ledger = self.ledger.lock();
         println!(
             "  load: {} writes and {} deletions acknowledged, {} reads, {} outcomes unknown, {} refusals, longest call {:.1} s; {} keys read back",
@@ -124,7 +142,7 @@ impl Load {
             ledger.unknown,
             ledger.refused,
             ledger.longest.as_secs_f64(),
-            keys.len(),
+            read_back,
         );
         if !ledger.last_refusal.is_empty() {
             println!("  load: the last refusal: {}", ledger.last_refusal);

@@ -4,9 +4,11 @@
 mod forward;
 mod load;
 mod many;
+mod operator;
 mod scenarios;
 mod stage;
 mod wait;
+mod witness;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
@@ -78,7 +80,11 @@ fn choose(all: bool, names: &[String]) -> anyhow::Result<Vec<&'static Scenario>>
         let found = SCENARIOS.iter().find(|scenario| scenario.name == name);
         found.with_context(|| format!("there is no scenario {name}: see god-e2e list"))
     };
-    names.iter().map(find).collect()
+    for name in names {
+        find(name)?;
+    }
+    // In their own order: one of them must be the last.
+    Ok(SCENARIOS.iter().filter(|scenario| names.iter().any(|name| scenario.name == name)).collect())
 }
 
 async fn run(chosen: &[&Scenario], settings: &Settings) -> anyhow::Result<()> {

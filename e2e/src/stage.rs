@@ -12,8 +12,8 @@ use kube::{
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use std::{collections::BTreeSet, time::Duration};
-use tokio::process::Command;
+use std::{collections::BTreeSet, process::Stdio, time::Duration};
+use tokio::{io::AsyncWriteExt as _, process::Command};
 
 /// Who applies what users apply.
 const MANAGER: &str = "god-e2e";
@@ -31,6 +31,13 @@ pub struct Settings {
     /// Reach services by kubectl port-forward, where their names and addresses lead nowhere from here
     #[arg(long, env = "GOD_E2E_FORWARD")]
     pub forward: bool,
+    /// The image of operator and nodes, where it is not god:VERSION
+    #[arg(long, env = "GOD_E2E_IMAGE", value_name = "NAME:TAG")]
+    pub image: Option<String>,
+    /// For how many seconds nothing must be written in the scenario `rest`, at most 1,000
+    #[arg(long, env = "GOD_E2E_REST", value_name = "SECONDS", default_value = "90",
+        value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    pub rest: u16,
     /// Leave a failed scenario's namespace where it is
     #[arg(long)]
     pub keep: bool,
@@ -225,9 +232,31 @@ impl Stage {
 /// # Errors
 /// Where it cannot be run, or takes more than a minute.
 pub async fn kubectl(arguments: &[&str]) -> anyhow::Result<(bool, String)> {
-    let ran = Command::new("kubectl").args(arguments).kill_on_drop(true).output();
-    let ran = tokio::time::timeout(Duration::from_secs(60), ran).await;
-    let ran = ran.with_context(|| format!("kubectl {} took too long", arguments.join(" ")))??;
+    ran("kubectl", arguments, "").await
+}
+
+/// Runs a program with what it reads, and says what it printed and whether it was content.
+///
+/// # Errors
+/// Where it cannot be run, or takes more than a minute.
+pub async fn ran(program: &str, arguments: &[&str], input: &str) -> anyhow::Result<(bool, String)> {
+    let what = || format!("{program} {}", arguments.join(" "));
+    let mut command = Command::new(program);
+    command.args(arguments).kill_on_drop(true);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("cannot run {}", what()))?;
+    let stdin = child.stdin.take();
+    let work = async {
+        let write = async {
+            if let Some(mut stdin) = stdin {
+                // Who does not read to the end says why.
+                let _ = stdin.write_all(input.as_bytes()).await;
+            }
+        };
+        futures::future::join(write, child.wait_with_output()).await.1
+    };
+    let ran = tokio::time::timeout(Duration::from_secs(60), work).await;
+    let ran = ran.with_context(|| format!("{} took too long", what()))??;
     let text = [ran.stdout, ran.stderr].concat();
     Ok((ran.status.success(), String::from_utf8_lossy(&text).into_owned()))
 }

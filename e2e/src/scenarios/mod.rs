@@ -1,13 +1,17 @@
 //! What is played, one file each.
 
+mod astray;
 mod birth;
 mod cancel;
 mod drain;
 mod invalid;
 mod killed;
+mod lease;
 mod lost;
 mod namespace;
+mod often;
 mod pair;
+mod plain;
 mod plugin;
 mod resize;
 mod rest;
@@ -61,6 +65,20 @@ pub const SCENARIOS: &[Scenario] = &[
         play: |stage| Box::pin(killed::play(stage)),
     },
     Scenario {
+        name: "killed-ten",
+        says: "ten times three nodes become four and three again, and each time the operator dies at a random moment",
+        is_core: false,
+        limit: Duration::from_secs(1_200),
+        play: |stage| Box::pin(often::play(stage)),
+    },
+    Scenario {
+        name: "lease",
+        says: "the operator is lost, then frozen, while it holds the lease: another one takes over, and only one leads",
+        is_core: false,
+        limit: Duration::from_secs(480),
+        play: |stage| Box::pin(lease::play(stage)),
+    },
+    Scenario {
         name: "cancel",
         says: "a shrink is taken back while data move, and nobody leaves",
         is_core: false,
@@ -96,6 +114,13 @@ pub const SCENARIOS: &[Scenario] = &[
         play: |stage| Box::pin(pair::play(stage)),
     },
     Scenario {
+        name: "astray",
+        says: "a node that was started by hand is told of, with what to do, and leaves",
+        is_core: false,
+        limit: Duration::from_secs(360),
+        play: |stage| Box::pin(astray::play(stage)),
+    },
+    Scenario {
         name: "plugin",
         says: "kubectl god shows the ring, plans, takes an operation back, and opens a shell",
         is_core: false,
@@ -106,8 +131,16 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "rest",
         says: "nothing is written while there is nothing to do",
         is_core: false,
-        limit: Duration::from_secs(360),
+        limit: Duration::from_secs(1_360),
         play: |stage| Box::pin(rest::play(stage)),
+    },
+    // The last one: it takes the chart away, and leaves no operator.
+    Scenario {
+        name: "plain",
+        says: "without Helm: kubectl apply of the operator and of a cluster, which grows, shrinks, goes and comes back",
+        is_core: false,
+        limit: Duration::from_secs(600),
+        play: |stage| Box::pin(plain::play(stage)),
     },
 ];
 

@@ -2,7 +2,7 @@
 
 use super::{BIRTH, CHANGE};
 use crate::{
-    load::fill,
+    load::{FILLED, Load, fill},
     stage::{CLUSTER, Stage, kubectl, slow},
 };
 
@@ -12,7 +12,9 @@ const RATE: &str = "256KiB";
 pub(super) async fn play(stage: &Stage) -> anyhow::Result<()> {
     stage.apply_object(CLUSTER, &slow(4, RATE)).await?;
     stage.ready(CLUSTER, 4, BIRTH).await?;
-    fill(&stage.connect(CLUSTER).await?).await?;
+    let client = stage.connect(CLUSTER).await?;
+    fill(&client).await?;
+    let load = Load::start(&client);
     says(stage, "status", &[], "4 of 4 nodes up").await?;
     says(stage, "plan", &["--leave", "4"], "to be copied").await?;
     says(stage, "run", &["keyspace", "list"], "default").await?;
@@ -23,7 +25,7 @@ pub(super) async fn play(stage: &Stage) -> anyhow::Result<()> {
     says(stage, "cancel", &["by-hand"], "by-hand").await?;
     // It was taken back: all four stay.
     stage.ready(CLUSTER, 4, CHANGE).await?;
-    Ok(())
+    load.stop_and_check_among(FILLED).await
 }
 
 async fn plugin(stage: &Stage, what: &str, arguments: &[&str]) -> anyhow::Result<(bool, String)> {

@@ -5,19 +5,23 @@ use crate::{
     load::Load,
     stage::{CLUSTER, Stage},
     wait::until,
+    witness::Witness,
 };
 use std::time::Duration;
 
 pub(super) async fn play(stage: &Stage) -> anyhow::Result<()> {
     stage.apply(CLUSTER, 3).await?;
     stage.ready(CLUSTER, 3, BIRTH).await?;
-    let load = Load::start(&stage.connect(CLUSTER).await?);
+    let client = stage.connect(CLUSTER).await?;
+    let witness = Witness::start(stage, CLUSTER, &client);
+    let load = Load::start(&client);
     tokio::time::sleep(Duration::from_secs(5)).await;
     stage.apply(CLUSTER, 5).await?;
     stage.ready(CLUSTER, 5, CHANGE).await?;
     stage.apply(CLUSTER, 3).await?;
     stage.ready(CLUSTER, 3, CHANGE).await?;
     load.stop_and_check().await?;
+    witness.stop_and_check().await?;
     only_three_volumes(stage).await
 }
 

@@ -4,8 +4,6 @@ use super::BIRTH;
 use crate::stage::{CLUSTER, Stage, kubectl};
 use std::time::Duration;
 
-/// How long nothing must be written.
-const REST: Duration = Duration::from_secs(90);
 /// Everything that the operator writes.
 const KINDS: &str =
     "god,statefulsets,services,configmaps,serviceaccounts,poddisruptionbudgets,networkpolicies,pvc,events";
@@ -16,10 +14,10 @@ pub(super) async fn play(stage: &Stage) -> anyhow::Result<()> {
     // Figures of the first writes, and what Kubernetes itself has to say.
     tokio::time::sleep(Duration::from_secs(20)).await;
     let before = versions(stage).await?;
-    tokio::time::sleep(REST).await;
+    tokio::time::sleep(Duration::from_secs(stage.settings.rest.into())).await;
     let after = versions(stage).await?;
     anyhow::ensure!(before == after, "something was written:\n{before}\nbecame\n{after}");
-    println!("  nothing was written in {} s", REST.as_secs());
+    println!("  nothing was written in {} s", stage.settings.rest);
     Ok(())
 }
 

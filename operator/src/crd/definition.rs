@@ -52,5 +52,13 @@ mod tests {
                 "{place} differs from the types: run `god-operator crd > {place}`, or the test with UPDATE_GOLDEN=1"
             );
         }
+        // Without the remark at its top. `.ci/chart` says whether the rest of it is as the chart has it.
+        let place = "dist/god-operator.yaml";
+        let kept = fs::read_to_string(root.join(place)).unwrap_or_default();
+        let (_, definition) = made.split_once('\n').unwrap();
+        assert!(
+            kept.contains(definition),
+            "{place} differs from the types: UPDATE_GOLDEN=1 .ci/chart HELM writes it anew"
+        );
     }
 }

@@ -35,7 +35,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tell::{announce, announce_unreadable, tell};
-use trouble::{Overtaken, failed, overtaken, patiently, pause, unanswered, unmade};
+use trouble::{Overtaken, astray, failed, overtaken, patiently, pause, unanswered, unmade};
 
 /// Between two looks at a cluster at rest, which cost the API server nothing. What only the nodes know is seen by them,
 /// and told soon enough (invariant TOLD-SOON).
@@ -80,6 +80,8 @@ pub struct Context {
     pub overtaken: Mutex<HashMap<Key, Overtaken>>,
     /// Since when a set lacks a pod.
     pub unmade: Mutex<HashMap<Key, Instant>>,
+    /// Since when a member is up that no pod of the cluster runs.
+    pub astray: Mutex<HashMap<Key, Instant>>,
     /// When the status was written last.
     pub told: Mutex<HashMap<Key, Instant>>,
     /// Operations that the ring refused.
@@ -109,6 +111,7 @@ impl Context {
             failures: Mutex::default(),
             overtaken: Mutex::default(),
             unmade: Mutex::default(),
+            astray: Mutex::default(),
             told: Mutex::default(),
             asked: Mutex::default(),
             refusals: Mutex::default(),
@@ -312,7 +315,11 @@ async fn turn(cluster: Arc<GodCluster>, context: &Context) -> Result<Action, Tur
     }
     context.note_refusals(&cluster, &look.observed, &made);
     if refused.is_none() && made.blocked.is_none() && !desired.paused {
-        refused = unmade(&context.unmade, key(&*cluster), &look.observed, &desired, Instant::now());
+        let (key, now) = (key(&*cluster), Instant::now());
+        // Both are asked each time: each remembers since when.
+        let astray = astray(&context.astray, key.clone(), &look.observed, &desired, now);
+        let unmade = unmade(&context.unmade, key, &look.observed, &desired, now);
+        refused = astray.or(unmade);
     }
     locked(&context.overtaken).remove(&key(&*cluster));
     tell(context, &look, &desired, Some(&made), &[], refused.as_ref()).await?;

@@ -5,7 +5,10 @@ use super::{Context, Key, LONGEST, SOON, TurnError, backoff, key, locked, tell};
 use crate::controller::{
     observe::Look,
     plan::{Blocked, Plan, Step},
-    world::{Desired, Observed, Place},
+    world::{
+        Desired, Observed, Place,
+        ring::{Member, State},
+    },
 };
 use futures::{FutureExt as _, future::BoxFuture};
 use std::{
@@ -14,6 +17,7 @@ use std::{
     sync::Mutex,
     time::{Duration, Instant},
 };
+use uuid::Uuid;
 
 /// Within so long people are told why it does not go on, and what to do.
 #[cfg(test)]
@@ -92,13 +96,8 @@ pub(super) fn unmade(
         let mut places = (0..set.replicas).map(|ordinal| Place { pool: pool.clone(), ordinal });
         places.find(|place| observed.pod_at(place).is_none())
     });
-    let mut waits = locked(waits);
-    let Some(place) = missing else {
-        waits.remove(&key);
-        return None;
-    };
-    let since = *waits.entry(key).or_insert(now);
-    (now.duration_since(since) >= SLOW).then(|| Blocked {
+    let place = lasting(waits, key, missing, now)?;
+    Some(Blocked {
         reason: "PodNotMade",
         message: format!("pod {} has not been made for {} s", desired.pod_name(&place), SLOW.as_secs()),
         action: format!(
@@ -107,6 +106,47 @@ pub(super) fn unmade(
             desired.set_name(&place.pool)
         ),
     })
+}
+
+/// What somebody should look at when a member has been up for a while though no claim and no pod of this cluster is
+/// its: it cannot be made up for while it runs, and nothing is done to what others started. Who stops is noticed a
+/// moment later, so that at first this is no trouble.
+pub(super) fn astray(
+    waits: &Mutex<HashMap<Key, Instant>>,
+    key: Key,
+    observed: &Observed,
+    desired: &Desired,
+    now: Instant,
+) -> Option<Blocked> {
+    let found = observed.agreed_ring().and_then(|ring| {
+        let is_astray = |(uuid, member): &(&Uuid, &Member)| {
+            matches!(member.state, State::Up | State::Unready) && observed.is_homeless(**uuid)
+        };
+        ring.members.iter().find(is_astray).map(|(uuid, member)| (*uuid, member.number))
+    });
+    let (uuid, number) = lasting(waits, key, found, now)?;
+    let name = &desired.name;
+    Some(Blocked {
+        reason: "NodeAstray",
+        message: format!(
+            "node {number} ({uuid}) is up, and no volume claim and no pod of this cluster is its"
+        ),
+        action: format!(
+            "if it was started by hand, let it leave: kubectl god run {name} ring change --leave {number}; if its pod or \
+             its claim lost its labels, give them back (god-db.io/cluster={name}); else stop it, and it is made up for"
+        ),
+    })
+}
+
+/// What has been seen at each look for long enough to be told.
+fn lasting<T>(waits: &Mutex<HashMap<Key, Instant>>, key: Key, seen: Option<T>, now: Instant) -> Option<T> {
+    let mut waits = locked(waits);
+    if seen.is_none() {
+        waits.remove(&key);
+        return None;
+    }
+    let since = *waits.entry(key).or_insert(now);
+    seen.filter(|_| now.duration_since(since) >= SLOW)
 }
 
 /// Steps in a row that found the world changed.
@@ -158,6 +198,7 @@ mod tests {
             observe::{Cache, Scope},
             plan::model::{World, desired},
             reconcile::reconcile,
+            world::RingView,
         },
         crd::GodCluster,
     };
@@ -201,6 +242,26 @@ mod tests {
         assert_eq!(told(&lacking, since), None, "it may be on its way");
         assert!(told(&lacking, since + SLOW).unwrap().contains("god-a-1"));
         assert_eq!([told(&whole, since + SLOW), told(&lacking, since + SLOW)], [None, None]);
+    }
+
+    /// It was waited for in silence: nobody started it, so that nobody here will stop it.
+    #[test]
+    fn a_member_that_runs_elsewhere_is_told_after_a_while_and_forgotten_once_it_is_down() {
+        let waits = Mutex::default();
+        let since = Instant::now();
+        let mut seen = World::running(3).observe();
+        let elsewhere = seen.volumes.remove(1).node.unwrap();
+        seen.pods.remove(1);
+        let told = |seen: &Observed, now| astray(&waits, Key::default(), seen, &desired(3), now);
+        assert_eq!(told(&seen, since), None, "it may be about to be seen as down");
+        let blocked = told(&seen, since + SLOW).unwrap();
+        assert_eq!(blocked.reason, "NodeAstray");
+        assert!(blocked.message.contains(&elsewhere.to_string()), "{}", blocked.message);
+        let RingView::Known(ring) = &mut seen.ring else { unreachable!("it runs") };
+        ring.members.get_mut(&elsewhere).unwrap().state = State::Down;
+        assert_eq!(told(&seen, since + SLOW), None);
+        let whole = World::running(3).observe();
+        assert_eq!(told(&whole, since + SLOW), None);
     }
 
     /// What becomes of objects that an operator applies.
