@@ -13,7 +13,7 @@ mod witness;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use scenarios::{SCENARIOS, Scenario};
-use stage::{Settings, Stage};
+use stage::{Stage, StageSettings};
 use std::{process::ExitCode, time::Instant};
 
 /// Runs scenarios on the Kubernetes that KUBECONFIG names
@@ -36,10 +36,10 @@ enum Command {
         /// Their names
         names: Vec<String>,
         #[command(flatten)]
-        settings: Settings,
+        settings: StageSettings,
     },
     /// Measures the operator with many clusters, whose nodes are stand-ins (.ci/bench-operator)
-    Many(many::Settings),
+    Many(many::ManySettings),
 }
 
 fn main() -> ExitCode {
@@ -87,7 +87,7 @@ fn choose(all: bool, names: &[String]) -> anyhow::Result<Vec<&'static Scenario>>
     Ok(SCENARIOS.iter().filter(|scenario| names.iter().any(|name| scenario.name == name)).collect())
 }
 
-async fn run(chosen: &[&Scenario], settings: &Settings) -> anyhow::Result<()> {
+async fn run(chosen: &[&Scenario], settings: &StageSettings) -> anyhow::Result<()> {
     let mut failed = 0;
     for scenario in chosen {
         println!("{}: {}", scenario.name, scenario.says);
@@ -107,7 +107,7 @@ async fn run(chosen: &[&Scenario], settings: &Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn one(scenario: &Scenario, settings: &Settings) -> anyhow::Result<()> {
+async fn one(scenario: &Scenario, settings: &StageSettings) -> anyhow::Result<()> {
     let stage = Stage::set(scenario.name, settings).await?;
     let limit = scenario.limit;
     let played = match tokio::time::timeout(limit, (scenario.play)(&stage)).await {

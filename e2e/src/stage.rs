@@ -24,7 +24,7 @@ pub const CLUSTER: &str = "store";
 
 /// What scenarios need to know about the Kubernetes they run on.
 #[derive(Args, Clone, Debug)]
-pub struct Settings {
+pub struct StageSettings {
     /// The namespace that the operator runs in
     #[arg(long, env = "GOD_E2E_OPERATOR", value_name = "NAMESPACE", default_value = "god-system")]
     pub operator: String,
@@ -50,7 +50,7 @@ pub struct Stage {
     /// The scenario's own namespace.
     pub namespace: String,
     /// Of the run.
-    pub settings: Settings,
+    pub settings: StageSettings,
     /// Ways to services that were opened.
     forwards: Mutex<Vec<Forward>>,
 }
@@ -60,7 +60,7 @@ impl Stage {
     ///
     /// # Errors
     /// Where the API server cannot be reached, or does not take it.
-    pub async fn set(scenario: &str, settings: &Settings) -> anyhow::Result<Stage> {
+    pub async fn set(scenario: &str, settings: &StageSettings) -> anyhow::Result<Stage> {
         let client = Client::try_default().await.context("cannot find out how to reach the API server")?;
         let namespace = format!("e2e-{scenario}-{:04x}", rand::random::<u16>());
         let object = serde_json::from_value(json!({ "metadata": { "name": namespace } }))?;

@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 use god_operator::{
-    controller::{self, Settings, observe::Scope},
+    controller::{self, OperatorSettings, observe::Scope},
     crd,
 };
 use std::{io::IsTerminal as _, net::SocketAddr};
@@ -77,7 +77,7 @@ fn run(asked: Run) -> anyhow::Result<()> {
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
-    let settings = Settings {
+    let settings = OperatorSettings {
         scope: asked.namespace.filter(|name| !name.is_empty()).map_or(Scope::Cluster, Scope::Namespace),
         own_namespace: asked.own_namespace,
         identity: asked.identity,

@@ -37,7 +37,7 @@ const SETTLING: Duration = Duration::from_secs(20);
 
 /// What is measured, and with what.
 #[derive(Args, Clone, Debug)]
-pub struct Settings {
+pub struct ManySettings {
     /// How many clusters
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     clusters: u32,
@@ -62,7 +62,7 @@ pub struct Settings {
 ///
 /// # Errors
 /// Where the API server cannot be reached, a cluster is not born in time, or the operator asks for anything at rest.
-pub async fn run(settings: &Settings) -> anyhow::Result<()> {
+pub async fn run(settings: &ManySettings) -> anyhow::Result<()> {
     let client = Client::try_default().await.context("cannot find out how to reach the API server")?;
     let installed = Command::new(&settings.operator).args(["crd", "--apply"]).status().await;
     let installed = installed.with_context(|| format!("cannot run {}", settings.operator.display()))?;

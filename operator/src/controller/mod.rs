@@ -18,4 +18,4 @@ mod serve;
 pub mod status;
 pub mod world;
 
-pub use run::{Settings, install, run};
+pub use run::{OperatorSettings, install, run};

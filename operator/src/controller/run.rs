@@ -39,7 +39,7 @@ const WAITING: usize = 1_024;
 
 /// How the operator runs.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct OperatorSettings {
     /// Which namespaces it looks after.
     pub scope: Scope,
     /// The namespace that it runs in: its lease is there.
@@ -69,7 +69,7 @@ pub async fn install() -> anyhow::Result<()> {
 }
 
 /// Runs until it is told to stop, or does not lead any more: then the process should end, and begin anew.
-pub async fn run(settings: Settings) -> anyhow::Result<()> {
+pub async fn run(settings: OperatorSettings) -> anyhow::Result<()> {
     let metrics = recorder().context("cannot collect metrics")?;
     let client = Client::try_default().await.context("cannot find out how to reach the API server")?;
     let health = Health::default();
@@ -119,7 +119,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
 
 /// Waits until this process leads, and leads for as long as it does.
 async fn elected(
-    settings: &Settings,
+    settings: &OperatorSettings,
     client: Client,
     health: &Health,
     leads: &mut watch::Receiver<bool>,
@@ -133,7 +133,7 @@ async fn elected(
     }
 }
 
-async fn lead(settings: &Settings, client: Client, health: &Health) -> anyhow::Result<()> {
+async fn lead(settings: &OperatorSettings, client: Client, health: &Health) -> anyhow::Result<()> {
     let (cache, touched) = Cache::start(&client, &settings.scope);
     let monitored = client.list_api_group_resources("monitoring.coreos.com/v1").await.is_ok();
     let reporter = Reporter { controller: "god-operator".into(), instance: Some(settings.identity.clone()) };

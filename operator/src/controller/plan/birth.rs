@@ -1,25 +1,25 @@
 //! Sets, waking and hibernating, the founding (invariant FOUNDED-ONCE).
 
-use super::{Step, Verdict, blocked, size::wanted};
+use super::{Decision, Step, blocked, size::wanted};
 use crate::controller::world::{Desired, Observed, RingView, Said};
 
 /// For so many seconds nodes may keep silent before somebody should look: as they all do when they start.
 const SILENT_FOR: i64 = 30;
 
 /// No pods run while the cluster hibernates. Volumes stay, whoever's they are.
-pub(super) fn hibernate(observed: &Observed, desired: &Desired) -> Verdict {
+pub(super) fn hibernate(observed: &Observed, desired: &Desired) -> Decision {
     if !desired.hibernate {
-        return Verdict::Pass;
+        return Decision::Pass;
     }
     if let Some(operation) = observed.ring().and_then(|ring| ring.operations.first()) {
-        return Verdict::Wait(format!("operation {} ends before the cluster hibernates", operation.id));
+        return Decision::Wait(format!("operation {} ends before the cluster hibernates", operation.id));
     }
     if let Some(pod) = observed.pods.iter().find(|pod| !pod.terminating && observed.is_irreplaceable(pod)) {
-        return Verdict::Stop(super::volumes::claim_missing(desired, pod));
+        return Decision::Stop(super::volumes::claim_missing(desired, pod));
     }
     for (pool, set) in &observed.sets {
         if set.replicas > 0 {
-            return Verdict::Do(Step::Scale {
+            return Decision::Do(Step::Scale {
                 pool: pool.clone(),
                 version: set.version.clone(),
                 from: set.replicas,
@@ -28,15 +28,15 @@ pub(super) fn hibernate(observed: &Observed, desired: &Desired) -> Verdict {
         }
     }
     match observed.pods.len() {
-        0 => Verdict::Wait("the cluster hibernates: spec.hibernate is set".to_owned()),
-        pods => Verdict::Wait(format!("{pods} pods end")),
+        0 => Decision::Wait("the cluster hibernates: spec.hibernate is set".to_owned()),
+        pods => Decision::Wait(format!("{pods} pods end")),
     }
 }
 
 /// Every pool has its set.
-pub(super) fn sets(observed: &Observed, desired: &Desired) -> Verdict {
+pub(super) fn sets(observed: &Observed, desired: &Desired) -> Decision {
     if let Some((pool, _)) = observed.sets.iter().find(|(_, set)| set.terminating) {
-        return Verdict::Wait(format!("the StatefulSet of pool {pool} is being deleted"));
+        return Decision::Wait(format!("the StatefulSet of pool {pool} is being deleted"));
     }
     for pool in &desired.pools {
         if observed.sets.contains_key(&pool.name) {
@@ -46,7 +46,7 @@ pub(super) fn sets(observed: &Observed, desired: &Desired) -> Verdict {
         let held = observed.held(&pool.name);
         let is_new = observed.volumes.iter().all(|volume| volume.place.pool != pool.name);
         let replicas = if is_new { pool.nodes } else { held };
-        return Verdict::Do(Step::CreateSet { pool: pool.name.clone(), replicas });
+        return Decision::Do(Step::CreateSet { pool: pool.name.clone(), replicas });
     }
     let lost = observed.volumes.iter().find(|volume| {
         !observed.sets.contains_key(&volume.place.pool)
@@ -55,7 +55,7 @@ pub(super) fn sets(observed: &Observed, desired: &Desired) -> Verdict {
             && observed.is_held(volume)
     });
     match lost {
-        Some(volume) => Verdict::Blocked(blocked(
+        Some(volume) => Decision::Blocked(blocked(
             "PoolMissing",
             format!(
                 "pool {} is not in the spec, and one of its volumes holds a member's data",
@@ -63,16 +63,16 @@ pub(super) fn sets(observed: &Observed, desired: &Desired) -> Verdict {
             ),
             "put the pool back with 0 replicas: its nodes leave in order",
         )),
-        None => Verdict::Pass,
+        None => Decision::Pass,
     }
 }
 
 /// Every volume that is or may be needed has its pod: after hibernating, or when somebody scaled a set down by hand.
-pub(super) fn wake(observed: &Observed, _: &Desired) -> Verdict {
+pub(super) fn wake(observed: &Observed, _: &Desired) -> Decision {
     for (pool, set) in &observed.sets {
         let held = observed.held(pool);
         if set.replicas < held {
-            return Verdict::Do(Step::Scale {
+            return Decision::Do(Step::Scale {
                 pool: pool.clone(),
                 version: set.version.clone(),
                 from: set.replicas,
@@ -80,28 +80,28 @@ pub(super) fn wake(observed: &Observed, _: &Desired) -> Verdict {
             });
         }
     }
-    Verdict::Pass
+    Decision::Pass
 }
 
 /// The cluster is founded once: who is to do so is written down first, and only that node, on that volume, is told.
 /// Past this rule the ring is known.
-pub(super) fn found(observed: &Observed, desired: &Desired) -> Verdict {
+pub(super) fn found(observed: &Observed, desired: &Desired) -> Decision {
     let why = match &observed.ring {
-        RingView::Known(_) => return Verdict::Pass,
+        RingView::Known(_) => return Decision::Pass,
         RingView::Unknown(why) => why,
     };
     let was_member = observed.volumes.iter().any(|volume| volume.cluster.is_some());
     let is_member = observed.pods.iter().any(|pod| matches!(pod.said, Said::Member { .. }));
     let is_silent = observed.recorded.silent_since.is_some_and(|since| observed.now - since >= SILENT_FOR);
     if (was_member || is_member) && is_silent {
-        return Verdict::Stop(blocked(
+        return Decision::Stop(blocked(
             "RingUnknown",
             format!("no node has told of the ring for a while: {why}"),
             format!("see why the pods do not answer: kubectl logs -l god-db.io/cluster={}", desired.name),
         ));
     }
     if was_member || is_member {
-        return Verdict::Wait(format!("the ring is not known: {why}"));
+        return Decision::Wait(format!("the ring is not known: {why}"));
     }
     let fresh = |pod: &&crate::controller::world::Pod| matches!(pod.said, Said::Fresh(_)) && !pod.terminating;
     if let Some((node, volume)) = &observed.recorded.founder {
@@ -109,9 +109,9 @@ pub(super) fn found(observed: &Observed, desired: &Desired) -> Verdict {
         if is_there {
             let mut pods = observed.pods.iter().filter(fresh);
             return match pods.find(|pod| pod.said == Said::Fresh(*node)) {
-                Some(_) => Verdict::Do(Step::Init { node: *node }),
+                Some(_) => Decision::Do(Step::Init { node: *node }),
                 None => {
-                    Verdict::Wait(format!("node {node}, which is to found the cluster, does not answer yet"))
+                    Decision::Wait(format!("node {node}, which is to found the cluster, does not answer yet"))
                 }
             };
         }
@@ -120,7 +120,7 @@ pub(super) fn found(observed: &Observed, desired: &Desired) -> Verdict {
             && observed.pods.iter().all(|pod| fresh(&pod))
             && observed.volumes.iter().all(|volume| observed.pod_at(&volume.place).is_some());
         if !all_fresh {
-            return Verdict::Wait(format!(
+            return Decision::Wait(format!(
                 "the volume of node {node}, which was to found the cluster, is gone; another one is chosen when all \
                  pods say that they are in no cluster"
             ));
@@ -134,13 +134,13 @@ pub(super) fn found(observed: &Observed, desired: &Desired) -> Verdict {
         (volume.node.is_some() && volume.node == pod.said.node() && !volume.terminating).then_some(volume)
     });
     match known.and_then(|volume| Some((volume.node?, volume.uid.clone()))) {
-        Some((node, volume)) => Verdict::Do(Step::RecordFounder { node, volume }),
-        None => Verdict::Wait("the first pod starts, and founds the cluster".to_owned()),
+        Some((node, volume)) => Decision::Do(Step::RecordFounder { node, volume }),
+        None => Decision::Wait("the first pod starts, and founds the cluster".to_owned()),
     }
 }
 
 /// A pool that is not in the spec and has neither pods nor wanted volumes has no set.
-pub(super) fn remove_sets(observed: &Observed, desired: &Desired) -> Verdict {
+pub(super) fn remove_sets(observed: &Observed, desired: &Desired) -> Decision {
     let empty = observed.sets.iter().find(|(pool, set)| {
         desired.pool(pool).is_none()
             && set.replicas == 0
@@ -148,11 +148,11 @@ pub(super) fn remove_sets(observed: &Observed, desired: &Desired) -> Verdict {
             && observed.pods.iter().all(|pod| pod.place.pool != **pool)
     });
     match empty {
-        Some((pool, set)) => Verdict::Do(Step::DeleteSet {
+        Some((pool, set)) => Decision::Do(Step::DeleteSet {
             pool: pool.clone(),
             uid: set.uid.clone(),
             version: set.version.clone(),
         }),
-        None => Verdict::Pass,
+        None => Decision::Pass,
     }
 }

@@ -1,6 +1,6 @@
 //! Operations on the ring. One at a time; each is named by the number of its node, which is never given twice.
 
-use super::{Step, Verdict, blocked, size::wanted};
+use super::{Decision, Step, blocked, size::wanted};
 use crate::controller::world::{
     Desired, Observed,
     ring::{Ended, Member, Phase, Ring, State, Wish},
@@ -13,15 +13,15 @@ const ATTEMPTS: usize = 3;
 pub const OPERATION_REFUSED: &str = "OperationRefused";
 
 /// Whatever is to change, the ring does not, while too few of those are up that decide it.
-pub(super) fn undecided(observed: &Observed, _: &Desired) -> Verdict {
-    let Some(ring) = observed.ring() else { return Verdict::Pass };
+pub(super) fn undecided(observed: &Observed, _: &Desired) -> Decision {
+    let Some(ring) = observed.ring() else { return Decision::Pass };
     let is_there = |number: u32| ring.numbered(number).is_some_and(|(_, member)| member.state != State::Down);
     if ring.decides(is_there) {
-        return Verdict::Pass;
+        return Decision::Pass;
     }
     let down: Vec<String> =
         ring.voters.iter().filter(|voter| !is_there(**voter)).map(ToString::to_string).collect();
-    Verdict::Blocked(blocked(
+    Decision::Blocked(blocked(
         "NoMajority",
         format!(
             "of the {} nodes that decide the ring too many are down: {}",
@@ -34,8 +34,8 @@ pub(super) fn undecided(observed: &Observed, _: &Desired) -> Verdict {
 }
 
 /// A leave is undone when the node is wanted again, a join when it is not.
-pub(super) fn cancel(observed: &Observed, desired: &Desired) -> Verdict {
-    let Some(ring) = observed.ring() else { return Verdict::Pass };
+pub(super) fn cancel(observed: &Observed, desired: &Desired) -> Decision {
+    let Some(ring) = observed.ring() else { return Decision::Pass };
     for operation in ring.operations.iter().filter(|operation| operation.phase != Phase::Cancelling) {
         let ours = ["leave-", "join-", "replace-"].iter().any(|base| operation.id.starts_with(base));
         let turned = match operation.wish {
@@ -48,10 +48,10 @@ pub(super) fn cancel(observed: &Observed, desired: &Desired) -> Verdict {
             _ => false,
         };
         if turned {
-            return Verdict::Do(Step::Cancel { id: operation.id.clone() });
+            return Decision::Do(Step::Cancel { id: operation.id.clone() });
         }
     }
-    Verdict::Pass
+    Decision::Pass
 }
 
 /// Whether the place of a node's volume is one that the spec asks for. `None`: where it is, is not known.
@@ -62,17 +62,17 @@ fn is_wanted(observed: &Observed, desired: &Desired, ring: &Ring, number: u32) -
 }
 
 /// Nothing else is asked of the ring while it is busy.
-pub(super) fn under_way(observed: &Observed, _: &Desired) -> Verdict {
-    let Some(ring) = observed.ring() else { return Verdict::Wait("the ring is not known".to_owned()) };
-    let Some(first) = ring.operations.first() else { return Verdict::Pass };
+pub(super) fn under_way(observed: &Observed, _: &Desired) -> Decision {
+    let Some(ring) = observed.ring() else { return Decision::Wait("the ring is not known".to_owned()) };
+    let Some(first) = ring.operations.first() else { return Decision::Pass };
     if !first.blocked.is_empty() {
-        return Verdict::Stop(blocked(
+        return Decision::Stop(blocked(
             "OperationBlocked",
             format!("operation {} ({}) does not go on: {}", first.id, first.wish.describe(), first.blocked),
             "bring the nodes back that it waits for, or undo what was asked: see status.nodes",
         ));
     }
-    Verdict::Wait(format!("operation {} ends: {}", first.id, first.wish.describe()))
+    Decision::Wait(format!("operation {} ends: {}", first.id, first.wish.describe()))
 }
 
 /// A member that has no arcs though there are data, and was never given its part.
@@ -113,44 +113,44 @@ fn successor(observed: &Observed, desired: &Desired, ring: &Ring, old: &Member) 
 
 /// A lost volume is made up for while something else is under way: that may wait for the very node whose data are gone,
 /// and for ever. The ring lets what makes up for lost data go first. One at a time, as ever.
-pub(super) fn make_up_meanwhile(observed: &Observed, desired: &Desired) -> Verdict {
-    let Some(ring) = observed.agreed_ring() else { return Verdict::Pass };
+pub(super) fn make_up_meanwhile(observed: &Observed, desired: &Desired) -> Decision {
+    let Some(ring) = observed.agreed_ring() else { return Decision::Pass };
     if ring.operations.is_empty() || ring.operations.iter().any(|it| it.wish.is_for_lost()) {
-        return Verdict::Pass;
+        return Decision::Pass;
     }
     match make_up(observed, desired) {
         // What is under way says more of what is waited for.
-        Verdict::Wait(_) => Verdict::Pass,
-        verdict => verdict,
+        Decision::Wait(_) => Decision::Pass,
+        decision => decision,
     }
 }
 
 /// A member whose volume is gone is made up for: by a new node on a new volume in its place, or by the others where the
 /// spec asks for fewer nodes. That it is gone is written down first; what is seen afterwards must still say so.
-pub(super) fn make_up(observed: &Observed, desired: &Desired) -> Verdict {
+pub(super) fn make_up(observed: &Observed, desired: &Desired) -> Decision {
     let Some(ring) = observed.agreed_ring() else {
         // A new pod takes nothing away, and may be what is lacking.
         return match super::size::grow(observed, desired) {
-            Verdict::Pass => {
-                Verdict::Wait("a majority of the nodes does not know the newest ring yet".to_owned())
+            Decision::Pass => {
+                Decision::Wait("a majority of the nodes does not know the newest ring yet".to_owned())
             }
-            verdict => verdict,
+            decision => decision,
         };
     };
     let gone = ring.members.iter().find(|(uuid, _)| observed.is_homeless(**uuid));
-    let Some((uuid, member)) = gone else { return Verdict::Pass };
+    let Some((uuid, member)) = gone else { return Decision::Pass };
     let number = member.number;
     if matches!(member.state, State::Up | State::Unready) {
-        return Verdict::Wait(format!("node {number} was up just now, though its volume claim is gone"));
+        return Decision::Wait(format!("node {number} was up just now, though its volume claim is gone"));
     }
     if member.state != State::Down {
-        return Verdict::Wait(format!("it is not sure yet that node {number} is down"));
+        return Decision::Wait(format!("it is not sure yet that node {number} is down"));
     }
     let asked = desired.replace.contains(uuid);
     let recorded = observed.recorded.replaced.iter().any(|(node, _)| node == uuid);
     let how = "annotate this GodCluster with god-db.io/replace=";
     if !asked && !desired.replace_automatically {
-        return Verdict::Blocked(blocked(
+        return Decision::Blocked(blocked(
             "VolumeLost",
             format!("the volume of node {number} ({uuid}) is gone, and spec.replacement.automatic is off"),
             format!("{how}{uuid}"),
@@ -159,7 +159,7 @@ pub(super) fn make_up(observed: &Observed, desired: &Desired) -> Verdict {
     let since = observed.now.saturating_sub(desired.replace_window);
     let lately = observed.recorded.replaced.iter().filter(|(_, at)| *at > since).count() as u32;
     if !asked && !recorded && lately >= desired.replace_max {
-        return Verdict::Blocked(blocked(
+        return Decision::Blocked(blocked(
             "ReplacementBudget",
             format!("the volume of node {number} ({uuid}) is gone, and {lately} others were lately"),
             format!("see why volumes are lost; to replace it nevertheless, {how}{uuid}"),
@@ -168,7 +168,7 @@ pub(super) fn make_up(observed: &Observed, desired: &Desired) -> Verdict {
     let is_up = |other: u32| ring.numbered(other).is_some_and(|(_, member)| member.state == State::Up);
     let without = ring.arcs_without_quorum(is_up);
     if !asked && without > 0 {
-        return Verdict::Blocked(blocked(
+        return Decision::Blocked(blocked(
             "DataAtRisk",
             format!(
                 "the volume of node {number} ({uuid}) is gone, and {without} arcs have no quorum without it"
@@ -186,7 +186,7 @@ pub(super) fn make_up(observed: &Observed, desired: &Desired) -> Verdict {
                     || (it.state == State::Up && (!is_unused(ring, it) || is_busy(ring, it.number)))
             });
             if !settled {
-                return Verdict::Wait(format!("a new node takes the place of node {number}"));
+                return Decision::Wait(format!("a new node takes the place of node {number}"));
             }
             Wish::Leave { node: number, lost: true }
         }
@@ -194,23 +194,23 @@ pub(super) fn make_up(observed: &Observed, desired: &Desired) -> Verdict {
             // The place is made again by its set, or by growing. Or a pod runs a node that left, and must give way.
             let grown = super::size::grow(observed, desired);
             let grown =
-                if let Verdict::Pass = grown { super::volumes::recycle(observed, desired) } else { grown };
+                if let Decision::Pass = grown { super::volumes::recycle(observed, desired) } else { grown };
             return match grown {
-                Verdict::Pass => Verdict::Wait(format!("a new node takes the place of node {number}")),
-                verdict => verdict,
+                Decision::Pass => Decision::Wait(format!("a new node takes the place of node {number}")),
+                decision => decision,
             };
         }
     };
     if !recorded {
-        return Verdict::Do(Step::RecordReplaced { node: *uuid, at: observed.now });
+        return Decision::Do(Step::RecordReplaced { node: *uuid, at: observed.now });
     }
     begin(observed, ring, wish)
 }
 
 /// A node that somebody asked to be replaced while its volume is there: its successor is one more node, and takes over
 /// from it, or from the others where it is down.
-pub(super) fn replace(observed: &Observed, desired: &Desired) -> Verdict {
-    let Some(ring) = observed.ring() else { return Verdict::Pass };
+pub(super) fn replace(observed: &Observed, desired: &Desired) -> Decision {
+    let Some(ring) = observed.ring() else { return Decision::Pass };
     for uuid in &desired.replace {
         let Some(member) = ring.members.get(uuid).filter(|_| observed.place_of(*uuid).is_some()) else {
             continue;
@@ -220,7 +220,7 @@ pub(super) fn replace(observed: &Observed, desired: &Desired) -> Verdict {
         };
         let lost = member.state == State::Down;
         if lost && ring.arcs_without_quorum(others) > 0 {
-            return Verdict::Blocked(blocked(
+            return Decision::Blocked(blocked(
                 "DataAtRisk",
                 format!("node {} is down, and some arcs have no quorum without it", member.number),
                 "bring it or the other nodes back; or delete its volume claim to give up what only it had",
@@ -230,12 +230,12 @@ pub(super) fn replace(observed: &Observed, desired: &Desired) -> Verdict {
         let wish = Wish::Replace { old: member.number, new, lost };
         return begin(observed, ring, wish);
     }
-    Verdict::Pass
+    Decision::Pass
 }
 
 /// Weights and zones are as the pools say.
-pub(super) fn weigh(observed: &Observed, desired: &Desired) -> Verdict {
-    let Some(ring) = observed.ring() else { return Verdict::Pass };
+pub(super) fn weigh(observed: &Observed, desired: &Desired) -> Decision {
+    let Some(ring) = observed.ring() else { return Decision::Pass };
     for (uuid, member) in ring.members.iter().filter(|(_, member)| !member.leaving) {
         let Some(pool) = observed.place_of(*uuid).and_then(|place| desired.pool(&place.pool)) else {
             continue;
@@ -249,12 +249,12 @@ pub(super) fn weigh(observed: &Observed, desired: &Desired) -> Verdict {
         };
         return begin(observed, ring, wish);
     }
-    Verdict::Pass
+    Decision::Pass
 }
 
 /// New members take their part, one after the other.
-pub(super) fn join(observed: &Observed, desired: &Desired) -> Verdict {
-    let Some(ring) = observed.ring() else { return Verdict::Pass };
+pub(super) fn join(observed: &Observed, desired: &Desired) -> Decision {
+    let Some(ring) = observed.ring() else { return Decision::Pass };
     // A node that is to take somebody's place does not take a part of its own.
     let kept = ring.members.iter().any(|(uuid, _)| {
         observed.is_homeless(*uuid) || (desired.replace.contains(uuid) && observed.place_of(*uuid).is_some())
@@ -262,19 +262,19 @@ pub(super) fn join(observed: &Observed, desired: &Desired) -> Verdict {
     let next = unused(observed, desired, ring).map(|(_, member)| member.number).min();
     match next {
         Some(number) if !kept => begin(observed, ring, Wish::Join(number)),
-        _ => Verdict::Pass,
+        _ => Decision::Pass,
     }
 }
 
 /// Keyspaces are there, with as many copies as they should have.
-pub(super) fn keyspaces(observed: &Observed, desired: &Desired) -> Verdict {
-    let Some(ring) = observed.ring() else { return Verdict::Pass };
+pub(super) fn keyspaces(observed: &Observed, desired: &Desired) -> Decision {
+    let Some(ring) = observed.ring() else { return Decision::Pass };
     for wish in &desired.keyspaces {
         let Some(found) = ring.keyspaces.iter().find(|found| found.name == wish.name) else {
-            return Verdict::Do(Step::CreateKeyspace(wish.clone()));
+            return Decision::Do(Step::CreateKeyspace(wish.clone()));
         };
         if found.ordered != wish.ordered {
-            return Verdict::Blocked(blocked(
+            return Decision::Blocked(blocked(
                 "KeyspaceDiffers",
                 format!("keyspace {} was made with another partitioner", wish.name),
                 "put its partitioner into the spec as it is, or choose another name",
@@ -283,13 +283,13 @@ pub(super) fn keyspaces(observed: &Observed, desired: &Desired) -> Verdict {
         let nodes = ring.members.values().filter(|member| !member.leaving).count() as u32;
         if found.copies != wish.copies {
             if nodes < wish.copies.replicas {
-                return Verdict::Wait(format!("{} nodes for keyspace {}", wish.copies.replicas, wish.name));
+                return Decision::Wait(format!("{} nodes for keyspace {}", wish.copies.replicas, wish.name));
             }
             let asked = Wish::Replicas(found.id, wish.copies);
             return begin(observed, ring, asked);
         }
     }
-    Verdict::Pass
+    Decision::Pass
 }
 
 fn base_of(wish: &Wish) -> String {
@@ -309,17 +309,17 @@ fn base_of(wish: &Wish) -> String {
 }
 
 /// Asks for an operation; not again for what the ring has refused several times lately.
-pub(super) fn begin(observed: &Observed, ring: &Ring, wish: Wish) -> Verdict {
+pub(super) fn begin(observed: &Observed, ring: &Ring, wish: Wish) -> Decision {
     let base = &base_of(&wish);
     let is_lately = |ended: &&Ended| !ended.refused.is_empty() && ended.epoch > observed.excused;
     let refused: Vec<_> = ring.ended(base).filter(is_lately).collect();
     if refused.len() >= ATTEMPTS {
         let why = refused.last().map(|ended| ended.refused.clone()).unwrap_or_default();
-        return Verdict::Blocked(blocked(
+        return Decision::Blocked(blocked(
             OPERATION_REFUSED,
             format!("{}: refused, as {why}", wish.describe()),
             "change what stands in the way, and wait for the next attempt, or change the spec",
         ));
     }
-    Verdict::Do(Step::Begin { id: ring.operation_id(base), wish })
+    Decision::Do(Step::Begin { id: ring.operation_id(base), wish })
 }

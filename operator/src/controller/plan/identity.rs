@@ -1,26 +1,26 @@
 //! Which cluster this is, and whose data are on which volume.
 
-use super::{Blocked, Step, Verdict, VolumeRef, blocked};
+use super::{Blocked, Decision, Step, VolumeRef, blocked};
 use crate::controller::world::{Desired, Observed, RingView, Said, Volume};
 use uuid::Uuid;
 
 /// Nothing goes on where the ring, the volumes and the record are of different clusters.
-pub(super) fn conflict(observed: &Observed, desired: &Desired) -> Verdict {
+pub(super) fn conflict(observed: &Observed, desired: &Desired) -> Decision {
     let Some(cluster) = observed.cluster() else {
         let of_several = observed.volumes.iter().any(|volume| volume.cluster.is_some());
         if of_several && observed.recorded.cluster.is_none() {
-            return Verdict::Stop(blocked(
+            return Decision::Stop(blocked(
                 "SeveralClusters",
                 "there are volumes of more than one cluster under this name",
                 "set spec.clusterId to the one that is meant, and delete the volume claims of the others",
             ));
         }
-        return Verdict::Pass;
+        return Decision::Pass;
     };
     if let RingView::Known(ring) = &observed.ring
         && ring.cluster != cluster
     {
-        return Verdict::Stop(blocked(
+        return Decision::Stop(blocked(
             "WrongCluster",
             format!("the pods are of cluster {}, and this object is of cluster {cluster}", ring.cluster),
             "set spec.clusterId of a new GodCluster to the cluster that the volumes belong to",
@@ -32,7 +32,7 @@ pub(super) fn conflict(observed: &Observed, desired: &Desired) -> Verdict {
         .find_map(|volume| Some((volume, volume.cluster.filter(|other| *other != cluster)?)));
     if let Some((volume, other)) = foreign {
         let claim = desired.volume_name(&volume.place);
-        return Verdict::Stop(blocked(
+        return Decision::Stop(blocked(
             "ForeignVolume",
             format!("volume claim {claim} is of cluster {other}, and this object is of cluster {cluster}"),
             format!(
@@ -44,33 +44,33 @@ pub(super) fn conflict(observed: &Observed, desired: &Desired) -> Verdict {
     if let Some(named) =
         desired.named.filter(|named| observed.recorded.cluster.is_some_and(|it| it != *named))
     {
-        return Verdict::Blocked(blocked(
+        return Decision::Blocked(blocked(
             "ClusterFixed",
             format!("spec.clusterId names cluster {named}, and this object is of cluster {cluster} already"),
             "make another GodCluster for that cluster; this one goes on as it is",
         ));
     }
-    Verdict::Pass
+    Decision::Pass
 }
 
 /// Which cluster this is, is written down before anything else is: what is found, what the spec names, or a new one.
-pub(super) fn record(observed: &Observed, desired: &Desired) -> Verdict {
+pub(super) fn record(observed: &Observed, desired: &Desired) -> Decision {
     match observed.recorded.cluster {
-        Some(_) => Verdict::Pass,
-        None => Verdict::Do(Step::RecordCluster(observed.cluster().unwrap_or(desired.cluster))),
+        Some(_) => Decision::Pass,
+        None => Decision::Do(Step::RecordCluster(observed.cluster().unwrap_or(desired.cluster))),
     }
 }
 
 /// Whose data are on a volume is written on the volume, in the node's own words. A node is on one volume: where it
 /// would be on two, one is a copy, or somebody answers in another's place.
-pub(super) fn mark(observed: &Observed, desired: &Desired) -> Verdict {
+pub(super) fn mark(observed: &Observed, desired: &Desired) -> Decision {
     let two = observed.volumes.iter().find_map(|volume| {
         let node = volume.node?;
         let other = observed.volumes.iter().find(|it| it.uid != volume.uid && it.node == Some(node))?;
         Some((node, volume, other))
     });
     if let Some((node, one, other)) = two {
-        return Verdict::Stop(several_volumes(desired, node, one, other));
+        return Decision::Stop(several_volumes(desired, node, one, other));
     }
     for volume in observed.volumes.iter().filter(|volume| !volume.terminating) {
         let Some(pod) = observed.pod_at(&volume.place).filter(|pod| !pod.terminating) else { continue };
@@ -80,7 +80,7 @@ pub(super) fn mark(observed: &Observed, desired: &Desired) -> Verdict {
             Said::Member { node, cluster } => (node, Some(cluster)),
         };
         if volume.node.is_some_and(|known| known != node) {
-            return Verdict::Stop(blocked(
+            return Decision::Stop(blocked(
                 "VolumeChanged",
                 format!(
                     "on the volume of {}-{} was node {}, and now there is node {node}: its data were removed by hand",
@@ -94,13 +94,13 @@ pub(super) fn mark(observed: &Observed, desired: &Desired) -> Verdict {
         if volume.node.is_none()
             && let Some(other) = observed.volume_of(node)
         {
-            return Verdict::Stop(several_volumes(desired, node, other, volume));
+            return Decision::Stop(several_volumes(desired, node, other, volume));
         }
         if volume.node.is_none() || (volume.cluster.is_none() && cluster.is_some()) {
-            return Verdict::Do(Step::Mark { volume: VolumeRef::to(volume), node, cluster });
+            return Decision::Do(Step::Mark { volume: VolumeRef::to(volume), node, cluster });
         }
     }
-    Verdict::Pass
+    Decision::Pass
 }
 
 fn several_volumes(desired: &Desired, node: Uuid, one: &Volume, other: &Volume) -> Blocked {

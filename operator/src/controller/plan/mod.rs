@@ -61,7 +61,7 @@ pub struct Blocked {
 }
 
 /// What one rule says.
-enum Verdict {
+enum Decision {
     /// Nothing to do here.
     Pass,
     /// This comes next.
@@ -74,7 +74,7 @@ enum Verdict {
     Stop(Blocked),
 }
 
-type Rule = fn(&Observed, &Desired) -> Verdict;
+type Rule = fn(&Observed, &Desired) -> Decision;
 
 fn blocked(reason: &'static str, message: impl Into<String>, action: impl Into<String>) -> Blocked {
     Blocked { reason, message: message.into(), action: action.into() }
@@ -135,8 +135,8 @@ pub fn plan_past(observed: &Observed, desired: &Desired, refusal: Option<&Refusa
     let mut in_the_way = None;
     for rule in RULES {
         match rule(observed, desired) {
-            Verdict::Pass => {}
-            Verdict::Do(step) if refusal.is_some_and(|refusal| refusal.step == step) => {
+            Decision::Pass => {}
+            Decision::Do(step) if refusal.is_some_and(|refusal| refusal.step == step) => {
                 let why = refusal.map(|refusal| refusal.why.as_str()).unwrap_or_default();
                 in_the_way.get_or_insert(blocked(
                     "StepRefused",
@@ -144,12 +144,12 @@ pub fn plan_past(observed: &Observed, desired: &Desired, refusal: Option<&Refusa
                     "change what stands in the way, or the spec",
                 ));
             }
-            Verdict::Do(step) => return Plan { next: Next::Do(step), blocked: in_the_way },
-            Verdict::Wait(why) => return Plan { next: Next::Wait(why), blocked: in_the_way },
-            Verdict::Blocked(why) => {
+            Decision::Do(step) => return Plan { next: Next::Do(step), blocked: in_the_way },
+            Decision::Wait(why) => return Plan { next: Next::Wait(why), blocked: in_the_way },
+            Decision::Blocked(why) => {
                 in_the_way.get_or_insert(why);
             }
-            Verdict::Stop(why) => {
+            Decision::Stop(why) => {
                 // What is in the way of what comes first is what somebody should look at.
                 return Plan { next: Next::Wait(why.message.clone()), blocked: in_the_way.or(Some(why)) };
             }

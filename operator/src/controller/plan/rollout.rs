@@ -1,6 +1,6 @@
 //! Restarts: another image, configuration or wish, one node at a time, while every arc keeps a quorum.
 
-use super::{Step, Verdict, blocked, size::wanted};
+use super::{Decision, Step, blocked, size::wanted};
 use crate::controller::world::{Desired, Observed, Place, Pod, ring::State};
 
 fn is_outdated(observed: &Observed, pod: &Pod) -> bool {
@@ -10,7 +10,7 @@ fn is_outdated(observed: &Observed, pod: &Pod) -> bool {
 
 /// Pods that stand in their own way: of an older template and not up anyway, or waiting for a volume that is gone or
 /// goes. Restarting them takes nothing away.
-pub(super) fn unstick(observed: &Observed, _: &Desired) -> Verdict {
+pub(super) fn unstick(observed: &Observed, _: &Desired) -> Decision {
     let ending = observed.pods.iter().any(|pod| pod.terminating);
     for pod in observed.pods.iter().filter(|pod| !pod.terminating) {
         let volume = observed.volume_at(&pod.place);
@@ -30,16 +30,16 @@ pub(super) fn unstick(observed: &Observed, _: &Desired) -> Verdict {
         };
         return restart_of(pod, why);
     }
-    Verdict::Pass
+    Decision::Pass
 }
 
 /// Pods that do not start by themselves are for somebody to look at; the rest goes on.
-pub(super) fn stuck(observed: &Observed, desired: &Desired) -> Verdict {
+pub(super) fn stuck(observed: &Observed, desired: &Desired) -> Decision {
     let found =
         observed.pods.iter().filter(|pod| !pod.terminating).find_map(|pod| Some((pod, pod.stuck.as_ref()?)));
-    let Some((pod, why)) = found else { return Verdict::Pass };
+    let Some((pod, why)) = found else { return Decision::Pass };
     let name = desired.pod_name(&pod.place);
-    Verdict::Blocked(blocked(
+    Decision::Blocked(blocked(
         "PodStuck",
         format!("pod {name} does not start: {why}"),
         format!(
@@ -50,20 +50,20 @@ pub(super) fn stuck(observed: &Observed, desired: &Desired) -> Verdict {
 }
 
 /// Nothing is as it should be before each place that is asked for has a pod that is ready, and whose node is up.
-pub(super) fn missing(observed: &Observed, desired: &Desired) -> Verdict {
+pub(super) fn missing(observed: &Observed, desired: &Desired) -> Decision {
     for pool in &desired.pools {
         for ordinal in 0..wanted(observed, desired, &pool.name) {
             let place = Place { pool: pool.name.clone(), ordinal };
             let name = desired.pod_name(&place);
             let Some(pod) = observed.pod_at(&place) else {
-                return Verdict::Wait(format!("pod {name} is made"));
+                return Decision::Wait(format!("pod {name} is made"));
             };
             if !pod.ready || pod.terminating || !is_up(observed, pod) {
-                return Verdict::Wait(format!("pod {name} is ready, and its node up"));
+                return Decision::Wait(format!("pod {name} is ready, and its node up"));
             }
         }
     }
-    Verdict::Pass
+    Decision::Pass
 }
 
 /// The others find its node.
@@ -72,34 +72,34 @@ fn is_up(observed: &Observed, pod: &Pod) -> bool {
     node.and_then(|node| observed.ring()?.members.get(&node)).is_some_and(|member| member.state == State::Up)
 }
 
-fn restart_of(pod: &Pod, why: &str) -> Verdict {
-    Verdict::Do(Step::Restart { place: pod.place.clone(), uid: pod.uid.clone(), why: why.to_owned() })
+fn restart_of(pod: &Pod, why: &str) -> Decision {
+    Decision::Do(Step::Restart { place: pod.place.clone(), uid: pod.uid.clone(), why: why.to_owned() })
 }
 
 /// The next of the outdated pods, when all are back.
-pub(super) fn restart(observed: &Observed, desired: &Desired) -> Verdict {
+pub(super) fn restart(observed: &Observed, desired: &Desired) -> Decision {
     let outdated = observed.pods.iter().filter(|pod| !pod.terminating && is_outdated(observed, pod));
-    let Some(pod) = outdated.max_by_key(|pod| &pod.place) else { return Verdict::Pass };
+    let Some(pod) = outdated.max_by_key(|pod| &pod.place) else { return Decision::Pass };
     let Some(ring) = observed.agreed_ring() else {
-        return Verdict::Wait("a majority of the nodes does not know the newest ring yet".to_owned());
+        return Decision::Wait("a majority of the nodes does not know the newest ring yet".to_owned());
     };
     if let Some(skew) = skew(observed, desired) {
-        return Verdict::Blocked(skew);
+        return Decision::Blocked(skew);
     }
     let name = desired.pod_name(&pod.place);
     let pods: u32 = observed.sets.values().map(|set| set.replicas).sum();
     let others = observed.pods.iter().filter(|other| other.uid != pod.uid && !other.terminating);
     if (others.clone().filter(|other| other.ready).count() as u32) + 1 < pods {
-        return Verdict::Wait(format!("all other pods are ready before {name} restarts"));
+        return Decision::Wait(format!("all other pods are ready before {name} restarts"));
     }
     if observed.is_irreplaceable(pod) {
-        return Verdict::Blocked(super::volumes::claim_missing(desired, pod));
+        return Decision::Blocked(super::volumes::claim_missing(desired, pod));
     }
     let node = observed.node_at(&pod.place);
     let number = node.and_then(|node| ring.members.get(&node)).map(|member| member.number);
     let Some(number) = number else {
         if observed.volume_at(&pod.place).is_some_and(|volume| observed.is_held(volume)) {
-            return Verdict::Wait(format!("it is known which node runs in {name} before it restarts"));
+            return Decision::Wait(format!("it is known which node runs in {name} before it restarts"));
         }
         // It is no member: nobody misses it.
         return restart_of(pod, "its template changed");
@@ -109,13 +109,13 @@ pub(super) fn restart(observed: &Observed, desired: &Desired) -> Verdict {
     };
     if let Some(away) = ring.members.values().find(|other| other.number != number && !others_up(other.number))
     {
-        return Verdict::Wait(format!("node {} is up again before {name} restarts", away.number));
+        return Decision::Wait(format!("node {} is up again before {name} restarts", away.number));
     }
     let behind = ring.members.values().find(|member| {
         member.report.as_ref().is_some_and(|report| report.hints > 0 || report.suspect_arcs > 0)
     });
     if let Some(behind) = behind {
-        return Verdict::Wait(format!(
+        return Decision::Wait(format!(
             "node {} hands over what others missed before {name} restarts",
             behind.number
         ));
@@ -124,7 +124,7 @@ pub(super) fn restart(observed: &Observed, desired: &Desired) -> Verdict {
     // Where one node decides alone, the ring stands still while it restarts; reads and writes go on.
     let undecided = ring.voters.len() > 1 && !ring.decides(others_up);
     if (without > 0 || undecided) && !desired.allow_downtime {
-        return Verdict::Blocked(blocked(
+        return Decision::Blocked(blocked(
             "NoQuorumToSpare",
             format!(
                 "{name} is outdated, and without node {number} {without} arcs, or the ring, would have no quorum"

@@ -1,7 +1,7 @@
 //! Growing, and the way out: leave, a committed ring without the node, one pod fewer (invariants SPEC-SIZE,
 //! POD-KEPT).
 
-use super::{Step, Verdict, blocked};
+use super::{Decision, Step, blocked};
 use crate::{
     controller::world::{
         Desired, Observed, Place,
@@ -22,7 +22,7 @@ pub(super) fn wanted(observed: &Observed, desired: &Desired, pool: &str) -> u32 
 }
 
 /// More pods, where their places are free.
-pub(super) fn grow(observed: &Observed, desired: &Desired) -> Verdict {
+pub(super) fn grow(observed: &Observed, desired: &Desired) -> Decision {
     for pool in &desired.pools {
         let Some(set) = observed.sets.get(&pool.name) else { continue };
         let wanted = wanted(observed, desired, &pool.name);
@@ -30,13 +30,13 @@ pub(super) fn grow(observed: &Observed, desired: &Desired) -> Verdict {
             let place = Place { pool: pool.name.clone(), ordinal };
             let Some(volume) = observed.volume_at(&place) else { continue };
             if volume.terminating {
-                return Verdict::Wait(format!("volume {} goes", desired.volume_name(&place)));
+                return Decision::Wait(format!("volume {} goes", desired.volume_name(&place)));
             }
             if !observed.is_retired(volume) {
                 continue;
             }
             let name = desired.volume_name(&place);
-            return Verdict::Blocked(blocked(
+            return Decision::Blocked(blocked(
                 "VolumeInQuarantine",
                 format!(
                     "pool {} cannot grow: volume claim {name} of a node that left is kept for a while",
@@ -48,7 +48,7 @@ pub(super) fn grow(observed: &Observed, desired: &Desired) -> Verdict {
             ));
         }
         if set.replicas < wanted {
-            return Verdict::Do(Step::Scale {
+            return Decision::Do(Step::Scale {
                 pool: pool.name.clone(),
                 version: set.version.clone(),
                 from: set.replicas,
@@ -56,7 +56,7 @@ pub(super) fn grow(observed: &Observed, desired: &Desired) -> Verdict {
             });
         }
     }
-    Verdict::Pass
+    Decision::Pass
 }
 
 /// The last pod of each pool that has more than it should.
@@ -68,9 +68,9 @@ fn surplus<'a>(observed: &'a Observed, desired: &'a Desired) -> impl Iterator<It
 }
 
 /// One pod fewer, once nobody needs the last one: its node left for good, or never became a member.
-pub(super) fn drop_last(observed: &Observed, desired: &Desired) -> Verdict {
+pub(super) fn drop_last(observed: &Observed, desired: &Desired) -> Decision {
     if observed.agreed_ring().is_none() {
-        return Verdict::Pass;
+        return Decision::Pass;
     }
     for place in surplus(observed, desired) {
         let Some(set) = observed.sets.get(&place.pool) else { continue };
@@ -80,7 +80,7 @@ pub(super) fn drop_last(observed: &Observed, desired: &Desired) -> Verdict {
             None => observed.pod_at(&place).is_some_and(|pod| observed.may_be_member(pod)),
         };
         if !is_needed {
-            return Verdict::Do(Step::Scale {
+            return Decision::Do(Step::Scale {
                 pool: place.pool,
                 version: set.version.clone(),
                 from: set.replicas,
@@ -88,30 +88,30 @@ pub(super) fn drop_last(observed: &Observed, desired: &Desired) -> Verdict {
             });
         }
     }
-    Verdict::Pass
+    Decision::Pass
 }
 
 /// The node of the last pod leaves, where the others can bear it.
-pub(super) fn leave(observed: &Observed, desired: &Desired) -> Verdict {
-    let Some(place) = surplus(observed, desired).next() else { return Verdict::Pass };
+pub(super) fn leave(observed: &Observed, desired: &Desired) -> Decision {
+    let Some(place) = surplus(observed, desired).next() else { return Decision::Pass };
     let Some(ring) = observed.agreed_ring() else {
-        return Verdict::Wait("a majority of the nodes does not know the newest ring yet".to_owned());
+        return Decision::Wait("a majority of the nodes does not know the newest ring yet".to_owned());
     };
     let pod = desired.pod_name(&place);
     let leaver = observed.node_at(&place);
     let Some((uuid, member)) = leaver.and_then(|uuid| Some((uuid, ring.members.get(&uuid)?))) else {
-        return Verdict::Blocked(blocked(
+        return Decision::Blocked(blocked(
             "NodeUnknown",
             format!("pod {pod} is to go, and which node runs on it is not known"),
             format!("see why pod {pod} does not answer: kubectl describe pod {pod}"),
         ));
     };
     if member.leaving {
-        return Verdict::Wait(format!("node {} leaves", member.number));
+        return Decision::Wait(format!("node {} leaves", member.number));
     }
     let left = ring.members.values().filter(|other| !other.leaving).count() as u32 - 1;
     if left < ring.most_copies() {
-        return Verdict::Blocked(blocked(
+        return Decision::Blocked(blocked(
             "TooFewNodes",
             format!("{left} nodes would be left for {} copies of each key", ring.most_copies()),
             "ask for more nodes, or lower the replicas of the keyspaces first",
@@ -119,7 +119,7 @@ pub(super) fn leave(observed: &Observed, desired: &Desired) -> Verdict {
     }
     let away = ring.members.values().find(|other| other.state != State::Up);
     if let Some(away) = away {
-        return Verdict::Blocked(blocked(
+        return Decision::Blocked(blocked(
             "NodeNotUp",
             format!("node {} is not up, and no node leaves meanwhile", away.number),
             "bring it back, or replace it: see status.nodes",
@@ -134,7 +134,7 @@ pub(super) fn leave(observed: &Observed, desired: &Desired) -> Verdict {
         .sum();
     let held = member.report.as_ref().map_or(0, |report| report.bytes);
     if free < held {
-        return Verdict::Blocked(blocked(
+        return Decision::Blocked(blocked(
             "NoRoom",
             format!("node {} holds {}, and the others have {} free", member.number, bytes(held), bytes(free)),
             "give the pools larger volumes, or keep the node",

@@ -1,6 +1,6 @@
 //! Quarantine, deletion (invariant VOLUME-KEPT), expansion.
 
-use super::{Blocked, Step, Verdict, VolumeRef, blocked, size::wanted};
+use super::{Blocked, Decision, Step, VolumeRef, blocked, size::wanted};
 use crate::{
     controller::world::{Desired, Observed, Pod, Volume},
     crd::bytes,
@@ -10,9 +10,9 @@ use crate::{
 const LEAST_QUARANTINE: i64 = 60;
 
 /// Volumes without a pod: what nobody needs is kept for a while, then goes; what is needed again is taken back.
-pub(super) fn tidy(observed: &Observed, desired: &Desired) -> Verdict {
+pub(super) fn tidy(observed: &Observed, desired: &Desired) -> Decision {
     if observed.agreed_ring().is_none() {
-        return Verdict::Pass;
+        return Decision::Pass;
     }
     for volume in observed.volumes.iter().filter(|volume| !volume.terminating) {
         let pods = observed.sets.get(&volume.place.pool).map_or(0, |set| set.replicas);
@@ -23,7 +23,7 @@ pub(super) fn tidy(observed: &Observed, desired: &Desired) -> Verdict {
             && volume.quarantined_until.is_some()
             && (has_place || is_wanted || observed.is_held(volume))
         {
-            return Verdict::Do(Step::Unquarantine { volume: VolumeRef::to(volume) });
+            return Decision::Do(Step::Unquarantine { volume: VolumeRef::to(volume) });
         }
         let is_idle = !has_place && observed.pod_at(&volume.place).is_none();
         if !is_idle || observed.is_held(volume) || (is_wanted && !is_retired) {
@@ -31,18 +31,18 @@ pub(super) fn tidy(observed: &Observed, desired: &Desired) -> Verdict {
         }
         let least = if is_retired { 0 } else { LEAST_QUARANTINE };
         match expire(volume, observed, desired, least) {
-            Verdict::Pass => {}
-            verdict => return verdict,
+            Decision::Pass => {}
+            decision => return decision,
         }
     }
-    Verdict::Pass
+    Decision::Pass
 }
 
 /// A node that runs without a claim is let be: its data are there until its pod ends. Who leaves, or is replaced,
 /// will not need it.
-pub(super) fn unclaimed(observed: &Observed, desired: &Desired) -> Verdict {
+pub(super) fn unclaimed(observed: &Observed, desired: &Desired) -> Decision {
     if observed.agreed_ring().is_none() {
-        return Verdict::Pass;
+        return Decision::Pass;
     }
     let pod = observed.pods.iter().find(|pod| {
         let is_leaving = pod.said.node().is_some_and(|node| desired.replace.contains(&node))
@@ -50,8 +50,8 @@ pub(super) fn unclaimed(observed: &Observed, desired: &Desired) -> Verdict {
         observed.is_irreplaceable(pod) && !is_leaving
     });
     match pod {
-        Some(pod) => Verdict::Blocked(claim_missing(desired, pod)),
-        None => Verdict::Pass,
+        Some(pod) => Decision::Blocked(claim_missing(desired, pod)),
+        None => Decision::Pass,
     }
 }
 
@@ -77,7 +77,7 @@ pub(super) fn claim_missing(desired: &Desired, pod: &Pod) -> Blocked {
 
 /// A volume that is wanted again, and is a retired node's, goes after its quarantine, and its pod with it: the pod then
 /// starts anew as a new node.
-pub(super) fn recycle(observed: &Observed, desired: &Desired) -> Verdict {
+pub(super) fn recycle(observed: &Observed, desired: &Desired) -> Decision {
     for volume in observed.volumes.iter().filter(|volume| !volume.terminating && observed.is_retired(volume))
     {
         let pods = observed.sets.get(&volume.place.pool).map_or(0, |set| set.replicas);
@@ -85,11 +85,11 @@ pub(super) fn recycle(observed: &Observed, desired: &Desired) -> Verdict {
             continue;
         }
         match expire(volume, observed, desired, 0) {
-            Verdict::Pass => {}
-            verdict => return verdict,
+            Decision::Pass => {}
+            decision => return decision,
         }
         let name = desired.volume_name(&volume.place);
-        return Verdict::Blocked(blocked(
+        return Decision::Blocked(blocked(
             "VolumeInQuarantine",
             format!(
                 "pod {} is of a node that left for good; a new one takes its place when volume claim {name} goes",
@@ -100,11 +100,11 @@ pub(super) fn recycle(observed: &Observed, desired: &Desired) -> Verdict {
             ),
         ));
     }
-    Verdict::Pass
+    Decision::Pass
 }
 
 /// Quarantine first, deletion after it. Who asked for a node to be replaced has no use for its old volume.
-fn expire(volume: &Volume, observed: &Observed, desired: &Desired, least: i64) -> Verdict {
+fn expire(volume: &Volume, observed: &Observed, desired: &Desired, least: i64) -> Decision {
     let named = desired.volume_name(&volume.place);
     let is_released = volume.node.is_some_and(|node| desired.replace.contains(&node))
         || desired.release.contains("all")
@@ -112,21 +112,21 @@ fn expire(volume: &Volume, observed: &Observed, desired: &Desired, least: i64) -
     match volume.quarantined_until {
         None => {
             let until = observed.now.saturating_add(desired.quarantine.max(least));
-            Verdict::Do(Step::Quarantine { volume: VolumeRef::to(volume), until })
+            Decision::Do(Step::Quarantine { volume: VolumeRef::to(volume), until })
         }
         Some(until) if observed.now >= until || (is_released && least == 0) => {
-            Verdict::Do(Step::DeleteVolume { volume: VolumeRef::to(volume), node: volume.node })
+            Decision::Do(Step::DeleteVolume { volume: VolumeRef::to(volume), node: volume.node })
         }
-        Some(_) => Verdict::Pass,
+        Some(_) => Decision::Pass,
     }
 }
 
 /// Volumes get as large as the spec says: each claim, then the set that makes new ones.
-pub(super) fn expand(observed: &Observed, desired: &Desired) -> Verdict {
+pub(super) fn expand(observed: &Observed, desired: &Desired) -> Decision {
     for pool in &desired.pools {
         let Some(set) = observed.sets.get(&pool.name) else { continue };
         if set.volume_bytes > pool.volume_bytes {
-            return Verdict::Blocked(blocked(
+            return Decision::Blocked(blocked(
                 "VolumeCannotShrink",
                 format!("volumes of pool {} have {} already", pool.name, bytes(set.volume_bytes)),
                 "put the old size back, or add a pool with smaller volumes and shrink this one to 0",
@@ -139,11 +139,11 @@ pub(super) fn expand(observed: &Observed, desired: &Desired) -> Verdict {
                 && volume.bytes < pool.volume_bytes
         });
         if let Some(volume) = small {
-            return Verdict::Do(Step::Expand { volume: VolumeRef::to(volume), bytes: pool.volume_bytes });
+            return Decision::Do(Step::Expand { volume: VolumeRef::to(volume), bytes: pool.volume_bytes });
         }
         if set.volume_bytes < pool.volume_bytes {
-            return Verdict::Do(Step::OrphanSet { pool: pool.name.clone(), uid: set.uid.clone() });
+            return Decision::Do(Step::OrphanSet { pool: pool.name.clone(), uid: set.uid.clone() });
         }
     }
-    Verdict::Pass
+    Decision::Pass
 }
