@@ -217,8 +217,8 @@ fn fullest(table: &Table<'_>, able: impl Iterator<Item = usize>) -> Option<usize
     able.max_by(|a, b| table.ratio(*a).total_cmp(&table.ratio(*b)).then(b.cmp(a)))
 }
 
-/// Where nodes could not be made even, what is found depends on the order of looking, and the next plan looks in another
-/// one. So what came out is planned for as that plan would find it, until it finds nothing. Each pass lowers
+/// Where nodes could not be made even, what is found depends on the order of looking, and the next plan looks in
+/// another one. So what came out is planned for as that plan would find it, until it finds nothing. Each pass lowers
 /// Σ (held − share)² / share, so there is an end.
 fn settle(table: &mut Table<'_>, even: Aim) {
     for _ in 0..MOST_TURNS {
