@@ -18,7 +18,9 @@ NODES ?= 3
 DATA ?= data
 # Debian's `unicode-data`: every character of Unicode with its name.
 LOAD ?= /usr/share/unicode/UnicodeData.txt
-SEEDS ?= 1000
+SEEDS ?= 300
+# Minutes of seeds that nobody has run, after those.
+FRESH_MINUTES ?= 1
 # A soak begins at a seed of its own each day, unless told where.
 SOAK_SEEDS ?= 20000
 FIRST ?= $(shell date +%Y%m%d)00000
@@ -33,7 +35,7 @@ export PREFIX DESTDIR SYSCONFDIR
 help: ## What there is
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 	@echo
-	@echo "  NODES=$(NODES) DATA=$(DATA) LOAD=$(LOAD) SEEDS=$(SEEDS) SOAK_SEEDS=$(SOAK_SEEDS) FIRST=$(FIRST) CHAOS_MINUTES=$(CHAOS_MINUTES) SOAK_MINUTES=$(SOAK_MINUTES) DURABILITY=$(DURABILITY) PREFIX=$(PREFIX) CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)"
+	@echo "  NODES=$(NODES) DATA=$(DATA) LOAD=$(LOAD) SEEDS=$(SEEDS) FRESH_MINUTES=$(FRESH_MINUTES) SOAK_SEEDS=$(SOAK_SEEDS) FIRST=$(FIRST) CHAOS_MINUTES=$(CHAOS_MINUTES) SOAK_MINUTES=$(SOAK_MINUTES) DURABILITY=$(DURABILITY) PREFIX=$(PREFIX) CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)"
 
 .PHONY: setup
 setup: ## Install what building needs (says what), compile RocksDB once for this machine
@@ -88,8 +90,8 @@ loop: setup ## How long from an edit until it is tested, simulated, running
 	@.ci/loop
 
 .PHONY: sim
-sim: build ## Simulated clusters under faults: SEEDS of them, each repeatable, after those that once failed
-	$(BUILT)/god-sim run --known sim/seeds.txt --seeds $(SEEDS)
+sim: build ## Simulated clusters under faults, each repeatable: those that once failed, SEEDS of them, FRESH_MINUTES of others
+	$(BUILT)/god-sim run --known sim/seeds.txt --seeds $(SEEDS) --fresh $(FRESH_MINUTES)
 
 .PHONY: chaos
 # `.ci/chaos` says where it cannot run, and fails then where CI=true.

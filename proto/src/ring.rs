@@ -297,7 +297,10 @@ pub fn check_keyspace(keyspace: &Keyspace) -> Result<(), String> {
 
 fn check(document: RingDocument) -> Result<Ring, String> {
     if document.format == 0 || document.format > RING_FORMAT {
-        return Err(format!("its format is {}, this program knows up to {RING_FORMAT}", document.format));
+        return Err(format!(
+            "its format is {}, this program knows up to {RING_FORMAT}; run a newer version of it",
+            document.format
+        ));
     }
     let bytes = ring_bytes(&document);
     if bytes > MAX_RING_BYTES {
@@ -561,7 +564,7 @@ mod tests {
 
     #[test]
     fn a_document_that_does_not_hold_together_is_refused_by_the_rule_it_breaks() {
-        assert!(refusal(|d| d.format = 2).contains("knows up to 1"));
+        assert!(refusal(|d| d.format = 2).contains("format is 2, this program knows up to 1; run a newer"));
         assert!(refusal(|d| d.voters = vec![1, 2]).contains("not 1, 3 or 5"));
         assert!(refusal(|d| d.voters = vec![3]).contains("voters"));
         assert!(refusal(|d| d.arcs[0].replicas = vec![1, 1]).contains("distinct"));

@@ -63,6 +63,7 @@ fn under_way(world: &World) -> String {
         seen_clean: true,
         budget: 1,
         unclean: &nobody,
+        down: &nobody,
     };
     let refused = god_core::ring::step(&ring, evidence).err().map(|error| format!(", refused: {error}"));
     let refused = refused.unwrap_or_default();

@@ -14,6 +14,7 @@ pub mod lies;
 pub mod network;
 mod panics;
 pub mod run;
+pub mod seeds;
 mod survey;
 pub mod trace;
 pub mod world;

@@ -1,16 +1,20 @@
 //! `god-sim`: simulated clusters under faults, each repeatable by its seed.
 
 use clap::{Parser, Subcommand};
-use god_sim::run::{Broken, RunReport, run};
+use god_sim::{
+    run::{Broken, RunReport, run},
+    seeds::{self, Seeds},
+};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{
-        atomic::{AtomicU64, Ordering::Relaxed},
+        OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
         mpsc,
     },
-    time::Instant,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 /// Simulates clusters of GoD under partitions, crashes and clock jumps, and checks what their clients saw
@@ -21,6 +25,7 @@ use std::{
     after_help = "\
 Examples:
   god-sim run --seeds 200               seeds 1 to 200, on all processors
+  god-sim run --seeds 0 --fresh 3       seeds that nobody has run, for three minutes
   god-sim run --seed 17 --trace         one seed again, with everything that happened"
 )]
 struct Cli {
@@ -41,6 +46,9 @@ enum Command {
         /// Before them, the seeds that a file has: a number begins each line, the rest of it says what it found
         #[arg(long, value_name = "FILE", conflicts_with = "seed")]
         known: Option<PathBuf>,
+        /// After them, seeds that nobody has run, for so many minutes; what goes wrong prints how to run it again
+        #[arg(long, value_name = "MINUTES", conflicts_with = "seed")]
+        fresh: Option<u32>,
         /// Just this one
         #[arg(long, value_name = "SEED", conflicts_with_all = ["seeds", "from"])]
         seed: Option<u64>,
@@ -54,7 +62,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let Command::Run { seeds, from, known, seed, trace, jobs } = Cli::parse().command;
+    let Command::Run { seeds, from, known, fresh, seed, trace, jobs } = Cli::parse().command;
     let known = match known.as_deref().map_or(Ok(Vec::new()), read_seeds) {
         Ok(known) => known,
         Err(problem) => {
@@ -62,23 +70,32 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let (from, seeds) = seed.map_or((from, seeds), |seed| (seed, 1));
-    let (count, known) = (seeds.saturating_add(known.len() as u64), &known);
-    // The known ones first, then those that were asked for.
-    let seed_at =
-        move |at: u64| known.get(at as usize).copied().unwrap_or_else(|| from + (at - known.len() as u64));
+    let (from, count) = seed.map_or((from, seeds), |seed| (seed, 1));
+    let fresh = fresh.map(|minutes| (first_fresh(), Duration::from_secs(60) * minutes));
+    if let Some((first, most)) = fresh {
+        println!("then fresh seeds from {first} on, for {} s", most.as_secs());
+    }
+    let seeds = Seeds { known, from, count, fresh };
     let jobs = jobs.or(std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1).max(1);
     let began = Instant::now();
-    let next = AtomicU64::new(0);
+    let (next, fresh_since, ends) = (AtomicU64::new(0), OnceLock::<Instant>::new(), AtomicBool::new(false));
+    // The seed to run next; the first fresh one begins their time.
+    let take = || {
+        let place = next.fetch_add(1, Relaxed);
+        let since = match place < seeds.listed() {
+            true => Duration::ZERO,
+            false => fresh_since.get_or_init(Instant::now).elapsed(),
+        };
+        if ends.load(Relaxed) { None } else { seeds.at(place, since) }
+    };
     let (send, receive) = mpsc::channel::<RunReport>();
     let mut total = Total::default();
     let broken = std::thread::scope(|scope| {
         for _ in 0..jobs {
-            let (send, next) = (send.clone(), &next);
+            let (send, take) = (send.clone(), &take);
             scope.spawn(move || {
-                loop {
-                    let at = next.fetch_add(1, Relaxed);
-                    if at >= count || send.send(run(seed_at(at), Broken::Nothing)).is_err() {
+                while let Some(seed) = take() {
+                    if send.send(run(seed, Broken::Nothing)).is_err() {
                         return;
                     }
                 }
@@ -92,11 +109,12 @@ fn main() -> ExitCode {
                 print_trace(&outcome);
             }
             if total.runs.is_multiple_of(20) {
-                println!("{:4} of {count} seeds, {:.1} s", total.runs, began.elapsed().as_secs_f64());
+                let of = seeds.listed().max(total.runs);
+                println!("{:4} of {of} seeds, {:.1} s", total.runs, began.elapsed().as_secs_f64());
             }
             if !outcome.problems.is_empty() {
                 // No new ones; those that run are waited for.
-                next.store(count, Relaxed);
+                ends.store(true, Relaxed);
                 broken.push(outcome);
             }
         }
@@ -107,18 +125,18 @@ fn main() -> ExitCode {
     if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// The seeds that a file lists. Empty lines, and those that begin with `#`, are for people.
+/// The seeds that a file lists.
 fn read_seeds(file: &Path) -> Result<Vec<u64>, String> {
     let text =
         std::fs::read_to_string(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
-    let lines = text.lines().enumerate().map(|(at, line)| (at + 1, line.trim()));
-    lines
-        .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
-        .map(|(at, line)| {
-            let seed = line.split_whitespace().next().and_then(|word| word.parse().ok());
-            seed.ok_or_else(|| format!("{}:{at}: {line:?} does not begin with a seed", file.display()))
-        })
-        .collect()
+    seeds::read(&text)
+        .map_err(|(at, line)| format!("{}:{at}: {line:?} does not begin with a seed", file.display()))
+}
+
+/// Where seeds begin that nobody has run: by the second, with room for those of one run before those of the next.
+fn first_fresh() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.as_secs() * 1_000
 }
 
 /// What all runs were, together: so that a reader sees that something happened in them.

@@ -69,6 +69,8 @@ enum Rules {
     FloorPassed,
     /// What was pulled in one epoch is taken in another one.
     PullsKept,
+    /// A floor is promised and decided by the old replicas while the arc changes hands: tombstones are purged then.
+    RaisedMeanwhile,
     /// Tombstones are purged as soon as the floor is set.
     ReadsPassed,
     /// The end of a record is purged while a clock may say that it is not over.
@@ -201,4 +203,9 @@ fn a_new_replica_that_forgets_again_is_found_to_lose_writes() {
 #[test]
 fn a_pull_of_another_epoch_is_found_to_bring_values_back() {
     breaks("floor, pulls kept", Bounds { rules: Rules::PullsKept, ..MOVES }, GONE);
+}
+
+#[test]
+fn purging_while_an_arc_changes_hands_is_found_to_bring_values_back() {
+    breaks("floor, raised meanwhile", Bounds { rules: Rules::RaisedMeanwhile, ..MOVES }, GONE);
 }

@@ -44,7 +44,7 @@ impl Bounds {
         let promised = |replica: &Replica| replica.promised >= floor || self.rules == Rules::NotPromised;
         let mut stored = state.of(members).map(below);
         let first = stored.next();
-        state.stage != Stage::Joint
+        self.may_raise(state)
             && (state.decided < floor || state.decided == floor && state.deciders != members)
             && stored.all(|stored| Some(stored) == first)
             && state.of(members).all(promised)
@@ -66,6 +66,11 @@ impl Bounds {
         // At or below what is repaired a replica has all there is.
         let has_all = version <= floor || self.rules == Rules::EndsAckedUnderPromise;
         (version > promised || stands || has_all).then_some(version > promised || stands)
+    }
+
+    /// Whether floors are promised and decided: not while the arc changes hands.
+    fn may_raise(&self, state: &State) -> bool {
+        state.stage != Stage::Joint || self.rules == Rules::RaisedMeanwhile
     }
 
     fn may_purge(&self, state: &State, node: usize) -> bool {
@@ -97,7 +102,8 @@ impl Bounds {
 
     /// Those who must take part in deciding a floor.
     fn quorums(&self, state: &State) -> Vec<Mask> {
-        let members = state.members();
+        // Those of before, who know nothing of the new one, where floors are raised all the same.
+        let members = if state.stage == Stage::Joint { BEFORE } else { state.members() };
         let without = |node: usize| (self.rules == Rules::OneAway).then_some(members & !(1 << node));
         std::iter::once(members).chain(nodes(members).filter_map(without)).collect()
     }
@@ -151,7 +157,7 @@ impl Model for Bounds {
         }
         for node in nodes(members) {
             let Replica { promised, floor, .. } = state.replicas[node];
-            if state.stage != Stage::Joint {
+            if self.may_raise(state) {
                 let higher = self.floors.iter().filter(|floor| **floor > promised);
                 actions.extend(higher.map(|floor| Action::Promise { floor: *floor, node }));
             }

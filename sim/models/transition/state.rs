@@ -3,9 +3,6 @@
 use crate::{Mask, nodes, swap};
 
 pub const NODES: usize = 5;
-pub const QUORUM: u32 = 2;
-/// N - W + 1.
-pub const SOURCES: u32 = 2;
 pub const MAX_EPOCHS: usize = 5;
 pub const MAX_VERSIONS: usize = 2;
 pub const MAX_ATTEMPTS: usize = 3;
@@ -28,9 +25,58 @@ impl Ring {
         self.next != 0
     }
 
-    pub fn enough(self, who: Mask) -> bool {
-        let quorum = |set: Mask| (who & set).count_ones() >= QUORUM;
-        quorum(self.replicas) && (!self.is_joint() || quorum(self.next))
+    /// The nodes that must have copied before the next set takes over: those that are new, or all where it has
+    /// another size.
+    pub fn copiers(self) -> Mask {
+        match self.replicas.count_ones() == self.next.count_ones() {
+            true => self.next & !self.replicas,
+            false => self.next,
+        }
+    }
+}
+
+/// A set of replicas, and how many of it a write and a read need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Set {
+    pub nodes: Mask,
+    pub write: u32,
+    pub read: u32,
+}
+
+impl Set {
+    /// How many must be copied from, so that those left are too few for a write, or where `reads` also for a read, that
+    /// does not know of the change.
+    pub fn sources(self, reads: bool) -> u32 {
+        let least = if reads { self.write.min(self.read) } else { self.write };
+        self.nodes.count_ones() + 1 - least
+    }
+}
+
+/// The two sets between which the arc changes hands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sets {
+    pub old: Set,
+    pub new: Set,
+}
+
+impl Sets {
+    pub fn of(&self, nodes: Mask) -> Set {
+        if nodes == self.old.nodes { self.old } else { self.new }
+    }
+
+    /// Whether these are enough for a write to be acknowledged.
+    pub fn write(&self, ring: Ring, who: Mask) -> bool {
+        self.enough(ring, who, |set| set.write)
+    }
+
+    /// Whether these are enough for a read to be answered.
+    pub fn read(&self, ring: Ring, who: Mask) -> bool {
+        self.enough(ring, who, |set| set.read)
+    }
+
+    fn enough(&self, ring: Ring, who: Mask, needed: fn(Set) -> u32) -> bool {
+        let quorum = |nodes: Mask| (who & nodes).count_ones() >= needed(self.of(nodes));
+        quorum(ring.replicas) && (!ring.is_joint() || quorum(ring.next))
     }
 }
 
@@ -86,7 +132,7 @@ pub fn store(state: &mut State, node: usize, version: usize) {
 }
 
 /// Notes who answers reads with too little, and makes one of all states that differ in nothing that matters.
-pub fn tidy(state: &mut State) {
+pub fn tidy(state: &mut State, may_read: impl Fn(Ring, Mask) -> bool) {
     for attempt in &mut state.attempts {
         if state.acknowledged[attempt.version] {
             attempt.acks = 0;
@@ -111,7 +157,7 @@ pub fn tidy(state: &mut State) {
             let stale = &mut state.stale[version][epoch];
             *stale |= now;
             // A read at that epoch can get no quorum of such answers any more.
-            if !ring.enough(*stale | later) {
+            if !may_read(ring, *stale | later) {
                 *stale = 0;
             }
         }

@@ -29,12 +29,13 @@ impl Bounds {
     fn next_rings(&self, state: &State) -> Vec<Ring> {
         let ring = state.rings[state.latest];
         if !ring.is_joint() {
-            let next = if ring.replicas == self.old { self.new } else { self.old };
+            let (old, new) = (self.sets.old.nodes, self.sets.new.nodes);
+            let next = if ring.replicas == old { new } else { old };
             return vec![Ring { next, since: state.latest + 1, ..ring }];
         }
         let back = Ring { next: 0, since: 0, ..ring };
         let switched = Ring { replicas: ring.next, ..back };
-        let needed = ring.next & !ring.replicas;
+        let needed = self.copiers(ring);
         let is_ready = match self.rules {
             Rules::OneReady => needed & state.ready != 0,
             _ => needed & !state.ready == 0,
@@ -46,13 +47,29 @@ impl Bounds {
         rings
     }
 
+    /// Whether a read is answered by these.
+    fn may_read(&self, ring: Ring, who: Mask) -> bool {
+        let asked = if self.rules == Rules::OldReads { Ring { next: 0, ..ring } } else { ring };
+        self.sets.read(asked, who)
+    }
+
+    /// Who must have copied before the next set takes over.
+    fn copiers(&self, ring: Ring) -> Mask {
+        match self.rules {
+            Rules::NewOnly => ring.next & !ring.replicas,
+            _ => ring.copiers(),
+        }
+    }
+
     fn may_copy(&self, state: &State, to: usize, from: usize) -> bool {
         let epoch = state.nodes[to].known;
         let ring = state.rings[epoch];
         let is_fenced = state.attempts.iter().all(|attempt| attempt.admitted & 1 << from == 0);
-        ring.next & !ring.replicas & 1 << to != 0
+        let is_told = state.nodes[from].known == epoch
+            || self.rules == Rules::NoBarrier && state.nodes[from].known < epoch;
+        self.copiers(ring) & 1 << to != 0
             && ring.replicas & 1 << from != 0
-            && state.nodes[from].known == epoch
+            && is_told
             && (is_fenced || self.rules == Rules::NotFenced)
             && state.nodes[to].copied & 1 << from == 0
             && !(ring.since == state.rings[state.latest].since && state.ready & 1 << to != 0)
@@ -76,7 +93,7 @@ impl Bounds {
         }
         let ring = state.rings[epoch];
         let needed = if self.rules == Rules::OldQuorum { Ring { next: 0, ..ring } } else { ring };
-        if needed.enough(at.acks) {
+        if self.sets.write(needed, at.acks) {
             state.acknowledged[version] = true;
         }
     }
@@ -106,7 +123,7 @@ impl Model for Bounds {
 
     fn init_states(&self) -> Vec<State> {
         let mut rings = [Ring::default(); MAX_EPOCHS];
-        rings[0].replicas = self.old;
+        rings[0].replicas = self.sets.old.nodes;
         vec![State {
             rings,
             latest: 0,
@@ -122,7 +139,7 @@ impl Model for Bounds {
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
-        let members = self.old | self.new;
+        let members = self.sets.old.nodes | self.sets.new.nodes;
         if state.latest + 1 < self.epochs {
             actions.extend(self.next_rings(state).into_iter().map(|ring| Action::Decide { ring }));
         }
@@ -193,7 +210,7 @@ impl Model for Bounds {
             Action::Decide { ring } => {
                 state.latest += 1;
                 state.rings[state.latest] = ring;
-                if ring.since != last.rings[last.latest].since {
+                if ring.since != last.rings[last.latest].since && self.rules != Rules::OldEvidence {
                     state.ready = 0;
                 }
             }
@@ -203,7 +220,9 @@ impl Model for Bounds {
                 let epoch = state.nodes[to].known;
                 let copied = &mut state.nodes[to].copied;
                 *copied |= 1 << from;
-                let needed = if self.rules == Rules::OneSource { 1 } else { SOURCES };
+                let sources = self.sets.of(state.rings[epoch].replicas);
+                let sources = sources.sources(self.rules != Rules::ReadsForgotten);
+                let needed = if self.rules == Rules::OneSource { sources - 1 } else { sources };
                 if copied.count_ones() >= needed {
                     *copied = 0;
                     if state.rings[epoch].since == state.rings[state.latest].since {
@@ -221,7 +240,7 @@ impl Model for Bounds {
                 state.nodes[node].offered = 0;
             }
         }
-        tidy(&mut state);
+        tidy(&mut state, |ring, who| self.may_read(ring, who));
         for (a, b) in self.alike {
             state = state.min(renamed(&state, *a, *b));
         }
@@ -230,9 +249,10 @@ impl Model for Bounds {
 
     fn properties(&self) -> Vec<Property<Bounds>> {
         vec![
-            Property::always(SEEN, |_, state: &State| {
+            Property::always(SEEN, |model: &Bounds, state: &State| {
                 let unread = |stale: &[Mask; MAX_EPOCHS]| {
-                    stale.iter().zip(&state.rings).any(|(stale, ring)| *stale != 0 && ring.enough(*stale))
+                    let mut epochs = stale.iter().zip(&state.rings);
+                    epochs.any(|(stale, ring)| *stale != 0 && model.may_read(*ring, *stale))
                 };
                 !state.stale.iter().any(unread)
             }),
@@ -240,7 +260,7 @@ impl Model for Bounds {
                 state.nodes.iter().any(|node| node.stored == state.stored)
             }),
             Property::sometimes(SWITCHED, |model: &Bounds, state: &State| {
-                state.rings[state.latest] == Ring { replicas: model.new, next: 0, since: 0 }
+                state.rings[state.latest] == Ring { replicas: model.sets.new.nodes, next: 0, since: 0 }
                     && state.acknowledged[1]
             }),
             Property::sometimes(FORGOTTEN, |_, state: &State| {
@@ -248,7 +268,7 @@ impl Model for Bounds {
                 state.nodes.iter().any(may)
             }),
             Property::sometimes(BACK, |model: &Bounds, state: &State| {
-                let rolled_back = Ring { replicas: model.old, next: 0, since: 0 };
+                let rolled_back = Ring { replicas: model.sets.old.nodes, next: 0, since: 0 };
                 state.attempts.iter().any(|attempt| {
                     attempt.version > 0
                         && attempt.epoch == 2

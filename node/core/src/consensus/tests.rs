@@ -176,8 +176,10 @@ async fn cluster(world: &Arc<World>, nodes: u32) -> Vec<Arc<Register>> {
     let ring = found(uuid(99), &joiner(1), founding).unwrap();
     registers[0].found(ring).await.unwrap();
     for number in 2..=nodes {
-        let joined =
-            registers[0].change(Duration::from_secs(60), |ring| join(ring, &joiner(number))).await.unwrap();
+        let joined = registers[0]
+            .change(Duration::from_secs(60), |ring| join(ring, &joiner(number), &BTreeSet::new()))
+            .await
+            .unwrap();
         let register = world.start(number);
         register.learn(joined).await.unwrap();
         registers.push(register);
@@ -505,7 +507,10 @@ async fn a_vote_that_nobody_waits_for_any_more_is_written_before_the_next_one() 
 async fn a_fetch_that_was_cancelled_does_not_keep_others_from_asking() {
     let world = World::new(3, 0, false);
     let registers = cluster(&world, 2).await;
-    let newer = registers[0].change(Duration::from_secs(60), |ring| join(ring, &joiner(3))).await.unwrap();
+    let newer = registers[0]
+        .change(Duration::from_secs(60), |ring| join(ring, &joiner(3), &BTreeSet::new()))
+        .await
+        .unwrap();
     let behind = world.start(2);
     assert!(behind.change(Duration::ZERO, |_| Ok(None)).await.unwrap().epoch() < newer.epoch());
     let from = Target::Node(god_proto::ids::NodeId(1));

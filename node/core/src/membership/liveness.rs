@@ -1,9 +1,12 @@
 //! What this node believes about the others, in one table that every room may read.
 
-use god_proto::ids::NodeId;
+use god_proto::{ids::NodeId, ring::Ring, v1::Member};
 use metrics::gauge;
 use parking_lot::RwLock;
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 use tokio::time::Instant;
 
 /// After so many pings in a row without an answer, a node is suspect.
@@ -91,6 +94,12 @@ impl Liveness {
     /// Whether a node seems to be there.
     pub fn state(&self, node: NodeId) -> PeerState {
         self.0.read().get(&node).map_or(PeerState::Up, |entry| entry.peer.state)
+    }
+
+    /// Those of a ring that are taken to be gone; this node is not, whatever others say.
+    pub fn down(&self, ring: &Ring, me: impl Fn(&Member) -> bool) -> BTreeSet<NodeId> {
+        let others = ring.nodes().iter().filter(|node| !me(node)).map(|node| NodeId(node.number));
+        others.filter(|node| self.state(*node) == PeerState::Down).collect()
     }
 
     /// Whether a node has not answered for so long that clients should not wait for it: sooner than it is taken to be

@@ -98,8 +98,10 @@ impl Node {
             }
             if known.is_some() && others.is_empty() {
                 // Alone in its ring: nobody else to tell.
-                let change =
-                    self.register.change(self.settings.change_timeout, |ring| join(ring, &own)).await;
+                let change = self
+                    .register
+                    .change(self.settings.change_timeout, |ring| self.with_member(ring, &own))
+                    .await;
                 if let Err(error) = change {
                     tracing::warn!(%error, "cannot tell the ring where this node is; trying again");
                     sleep(PAUSE).await;
@@ -230,7 +232,12 @@ impl Node {
 
     /// Takes a node into the ring, or its new addresses.
     pub(super) async fn admit(&self, joiner: &Joiner) -> Result<Arc<Ring>, RegisterError> {
-        self.register.change(self.settings.change_timeout, |ring| join(ring, joiner)).await
+        self.register.change(self.settings.change_timeout, |ring| self.with_member(ring, joiner)).await
+    }
+
+    fn with_member(&self, ring: &Ring, joiner: &Joiner) -> Result<Option<Ring>, ChangeError> {
+        let is_own = |node: &Member| node.uuid == self.settings.own.uuid.as_bytes()[..];
+        join(ring, joiner, &self.liveness.down(ring, is_own))
     }
 }
 

@@ -45,6 +45,7 @@ mod tests {
     use super::*;
     use crate::ring::{Founding, Joiner, Wish, found, join, mark_live, plan};
     use god_proto::ids::KeyspaceId;
+    use std::collections::BTreeSet;
     use uuid::Uuid;
 
     fn ring(nodes: u128) -> Ring {
@@ -67,7 +68,7 @@ mod tests {
         };
         let mut ring = found(Uuid::from_u128(99), &joiner(1), founding).unwrap();
         for number in 2..=nodes {
-            ring = join(&ring, &joiner(number)).unwrap().unwrap();
+            ring = join(&ring, &joiner(number), &BTreeSet::new()).unwrap().unwrap();
         }
         mark_live(&ring, KeyspaceId(1)).unwrap().unwrap()
     }

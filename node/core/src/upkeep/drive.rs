@@ -3,17 +3,17 @@
 //! One node does so at a time: the first voter that seems to be up. Where two believe to be it, they contend for the
 //! epoch and one of them finds the step taken. Nothing is lost with a driver: what has been done is in the ring.
 
-use super::{Upkeep, sizes::gather_sizes};
+use super::{Upkeep, blocked::blocked, sizes::gather_sizes};
 use crate::{
     consensus::RegisterError,
     membership::PeerState,
     peer::CallError,
     ring::{
-        ChangeError, Evidence, Wish, begin, cancel, current, lost, lost_by, plan, refuse, replace_voter,
-        retires, start, step,
+        ChangeError, Evidence, Wish, add_voters, begin, cancel, current, lost, lost_by, plan, refuse,
+        replace_voter, retires, start, step,
     },
 };
-use futures::future::join_all;
+use futures::future::{join, join_all};
 use god_proto::{
     ids::{ArcId, NodeId},
     peer::{ArcProgress, ArcSizes, Moving, MovingDone, request, response},
@@ -48,6 +48,20 @@ pub enum Driven {
 /// The node that leaves and is silent, and since when.
 type Silent = Option<(NodeId, Instant)>;
 
+/// What those who receive arcs say of them; who does not answer is not in it.
+pub(super) type Answers = BTreeMap<NodeId, MovingDone>;
+
+/// Why no arc may begin to move to a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unclean {
+    /// It holds so many records that it should not.
+    Holds(u64),
+    /// It does not answer.
+    Silent,
+    /// It speaks of an older ring, or refuses to speak of this one.
+    Behind,
+}
+
 /// What is known of a node that leaves, once all its arcs are elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Leaver {
@@ -68,6 +82,7 @@ impl Upkeep {
             sleep(LOOK).await;
             let Some(ring) = self.ring.get() else { continue };
             self.mind_voters(&ring, &mut gone).await;
+            self.find_voters(&ring).await;
             if ring.operations().is_empty() || self.driver(&ring) != Some(self.me) {
                 silent = None;
                 continue;
@@ -104,6 +119,27 @@ impl Upkeep {
         }
     }
 
+    /// Has more nodes decide, where too few were up for it when the ring last changed.
+    async fn find_voters(&self, ring: &Arc<Ring>) {
+        if self.driver(ring) != Some(self.me) {
+            return;
+        }
+        // Who was not heard of yet may be down, and is waited for like one that is suspect.
+        let there = |node: &NodeId| {
+            let peer = self.liveness.peer(*node);
+            *node == self.me || peer.state == PeerState::Up && peer.ready
+        };
+        let all = ring.nodes().iter().map(|node| NodeId(node.number));
+        let away: BTreeSet<NodeId> = all.filter(|node| !there(node)).collect();
+        if !matches!(add_voters(ring, &away), Ok(Some(_))) {
+            return;
+        }
+        match self.register.change(self.change_timeout, |ring| add_voters(ring, &away)).await {
+            Ok(_) => tracing::info!("more nodes are up: more of them decide what the ring is"),
+            Err(error) => tracing::debug!(%error, "more nodes are up, and could not be given votes"),
+        }
+    }
+
     /// Whose turn it is to drive, as this node sees it.
     pub(super) fn driver(&self, ring: &Ring) -> Option<NodeId> {
         let mut voters: Vec<NodeId> = ring.voters().collect();
@@ -129,7 +165,7 @@ impl Upkeep {
             _ => Leaver::Holds,
         };
         let (clean, seen_clean) = (leaver != Leaver::Holds, leaver == Leaver::Clean);
-        let unclean = self.unclean(ring, operation).await;
+        let unclean: BTreeSet<NodeId> = self.unclean(ring, operation).await.into_keys().collect();
         let epoch = ring.epoch();
         let budget = self.settings.moving_arcs;
         self.register
@@ -138,7 +174,9 @@ impl Upkeep {
                 if ring.epoch() != epoch {
                     return Ok(None);
                 }
-                step(ring, Evidence { ready: &ready, clean, seen_clean, budget, unclean: &unclean })
+                let down = self.down(ring);
+                let (ready, unclean, down) = (&ready, &unclean, &down);
+                step(ring, Evidence { ready, clean, seen_clean, budget, unclean, down })
             })
             .await?;
         Ok(())
@@ -158,8 +196,8 @@ impl Upkeep {
                     return Ok(None);
                 }
                 match &planned {
-                    Ok(plan) => start(ring, id, plan),
-                    Err(why) => refuse(ring, id, why),
+                    Ok(plan) => start(ring, id, plan, &self.down(ring)),
+                    Err(why) => refuse(ring, id, why, &self.down(ring)),
                 }
             })
             .await?;
@@ -185,7 +223,7 @@ impl Upkeep {
     }
 
     /// Of the nodes that arcs are yet to begin to move to: those that hold what they should not, or do not answer.
-    async fn unclean(&self, ring: &Ring, operation: &v1::Operation) -> BTreeSet<NodeId> {
+    async fn unclean(&self, ring: &Ring, operation: &v1::Operation) -> BTreeMap<NodeId, Unclean> {
         let back = operation.phase() == OperationPhase::Cancelling;
         let mut nodes = BTreeSet::new();
         for step in &operation.moves {
@@ -198,16 +236,21 @@ impl Upkeep {
         }
         let asked = nodes.into_iter().map(|node| async move {
             let ask = request::Body::Sizes(ArcSizes { middles: false });
-            let said = self.ask_node(node, ring.epoch().0, TIMEOUT, ask).await;
-            let clean = matches!(&said, Ok(response::Body::Sizes(said))
-                if said.misplaced_entries == 0 && said.epoch == ring.epoch().0);
-            (!clean).then_some(node)
+            let why = match self.ask_node(node, ring.epoch().0, TIMEOUT, ask).await {
+                Ok(response::Body::Sizes(said)) if said.misplaced_entries > 0 => {
+                    Unclean::Holds(said.misplaced_entries)
+                }
+                Ok(response::Body::Sizes(said)) if said.epoch == ring.epoch().0 => return None,
+                Ok(_) | Err(CallError::Refused(_)) => Unclean::Behind,
+                Err(_) => Unclean::Silent,
+            };
+            Some((node, why))
         });
         join_all(asked).await.into_iter().flatten().collect()
     }
 
     /// What those who receive arcs say of them.
-    async fn progress(&self, ring: &Ring) -> BTreeMap<NodeId, MovingDone> {
+    async fn progress(&self, ring: &Ring) -> Answers {
         let receivers: BTreeSet<NodeId> = ring.arcs().iter().flat_map(RingArc::copiers).collect();
         let asked = receivers.into_iter().map(|node| async move {
             match self.ask_node(node, 0, TIMEOUT, request::Body::Moving(Moving {})).await {
@@ -265,7 +308,7 @@ impl Upkeep {
             || ring.document().ended.iter().any(|ended| ended.id == id);
         if !known {
             // Refused at once rather than when its turn comes, where that is known already.
-            let begun = begin(&ring, id, wish).map_err(RegisterError::from)?;
+            let begun = begin(&ring, id, wish, &self.down(&ring)).map_err(RegisterError::from)?;
             let begun = begun.unwrap_or_else(|| Ring::clone(&ring));
             let asked = Wish::of(wish).ok_or_else(|| Driven::Refused("there is no wish".to_owned()))?;
             if let Some(node) = lost_by(wish).filter(|node| ring.node(*node).is_some())
@@ -278,7 +321,7 @@ impl Upkeep {
             let sizes = gather_sizes(self, &ring).await;
             plan(&to_plan(&begun), &asked, &sizes).map_err(|refused| Driven::Refused(refused.to_string()))?;
         }
-        self.register.change(self.change_timeout, |ring| begin(ring, id, wish)).await?;
+        self.register.change(self.change_timeout, |ring| begin(ring, id, wish, &self.down(ring))).await?;
         Ok(())
     }
 
@@ -290,19 +333,25 @@ impl Upkeep {
 
     /// Undoes an operation.
     pub async fn cancel_operation(&self, id: &str) -> Result<(), Driven> {
-        self.register.change(self.change_timeout, |ring| cancel(ring, id)).await?;
+        self.register.change(self.change_timeout, |ring| cancel(ring, id, &self.down(ring))).await?;
         Ok(())
     }
 
     /// The operations, and how far they are.
     pub async fn list_operations(&self) -> Result<ListOperationsReply, Driven> {
         let ring = self.ring.get().ok_or(RegisterError::NoRing)?;
-        let progress = self.progress(&ring).await;
+        let unclean = async {
+            match current(&ring) {
+                Some(operation) => self.unclean(&ring, operation).await,
+                None => BTreeMap::new(),
+            }
+        };
+        let (progress, unclean) = join(self.progress(&ring), unclean).await;
         let driver = self.driver(&ring).map_or(0, |node| node.0);
         let operations = ring
             .operations()
             .iter()
-            .map(|operation| self.status_of(&ring, operation, driver, &progress))
+            .map(|operation| self.status_of(&ring, operation, driver, &progress, &unclean))
             .collect();
         Ok(ListOperationsReply {
             operations,
@@ -317,7 +366,8 @@ impl Upkeep {
         ring: &Ring,
         operation: &v1::Operation,
         driver: u32,
-        progress: &BTreeMap<NodeId, MovingDone>,
+        progress: &Answers,
+        unclean: &BTreeMap<NodeId, Unclean>,
     ) -> OperationStatus {
         let back = operation.phase() == OperationPhase::Cancelling;
         let moves: BTreeMap<u64, &Vec<u32>> =
@@ -359,10 +409,11 @@ impl Upkeep {
                 .filter(|node| self.is_down(*node))
                 .map_or_else(String::new, |node| {
                     format!(
-                        "node {node} does not answer; it is retired without handing over when it stays silent"
+                        "node {node} does not answer: start it to have it hand over what it holds; it is retired \
+                         without when it stays silent"
                     )
                 }),
-            _ => blocked(&moving, &said, progress),
+            _ => blocked(&operation.id, &moving, &said, progress, unclean),
         };
         OperationStatus {
             operation: Some(operation.clone()),
@@ -379,21 +430,6 @@ impl Upkeep {
             blocked,
         }
     }
-}
-
-/// Why arcs do not go on.
-fn blocked(
-    moving: &[&RingArc],
-    said: &[(NodeId, &ArcProgress)],
-    progress: &BTreeMap<NodeId, MovingDone>,
-) -> String {
-    let silent: BTreeSet<NodeId> =
-        moving.iter().flat_map(|arc| arc.copiers()).filter(|node| !progress.contains_key(node)).collect();
-    if let Some(node) = silent.first() {
-        return format!("node {node}, which is to hold the arcs, does not answer");
-    }
-    let reason = said.iter().find(|(_, it)| !it.blocked.is_empty());
-    reason.map_or_else(String::new, |(node, it)| format!("node {node}: {}", it.blocked))
 }
 
 /// What of a ring is planned: what holds data, as if nobody had asked for anything. (EMPTY-MOVES-FREE: the rest is

@@ -51,7 +51,7 @@ impl Upkeep {
                     if ring.epoch() != epoch || !ring.operations().is_empty() {
                         return Ok(None);
                     }
-                    begin(ring, &id, &rebalance())
+                    begin(ring, &id, &rebalance(), &self.down(ring))
                 })
                 .await;
             match begun {

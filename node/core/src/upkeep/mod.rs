@@ -5,6 +5,7 @@
 //! - `pull`: brings this node's copy of a range up to another node's. Everything else is made of it.
 //! - `receive`: this node becomes a replica of arcs.
 //! - `drive`: takes the steps of operations; one node does so at a time, any one can.
+//! - `blocked`: why they cannot be taken, in words.
 //! - `recall`: after a stop of the machine, fetches what this node may have lost.
 //! - `clean`: hands over what this node holds and should not, and forgets it.
 //! - `sync`: compares replicas, makes them equal, raises floors and purges tombstones.
@@ -12,6 +13,7 @@
 //! - `migrate`: cuts and joins arcs as they grow and shrink, and asks for a rebalance when nodes grow uneven.
 //! - `sizes`: what this node holds of each arc.
 
+mod blocked;
 mod clean;
 mod drive;
 mod migrate;
@@ -48,6 +50,7 @@ use god_proto::{
     version::Version,
 };
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -298,5 +301,10 @@ impl Upkeep {
 
     fn is_down(&self, node: NodeId) -> bool {
         node != self.me && self.liveness.state(node) == PeerState::Down
+    }
+
+    /// Those of a ring that are taken to be gone.
+    fn down(&self, ring: &Ring) -> BTreeSet<NodeId> {
+        self.liveness.down(ring, |node| node.number == self.me.0)
     }
 }

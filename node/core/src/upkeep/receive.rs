@@ -229,7 +229,7 @@ impl Upkeep {
     ) -> Result<Pulled, PullError> {
         let still = || self.in_session(session).is_some();
         let sources = self.by_liveness(arc);
-        let (mut all, mut complete, mut problem) = (Pulled::default(), 0, None);
+        let (mut all, mut complete, mut problems) = (Pulled::default(), 0, Vec::new());
         for from in sources {
             if self.is_down(from) && complete >= needed {
                 continue;
@@ -246,15 +246,19 @@ impl Upkeep {
                     all.bytes += pulled.bytes;
                 }
                 Err(PullError::Over) => return Err(PullError::Over),
-                Err(error) => problem = Some(error.to_string()),
+                Err(error) => problems.push(error.to_string()),
             }
         }
         if complete >= needed {
             return Ok(all);
         }
-        let because = problem.unwrap_or_else(|| "they do not answer".to_owned());
+        if problems.is_empty() {
+            problems.push("no other node holds the arc".to_owned());
+        }
         Err(PullError::Own(format!(
-            "{complete} of {needed} old replicas needed could be copied from: {because}"
+            "{complete} of {needed} old replicas needed could be copied from ({}): start those that are down; of one \
+             whose data are gone say so by `god ring change --leave N --lost`",
+            problems.join("; ")
         )))
     }
 

@@ -10,7 +10,7 @@ use god_proto::{
     ring::{CROWDED_RING_BYTES, RING_FORMAT, Ring, check_keyspace},
     v1::{JoinWish, Keyspace, Member, MemberState, RingDocument, Wish, wish},
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 /// A node that wants in, or whose addresses changed.
@@ -87,7 +87,8 @@ pub fn found(cluster: Uuid, first: &Joiner, founding: Founding) -> Result<Ring, 
 
 /// The ring with a node in it, or with its new addresses. `None`: it is there just so. A member keeps its zone and
 /// weight: changing those moves data. EMPTY-MOVES-FREE: the arcs of keyspaces that are not live are dealt out anew.
-pub fn join(ring: &Ring, joiner: &Joiner) -> Result<Option<Ring>, ChangeError> {
+/// `down` are nodes that seem to be gone, which get no vote.
+pub fn join(ring: &Ring, joiner: &Joiner, down: &BTreeSet<NodeId>) -> Result<Option<Ring>, ChangeError> {
     if ring.is_retired(joiner.uuid) {
         return Err(ChangeError::Retired(joiner.uuid));
     }
@@ -115,7 +116,7 @@ pub fn join(ring: &Ring, joiner: &Joiner) -> Result<Option<Ring>, ChangeError> {
     let live = document.keyspaces.iter().any(|keyspace| keyspace.live);
     let waits = live && !joiner.takes_part;
     document.nodes.push(Member { waits, ..member(number, joiner)? });
-    document.voters = choose_voters(&document.nodes, &document.voters);
+    document.voters = choose_voters(&document.nodes, &document.voters, down);
     let empty: Vec<u32> =
         document.keyspaces.iter().filter(|keyspace| !keyspace.live).map(|it| it.id).collect();
     for id in empty {
@@ -124,15 +125,15 @@ pub fn join(ring: &Ring, joiner: &Joiner) -> Result<Option<Ring>, ChangeError> {
     }
     let ring = at_most(CROWDED_RING_BYTES, document)?;
     if joiner.takes_part && live {
-        return Ok(Some(with_join(&ring, number)?));
+        return Ok(Some(with_join(&ring, number, down)?));
     }
     Ok(Some(ring))
 }
 
 /// The same ring, with the operation by which a new member takes its part.
-fn with_join(ring: &Ring, number: u32) -> Result<Ring, ChangeError> {
+fn with_join(ring: &Ring, number: u32, down: &BTreeSet<NodeId>) -> Result<Ring, ChangeError> {
     let wish = Wish { wish: Some(wish::Wish::Join(JoinWish { node: number })) };
-    match begin(ring, &format!("join-{number}"), &wish) {
+    match begin(ring, &format!("join-{number}"), &wish, down) {
         Ok(Some(begun)) => {
             let mut document = begun.document().clone();
             document.epoch = ring.epoch().0;
@@ -143,32 +144,64 @@ fn with_join(ring: &Ring, number: u32) -> Result<Ring, ChangeError> {
     }
 }
 
-/// Who decides the next epoch: one below three nodes, three below five, then five. Those who do already stay, others
-/// come from zones that have none. An even number would need more of them up and bear no more of them down.
-pub fn choose_voters(nodes: &[Member], present: &[u32]) -> Vec<u32> {
-    let wanted = match nodes.len() {
+/// How many nodes decide the next epoch: one below three nodes, three below five, then five. An even number would need
+/// more of them up and bear no more of them down.
+fn voters_wanted(nodes: usize) -> usize {
+    match nodes {
         0..3 => 1,
         3..5 => 3,
         _ => 5,
-    };
-    let active = |node: &&Member| node.state() == MemberState::Active;
-    let mut chosen: Vec<&Member> =
-        nodes.iter().filter(active).filter(|node| present.contains(&node.number)).take(wanted).collect();
+    }
+}
+
+/// Who decides the next epoch. Those who do already stay, others come from zones that have none; whichever are `down`
+/// get no new vote, and are the first to lose one where there are too many. Where too few are up there are fewer
+/// voters, until [`add_voters`] finds more.
+///
+/// Any voters may follow upon any others, as each epoch is decided by the majority of its own alone. What must be is
+/// that a majority of the new ones is up (invariant VOTES-LIVE), or nothing would be decided any more; and so it is,
+/// where a majority of those before was: each of them that is up stays, but for one that leaves, and who comes is up.
+pub fn choose_voters(nodes: &[Member], present: &[u32], down: &BTreeSet<NodeId>) -> Vec<u32> {
+    let wanted = voters_wanted(nodes.len());
+    let is_down = |node: &Member| down.contains(&NodeId(node.number));
+    let active = || nodes.iter().filter(|node| node.state() == MemberState::Active);
+    let is_present = |node: &Member| present.contains(&node.number);
+    let mut chosen: Vec<&Member> = active().filter(|node| is_present(node)).collect();
+    chosen.sort_by_key(|node| is_down(node));
+    chosen.truncate(wanted);
     while chosen.len() < wanted {
         let in_zone = |zone: &str| chosen.iter().filter(|node| node.zone == zone).count();
-        let rest =
-            nodes.iter().filter(active).filter(|node| !chosen.iter().any(|it| it.number == node.number));
-        match rest.min_by_key(|node| (in_zone(&node.zone), node.number)) {
+        let may = |node: &&Member| !is_down(node) && !chosen.iter().any(|it| it.number == node.number);
+        match active().filter(may).min_by_key(|node| (in_zone(&node.zone), node.number)) {
             Some(node) => chosen.push(node),
             None => break,
         }
     }
-    let mut voters: Vec<u32> = chosen.iter().map(|node| node.number).collect();
-    if voters.len().is_multiple_of(2) {
-        voters.pop();
+    if chosen.len().is_multiple_of(2) {
+        let last_down = chosen.iter().rposition(|node| is_down(node));
+        let goes = last_down.unwrap_or(chosen.len().saturating_sub(1));
+        chosen = chosen.into_iter().enumerate().filter(|(at, _)| *at != goes).map(|(_, node)| node).collect();
     }
+    let mut voters: Vec<u32> = chosen.iter().map(|node| node.number).collect();
     voters.sort_unstable();
     voters
+}
+
+/// The ring in which more nodes decide, where there were too few that were up. `None`: there are enough, or still too
+/// few.
+pub fn add_voters(ring: &Ring, down: &BTreeSet<NodeId>) -> Result<Option<Ring>, ChangeError> {
+    let present = &ring.document().voters;
+    if present.len() >= voters_wanted(ring.nodes().len()) {
+        return Ok(None);
+    }
+    let voters = choose_voters(ring.nodes(), present, down);
+    // Who is down passes its vote on by itself, and one at a time.
+    if voters.len() <= present.len() || !present.iter().all(|voter| voters.contains(voter)) {
+        return Ok(None);
+    }
+    let mut document = next(ring);
+    document.voters = voters;
+    Ok(Some(Ring::new(document)?))
 }
 
 /// The ring in which another node decides in place of a voter that is gone, from a zone with the fewest of them.

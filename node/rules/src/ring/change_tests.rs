@@ -1,10 +1,10 @@
 //! Rings that grow, shrink and refuse: golden files in `testdata/`.
 
 use super::{
-    change::*,
+    change::{self, *},
     keyspaces::{create_keyspace, delete_keyspace, deleted, mark_live},
     next::{ChangeError, next},
-    transition::begin,
+    transition,
 };
 use crate::testing::golden;
 use god_proto::{
@@ -12,9 +12,9 @@ use god_proto::{
     position::{Position, PositionRange},
     ring::{MAX_SPLIT, MAX_SPLITS, ROOMY_RING_BYTES, Ring, ring_bytes},
     time::MAX_TTL_MS,
-    v1::{Keyspace, Mode, Partitioner, Reason, ReplaceWish, Wish, wish},
+    v1::{Keyspace, Member, MemberState, Mode, Partitioner, Reason, ReplaceWish, Wish, wish},
 };
-use std::fmt::Write;
+use std::{collections::BTreeSet, fmt::Write};
 use uuid::Uuid;
 
 fn joiner(number: u128, zone: &str, weight: f64) -> Joiner {
@@ -34,6 +34,11 @@ fn founded() -> Ring {
     let founding =
         Founding { replicas: 3, write_quorum: 2, read_quorum: 2, virtual_nodes: 2, under_replicated: false };
     found(Uuid::from_u128(9), &joiner(1, "a", 1.0), founding).unwrap()
+}
+
+/// All are up.
+fn join(ring: &Ring, joiner: &Joiner) -> Result<Option<Ring>, ChangeError> {
+    change::join(ring, joiner, &BTreeSet::new())
 }
 
 fn joined(ring: &Ring, joiner: &Joiner) -> Ring {
@@ -92,6 +97,76 @@ fn a_voter_that_is_gone_gives_its_vote_to_a_node_that_is_up() {
     assert_eq!(voters(1, &|node| node.0 != 4), Some(vec![2, 3, 5]));
     assert_eq!(voters(1, &|_| false), None);
     assert_eq!(voters(4, &|_| true), None, "it is no voter");
+}
+
+/// Subsets of the numbers 1 to `nodes`.
+fn subsets(nodes: u32) -> impl Iterator<Item = BTreeSet<u32>> {
+    (0u32..1 << nodes).map(move |mask| (1..=nodes).filter(|node| mask & 1 << (node - 1) != 0).collect())
+}
+
+#[test]
+fn a_majority_of_voters_is_up_after_a_change_if_one_was_before_it() {
+    let mut tried = 0;
+    for nodes in 1..=7u32 {
+        let members = |leaver: u32| -> Vec<Member> {
+            let member = |number| Member {
+                number,
+                zone: (number % 3).to_string(),
+                state: if number == leaver { MemberState::Leaving } else { MemberState::Active }.into(),
+                ..Member::default()
+            };
+            (1..=nodes).map(member).collect()
+        };
+        for present in subsets(nodes).filter(|present| matches!(present.len(), 1 | 3 | 5)) {
+            let numbers: Vec<u32> = present.iter().copied().collect();
+            for down in subsets(nodes) {
+                let lives = |voters: &BTreeSet<u32>| 2 * voters.difference(&down).count() > voters.len();
+                if !lives(&present) {
+                    continue;
+                }
+                let is_down: BTreeSet<NodeId> = down.iter().map(|node| NodeId(*node)).collect();
+                // 0: nobody leaves. One alone has nobody to leave its vote to.
+                for leaver in 0..=nodes {
+                    let chosen = choose_voters(&members(leaver), &numbers, &is_down);
+                    let chosen: BTreeSet<u32> = chosen.into_iter().collect();
+                    let up = (1..=nodes).filter(|node| !down.contains(node) && *node != leaver);
+                    let (up, case) = (up.collect::<BTreeSet<_>>(), (nodes, &present, &down, leaver, &chosen));
+                    if up.is_empty() {
+                        continue;
+                    }
+                    assert!(lives(&chosen), "{case:?}");
+                    assert!(!chosen.len().is_multiple_of(2) && !chosen.contains(&leaver), "{case:?}");
+                    assert!(chosen.difference(&present).all(|new| up.contains(new)), "{case:?}");
+                    let keeps = |voter: &u32| chosen.contains(voter) || chosen.is_subset(&up);
+                    assert!(present.intersection(&up).all(keeps), "{case:?}");
+                    tried += 1;
+                }
+            }
+        }
+    }
+    assert!(tried > 10_000, "{tried}");
+}
+
+#[test]
+fn who_joins_while_others_are_down_gets_the_vote_and_those_get_theirs_when_they_are_back() {
+    let none = BTreeSet::new();
+    let (first, second, third) = (NodeId(1), BTreeSet::from([NodeId(2)]), BTreeSet::from([NodeId(3)]));
+    let two = joined(&founded(), &joiner(2, "b", 1.0));
+    // Three, of which one is down: two that decide would both have to be up.
+    let ring = change::join(&two, &joiner(3, "c", 1.0), &second).unwrap().unwrap();
+    assert_eq!(ring.voters().collect::<Vec<_>>(), [first]);
+    assert_eq!(add_voters(&ring, &second), Ok(None));
+    let whole = add_voters(&ring, &none).unwrap().unwrap();
+    assert_eq!(whole.document().voters, [1, 2, 3]);
+    assert_eq!(add_voters(&whole, &third), Ok(None), "they are enough");
+    // Five, of which a voter and one that is none are down.
+    let down = BTreeSet::from([NodeId(3), NodeId(4)]);
+    let four = joined(&whole, &joiner(4, "d", 1.0));
+    assert_eq!(four.document().voters, [1, 2, 3]);
+    let five = change::join(&four, &joiner(5, "e", 1.0), &down).unwrap().unwrap();
+    assert_eq!(five.document().voters, [1, 2, 5]);
+    assert_eq!(add_voters(&five, &third).unwrap(), None, "an even number bears no more of them down");
+    assert_eq!(add_voters(&five, &none).unwrap().unwrap().document().voters, [1, 2, 3, 4, 5]);
 }
 
 #[test]
@@ -243,7 +318,7 @@ fn a_ring_never_grows_beyond_what_a_message_carries() {
     let with = join(&ring, &joiner(40, "a", 1.0)).unwrap().unwrap();
     let number = with.nodes().iter().map(|node| node.number).max().unwrap();
     let wish = wish::Wish::Replace(ReplaceWish { old: 1, new: number, lost: true });
-    let begun = begin(&with, "replace", &Wish { wish: Some(wish) });
+    let begun = transition::begin(&with, "replace", &Wish { wish: Some(wish) }, &BTreeSet::new());
     assert!(begun.unwrap().is_some());
     let long = Joiner { http_address: "h".repeat(257), ..joiner(1, "a", 1.0) };
     assert!(join(&ring, &long).unwrap_err().to_string().contains("HTTP address"));

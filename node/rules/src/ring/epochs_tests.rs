@@ -1,13 +1,13 @@
 //! Two rings of one cluster, and what they take for the same.
 
 use super::{
-    change::join,
     epochs::{common_epoch, stamp_arcs},
     keyspaces::{create_keyspace, delete_keyspace, mark_live},
+    parts::{merge, split},
     planner::{Sizes, Wish as Planned, plan},
     recover::recover,
-    transition::{begin, cancel, current, merge, split, start},
-    transition_tests::{drive, joiner, leave, live, replicas},
+    transition::current,
+    transition_tests::{begin, cancel, drive, join, joiner, leave, live, replicas, start},
 };
 use god_proto::{
     ids::{Epoch, KeyspaceId, NodeId},

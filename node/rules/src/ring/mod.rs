@@ -11,6 +11,7 @@ mod epochs;
 mod epochs_tests;
 mod keyspaces;
 mod next;
+mod parts;
 mod planner;
 mod recover;
 mod terms;
@@ -20,16 +21,18 @@ mod transition_tests;
 
 pub use allocate::allocate;
 pub use change::{
-    Founding, Joiner, check_texts, choose_voters, found, join, replace_voter, shares, under_replicated,
+    Founding, Joiner, add_voters, check_texts, choose_voters, found, join, replace_voter, shares,
+    under_replicated,
 };
 pub use epochs::{common_epoch, stamp_arcs};
 pub use keyspaces::{create_keyspace, delete_keyspace, deleted, mark_live};
 pub use next::ChangeError;
+pub use parts::{merge, split};
 pub use planner::{
     ArcSize, Move, Plan, Refused, Share, Sizes, Split, Wish, plan, shares as planned_shares, small_arcs,
 };
 pub use recover::{Recovery, recover};
 pub use transition::{
-    Evidence, begin, cancel, current, lost, lost_by, merge, nodes_of, rebalance, refuse, retires,
-    sources_needed, split, start, step,
+    Evidence, begin, cancel, current, lost, lost_by, nodes_of, rebalance, refuse, retires, sources_needed,
+    start, step,
 };

@@ -78,7 +78,8 @@ pub fn recover(
     }
     let present: Vec<u32> = answering.iter().map(|node| node.0).collect();
     let left: Vec<_> = document.nodes.iter().filter(|node| present.contains(&node.number)).cloned().collect();
-    document.voters = choose_voters(&left, &document.voters);
+    // All of these are up.
+    document.voters = choose_voters(&left, &document.voters, &BTreeSet::new());
     if document.voters.is_empty() {
         return refuse("no active node answers".to_owned());
     }
@@ -135,7 +136,7 @@ mod tests {
         };
         let mut ring = found(Uuid::from_u128(9), &joiner(1), founding).unwrap();
         for number in 2..=nodes {
-            ring = join(&ring, &joiner(number)).unwrap().unwrap();
+            ring = join(&ring, &joiner(number), &BTreeSet::new()).unwrap().unwrap();
         }
         mark_live(&ring, KeyspaceId(1)).unwrap().unwrap()
     }

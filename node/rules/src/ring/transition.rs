@@ -9,12 +9,12 @@ use super::{
     change::choose_voters,
     keyspaces::{deal, splits_of},
     next::{ChangeError, MAX_TEXT, at_most, next},
+    parts::same_nodes,
     planner::Plan,
     terms::{forget_terms, overlaps, take_terms},
 };
 use god_proto::{
     ids::{ArcId, KeyspaceId, NodeId},
-    position::Position,
     ring::{
         CROWDED_RING_BYTES, MAX_ENDED, MAX_OPERATIONS, MAX_RING_BYTES, Ring, check_operation_id, quorums,
         ring_bytes,
@@ -45,10 +45,18 @@ pub struct Evidence<'a> {
     /// CLEAN-BEFORE-JOINT): what they kept from an earlier time may be older than a deletion that is forgotten, and a
     /// replica answers reads from the moment its arc is joint.
     pub unclean: &'a BTreeSet<NodeId>,
+    /// Nodes that seem to be gone: no vote goes to them (invariant VOTES-LIVE).
+    pub down: &'a BTreeSet<NodeId>,
 }
 
 /// The ring with an operation in it that waits for its turn. `None`: the same one is there, or has ended, already.
-pub fn begin(ring: &Ring, id: &str, wish: &Wish) -> Result<Option<Ring>, ChangeError> {
+/// Nodes that are `down` get no vote, here and in all that follow.
+pub fn begin(
+    ring: &Ring,
+    id: &str,
+    wish: &Wish,
+    down: &BTreeSet<NodeId>,
+) -> Result<Option<Ring>, ChangeError> {
     check_operation_id(id).map_err(ChangeError::Invalid)?;
     let known = ring.operations().iter().find(|operation| operation.id == id);
     let known = known.and_then(|operation| operation.wish.as_ref());
@@ -96,7 +104,7 @@ pub fn begin(ring: &Ring, id: &str, wish: &Wish) -> Result<Option<Ring>, ChangeE
     let mut document = next(ring);
     let at = match gone {
         Some(node) => {
-            make_way(ring, &mut document, node)?;
+            make_way(ring, &mut document, node, down)?;
             0
         }
         None => document.operations.len(),
@@ -113,19 +121,24 @@ pub fn begin(ring: &Ring, id: &str, wish: &Wish) -> Result<Option<Ring>, ChangeE
 
 /// Copies that are gone are made up for first. What is under way stops where it is, and is planned anew afterwards;
 /// what goes back ends there; what was asked of the node itself has no sense any more.
-fn make_way(ring: &Ring, document: &mut RingDocument, gone: NodeId) -> Result<(), ChangeError> {
+fn make_way(
+    ring: &Ring,
+    document: &mut RingDocument,
+    gone: NodeId,
+    down: &BTreeSet<NodeId>,
+) -> Result<(), ChangeError> {
     for operation in ring.operations() {
         let wish = operation.wish.clone().unwrap_or_default();
         if !nodes_of(&wish).contains(&gone) {
             if operation.phase() == OperationPhase::Cancelling {
-                bring_back(ring, document, &operation.id)?;
+                bring_back(ring, document, &operation.id, down)?;
                 end(document, &operation.id, true, "");
             }
             continue;
         }
         // One that was to be replaced by the node that is gone stays. The node itself gets nothing back.
         if retires(&wish).is_some_and(|old| old != gone) {
-            bring_back(ring, document, &operation.id)?;
+            bring_back(ring, document, &operation.id, down)?;
         }
         end(document, &operation.id, false, &format!("the data of node {gone} are gone"));
     }
@@ -187,7 +200,12 @@ pub fn current(ring: &Ring) -> Option<&Operation> {
 }
 
 /// The ring in which the operation whose turn it is moves, by a plan that was made for this ring.
-pub fn start(ring: &Ring, id: &str, plan: &Plan) -> Result<Option<Ring>, ChangeError> {
+pub fn start(
+    ring: &Ring,
+    id: &str,
+    plan: &Plan,
+    down: &BTreeSet<NodeId>,
+) -> Result<Option<Ring>, ChangeError> {
     let mut document = next(ring);
     let Some(operation) = document.operations.first_mut() else { return Ok(None) };
     if operation.id != id || operation.phase() != OperationPhase::Waiting {
@@ -198,7 +216,7 @@ pub fn start(ring: &Ring, id: &str, plan: &Plan) -> Result<Option<Ring>, ChangeE
     if let Some(wish::Wish::Replicas(wish)) = &wish.wish
         && let Err(ChangeError::Invalid(why)) = overlaps(ring, wish)
     {
-        return refuse(ring, id, &why);
+        return refuse(ring, id, &why, down);
     }
     operation.phase = OperationPhase::Moving.into();
     operation.moves = plan
@@ -210,7 +228,7 @@ pub fn start(ring: &Ring, id: &str, plan: &Plan) -> Result<Option<Ring>, ChangeE
             to: step.to.iter().map(|node| node.0).collect(),
         })
         .collect();
-    let undo = carry_out(&mut document, &wish)?;
+    let undo = carry_out(&mut document, &wish, down)?;
     if let Some(wish::Wish::Join(JoinWish { node }) | wish::Wish::Replace(ReplaceWish { new: node, .. })) =
         wish.wish
         && let Some(member) = member(&mut document, node)
@@ -233,21 +251,21 @@ pub fn start(ring: &Ring, id: &str, plan: &Plan) -> Result<Option<Ring>, ChangeE
     if bytes > MAX_RING_BYTES {
         let why =
             format!("its steps do not fit into the ring, which would have {bytes} of {MAX_RING_BYTES} bytes");
-        return refuse(ring, id, &why);
+        return refuse(ring, id, &why, down);
     }
     Ok(Some(Ring::new(document)?))
 }
 
 /// Changes what the wish says of nodes and keyspaces, but for what must wait until the end; gives the wish that would
 /// bring back what was there.
-fn carry_out(document: &mut RingDocument, wish: &Wish) -> Result<Wish, ChangeError> {
+fn carry_out(document: &mut RingDocument, wish: &Wish, down: &BTreeSet<NodeId>) -> Result<Wish, ChangeError> {
     let gone = |node: u32| ChangeError::Invalid(format!("there is no node {node}"));
     let undo = match wish.wish.clone() {
         Some(
             wish::Wish::Leave(LeaveWish { node: old, .. }) | wish::Wish::Replace(ReplaceWish { old, .. }),
         ) => {
             member(document, old).ok_or_else(|| gone(old))?.state = MemberState::Leaving.into();
-            document.voters = choose_voters(&document.nodes, &document.voters);
+            document.voters = choose_voters(&document.nodes, &document.voters, down);
             wish.wish.clone()
         }
         Some(wish::Wish::Reweight(ReweightWish { node, weight })) => {
@@ -306,7 +324,7 @@ pub fn step(ring: &Ring, evidence: Evidence<'_>) -> Result<Option<Ring>, ChangeE
         OperationPhase::Moving | OperationPhase::Cancelling => {
             let back = phase == OperationPhase::Cancelling;
             if !move_arcs(&mut document, operation, back, evidence) {
-                end_moves(ring, &mut document, &wish, &id, back)?;
+                end_moves(ring, &mut document, &wish, &id, back.then_some(evidence.down))?;
             }
         }
         OperationPhase::Cleaning => {
@@ -314,7 +332,7 @@ pub fn step(ring: &Ring, evidence: Evidence<'_>) -> Result<Option<Ring>, ChangeE
                 return Ok(None);
             }
             if let Some(old) = retires(&wish) {
-                retire(ring, &mut document, old, evidence.seen_clean);
+                retire(ring, &mut document, old, evidence);
             }
             end(&mut document, &id, false, "");
         }
@@ -371,20 +389,16 @@ fn move_arcs(document: &mut RingDocument, operation: &Operation, back: bool, evi
     unfinished
 }
 
-fn same_nodes(a: &[u32], b: &[u32]) -> bool {
-    a.iter().collect::<BTreeSet<_>>() == b.iter().collect::<BTreeSet<_>>()
-}
-
-/// All arcs are where they should be.
+/// All arcs are where they should be. `back`: where they were, with the nodes that are down.
 fn end_moves(
     ring: &Ring,
     document: &mut RingDocument,
     wish: &Wish,
     id: &str,
-    back: bool,
+    back: Option<&BTreeSet<NodeId>>,
 ) -> Result<(), ChangeError> {
-    if back {
-        bring_back(ring, document, id)?;
+    if let Some(down) = back {
+        bring_back(ring, document, id, down)?;
         end(document, id, true, "");
         return Ok(());
     }
@@ -412,7 +426,12 @@ fn end_moves(
 
 /// Brings back what an operation changed of nodes and keyspaces when it was started. Arcs that moved stay where they
 /// are.
-fn bring_back(ring: &Ring, document: &mut RingDocument, id: &str) -> Result<(), ChangeError> {
+fn bring_back(
+    ring: &Ring,
+    document: &mut RingDocument,
+    id: &str,
+    down: &BTreeSet<NodeId>,
+) -> Result<(), ChangeError> {
     let operation = ring.operations().iter().find(|operation| operation.id == id);
     let Some(undo) = operation.and_then(|operation| operation.undo.clone()) else { return Ok(()) };
     match undo.wish {
@@ -422,14 +441,14 @@ fn bring_back(ring: &Ring, document: &mut RingDocument, id: &str) -> Result<(), 
             if let Some(member) = member(document, old) {
                 member.state = MemberState::Active.into();
             }
-            document.voters = choose_voters(&document.nodes, &document.voters);
+            document.voters = choose_voters(&document.nodes, &document.voters, down);
         }
         Some(wish::Wish::Replicas(was)) => {
             take_terms(document, was)?;
             forget_terms(document, was.keyspace);
         }
         Some(wish::Wish::Reweight(_) | wish::Wish::Rezone(_)) => {
-            carry_out(document, &undo)?;
+            carry_out(document, &undo, down)?;
         }
         _ => {}
     }
@@ -438,10 +457,14 @@ fn bring_back(ring: &Ring, document: &mut RingDocument, id: &str) -> Result<(), 
 }
 
 /// Takes a node out for good: it holds nothing by the ring any more.
-fn retire(ring: &Ring, document: &mut RingDocument, old: NodeId, handed_over: bool) {
+fn retire(ring: &Ring, document: &mut RingDocument, old: NodeId, evidence: Evidence<'_>) {
     let Some(node) = ring.node(old) else { return };
     document.retired.push(node.uuid.clone());
-    document.departures.push(Departure { uuid: node.uuid.clone(), epoch: document.epoch, handed_over });
+    document.departures.push(Departure {
+        uuid: node.uuid.clone(),
+        epoch: document.epoch,
+        handed_over: evidence.seen_clean,
+    });
     let surplus = document.departures.len().saturating_sub(MAX_DEPARTURES);
     document.departures.drain(..surplus);
     document.nodes.retain(|node| node.number != old.0);
@@ -450,7 +473,7 @@ fn retire(ring: &Ring, document: &mut RingDocument, old: NodeId, handed_over: bo
         operation.moves.retain(|step| !step.from.contains(&old.0) && !step.to.contains(&old.0));
     }
     document.voters.retain(|voter| *voter != old.0);
-    document.voters = choose_voters(&document.nodes, &document.voters);
+    document.voters = choose_voters(&document.nodes, &document.voters, evidence.down);
 }
 
 fn end(document: &mut RingDocument, id: &str, cancelled: bool, refused: &str) {
@@ -469,19 +492,24 @@ fn end(document: &mut RingDocument, id: &str, cancelled: bool, refused: &str) {
 
 /// The ring without an operation that cannot be carried out, and the reason. What was done of it before it made way
 /// for another one stays where it is; what it changed of nodes is brought back.
-pub fn refuse(ring: &Ring, id: &str, why: &str) -> Result<Option<Ring>, ChangeError> {
+pub fn refuse(
+    ring: &Ring,
+    id: &str,
+    why: &str,
+    down: &BTreeSet<NodeId>,
+) -> Result<Option<Ring>, ChangeError> {
     let waits = |operation: &&Operation| operation.id == id && operation.phase() == OperationPhase::Waiting;
     if !ring.operations().iter().any(|operation| waits(&operation)) {
         return Ok(None);
     }
     let mut document = next(ring);
-    bring_back(ring, &mut document, id)?;
+    bring_back(ring, &mut document, id, down)?;
     end(&mut document, id, false, why);
     Ok(Some(Ring::new(document)?))
 }
 
 /// The ring in which an operation goes back. `None`: it does already, or was cancelled.
-pub fn cancel(ring: &Ring, id: &str) -> Result<Option<Ring>, ChangeError> {
+pub fn cancel(ring: &Ring, id: &str, down: &BTreeSet<NodeId>) -> Result<Option<Ring>, ChangeError> {
     let mut document = next(ring);
     let Some(operation) = document.operations.iter_mut().find(|operation| operation.id == id) else {
         return match ring.document().ended.iter().find(|ended| ended.id == id) {
@@ -496,7 +524,7 @@ pub fn cancel(ring: &Ring, id: &str) -> Result<Option<Ring>, ChangeError> {
     };
     match operation.phase() {
         OperationPhase::Waiting => {
-            bring_back(ring, &mut document, id)?;
+            bring_back(ring, &mut document, id, down)?;
             end(&mut document, id, true, "");
         }
         OperationPhase::Cancelling => return Ok(None),
@@ -514,61 +542,20 @@ pub fn cancel(ring: &Ring, id: &str) -> Result<Option<Ring>, ChangeError> {
     Ok(Some(Ring::new(document)?))
 }
 
-/// How many old replicas of an arc a member of its next set must have copied from, itself among them if it is one: one
-/// more than a write may have missed. Counts with the lowest write quorum under which they may hold data, and with a
-/// majority where that is less, as calls may ask for that (invariant BARRIER). A node whose data are gone is waited
-/// for by nobody: what only it had is given up. Where all are gone that is everything, and none is needed.
+/// How many old replicas of an arc a member of its next set must have copied from, itself among them if it is one:
+/// one more than a write may have missed, and so many that too few are left for a read that does not know that the
+/// arc has changed hands: who was copied from does. Counts with the lowest write quorum under which they may hold
+/// data, and with a majority where that is less, as calls may ask for that (invariant BARRIER). A node whose data are
+/// gone is waited for by nobody: what only it had is given up. Where all are gone that is everything, and none is
+/// needed.
 pub fn sources_needed(ring: &Ring, keyspace: KeyspaceId, old: &[NodeId]) -> usize {
     let replicas = old.len();
     let lost = lost(ring).iter().filter(|node| old.contains(node)).count();
     let least = ring.keyspace_by_id(keyspace).map_or(1, |keyspace| {
         let terms = quorums(keyspace, replicas);
-        terms.least_write_quorum.min(terms.replicas / 2 + 1) as usize
+        terms.least_write_quorum.min(terms.read_quorum).min(terms.replicas / 2 + 1) as usize
     });
     (replicas + 1 - least.clamp(1, replicas.max(1))).min(replicas.saturating_sub(lost))
-}
-
-/// The ring with an arc cut in two at a position within it: both parts keep its replicas. `None`: it cannot be cut
-/// there, or is changing hands.
-pub fn split(ring: &Ring, arc: ArcId, at: &Position) -> Result<Option<Ring>, ChangeError> {
-    let inner =
-        |arc: &god_proto::ring::RingArc| arc.range.start < *at && *at < arc.range.end && arc.next.is_none();
-    if !ring.arc(arc).is_some_and(inner) {
-        return Ok(None);
-    }
-    let mut document = next(ring);
-    let Some(lower) = document.arcs.iter().find(|lower| lower.id == arc.0) else { return Ok(None) };
-    let upper = Arc { id: document.next_arc, start: at.clone().into_bytes(), ..lower.clone() };
-    document.next_arc += 1;
-    document.arcs.push(upper);
-    document.arcs.sort_by(|a, b| a.start.cmp(&b.start));
-    Ok(Some(Ring::new(document)?))
-}
-
-/// The ring in which these arcs are one with the arcs before them, as far as those have the same replicas and none
-/// changes hands or is about to. `None`: nothing changes.
-pub fn merge(ring: &Ring, which: &BTreeSet<ArcId>) -> Result<Option<Ring>, ChangeError> {
-    let moving: BTreeSet<u64> =
-        ring.operations().iter().flat_map(|operation| &operation.moves).map(|step| step.arc).collect();
-    let mut document = next(ring);
-    let mut kept: Vec<Arc> = Vec::with_capacity(document.arcs.len());
-    let keyspace = |arc: &Arc| Position::from_bytes(arc.start.clone()).keyspace();
-    for arc in std::mem::take(&mut document.arcs) {
-        let joins = |before: &Arc| {
-            which.contains(&ArcId(arc.id))
-                && keyspace(before) == keyspace(&arc)
-                && same_nodes(&before.replicas, &arc.replicas)
-                && [before, &arc].iter().all(|arc| arc.transition.is_none() && !moving.contains(&arc.id))
-        };
-        if !kept.last().is_some_and(joins) {
-            kept.push(arc);
-        }
-    }
-    if kept.len() == ring.arcs().len() {
-        return Ok(None);
-    }
-    document.arcs = kept;
-    Ok(Some(Ring::new(document)?))
 }
 
 /// A wish from its parts, for whoever asks for operations.

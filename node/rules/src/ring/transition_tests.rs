@@ -1,10 +1,12 @@
 //! Operations step by step, without a cluster.
 
 use super::{
-    change::{Founding, Joiner, found, join},
+    change::{self, Founding, Joiner, found},
     keyspaces::mark_live,
+    next::ChangeError,
+    parts::{merge, split},
     planner::{Plan, Sizes, Wish as Planned, plan},
-    transition::*,
+    transition::{self, *},
 };
 use god_proto::{
     ids::{ArcId, KeyspaceId, NodeId},
@@ -13,6 +15,24 @@ use god_proto::{
 };
 use std::collections::BTreeSet;
 use uuid::Uuid;
+
+const NOBODY: BTreeSet<NodeId> = BTreeSet::new();
+
+pub(super) fn join(ring: &Ring, joiner: &Joiner) -> Result<Option<Ring>, ChangeError> {
+    change::join(ring, joiner, &NOBODY)
+}
+
+pub(super) fn begin(ring: &Ring, id: &str, wish: &Wish) -> Result<Option<Ring>, ChangeError> {
+    transition::begin(ring, id, wish, &NOBODY)
+}
+
+pub(super) fn start(ring: &Ring, id: &str, plan: &Plan) -> Result<Option<Ring>, ChangeError> {
+    transition::start(ring, id, plan, &NOBODY)
+}
+
+pub(super) fn cancel(ring: &Ring, id: &str) -> Result<Option<Ring>, ChangeError> {
+    transition::cancel(ring, id, &NOBODY)
+}
 
 pub(super) fn joiner(number: u128) -> Joiner {
     Joiner {
@@ -61,7 +81,14 @@ pub(super) fn drive(ring: Ring) -> Vec<Ring> {
             ring.arcs().iter().filter(|arc| arc.next.is_some()).map(|arc| arc.id).collect();
         match step(
             ring,
-            Evidence { ready: &ready, clean: true, seen_clean: true, budget: 3, unclean: &BTreeSet::new() },
+            Evidence {
+                ready: &ready,
+                clean: true,
+                seen_clean: true,
+                budget: 3,
+                unclean: &NOBODY,
+                down: &NOBODY,
+            },
         )
         .unwrap()
         {
@@ -102,7 +129,14 @@ fn no_arc_begins_to_move_to_a_node_that_holds_what_it_should_not() {
     let plan = planned(&ring, &Planned::Join(NodeId(4)));
     let ring = start(&ring, "join-4", &plan).unwrap().unwrap();
     let (ready, unclean) = (BTreeSet::new(), BTreeSet::from([NodeId(4)]));
-    let waits = Evidence { ready: &ready, clean: false, seen_clean: false, budget: 3, unclean: &unclean };
+    let waits = Evidence {
+        ready: &ready,
+        clean: false,
+        seen_clean: false,
+        budget: 3,
+        unclean: &unclean,
+        down: &NOBODY,
+    };
     assert_eq!(step(&ring, waits), Ok(None));
 }
 
@@ -117,7 +151,14 @@ fn a_node_that_leaves_is_retired_when_it_has_handed_over_and_not_before() {
         let ready: BTreeSet<ArcId> = ring.arcs().iter().map(|arc| arc.id).collect();
         match step(
             &ring,
-            Evidence { ready: &ready, clean: false, seen_clean: false, budget: 8, unclean: &BTreeSet::new() },
+            Evidence {
+                ready: &ready,
+                clean: false,
+                seen_clean: false,
+                budget: 8,
+                unclean: &NOBODY,
+                down: &NOBODY,
+            },
         )
         .unwrap()
         {
@@ -153,6 +194,79 @@ fn an_operation_that_is_cancelled_at_any_step_leaves_the_ring_as_it_was() {
     }
 }
 
+/// The numbers of those that decide.
+fn voters(ring: &Ring) -> Vec<u32> {
+    ring.document().voters.clone()
+}
+
+/// The ring once a node is out, while these are down.
+fn left(ring: &Ring, node: u32, lost: bool, down: &BTreeSet<NodeId>) -> Ring {
+    let id = format!("leave-{node}");
+    let ring =
+        transition::begin(ring, &id, &wish(wish::Wish::Leave(LeaveWish { node, lost })), down).unwrap();
+    let ring = ring.unwrap();
+    let plan = planned(&ring, &Planned::Leave(NodeId(node)));
+    let mut ring = transition::start(&ring, &id, &plan, down).unwrap().unwrap();
+    loop {
+        let ready: BTreeSet<ArcId> = ring.arcs().iter().map(|arc| arc.id).collect();
+        let evidence =
+            Evidence { ready: &ready, clean: true, seen_clean: !lost, budget: 99, unclean: &NOBODY, down };
+        match step(&ring, evidence).unwrap() {
+            Some(next) => ring = next,
+            None => return ring,
+        }
+    }
+}
+
+#[test]
+fn a_vote_that_is_left_goes_to_a_node_that_is_up_and_comes_back_to_one_that_is() {
+    let ring = live(4);
+    assert_eq!(voters(&ring), [1, 2, 3]);
+    // The one that has no vote is down: it gets none, so that any of those that are up may fail but the one left.
+    let down = BTreeSet::from([NodeId(4)]);
+    assert_eq!(voters(&left(&ring, 3, false, &down)), [1]);
+    assert_eq!(voters(&left(&ring, 3, false, &NOBODY)), [1, 2, 4]);
+    // A voter is down while another one leaves, and while that is called off.
+    let down = BTreeSet::from([NodeId(2)]);
+    assert_eq!(voters(&left(&ring, 3, false, &down)), [1, 2, 4], "nobody else could take its vote");
+    let begun = transition::begin(&ring, "away", &leave(3), &down).unwrap().unwrap();
+    let plan = planned(&begun, &Planned::Leave(NodeId(3)));
+    let leaving = transition::start(&begun, "away", &plan, &down).unwrap().unwrap();
+    let back = transition::cancel(&leaving, "away", &down).unwrap().unwrap();
+    let all: BTreeSet<ArcId> = back.arcs().iter().map(|arc| arc.id).collect();
+    let evidence =
+        Evidence { ready: &all, clean: true, seen_clean: true, budget: 99, unclean: &NOBODY, down: &down };
+    let back = step(&back, evidence).unwrap().unwrap();
+    assert_eq!(voters(&back), [1, 2, 4], "who has a vote keeps it");
+}
+
+#[test]
+fn two_disks_lost_one_after_the_other_leave_the_votes_to_nodes_that_are_up() {
+    // Of seven, 4 went first, and nobody has asked for anything to be done about it when 5 goes.
+    let ring = live(7);
+    assert_eq!(voters(&ring), [1, 2, 3, 4, 5]);
+    let down = BTreeSet::from([NodeId(4), NodeId(5)]);
+    let up = |ring: &Ring| voters(ring).iter().filter(|voter| !down.contains(&NodeId(**voter))).count();
+    let ring = left(&ring, 5, true, &down);
+    assert_eq!((voters(&ring), up(&ring)), (vec![1, 2, 3, 4, 6], 4));
+    let ring = left(&ring, 4, true, &down);
+    assert_eq!(voters(&ring), [1, 2, 3, 6, 7]);
+    // Of four, the one without a vote went first, and then a voter.
+    let down = BTreeSet::from([NodeId(3), NodeId(4)]);
+    let ring = left(&live(5), 5, false, &NOBODY);
+    assert_eq!(voters(&ring), [1, 2, 3]);
+    let begun =
+        transition::begin(&ring, "lost", &wish(wish::Wish::Leave(LeaveWish { node: 3, lost: true })), &down);
+    let begun = begun.unwrap().unwrap();
+    let plan = planned(&begun, &Planned::Lost(NodeId(3)));
+    let ring = transition::start(&begun, "lost", &plan, &down).unwrap().unwrap();
+    assert_eq!(
+        voters(&ring),
+        [1],
+        "a vote at 4 would leave nobody who may fail, and nothing would be decided"
+    );
+}
+
 #[test]
 fn the_same_id_twice_is_once_and_another_wish_under_it_is_refused() {
     let ring = begin(&live(4), "away", &leave(2)).unwrap().unwrap();
@@ -171,7 +285,14 @@ fn a_lost_disk_comes_before_what_is_under_way() {
     let ready = BTreeSet::new();
     let ring = step(
         &ring,
-        Evidence { ready: &ready, clean: false, seen_clean: false, budget: 4, unclean: &BTreeSet::new() },
+        Evidence {
+            ready: &ready,
+            clean: false,
+            seen_clean: false,
+            budget: 4,
+            unclean: &NOBODY,
+            down: &NOBODY,
+        },
     )
     .unwrap()
     .unwrap();
@@ -198,6 +319,15 @@ fn a_new_replica_copies_from_one_more_than_a_write_may_have_missed() {
     assert_eq!(sources_needed(&ring, KeyspaceId(1), &old), 2, "what was written at W 2 counts on");
     let last = drive(ring).pop().unwrap();
     assert!(last.arcs().iter().all(|arc| arc.replicas.len() == 5));
+}
+
+#[test]
+fn too_few_old_replicas_are_left_to_be_read_by_who_does_not_know_the_new_ones() {
+    // With W 3 and R 1 one of the old three would do, had it not to be known by all who may answer a read alone.
+    let ring = changed(&live(5), "reads", (3, 3, 2));
+    assert_eq!(sources_needed(&ring, KeyspaceId(1), &[1, 2, 3].map(NodeId)), 2);
+    let ring = changed(&live(5), "five", (5, 5, 1));
+    assert_eq!(sources_needed(&ring, KeyspaceId(1), &[1, 2, 3, 4, 5].map(NodeId)), 5);
 }
 
 #[test]
@@ -251,7 +381,7 @@ fn a_leave_that_cannot_go_on_after_it_made_way_is_refused_and_its_node_stays() {
     let plan = planned(&ring, &Planned::Leave(NodeId(2)));
     let ring = drive(start(&ring, "lost-2", &plan).unwrap().unwrap()).pop().unwrap();
     assert_eq!(ring.node(NodeId(1)).unwrap().state(), MemberState::Leaving);
-    let ring = refuse(&ring, "leave-1", "too few nodes would be left").unwrap().unwrap();
+    let ring = refuse(&ring, "leave-1", "too few nodes would be left", &NOBODY).unwrap().unwrap();
     assert_eq!(ring.node(NodeId(1)).unwrap().state(), MemberState::Active);
     assert_eq!(ring.document().ended.last().unwrap().refused, "too few nodes would be left");
 }

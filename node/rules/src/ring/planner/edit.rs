@@ -126,6 +126,43 @@ impl Table<'_> {
         self.arcs.push(arc);
     }
 
+    /// Makes the table what the next plan will find, once what is planned by now is carried out.
+    pub fn begin_anew(&mut self) {
+        for arc in &mut self.arcs {
+            arc.was.clone_from(&arc.now);
+            arc.news = 0;
+        }
+        self.rebuild();
+    }
+
+    /// Makes one plan of those before and after [`Self::begin_anew`]; says whether the later one moves anything.
+    pub fn take_together(&mut self) -> bool {
+        let mut moved = false;
+        for arc in &mut self.arcs {
+            moved |= arc.news > 0;
+            let between = std::mem::replace(&mut arc.was, arc.origin.clone());
+            // Room was taken for copies that are passed on now, and for some that were there at first.
+            let passed_on = between.iter().filter(|node| !arc.now.contains(node) && !arc.was.contains(node));
+            let were_there = arc.now.iter().filter(|node| !between.contains(node) && arc.was.contains(node));
+            passed_on.chain(were_there).for_each(|node| self.room.give_back(*node, arc.size.bytes));
+            arc.news = arc.now.iter().filter(|node| !arc.was.contains(node)).count();
+        }
+        self.rebuild();
+        moved
+    }
+
+    /// All sums and indexes anew, with arcs in the order of their positions.
+    fn rebuild(&mut self) {
+        let mut arcs = std::mem::take(&mut self.arcs);
+        arcs.sort_by(|a, b| a.range.start.cmp(&b.range.start));
+        self.total = 0.0;
+        self.held.fill(0.0);
+        self.on.iter_mut().chain(&mut self.was_on).for_each(Vec::clear);
+        self.sets.clear();
+        arcs.into_iter().for_each(|arc| self.hold(arc));
+        self.put_in_order();
+    }
+
     fn load(&mut self, node: usize, change: f64) {
         self.order.remove(&self.rank(node));
         self.held[node] += change;

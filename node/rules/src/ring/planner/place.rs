@@ -15,6 +15,8 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 
 /// Of so many nodes that are about equally empty the best is chosen.
 const ABOUT_EQUAL: usize = 8;
+/// The most times that what could not be made even is planned for again.
+const MOST_TURNS: usize = 64;
 /// The most arcs that a keyspace is cut into for the sake of their number: as many as it is first dealt out in.
 const MOST_ARCS: usize = 1 << 14;
 
@@ -65,6 +67,7 @@ pub(super) fn grant(table: &mut Table<'_>, document: &RingDocument, wish: &Wish)
         Wish::Rebalance => {
             mend(table, Cause::Even);
             even_out(table, even);
+            settle(table, even);
         }
     }
     if matches!(wish, Wish::Reweight { .. } | Wish::Rezone { .. } | Wish::Rebalance) && is_even(table) {
@@ -212,6 +215,22 @@ fn emptiest(table: &Table<'_>, arc: usize, from: Option<usize>, elsewhere: bool)
 /// Who is to give a copy up: the fullest.
 fn fullest(table: &Table<'_>, able: impl Iterator<Item = usize>) -> Option<usize> {
     able.max_by(|a, b| table.ratio(*a).total_cmp(&table.ratio(*b)).then(b.cmp(a)))
+}
+
+/// Where nodes could not be made even, what is found depends on the order of looking, and the next plan looks in
+/// another one. So what came out is planned for as that plan would find it, until it finds nothing. Each pass lowers
+/// Σ (held − share)² / share, so there is an end.
+fn settle(table: &mut Table<'_>, even: Aim) {
+    for _ in 0..MOST_TURNS {
+        if is_even(table) {
+            return;
+        }
+        table.begin_anew();
+        even_out(table, even);
+        if !table.take_together() {
+            return;
+        }
+    }
 }
 
 /// Why nobody takes a copy that must be made: for want of room, or as there is nobody, which is no reason to refuse.

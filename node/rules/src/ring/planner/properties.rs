@@ -433,3 +433,8 @@ fn nodes_that_must_lead_too_many_or_too_few_share_that() {
     lead(&draw(29, 1, 3, 29, 2, 0, 4_994_646_723_574_900_989)).unwrap();
     lead(&draw(26, 1, 3, 26, 2, 0, 924_789_714_133_037_121)).unwrap();
 }
+
+#[test]
+fn what_was_made_even_stays_where_it_is_when_that_is_asked_for_again() {
+    even_out(&draw(11, 4, 4, 77, 3, 0, 10_608_068_706_341_637_184)).unwrap();
+}

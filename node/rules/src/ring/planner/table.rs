@@ -52,6 +52,8 @@ pub(super) struct PlannedArc {
     pub fixed: bool,
     /// Who held it before, the leader first.
     pub was: Vec<usize>,
+    /// The same, while what is planned counts as what was before.
+    pub origin: Vec<usize>,
     /// Who is to hold it, the leader first.
     pub now: Vec<usize>,
     /// How many are to hold it who did not.
@@ -166,6 +168,7 @@ impl<'a> Table<'a> {
                 cut,
                 fixed: arc.next.is_some(),
                 now: was.clone(),
+                origin: was.clone(),
                 was,
                 news: 0,
                 fresh: usize::MAX,

@@ -1,0 +1,137 @@
+//! Why an operation does not go on: which nodes it waits for, and what to do about it.
+
+use super::drive::{Answers, Unclean};
+use god_proto::{ids::NodeId, peer::ArcProgress, ring::RingArc};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The most nodes that are named one by one.
+const MOST_NAMED: usize = 5;
+
+/// Why arcs do not go on; nothing, if they do. `moving` are those that change hands; `said` is what those who receive
+/// them say of each, among the `answers` of all who receive; `unclean` are those to whom no arc may begin to move.
+pub(super) fn blocked(
+    id: &str,
+    moving: &[&RingArc],
+    said: &[(NodeId, &ArcProgress)],
+    answers: &Answers,
+    unclean: &BTreeMap<NodeId, Unclean>,
+) -> String {
+    let receivers: BTreeSet<NodeId> = moving.iter().flat_map(|arc| arc.copiers()).collect();
+    let silent: Vec<NodeId> = receivers.into_iter().filter(|node| !answers.contains_key(node)).collect();
+    if !silent.is_empty() {
+        return format!(
+            "{} to hold the arcs, and {}",
+            named(&silent, "is", "are"),
+            does_not_answer(&silent, id)
+        );
+    }
+    let waits = said.iter().find(|(_, it)| !it.blocked.is_empty());
+    if let Some((node, it)) = waits {
+        return format!("node {node}: {}", it.blocked);
+    }
+    // While others move, whoever is not clean yet holds up nothing.
+    if !moving.is_empty() || unclean.is_empty() {
+        return String::new();
+    }
+    let of = |wanted: fn(&Unclean) -> bool| -> Vec<NodeId> {
+        unclean.iter().filter(|(_, why)| wanted(why)).map(|(node, _)| *node).collect()
+    };
+    let (silent, holding) = (of(|why| *why == Unclean::Silent), of(|why| matches!(why, Unclean::Holds(_))));
+    let behind = of(|why| *why == Unclean::Behind);
+    let mut reasons = Vec::new();
+    if !silent.is_empty() {
+        reasons.push(format!(
+            "{} to be given arcs, and {}",
+            named(&silent, "is", "are"),
+            does_not_answer(&silent, id)
+        ));
+    }
+    if !holding.is_empty() {
+        let records: u64 =
+            unclean.values().map(|why| if let Unclean::Holds(count) = why { *count } else { 0 }).sum();
+        reasons.push(format!(
+            "{} to be given arcs, and first hands {records} records of arcs that it does not hold to their owners: that \
+             takes a write quorum of these, so start those that are down",
+            named(&holding, "is", "are")
+        ));
+    }
+    if !behind.is_empty() {
+        reasons.push(format!("{} yet to hear of the newest ring", named(&behind, "has", "have")));
+    }
+    reasons.join("; ")
+}
+
+fn does_not_answer(silent: &[NodeId], id: &str) -> String {
+    let (does, it) = if silent.len() == 1 { ("does", "it") } else { ("do", "them") };
+    let lost = silent.first().map_or_else(String::new, |node| {
+        format!(", or, where its data are gone, `god ring change --leave {node} --lost`")
+    });
+    format!("{does} not answer: start {it}, or `god ring cancel {id}`{lost}")
+}
+
+/// `node 3 is`, `nodes 3, 4 are`.
+fn named(nodes: &[NodeId], one: &str, more: &str) -> String {
+    let names: Vec<String> = nodes.iter().take(MOST_NAMED).map(ToString::to_string).collect();
+    let names = names.join(", ");
+    match nodes.len() {
+        1 => format!("node {names} {one}"),
+        count if count > MOST_NAMED => format!("nodes {names} and {} others {more}", count - MOST_NAMED),
+        _ => format!("nodes {names} {more}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use god_proto::{
+        ids::{ArcId, Epoch, KeyspaceId},
+        peer::MovingDone,
+        position::PositionRange,
+    };
+
+    fn why(unclean: &[(u32, Unclean)]) -> String {
+        let unclean = unclean.iter().map(|(node, why)| (NodeId(*node), *why)).collect();
+        blocked("join-4", &[], &[], &Answers::new(), &unclean)
+    }
+
+    #[test]
+    fn who_is_not_clean_or_does_not_answer_is_named_with_what_to_do() {
+        assert_eq!(why(&[]), "");
+        let told = why(&[(4, Unclean::Holds(120)), (7, Unclean::Silent)]);
+        for words in [
+            "node 4 is to be given",
+            "120 records",
+            "write quorum",
+            "node 7 is",
+            "does not answer",
+            "start it",
+        ] {
+            assert!(told.contains(words), "{words:?} is not in {told:?}");
+        }
+        assert!(told.contains("`god ring cancel join-4`") && told.contains("--leave 7 --lost"), "{told}");
+        let many: Vec<(u32, Unclean)> = (1..=8).map(|node| (node, Unclean::Silent)).collect();
+        assert!(why(&many).contains("nodes 1, 2, 3, 4, 5 and 3 others are"), "{}", why(&many));
+        assert!(why(&[(2, Unclean::Behind)]).contains("node 2 has yet to hear of the newest ring"));
+    }
+
+    #[test]
+    fn what_moves_is_held_up_by_who_receives_it() {
+        let arc = RingArc {
+            id: ArcId(1),
+            keyspace: KeyspaceId(1),
+            range: PositionRange::of_keyspace(KeyspaceId(1)),
+            replicas: [1, 2, 3].map(NodeId).to_vec(),
+            next: Some([1, 2, 4].map(NodeId).to_vec()),
+            since: Epoch(7),
+            changed: Epoch(7),
+        };
+        let unclean = BTreeMap::from([(NodeId(5), Unclean::Holds(1))]);
+        let told = blocked("join-4", &[&arc], &[], &Answers::new(), &unclean);
+        assert!(told.contains("node 4 is to hold the arcs, and does not answer"), "{told}");
+        let answers = Answers::from([(NodeId(4), MovingDone::default())]);
+        assert_eq!(blocked("join-4", &[&arc], &[], &answers, &unclean), "", "others go on meanwhile");
+        let waits = ArcProgress { blocked: "1 of 2 old replicas".to_owned(), ..ArcProgress::default() };
+        let told = blocked("join-4", &[&arc], &[(NodeId(4), &waits)], &answers, &unclean);
+        assert_eq!(told, "node 4: 1 of 2 old replicas");
+    }
+}
