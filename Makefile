@@ -19,8 +19,9 @@ DATA ?= data
 # Debian's `unicode-data`: every character of Unicode with its name.
 LOAD ?= /usr/share/unicode/UnicodeData.txt
 SEEDS ?= 300
-# Minutes of seeds that nobody has run, after those.
-FRESH_MINUTES ?= 1
+# Minutes of seeds that nobody has run, after those. Each commit has its own, so that the same one fails again.
+FRESH_MINUTES ?= 3
+FRESH_FROM ?= $(shell git log -1 --format=%ct000 2>/dev/null || date +%s000)
 # A soak begins at a seed of its own each day, unless told where.
 SOAK_SEEDS ?= 20000
 FIRST ?= $(shell date +%Y%m%d)00000
@@ -91,7 +92,7 @@ loop: setup ## How long from an edit until it is tested, simulated, running
 
 .PHONY: sim
 sim: build ## Simulated clusters under faults, each repeatable: those that once failed, SEEDS of them, FRESH_MINUTES of others
-	$(BUILT)/god-sim run --known sim/seeds.txt --seeds $(SEEDS) --fresh $(FRESH_MINUTES)
+	$(BUILT)/god-sim run --known sim/seeds.txt --seeds $(SEEDS) --fresh $(FRESH_MINUTES) --fresh-from $(FRESH_FROM)
 
 .PHONY: chaos
 # `.ci/chaos` says where it cannot run, and fails then where CI=true.

@@ -49,6 +49,9 @@ enum Command {
         /// After them, seeds that nobody has run, for so many minutes; what goes wrong prints how to run it again
         #[arg(long, value_name = "MINUTES", conflicts_with = "seed")]
         fresh: Option<u32>,
+        /// The first of those; by the clock where it is not given
+        #[arg(long, value_name = "SEED", requires = "fresh")]
+        fresh_from: Option<u64>,
         /// Just this one
         #[arg(long, value_name = "SEED", conflicts_with_all = ["seeds", "from"])]
         seed: Option<u64>,
@@ -62,7 +65,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let Command::Run { seeds, from, known, fresh, seed, trace, jobs } = Cli::parse().command;
+    let Command::Run { seeds, from, known, fresh, fresh_from, seed, trace, jobs } = Cli::parse().command;
     let known = match known.as_deref().map_or(Ok(Vec::new()), read_seeds) {
         Ok(known) => known,
         Err(problem) => {
@@ -71,7 +74,8 @@ fn main() -> ExitCode {
         }
     };
     let (from, count) = seed.map_or((from, seeds), |seed| (seed, 1));
-    let fresh = fresh.map(|minutes| (first_fresh(), Duration::from_secs(60) * minutes));
+    let fresh =
+        fresh.map(|minutes| (fresh_from.unwrap_or_else(first_fresh), Duration::from_secs(60) * minutes));
     if let Some((first, most)) = fresh {
         println!("then fresh seeds from {first} on, for {} s", most.as_secs());
     }
