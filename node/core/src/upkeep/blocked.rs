@@ -61,6 +61,27 @@ pub(super) fn blocked(
     reasons.join("; ")
 }
 
+/// Why the quorums that were asked for do not hold yet.
+pub(super) fn unheard(id: &str, waiting: &BTreeMap<NodeId, Unclean>) -> String {
+    let of = |silent: bool| -> Vec<NodeId> {
+        waiting
+            .iter()
+            .filter(|(_, why)| (**why == Unclean::Silent) == silent)
+            .map(|(node, _)| *node)
+            .collect()
+    };
+    match (of(true), of(false)) {
+        (silent, _) if !silent.is_empty() => {
+            let who = named(&silent, "must hear", "must hear");
+            format!("{who} of the new quorums before they hold, and {}", does_not_answer(&silent, id))
+        }
+        (_, behind) if !behind.is_empty() => {
+            format!("{} yet to hear of the newest ring", named(&behind, "has", "have"))
+        }
+        _ => String::new(),
+    }
+}
+
 fn does_not_answer(silent: &[NodeId], id: &str) -> String {
     let (does, it) = if silent.len() == 1 { ("does", "it") } else { ("do", "them") };
     let lost = silent.first().map_or_else(String::new, |node| {
@@ -112,6 +133,21 @@ mod tests {
         let many: Vec<(u32, Unclean)> = (1..=8).map(|node| (node, Unclean::Silent)).collect();
         assert!(why(&many).contains("nodes 1, 2, 3, 4, 5 and 3 others are"), "{}", why(&many));
         assert!(why(&[(2, Unclean::Behind)]).contains("node 2 has yet to hear of the newest ring"));
+    }
+
+    #[test]
+    fn who_must_hear_of_new_quorums_is_named() {
+        let of = |waiting: &[(u32, Unclean)]| {
+            unheard("two", &waiting.iter().map(|(node, why)| (NodeId(*node), *why)).collect())
+        };
+        assert_eq!(of(&[]), "");
+        let told = of(&[(2, Unclean::Behind), (3, Unclean::Silent)]);
+        assert!(
+            told.starts_with("node 3 must hear of the new quorums before they hold, and does not"),
+            "{told}"
+        );
+        assert!(told.contains("`god ring cancel two`"), "{told}");
+        assert_eq!(of(&[(2, Unclean::Behind)]), "node 2 has yet to hear of the newest ring");
     }
 
     #[test]

@@ -3,20 +3,24 @@
 //! One node does so at a time: the first voter that seems to be up. Where two believe to be it, they contend for the
 //! epoch and one of them finds the step taken. Nothing is lost with a driver: what has been done is in the ring.
 
-use super::{Upkeep, blocked::blocked, sizes::gather_sizes};
+use super::{
+    Upkeep,
+    blocked::{blocked, unheard},
+    sizes::gather_sizes,
+};
 use crate::{
     consensus::RegisterError,
     membership::PeerState,
     peer::CallError,
     ring::{
         ChangeError, Evidence, Wish, add_voters, begin, cancel, current, lost, lost_by, plan, refuse,
-        replace_voter, retires, start, step,
+        replace_voter, retires, start, step, unheard_of,
     },
 };
 use futures::future::{join, join_all};
 use god_proto::{
     ids::{ArcId, NodeId},
-    peer::{ArcProgress, ArcSizes, Moving, MovingDone, request, response},
+    peer::{ArcProgress, ArcSizes, Fence, Moving, MovingDone, request, response},
     ring::{Ring, RingArc},
     v1::{self, ListOperationsReply, OperationPhase, OperationStatus},
 };
@@ -160,7 +164,8 @@ impl Upkeep {
         let leaver = match operation.phase() {
             OperationPhase::Cleaning => match retires(&wish).filter(|node| !lost(ring).contains(node)) {
                 Some(node) => self.has_handed_over(node, ring, silent).await,
-                None => Leaver::Gone,
+                None if self.unheard(ring).await.is_empty() => Leaver::Gone,
+                None => Leaver::Holds,
             },
             _ => Leaver::Holds,
         };
@@ -247,6 +252,25 @@ impl Upkeep {
             Some((node, why))
         });
         join_all(asked).await.into_iter().flatten().collect()
+    }
+
+    /// Who must hear of the ring before other quorums hold, and has not (QUORUMS-HEARD).
+    async fn unheard(&self, ring: &Ring) -> BTreeMap<NodeId, Unclean> {
+        let asked = unheard_of(ring, &BTreeSet::new()).into_iter().map(|node| async move {
+            // Answered under the same ring only, once what was admitted under older ones is applied.
+            match self.ask_node(node, ring.epoch().0, TIMEOUT, request::Body::Fence(Fence {})).await {
+                Ok(_) => (node, None),
+                Err(CallError::Refused(_)) => (node, Some(Unclean::Behind)),
+                Err(_) => (node, Some(Unclean::Silent)),
+            }
+        });
+        let said = join_all(asked).await;
+        let heard = said.iter().filter(|(_, why)| why.is_none()).map(|(node, _)| *node).collect();
+        let waited_for = unheard_of(ring, &heard);
+        said.into_iter()
+            .filter_map(|(node, why)| Some((node, why?)))
+            .filter(|(node, _)| waited_for.contains(node))
+            .collect()
     }
 
     /// What those who receive arcs say of them.
@@ -342,6 +366,7 @@ impl Upkeep {
         let ring = self.ring.get().ok_or(RegisterError::NoRing)?;
         let unclean = async {
             match current(&ring) {
+                Some(operation) if operation.phase() == OperationPhase::Cleaning => self.unheard(&ring).await,
                 Some(operation) => self.unclean(&ring, operation).await,
                 None => BTreeMap::new(),
             }
@@ -402,17 +427,14 @@ impl Upkeep {
             OperationPhase::Waiting if current(ring).is_some_and(|first| first.id != operation.id) => {
                 "it waits for the operations before it".to_owned()
             }
-            OperationPhase::Cleaning => operation
-                .wish
-                .as_ref()
-                .and_then(retires)
-                .filter(|node| self.is_down(*node))
-                .map_or_else(String::new, |node| {
-                    format!(
-                        "node {node} does not answer: start it to have it hand over what it holds; it is retired \
-                         without when it stays silent"
-                    )
-                }),
+            OperationPhase::Cleaning => match operation.wish.as_ref().and_then(retires) {
+                Some(node) if self.is_down(node) => format!(
+                    "node {node} does not answer: start it to have it hand over what it holds; it is retired without \
+                     when it stays silent"
+                ),
+                Some(_) => String::new(),
+                None => unheard(&operation.id, unclean),
+            },
             _ => blocked(&operation.id, &moving, &said, progress, unclean),
         };
         OperationStatus {

@@ -15,6 +15,8 @@ mod parts;
 mod planner;
 mod recover;
 mod terms;
+#[cfg(test)]
+mod terms_tests;
 mod transition;
 #[cfg(test)]
 mod transition_tests;
@@ -34,5 +36,5 @@ pub use planner::{
 pub use recover::{Recovery, recover};
 pub use transition::{
     Evidence, begin, cancel, current, lost, lost_by, nodes_of, rebalance, refuse, retires, sources_needed,
-    start, step,
+    start, step, unheard_of,
 };

@@ -2,7 +2,7 @@
 
 use super::next::ChangeError;
 use god_proto::{
-    ids::KeyspaceId,
+    ids::{KeyspaceId, NodeId},
     position::Position,
     ring::{Ring, check_keyspace, quorums},
     v1::{Arc, ReplicasWish, RingDocument},
@@ -33,6 +33,55 @@ pub(super) fn overlaps(ring: &Ring, wish: &ReplicasWish) -> Result<(), ChangeErr
         )));
     }
     Ok(())
+}
+
+/// The quorums that hold first, where others are wished for of copies that are there already: as many as the old ones
+/// and the new ones ask for, so that each reads what the other writes. The wish itself holds once so many replicas have
+/// heard of these that the old ones are reached nowhere any more (invariant QUORUMS-HEARD).
+pub(super) fn first_terms(document: &RingDocument, wish: ReplicasWish) -> ReplicasWish {
+    let keyspace = document.keyspaces.iter().find(|keyspace| keyspace.id == wish.keyspace);
+    let there = keyspace.filter(|keyspace| keyspace.live).map(|it| quorums(it, wish.replicas as usize));
+    match there.filter(|there| there.replicas == wish.replicas) {
+        Some(there) => ReplicasWish {
+            write_quorum: wish.write_quorum.max(there.write_quorum),
+            read_quorum: wish.read_quorum.max(there.read_quorum),
+            ..wish
+        },
+        None => wish,
+    }
+}
+
+/// Whether the quorums of a wish hold.
+pub(super) fn hold(document: &RingDocument, wish: &ReplicasWish) -> bool {
+    let keyspace = document.keyspaces.iter().find(|keyspace| keyspace.id == wish.keyspace);
+    keyspace.is_none_or(|it| {
+        (it.replicas, it.write_quorum, it.read_quorum) == (wish.replicas, wish.write_quorum, wish.read_quorum)
+    })
+}
+
+/// Replicas that are yet to hear of a keyspace's quorums, where those of before, `was`, may still be reached without
+/// them (invariant QUORUMS-HEARD). `heard`: who has the ring; `lost`: who is waited for by nobody.
+pub(super) fn unheard(
+    ring: &Ring,
+    was: &ReplicasWish,
+    heard: &BTreeSet<NodeId>,
+    lost: &BTreeSet<NodeId>,
+) -> BTreeSet<NodeId> {
+    let mut waiting = BTreeSet::new();
+    for arc in ring.arcs().iter().filter(|arc| arc.keyspace.0 == was.keyspace) {
+        let copies = arc.replicas.len();
+        // Calls may ask for a majority, whatever the keyspace says.
+        let least = match was.replicas as usize == copies {
+            true => (was.write_quorum.min(was.read_quorum) as usize).min(copies / 2 + 1),
+            false => 1,
+        };
+        let gone = arc.replicas.iter().filter(|node| lost.contains(node)).count();
+        let needed = (copies + 1).saturating_sub(least.max(1)).min(copies - gone);
+        if arc.replicas.iter().filter(|node| heard.contains(node)).count() < needed {
+            waiting.extend(arc.replicas.iter().filter(|node| !heard.contains(node) && !lost.contains(node)));
+        }
+    }
+    waiting
 }
 
 /// Gives a keyspace other quorums. Arcs that have the number of copies of before keep those of before.

@@ -11,7 +11,7 @@ use super::{
     next::{ChangeError, MAX_TEXT, at_most, next},
     parts::same_nodes,
     planner::Plan,
-    terms::{forget_terms, overlaps, take_terms},
+    terms::{first_terms, forget_terms, hold, overlaps, take_terms, unheard},
 };
 use god_proto::{
     ids::{ArcId, KeyspaceId, NodeId},
@@ -35,7 +35,8 @@ const MAX_DEPARTURES: usize = 64;
 pub struct Evidence<'a> {
     /// Arcs whose new replicas all have what they must have, for the transition that the document names.
     pub ready: &'a BTreeSet<ArcId>,
-    /// Who leaves has handed over all that it had, or is gone for good.
+    /// Who leaves has handed over all that it had, or is gone for good; or all have heard who must
+    /// ([`unheard_of`]).
     pub clean: bool,
     /// Who leaves was seen to have handed over. (Else it is gone, and nobody can see what it holds.)
     pub seen_clean: bool,
@@ -194,6 +195,16 @@ pub fn lost(ring: &Ring) -> BTreeSet<NodeId> {
     ring.operations().iter().filter_map(|operation| lost_by(operation.wish.as_ref()?)).collect()
 }
 
+/// Who must hear of the ring before the quorums may hold that the operation whose turn it is asks for, but for those
+/// who have `heard`; none where it asks for no other quorums, or is not as far. Cost: O(arcs).
+pub fn unheard_of(ring: &Ring, heard: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
+    let cleaning = current(ring).filter(|operation| operation.phase() == OperationPhase::Cleaning);
+    match cleaning.and_then(|operation| operation.undo.as_ref()?.wish.as_ref()) {
+        Some(wish::Wish::Replicas(was)) => unheard(ring, was, heard, &lost(ring)),
+        _ => BTreeSet::new(),
+    }
+}
+
 /// The operation whose turn it is.
 pub fn current(ring: &Ring) -> Option<&Operation> {
     ring.operations().first()
@@ -289,7 +300,8 @@ fn carry_out(document: &mut RingDocument, wish: &Wish, down: &BTreeSet<NodeId>) 
                 write_quorum: keyspace.write_quorum,
                 read_quorum: keyspace.read_quorum,
             };
-            take_terms(document, wish)?;
+            let first = first_terms(document, wish);
+            take_terms(document, first)?;
             Some(wish::Wish::Replicas(was))
         }
         Some(wish @ (wish::Wish::Join(_) | wish::Wish::Rebalance(_))) => Some(wish),
@@ -333,6 +345,10 @@ pub fn step(ring: &Ring, evidence: Evidence<'_>) -> Result<Option<Ring>, ChangeE
             }
             if let Some(old) = retires(&wish) {
                 retire(ring, &mut document, old, evidence);
+            }
+            if let Some(wish::Wish::Replicas(wish)) = wish.wish {
+                take_terms(&mut document, wish)?;
+                forget_terms(&mut document, wish.keyspace);
             }
             end(&mut document, &id, false, "");
         }
@@ -414,7 +430,8 @@ fn end_moves(
     if let Some(wish::Wish::Replicas(wish)) = wish.wish {
         forget_terms(document, wish.keyspace);
     }
-    if retires(wish).is_some() {
+    let to_be_heard = matches!(&wish.wish, Some(wish::Wish::Replicas(wish)) if !hold(document, wish));
+    if retires(wish).is_some() || to_be_heard {
         if let Some(operation) = document.operations.first_mut() {
             operation.phase = OperationPhase::Cleaning.into();
         }

@@ -16,7 +16,7 @@ use god_proto::{
 use std::collections::BTreeSet;
 use uuid::Uuid;
 
-const NOBODY: BTreeSet<NodeId> = BTreeSet::new();
+pub(super) const NOBODY: BTreeSet<NodeId> = BTreeSet::new();
 
 pub(super) fn join(ring: &Ring, joiner: &Joiner) -> Result<Option<Ring>, ChangeError> {
     change::join(ring, joiner, &NOBODY)
@@ -66,7 +66,7 @@ pub(super) fn leave(node: u32) -> Wish {
     wish(wish::Wish::Leave(LeaveWish { node, lost: false }))
 }
 
-fn planned(ring: &Ring, wish: &Planned) -> Plan {
+pub(super) fn planned(ring: &Ring, wish: &Planned) -> Plan {
     let mut document = ring.document().clone();
     document.operations.clear();
     plan(&Ring::new(document).unwrap(), wish, &Sizes::default()).unwrap()
@@ -391,7 +391,7 @@ pub(super) fn replicas(replicas: u32, write_quorum: u32, read_quorum: u32) -> Wi
 }
 
 /// The ring in which such a change was asked for, started and carried out.
-fn changed(ring: &Ring, id: &str, to: (u32, u32, u32)) -> Ring {
+pub(super) fn changed(ring: &Ring, id: &str, to: (u32, u32, u32)) -> Ring {
     let asked =
         Planned::Replicas { keyspace: KeyspaceId(1), replicas: to.0, write_quorum: to.1, read_quorum: to.2 };
     let begun = begin(ring, id, &replicas(to.0, to.1, to.2)).unwrap().unwrap();
