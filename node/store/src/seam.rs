@@ -158,6 +158,14 @@ impl Offload {
         }
     }
 
+    /// Whether too many wait for what somebody asks for to be let in.
+    pub fn is_crowded(self) -> bool {
+        match self {
+            Offload::Inline => false,
+            Offload::Threads(threads) => threads.admit().is_err(),
+        }
+    }
+
     /// As [`Offload::run`], for what somebody asked for, of whom there may be any number: refused where too many wait.
     pub async fn run_if_free<T: Send + 'static>(
         self,

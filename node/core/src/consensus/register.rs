@@ -19,7 +19,7 @@ use god_proto::{
 };
 use god_rules::{
     paxos::{Acceptor, Ballot, Promise, majority, must_propose},
-    ring::stamp_arcs,
+    ring::{is_same_change, stamp_arcs},
 };
 use metrics::{counter, gauge};
 use prost::Message;
@@ -193,7 +193,7 @@ impl Register {
         loop {
             let ring = self.current.get().ok_or(RegisterError::NoRing)?;
             // A change of ours that was decided after all, by whoever finished it.
-            if open.iter().any(|document| document == ring.document()) {
+            if open.iter().any(|document| is_same_change(document, ring.document())) {
                 return Ok(ring);
             }
             let next = match edit(&ring) {
@@ -205,7 +205,7 @@ impl Register {
             let attempt = self.propose(&ring, proposed.clone(), &mut round, asked).await?;
             match attempt {
                 Attempt::Decided(decided) => {
-                    let is_ours = *decided.document() == proposed;
+                    let is_ours = is_same_change(decided.document(), &proposed);
                     self.learn(Arc::clone(&decided)).await?;
                     self.announce(&ring, &decided);
                     if is_ours {

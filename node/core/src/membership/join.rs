@@ -5,13 +5,14 @@ use crate::{
     peer::{Call, CallError, Target, Transport},
     seam::Entropy,
 };
+use bytes::Bytes;
 use futures::{StreamExt, stream};
 use god_proto::{
     ids::NodeId,
     peer::{Cause, Join, request, response},
     ring::Ring,
 };
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::time;
 use uuid::Uuid;
 
@@ -154,24 +155,25 @@ pub async fn find_cluster(joining: &Joining, known: &[String]) -> Result<Joined,
     }
 }
 
-/// Asks the known nodes of a cluster (`others`: their peer addresses), each once and all at about the same time, to
-/// take this process for the node that it says it is: one may know what another does not, and one alone may have been
-/// led astray. `first` is what came of asking one node, which may be one of them; where the others moved, too, the ring
-/// that it has says where they are now, and they are asked there. An error is final: it is not the node for half or
-/// more of those that answer (ONE-START), or the node and the cluster do not go together.
+/// Asks the known nodes of a cluster (`others`: their UUIDs and peer addresses), each once and all at about the same
+/// time, to take this process for the node that it says it is: one may know what another does not, and one alone may
+/// have been led astray. `first` is what came of asking one node, which may be one of them; where the others moved, too,
+/// the ring that it has says where they are now, and they are asked there. An error is final: it is not the node for
+/// half or more of those that answer (ONE-START), or the node and the cluster do not go together.
 pub async fn introduce(
     joining: &Joining,
-    others: &[String],
+    others: &[(Bytes, String)],
     first: Result<Joined, JoinError>,
 ) -> Result<Joined, JoinError> {
     let asked = match &first {
         Ok(joined) => joined.seed.clone(),
         Err(error) => error.seed().to_owned(),
     };
-    let now = first.as_ref().map_or_else(|_| Vec::new(), |joined| elsewhere(joining, &joined.ring));
-    let mut rest: Vec<&String> = Vec::new();
-    for address in others.iter().chain(&now).filter(|address| **address != asked) {
-        if !rest.contains(&address) {
+    let now = first.as_ref().map_or_else(|_| Vec::new(), |joined| homes(&joined.ring, &joining.own.uuid));
+    // One that moved counts once, wherever it answers.
+    let (mut nodes, mut rest) = (BTreeSet::new(), Vec::<&String>::new());
+    for (uuid, address) in now.iter().chain(others) {
+        if nodes.insert(uuid) && *address != asked && !rest.contains(&address) {
             rest.push(address);
         }
     }
@@ -214,10 +216,10 @@ pub async fn introduce(
     best
 }
 
-/// Where a ring has the other nodes.
-fn elsewhere(joining: &Joining, ring: &Ring) -> Vec<String> {
-    let others = ring.nodes().iter().filter(|node| node.uuid != joining.own.uuid);
-    others.map(|node| node.peer_address.clone()).filter(|address| !address.is_empty()).collect()
+/// UUIDs and peer addresses of the nodes of a ring, but for one.
+pub fn homes(ring: &Ring, but: &[u8]) -> Vec<(Bytes, String)> {
+    let others = ring.nodes().iter().filter(|node| node.uuid[..] != *but && !node.peer_address.is_empty());
+    others.map(|node| (node.uuid.clone(), node.peer_address.clone())).collect()
 }
 
 async fn ask(joining: &Joining, address: &str) -> SeedAnswer {

@@ -12,7 +12,7 @@ mod tests;
 
 pub use discovery::{AsGiven, Dns, Resolver, candidates};
 pub use gossip::{Gossip, GossipHandle, GossipSettings};
-pub use join::{JoinError, Joined, Joining, find_cluster, introduce};
+pub use join::{JoinError, Joined, Joining, find_cluster, homes, introduce};
 pub use liveness::{Liveness, Peer, PeerState};
 pub use member::GossipIdentity;
 pub use newer::{NewerRing, NewerRingListener};

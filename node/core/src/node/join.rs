@@ -3,7 +3,7 @@
 use super::Node;
 use crate::{
     consensus::RegisterError,
-    membership::{JoinError, Joining, find_cluster, introduce},
+    membership::{JoinError, Joining, find_cluster, homes, introduce},
     peer::{Call, Meeting, Target, Way, failure, told},
     quorum::RingSync,
     ring::{ChangeError, Joiner, join, mark_live},
@@ -76,7 +76,8 @@ impl Node {
             if let Some(ring) = &known {
                 self.starts.keep_only(|node| ring.node(node).is_some());
             }
-            let others = known.as_ref().map_or_else(Vec::new, |ring| addresses(ring, &own));
+            let homes = known.as_ref().map_or_else(Vec::new, |ring| homes(ring, own.uuid.as_bytes()));
+            let others: Vec<String> = homes.iter().map(|(_, address)| address.clone()).collect();
             let is_told = known.as_deref().is_some_and(|ring| says(ring, &own));
             if is_told && (is_introduced || others.is_empty()) {
                 changes.changed().await.ok();
@@ -116,7 +117,7 @@ impl Node {
                 found = find_cluster(&joining, &others) => found,
             };
             let found = match !is_introduced && known.is_some() {
-                true => introduce(&joining, &others, found).await,
+                true => introduce(&joining, &homes, found).await,
                 false => found,
             };
             let entered = match found {
@@ -265,12 +266,6 @@ pub(super) fn displaced(other: &Member, own: &Joiner) -> String {
         "node {} says that it is at {} too: give each node an address of its own (--advertise-peer)",
         other.number, own.peer_address
     )
-}
-
-/// Where the others of the ring are.
-fn addresses(ring: &Ring, own: &Joiner) -> Vec<String> {
-    let others = ring.nodes().iter().filter(|node| node.uuid != own.uuid.as_bytes()[..]);
-    others.map(|node| node.peer_address.clone()).filter(|address| !address.is_empty()).collect()
 }
 
 /// The node as the keeper of the ring, for its coordinator.

@@ -8,7 +8,7 @@ use super::{
 use crate::{peer::CallError, version::SURE_MS};
 use god_proto::{
     peer,
-    peer::{request, response},
+    peer::{Cause, request, response},
     position::{Position, PositionRange},
     record::Record,
     v1::{Found, Missing, Reason, Rejected, get_reply},
@@ -80,12 +80,24 @@ impl Shared {
             // What is beside a damaged record waits for others until half of the time is up, so that it is answered.
             let left = scope.deadline.saturating_duration_since(Instant::now());
             let deadline = if damaged(&said) { Instant::now() + left / 2 } else { scope.deadline };
+            let mut newer = None;
             let take = |member, reply: Result<Vec<Held>, CallError>| {
+                if let Err(CallError::Refused(failure)) = &reply
+                    && failure.cause() == Cause::StaleEpoch
+                {
+                    newer = Some((member, failure.epoch));
+                }
                 said.extend(reply.ok().map(|records| (member, records)));
                 !Poll::lags(&said, asked) && !damaged(&said)
             };
             let scope = QuorumScope { deadline, ..scope.clone() };
             self.ask_each(&scope, bits(others).map(|at| (at, body())), decode, take).await;
+            if damaged(&said)
+                && let Some((member, epoch)) = newer
+                && self.catch_up(&scope, member, epoch).await
+            {
+                return Err(QuorumError::Moved);
+            }
         }
 
         // A position that only some had room for goes with the rest.
@@ -290,7 +302,8 @@ fn unreadable((can, needed): (u32, u32)) -> Rejected {
     let message = format!(
         "{can} of {needed} replicas needed could say what they hold of this key; another one's is damaged"
     );
-    Rejected::of(Reason::Storage, message)
+    // Others may have been too slow to say.
+    Rejected::later(Reason::Storage, message, 200)
 }
 
 /// Whether a record's time may be up.

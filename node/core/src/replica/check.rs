@@ -20,6 +20,8 @@ pub(super) struct Touch {
     pub ring: Arc<Ring>,
     /// The epoch of the caller's ring.
     pub asked: Epoch,
+    /// The latest epoch in which what it asks about changed, by that ring; 0: it asks by the whole of it.
+    pub arcs: Epoch,
     /// Both rings have the same of an arc that did not change since.
     pub common: Epoch,
 }

@@ -172,6 +172,8 @@ impl Lapse {
                 let end = ranges.lapsed.iter().map(|(range, _)| &range.end).max().cloned();
                 let all = start.zip(end).map(|(start, end)| (PositionRange { start, end }, addition));
                 ranges.lapsed = all.into_iter().collect();
+                // What it covers besides is noted by nobody from now on.
+                ranges.forgotten = addition;
             }
         }
         self.added.notify_waiters();
@@ -360,5 +362,22 @@ mod tests {
         assert_eq!(lapsed.ranges.read().lapsed.len(), 1);
         lapsed.end(lapsed.additions()).await.unwrap();
         assert!(lapsed.is_whole());
+    }
+
+    #[tokio::test]
+    async fn what_is_overwritten_within_very_many_that_became_one_is_known_to_have_lapsed() {
+        let lapsed = open(&SimulatedDisk::new(), 1, true);
+        let at = |number: u32| Position::from_bytes(number.to_be_bytes().to_vec());
+        let positions: Vec<Position> = (0..MAX_RANGES as u32).map(|number| at(2 * number)).collect();
+        lapsed.add(&positions).await.unwrap();
+        // A look at what lies between begins, and does not end yet.
+        let between = at(7);
+        let vote = lapsed.count();
+        assert!(!lapsed.holds(&between));
+        lapsed.add(&[at(2 * MAX_RANGES as u32)]).await.unwrap();
+        lapsed.add(std::slice::from_ref(&between)).await.unwrap();
+        assert!(lapsed.added_since(vote, |position| *position == between));
+        let later = lapsed.count();
+        assert!(lapsed.holds(&between) && !lapsed.added_since(later, |_| true));
     }
 }

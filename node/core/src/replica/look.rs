@@ -89,6 +89,9 @@ impl Replica {
                 return Err(failure(Cause::Corrupt, "all that is asked for is damaged"));
             }
         }
+        if let Some(now) = self.again(touch)? {
+            positions.iter().try_for_each(|position| now.holds(position).map(drop))?;
+        }
         self.still(vote, |lapsed| positions.contains(lapsed))?;
         Ok(response::Body::Read(peer::ReadDone { entries }))
     }
@@ -101,8 +104,9 @@ impl Replica {
             self.loads.count(arc.id, 1);
         }
         let ceiling_ms = self.clock.ceiling_ms();
-        let asked = range.clone();
+        let (asked, as_stored) = (range.clone(), scan.as_stored);
         let done = self.look(move |store| pages::page(&store.view(), &range, &scan, ceiling_ms)).await?;
+        self.holds_still(touch, &asked, as_stored)?;
         if votes {
             self.still(vote, |lapsed| asked.contains(lapsed))?;
         }
@@ -131,9 +135,18 @@ impl Replica {
             ranges.iter().map(|range| summary(&view, range)).collect::<Result<Vec<Summary>, EngineError>>()
         };
         let summaries = self.look(sum).await?.into_iter().map(peer::Summary::from).collect();
+        asked.iter().try_for_each(|range| self.holds_still(touch, range, ask.as_stored))?;
         if votes {
             self.still(vote, |lapsed| asked.iter().any(|range| range.contains(lapsed)))?;
         }
         Ok(response::Body::Summarize(peer::SummarizeDone { summaries }))
+    }
+
+    /// Whether a range that was looked at is this node's by the ring that is there now; `as_stored`: it need not be.
+    fn holds_still(&self, touch: &Touch, range: &PositionRange, as_stored: bool) -> Result<(), Failure> {
+        match self.again(touch)? {
+            Some(now) if !as_stored => now.range(Some(peer::Range::from(range)), false).map(drop),
+            _ => Ok(()),
+        }
     }
 }

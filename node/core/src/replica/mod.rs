@@ -305,8 +305,17 @@ impl Replica {
     fn touch(&self, epoch: u64, arcs: u64) -> Result<Touch, Failure> {
         let ring = self.ring.get().ok_or_else(|| stale(0, epoch))?;
         match common_epoch(&ring, Epoch(epoch), Epoch(arcs)) {
-            Some(common) => Ok(Touch { me: self.me, ring, asked: Epoch(epoch), common }),
+            Some(common) => Ok(Touch { me: self.me, ring, asked: Epoch(epoch), arcs: Epoch(arcs), common }),
             None => Err(stale(ring.epoch().0, epoch)),
+        }
+    }
+
+    /// After a look: the ring that is there now, if another one came meanwhile. What it has not left as it was may have
+    /// been dropped while parts of it were read.
+    fn again(&self, touch: &Touch) -> Result<Option<Touch>, Failure> {
+        match self.ring.epoch() == touch.ring.epoch() {
+            true => Ok(None),
+            false => self.touch(touch.asked.0, touch.arcs.0).map(Some),
         }
     }
 

@@ -199,6 +199,43 @@ async fn a_question_under_another_epoch_is_answered_where_both_rings_have_the_sa
 }
 
 #[tokio::test]
+async fn what_changed_hands_while_it_was_read_is_not_told() {
+    let (replica, _) = replica();
+    write(&replica, vec![entry(place(true, 0), NOW_MS, b"v")]).await.unwrap();
+    let touch = replica.touch(4, 0).unwrap();
+    let (alike, gone) = {
+        let mut document = ring().document().clone();
+        document.epoch = 5;
+        let alike = Ring::new(document.clone()).unwrap();
+        document.epoch = 6;
+        document.arcs[0].replicas = vec![2];
+        document.arcs[0].changed = 6;
+        (alike, Ring::new(document).unwrap())
+    };
+    let read = || peer::Read { positions: (0..3).map(|at| place(true, at).into_bytes()).collect() };
+    let scan = || peer::Scan { range: Some(mine()), limit: 9, ..peer::Scan::default() };
+    let sum = || peer::Summarize { ranges: vec![mine()], ..peer::Summarize::default() };
+    // Another ring that has the same of it, and was asked about by arcs, does not matter.
+    let by_arcs = replica.touch(4, 2).unwrap();
+    replica.ring.advance(Arc::new(alike));
+    replica.read(&by_arcs, read()).await.unwrap();
+    replica.scan(&by_arcs, scan()).await.unwrap();
+    replica.summarize(&by_arcs, sum()).await.unwrap();
+    // The arc is another node's; what was here may have been dropped before it was read.
+    replica.ring.advance(Arc::new(gone));
+    for touch in [touch, by_arcs] {
+        let said = [
+            replica.read(&touch, read()).await,
+            replica.scan(&touch, scan()).await,
+            replica.summarize(&touch, sum()).await,
+        ];
+        for said in said {
+            assert_eq!(said.unwrap_err().cause(), Cause::StaleEpoch);
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_the_node_does_not_hold_is_refused_and_nothing_of_it_is_written() {
     let (replica, _) = replica();
     let entries = vec![entry(place(true, 0), NOW_MS, b"v"), entry(place(false, 0), NOW_MS, b"v")];

@@ -19,6 +19,7 @@ mod drive;
 mod migrate;
 mod pace;
 mod pull;
+mod purges;
 mod recall;
 mod receive;
 mod sizes;
@@ -217,6 +218,10 @@ impl Upkeep {
 
     /// Answers what other nodes ask of upkeep.
     pub async fn handle(&self, call: Call) -> Result<response::Body, Failure> {
+        // THREADS-BOUNDED; how far this node is it says all the same.
+        if !matches!(call.body, request::Body::Moving(_)) && self.offload.is_crowded() {
+            return Err(failure(Cause::Busy, "too many wait for this node's disk"));
+        }
         match call.body {
             request::Body::Pull(ask) => self.pull_for(ask, call.timeout).await,
             request::Body::Suspect(told) => {

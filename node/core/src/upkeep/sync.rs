@@ -16,6 +16,7 @@
 use super::{
     Upkeep,
     pull::{PullError, Wanted},
+    purges::Purges,
 };
 use crate::{
     engine::EngineError,
@@ -33,7 +34,7 @@ use god_proto::{
 use metrics::{counter, gauge};
 use parking_lot::Mutex;
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::Duration,
 };
@@ -56,8 +57,6 @@ const STAYS_UNEQUAL: u32 = 2;
 const STUCK_AFTER: Duration = Duration::from_millis(200);
 /// How many tombstones are purged at once.
 const PURGE_STEP: usize = 1_024;
-/// How many floors of an arc may wait for reads to end.
-const MAX_SEEN: usize = 8;
 /// A floor rises only if it does by so much, as a part of the age of tombstones.
 const FLOOR_STEP: u32 = 4;
 
@@ -103,30 +102,6 @@ impl State {
         self.soon.remove(&next);
         self.taken.clone_from(&next);
         Some(next)
-    }
-}
-
-/// Up to where the tombstones of an arc were purged, and will be.
-#[derive(Default)]
-struct Purges {
-    done: Version,
-    /// Repaired floors, rising, and when each was first seen.
-    seen: VecDeque<(Version, Instant)>,
-}
-
-impl Purges {
-    /// Takes note of the floor that holds now; gives the highest that was seen so long ago.
-    fn due(&mut self, floor: Version, longest_read: Duration) -> Option<Version> {
-        let newest = self.seen.back().map_or(self.done, |(floor, _)| *floor);
-        // What does not fit is seen later.
-        if floor > newest && self.seen.len() < MAX_SEEN {
-            self.seen.push_back((floor, Instant::now()));
-        }
-        let mut due = None;
-        while let Some((floor, _)) = self.seen.pop_front_if(|(_, at)| at.elapsed() > longest_read) {
-            due = Some(floor);
-        }
-        due
     }
 }
 
@@ -298,7 +273,8 @@ impl Upkeep {
             if floor == Version::ZERO {
                 continue;
             }
-            let due = self.suspects.0.lock().purges.entry(arc.id).or_default().due(floor, self.longest_read);
+            let due =
+                self.suspects.0.lock().purges.entry(arc.id).or_default().due(arc, floor, self.longest_read);
             let Some(due) = due else { continue };
             match self.purge(arc, due).await {
                 Ok(()) => {

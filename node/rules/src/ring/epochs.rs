@@ -6,7 +6,8 @@
 
 use god_proto::{
     ids::{ArcId, Epoch},
-    ring::{Ring, RingArc, RingError},
+    ring::{MAX_RING_BYTES, Ring, RingArc, RingError, ring_bytes},
+    v1::RingDocument,
 };
 use std::collections::HashMap;
 
@@ -23,7 +24,22 @@ pub fn stamp_arcs(before: &Ring, after: &Ring) -> Result<Ring, RingError> {
         });
         message.changed = same.map_or(document.epoch, |old| old.changed.0);
     }
+    // Rather all of it changed now than not at all: what was made fits without.
+    if ring_bytes(&document) > MAX_RING_BYTES {
+        document = unstamped(&document);
+    }
     Ring::new(document)
+}
+
+fn unstamped(document: &RingDocument) -> RingDocument {
+    let mut document = document.clone();
+    document.arcs.iter_mut().for_each(|arc| arc.changed = 0);
+    document
+}
+
+/// Whether two rings are the same but for the epochs of arcs, which older programs leave out. Cost: O(document).
+pub fn is_same_change(a: &RingDocument, b: &RingDocument) -> bool {
+    a == b || a.epoch == b.epoch && unstamped(a) == unstamped(b)
 }
 
 /// The epoch up to which an arc must have stood still for a caller's ring and this one to mean the same by it; `None`:

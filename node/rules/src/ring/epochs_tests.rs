@@ -1,7 +1,7 @@
 //! Two rings of one cluster, and what they take for the same.
 
 use super::{
-    epochs::{common_epoch, stamp_arcs},
+    epochs::{common_epoch, is_same_change, stamp_arcs},
     keyspaces::{create_keyspace, delete_keyspace, mark_live},
     parts::{merge, split},
     planner::{Sizes, Wish as Planned, plan},
@@ -12,7 +12,7 @@ use super::{
 use god_proto::{
     ids::{Epoch, KeyspaceId, NodeId},
     position::Position,
-    ring::{Ring, RingArc},
+    ring::{MAX_RING_BYTES, Ring, RingArc, ring_bytes},
     v1::{Keyspace, wish},
 };
 use proptest::prelude::*;
@@ -239,4 +239,28 @@ fn after_a_recovery_no_arc_is_that_of_those_who_did_not_hear_of_it() {
     assert!(!is_answered(&zombie, zombie.arcs()[0].changed, &recovered, at));
     assert!(!is_answered(&recovered, recovered.arcs()[0].changed, &zombie, at));
     assert!(!is_answered(&ring, arc.changed, &recovered, at), "nor what was known before");
+}
+
+#[test]
+fn a_ring_that_has_no_room_for_epochs_of_arcs_has_none() {
+    let before = live(3);
+    let mut document = join(&before, &joiner(4)).unwrap().unwrap().document().clone();
+    let each = 18;
+    document.retired = vec![vec![7; 16].into(); (MAX_RING_BYTES - ring_bytes(&document)) / each];
+    let full = Ring::new(document).unwrap();
+    assert!(ring_bytes(full.document()) + 2 * full.arcs().len() > MAX_RING_BYTES);
+    let stamped = stamp_arcs(&before, &full).unwrap();
+    assert_eq!(stamped.document(), full.document());
+    assert!(stamped.arcs().iter().all(|arc| arc.changed == stamped.epoch()), "all of it changed");
+}
+
+#[test]
+fn a_change_that_an_older_program_took_the_epochs_from_is_the_same_one() {
+    let before = live(3);
+    let change = stamp_arcs(&before, &join(&before, &joiner(4)).unwrap().unwrap()).unwrap();
+    let mut document = change.document().clone();
+    document.arcs.iter_mut().for_each(|arc| arc.changed = 0);
+    assert!(document != *change.document() && is_same_change(&document, change.document()));
+    document.arcs[0].replicas.reverse();
+    assert!(!is_same_change(&document, change.document()));
 }

@@ -26,7 +26,7 @@ pub use change::{
     Founding, Joiner, add_voters, check_texts, choose_voters, found, join, replace_voter, shares,
     under_replicated,
 };
-pub use epochs::{common_epoch, stamp_arcs};
+pub use epochs::{common_epoch, is_same_change, stamp_arcs};
 pub use keyspaces::{create_keyspace, delete_keyspace, deleted, mark_live};
 pub use next::ChangeError;
 pub use parts::{merge, split};

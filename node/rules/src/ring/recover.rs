@@ -71,7 +71,8 @@ pub fn recover(
     document.next_node = leap(document.next_node, LEAP_NUMBERS)?;
     document.next_keyspace = leap(document.next_keyspace, LEAP_NUMBERS)?;
     document.next_arc = document.next_arc.saturating_add(LEAP_ARCS);
-    // Those who did not hear of this may go on with another ring of an epoch between: no arc is the same as in theirs.
+    // Those who did not hear of this may go on with another ring of an epoch between: no arc is the same as in theirs
+    // (but for those who recover the ring apart, at the same time).
     document.arcs.iter_mut().for_each(|arc| arc.changed = 0);
     for node in document.nodes.iter_mut().filter(|node| lost.contains(&NodeId(node.number))) {
         node.state = MemberState::Leaving.into();

@@ -108,13 +108,18 @@ async fn a_refusal_by_the_cluster_is_passed_on_in_its_words() {
     assert!(joined.unwrap_err().to_string().contains("it says why"));
 }
 
+fn known(node: u32) -> bytes::Bytes {
+    uuid_of(node).as_bytes().to_vec().into()
+}
+
 /// What comes of introducing a node to as many others as there are answers.
 async fn introduced(answers: Vec<Answer>) -> (Result<NodeId, JoinError>, usize) {
     let others: Vec<String> = (0..answers.len()).map(|at| format!("known-{at}:1")).collect();
     let (mut joining, script) = joining(answers, None);
     joining.seeds.clear();
     let first = find_cluster(&joining, &others).await;
-    let joined = introduce(&joining, &others, first).await;
+    let homes: Vec<_> = (100..).map(known).zip(others).collect();
+    let joined = introduce(&joining, &homes, first).await;
     let asked = script.asked.lock().len();
     (joined.map(|joined| joined.number), asked)
 }
@@ -177,7 +182,7 @@ impl Transport for Places {
 
 #[tokio::test(start_paused = true)]
 async fn where_all_nodes_moved_no_seed_decides_alone_and_none_that_is_gone_is_waited_for_in_turn() {
-    let old: Vec<String> = (0..8).map(|at| format!("gone-{at}:1")).collect();
+    let old: Vec<_> = (0..8).map(|at| (known(at), format!("gone-{at}:1"))).collect();
     for refusals in 0..=2 {
         let said = |at: usize| if at < refusals { refused(Cause::NotTheNode) } else { ring(document(1, 4)) };
         // The seed is node 4; the ring that it gives has all others where they are now.
@@ -194,4 +199,22 @@ async fn where_all_nodes_moved_no_seed_decides_alone_and_none_that_is_gone_is_wa
             other => panic!("{other:?}"),
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_moved_and_answers_at_both_addresses_has_one_voice() {
+    let takes = || ring(document(1, 4));
+    let places = [
+        ("node1:1", takes()),
+        ("node3:1", refused(Cause::NotTheNode)),
+        ("before:1", refused(Cause::NotTheNode)),
+        ("node4:1", takes()),
+    ];
+    let (mut joining, _) = joining(vec![], None);
+    joining.seeds = vec!["node4:1".to_owned()];
+    joining.transport = Arc::new(Places(places.into()));
+    let first = find_cluster(&joining, &[]).await;
+    let known = [(known(1), "node1:1".to_owned()), (known(3), "before:1".to_owned())];
+    let joined = introduce(&joining, &known, first).await.map(|joined| joined.number);
+    assert_eq!(joined, Ok(NodeId(2)), "two take it for the node, and one does not");
 }
