@@ -157,9 +157,9 @@ pub async fn find_cluster(joining: &Joining, known: &[String]) -> Result<Joined,
 
 /// Asks the known nodes of a cluster (`others`: their UUIDs and peer addresses), each once and all at about the same
 /// time, to take this process for the node that it says it is: one may know what another does not, and one alone may
-/// have been led astray. `first` is what came of asking one node, which may be one of them; where the others moved, too,
-/// the ring that it has says where they are now, and they are asked there. An error is final: it is not the node for
-/// half or more of those that answer (ONE-START), or the node and the cluster do not go together.
+/// have been led astray. `first` is what came of asking one node, which may be one of them; where the others moved,
+/// too, the ring that it has says where they are now, and they are asked there. An error is final: it is not the node
+/// for half or more of those that answer (ONE-START), or the node and the cluster do not go together.
 pub async fn introduce(
     joining: &Joining,
     others: &[(Bytes, String)],
