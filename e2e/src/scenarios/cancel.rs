@@ -1,8 +1,8 @@
 //! A change of mind in the middle of a shrink.
 
-use super::{BIRTH, CHANGE};
+use super::{CHANGE, under_load};
 use crate::{
-    load::{FILLED, Load, fill},
+    load::FILLED,
     stage::{CLUSTER, Stage, members, slow},
     wait::until,
 };
@@ -14,11 +14,8 @@ use std::time::Duration;
 const RATE: &str = "128KiB";
 
 pub(super) async fn play(stage: &Stage) -> anyhow::Result<()> {
-    stage.apply_object(CLUSTER, &slow(4, RATE)).await?;
-    let before = members(&stage.ready(CLUSTER, 4, BIRTH).await?);
-    let client = stage.connect(CLUSTER).await?;
-    fill(&client).await?;
-    let load = Load::start(&client);
+    let (cluster, load) = under_load(stage, 4, RATE).await?;
+    let before = members(&cluster);
     stage.apply_object(CLUSTER, &slow(3, RATE)).await?;
     until("a leave under way", Duration::from_secs(60), async || {
         let status = stage.clusters().get(CLUSTER).await?.status.unwrap_or_default();

@@ -1,8 +1,8 @@
 //! The operator dies at any moment, and another one goes on.
 
-use super::{BIRTH, CHANGE, resize::only_three_volumes};
+use super::{CHANGE, resize::only_three_volumes, under_load};
 use crate::{
-    load::{FILLED, Load, fill},
+    load::FILLED,
     stage::{CLUSTER, Stage, slow},
 };
 use std::time::Duration;
@@ -16,11 +16,7 @@ const LIFE: std::ops::Range<u64> = 200..3_000;
 const TIMES: u32 = 5;
 
 pub(super) async fn play(stage: &Stage) -> anyhow::Result<()> {
-    stage.apply_object(CLUSTER, &slow(3, RATE)).await?;
-    stage.ready(CLUSTER, 3, BIRTH).await?;
-    let client = stage.connect(CLUSTER).await?;
-    fill(&client).await?;
-    let load = Load::start(&client);
+    let (_, load) = under_load(stage, 3, RATE).await?;
     for nodes in [4, 3] {
         stage.apply_object(CLUSTER, &slow(nodes, RATE)).await?;
         let limit = CHANGE + Duration::from_secs(30) * TIMES;

@@ -1,8 +1,8 @@
 //! The operator is lost while it holds the lease, and frozen while it does.
 
-use super::{BIRTH, CHANGE};
+use super::{CHANGE, under_load};
 use crate::{
-    load::{FILLED, Load, fill},
+    load::FILLED,
     operator::{freeze, leader, lose, successor, thaw},
     stage::{CLUSTER, Stage, kubectl, slow},
     wait::until,
@@ -16,11 +16,7 @@ use std::time::Duration;
 const RATE: &str = "512KiB";
 
 pub(super) async fn play(stage: &Stage) -> anyhow::Result<()> {
-    stage.apply_object(CLUSTER, &slow(3, RATE)).await?;
-    stage.ready(CLUSTER, 3, BIRTH).await?;
-    let client = stage.connect(CLUSTER).await?;
-    fill(&client).await?;
-    let load = Load::start(&client);
+    let (_, load) = under_load(stage, 3, RATE).await?;
 
     let lost = leader(stage).await?;
     stage.apply_object(CLUSTER, &slow(4, RATE)).await?;

@@ -16,8 +16,12 @@ mod plugin;
 mod resize;
 mod rest;
 
-use crate::stage::Stage;
+use crate::{
+    load::{Load, fill},
+    stage::{CLUSTER, Stage, slow},
+};
 use futures::future::LocalBoxFuture;
+use god_operator::crd::GodCluster;
 use std::time::Duration;
 
 /// What is played, and how long it may take.
@@ -32,6 +36,16 @@ pub struct Scenario {
     pub limit: Duration,
     /// Plays it.
     pub play: fn(&Stage) -> LocalBoxFuture<'_, anyhow::Result<()>>,
+}
+
+/// A cluster of so many nodes that move so much data a second each (such as `1MiB`): once it is ready, it is filled and
+/// put under a checked load.
+async fn under_load(stage: &Stage, nodes: u16, rate: &str) -> anyhow::Result<(GodCluster, Load)> {
+    stage.apply_object(CLUSTER, &slow(u32::from(nodes), rate)).await?;
+    let cluster = stage.ready(CLUSTER, nodes.into(), BIRTH).await?;
+    let client = stage.connect(CLUSTER).await?;
+    fill(&client).await?;
+    Ok((cluster, Load::start(&client)))
 }
 
 /// All of them, in the order in which they are played.

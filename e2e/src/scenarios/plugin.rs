@@ -1,20 +1,16 @@
 //! `kubectl god`, as a person would use it.
 
-use super::{BIRTH, CHANGE};
+use super::{CHANGE, under_load};
 use crate::{
-    load::{FILLED, Load, fill},
-    stage::{CLUSTER, Stage, kubectl, slow},
+    load::FILLED,
+    stage::{CLUSTER, Stage, kubectl},
 };
 
 /// What each node takes a second when data move: an operation is under way for long enough to be taken back.
 const RATE: &str = "256KiB";
 
 pub(super) async fn play(stage: &Stage) -> anyhow::Result<()> {
-    stage.apply_object(CLUSTER, &slow(4, RATE)).await?;
-    stage.ready(CLUSTER, 4, BIRTH).await?;
-    let client = stage.connect(CLUSTER).await?;
-    fill(&client).await?;
-    let load = Load::start(&client);
+    let (_, load) = under_load(stage, 4, RATE).await?;
     says(stage, "status", &[], "4 of 4 nodes up").await?;
     says(stage, "plan", &["--leave", "4"], "to be copied").await?;
     says(stage, "run", &["keyspace", "list"], "default").await?;
