@@ -70,12 +70,13 @@ fn purged(events: &[&Event], read: &Event) -> Purged {
             _ => false,
         })
     };
-    let mut newest = Version::ZERO;
+    let (mut newest, mut under_way) = (Version::ZERO, Version::ZERO);
     for event in events.iter().filter(before) {
         match (event.told, event.ask) {
             (Told::Unknown, Ask::Delete(_) | Ask::Lend(..)) => return Purged::Perhaps,
             (Told::Committed(version), Ask::Delete(_)) | (Told::Missing(Some(version)), _) => {
-                newest = newest.max(version);
+                let proved = if event.answered < read.called { &mut newest } else { &mut under_way };
+                *proved = version.max(*proved);
             }
             // Its time is up, and the deletion that followed may be as old as it is.
             (Told::Committed(version), Ask::Lend(_, ms))
@@ -87,7 +88,8 @@ fn purged(events: &[&Event], read: &Event) -> Purged {
             _ => {}
         }
     }
-    Purged::By(newest)
+    // It may have come after the read.
+    if under_way > newest { Purged::Perhaps } else { Purged::By(newest) }
 }
 
 fn check_key(key: u32, events: &[&Event]) -> Result<(), Violation> {
@@ -356,6 +358,19 @@ mod tests {
         assert!(problem(&[put, missing(9, Some(at(10).expiry()))]).contains("before its time"));
         let again = event(Ask::Get, (5 * S, 5 * S + 1), Told::Found(1, at(10)));
         assert!(problem(&[lend, missing(4, Some(at(10).expiry())), again]).contains("had expired came back"));
+    }
+
+    #[test]
+    fn a_deletion_that_is_under_way_for_long_proves_nothing_before_it_is_answered() {
+        const MS: u64 = 1_000;
+        // It met something newer, and was stamped anew right before it was answered.
+        let long = event(Ask::Delete(1), (0, 2_000 * MS), Told::Committed(at(1_900)));
+        let missing = event(Ask::Get, (1_490 * MS, 1_494 * MS), Told::Missing(None));
+        let other = event(Ask::Delete(2), (1_495 * MS, 1_497 * MS), Told::Committed(at(1_495)));
+        check_register(&[long, missing, other]).unwrap();
+        // What was answered before does.
+        let early = event(Ask::Delete(1), (0, 900 * MS), Told::Committed(at(1_900)));
+        assert!(problem(&[early, missing, other]).contains("is shadowed"));
     }
 
     #[test]
