@@ -72,21 +72,20 @@ fn purged(events: &[&Event], read: &Event) -> Purged {
     };
     let (mut newest, mut under_way) = (Version::ZERO, Version::ZERO);
     for event in events.iter().filter(before) {
-        match (event.told, event.ask) {
+        let deleted = match (event.told, event.ask) {
             (Told::Unknown, Ask::Delete(_) | Ask::Lend(..)) => return Purged::Perhaps,
-            (Told::Committed(version), Ask::Delete(_)) | (Told::Missing(Some(version)), _) => {
-                let proved = if event.answered < read.called { &mut newest } else { &mut under_way };
-                *proved = version.max(*proved);
-            }
+            (Told::Committed(version), Ask::Delete(_)) | (Told::Missing(Some(version)), _) => version,
             // Its time is up, and the deletion that followed may be as old as it is.
             (Told::Committed(version), Ask::Lend(_, ms))
                 if event.called + ms * 1_000 <= read.answered + SKEW_US =>
             {
-                newest = newest.max(version.expiry());
+                version.expiry()
             }
-            (Told::Found(token, version), _) if lent(token) => newest = newest.max(version.expiry()),
-            _ => {}
-        }
+            (Told::Found(token, version), _) if lent(token) => version.expiry(),
+            _ => continue,
+        };
+        let known = if event.answered < read.called { &mut newest } else { &mut under_way };
+        *known = deleted.max(*known);
     }
     // It may have come after the read.
     if under_way > newest { Purged::Perhaps } else { Purged::By(newest) }
@@ -368,6 +367,8 @@ mod tests {
         let missing = event(Ask::Get, (1_490 * MS, 1_494 * MS), Told::Missing(None));
         let other = event(Ask::Delete(2), (1_495 * MS, 1_497 * MS), Told::Committed(at(1_495)));
         check_register(&[long, missing, other]).unwrap();
+        let lend = event(Ask::Lend(1, 100), (0, 2_000 * MS), Told::Committed(at(1_900)));
+        check_register(&[lend, missing, other]).unwrap();
         // What was answered before does.
         let early = event(Ask::Delete(1), (0, 900 * MS), Told::Committed(at(1_900)));
         assert!(problem(&[early, missing, other]).contains("is shadowed"));
