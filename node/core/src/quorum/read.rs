@@ -200,9 +200,14 @@ impl Shared {
         metrics::counter!("god_quorum_read_repairs_total").increment(repair.len() as u64);
         // First those that were found behind; where that is not enough, any.
         let contacted = repair.contacted();
-        self.hand_out(scope, &mut repair, contacted).await;
+        let mut compared = self.hand_out(scope, &mut repair, contacted).await;
         if !repair.is_settled() {
-            self.hand_out(scope, &mut repair, self.reachable(&scope.replicas) & !contacted).await;
+            let others = self.reachable(&scope.replicas) & !contacted;
+            compared |= self.hand_out(scope, &mut repair, others).await;
+        }
+        // Who compared itself has the records, and takes the ends of those now.
+        if !repair.is_settled() && compared != 0 {
+            self.hand_out(scope, &mut repair, compared).await;
         }
         if !repair.is_settled() && self.ring.epoch() > scope.ring.epoch() {
             return Err(QuorumError::Moved);
@@ -210,8 +215,9 @@ impl Shared {
         Ok(repair.unsettled(Instant::now() >= scope.deadline))
     }
 
-    /// Writes to some members what they lack, until so many have it or all have answered.
-    async fn hand_out(&self, scope: &QuorumScope, repair: &mut Repair<'_>, who: ReplicaMask) {
+    /// Writes to some members what they lack, until so many have it or all have answered. Gives those that compared
+    /// themselves, because some of it was too old to be written.
+    async fn hand_out(&self, scope: &QuorumScope, repair: &mut Repair<'_>, who: ReplicaMask) -> ReplicaMask {
         let lacking = repair.lacking(who);
         let write = |which: &[usize]| {
             let entries = repair.entries(which).cloned().map(peer::Entry::from).collect();
@@ -231,12 +237,17 @@ impl Shared {
             waiting == 0 || repair.is_settled()
         })
         .await;
+        let mut compared = 0;
         for (member, which) in too_old {
             match self.have_compared(scope, member, repair.holders(which)).await {
-                Ok(()) => repair.compared(member, which),
+                Ok(()) => {
+                    compared |= 1 << member;
+                    repair.compared(member, which);
+                }
                 Err(error) => repair.failed(member, error),
             }
         }
+        compared
     }
 
     /// Has a member compare itself, each range with the member that it is named beside: the way in for records at or
