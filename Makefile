@@ -19,8 +19,8 @@ DATA ?= data
 # Debian's `unicode-data`: every character of Unicode with its name.
 LOAD ?= /usr/share/unicode/UnicodeData.txt
 SEEDS ?= 1000
-# Minutes of seeds that nobody has run, after those. Each commit has its own, so that the same one fails again. None unless
-# asked for, until as many as three minutes hold pass each time (docs/ARCHITECTURE.md, "What is not there yet").
+# Minutes of seeds that nobody has run, after those: each commit has its own, so that the same one fails again. None unless
+# asked for (docs/ARCHITECTURE.md, "What is not there yet").
 FRESH_MINUTES ?= 0
 FRESH_FROM ?= $(shell git log -1 --format=%ct000 2>/dev/null || date +%s000)
 # A soak begins at a seed of its own each day, unless told where.

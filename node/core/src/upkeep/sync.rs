@@ -425,7 +425,12 @@ impl Upkeep {
                 Err(error) => return Err(error),
             }
         }
-        for to in others.iter().filter(|to| !self.is_down(**to)) {
+        for to in others {
+            // Even one that was up a moment ago: a floor must not rise above what it lacks (PURGE-FLOOR).
+            if self.is_down(*to) {
+                complete = false;
+                continue;
+            }
             let pull = Pull { range: Some(peer::Range::from(&arc.range)), from: self.me.0, as_stored: false };
             let epoch = self.ring.epoch().max(ring.epoch()).0;
             match self.ask_node(*to, epoch, PULL_TIMEOUT, request::Body::Pull(pull)).await {
