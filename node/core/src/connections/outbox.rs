@@ -15,8 +15,10 @@ struct Slot<T> {
     frame: Option<T>,
     ended: bool,
     gone: bool,
-    /// Who waits for the place to be free, or for the reader to go.
+    /// Who puts frames, and is woken when the reader goes.
     writer: Option<Waker>,
+    /// Whether it has one that waits for the place to be free.
+    waits: bool,
     reader: Option<Waker>,
 }
 
@@ -31,7 +33,7 @@ pub struct Outgoing<T>(Arc<Mutex<Slot<T>>>);
 pub(crate) enum Room {
     /// It is free.
     Free,
-    /// The last frame was not taken yet; the task is woken when it is.
+    /// The last frame was not taken yet; a task that has another one is woken when it is.
     Taken,
     /// Nobody reads any more.
     Gone,
@@ -39,14 +41,15 @@ pub(crate) enum Room {
 
 /// A new pair.
 pub(crate) fn outbox<T>() -> (Outbox<T>, Outgoing<T>) {
-    let slot = Slot { frame: None, ended: false, gone: false, writer: None, reader: None };
+    let slot = Slot { frame: None, ended: false, gone: false, writer: None, waits: false, reader: None };
     let slot = Arc::new(Mutex::new(slot));
     (Outbox(Arc::clone(&slot)), Outgoing(slot))
 }
 
 impl<T> Outbox<T> {
-    /// Whether a frame may be put. The task is woken when that changes.
-    pub fn room(&self, cx: &mut Context<'_>) -> Room {
+    /// Whether a frame may be put. The task is woken when nobody reads any more, and if it `has_more` to put when there
+    /// is room: not at each frame that is taken, for nothing.
+    pub fn room(&self, cx: &mut Context<'_>, has_more: bool) -> Room {
         let mut slot = self.0.lock();
         if slot.gone {
             return Room::Gone;
@@ -55,6 +58,7 @@ impl<T> Outbox<T> {
         if !slot.writer.as_ref().is_some_and(|writer| writer.will_wake(cx.waker())) {
             slot.writer = Some(cx.waker().clone());
         }
+        slot.waits = has_more && slot.frame.is_some();
         if slot.frame.is_some() { Room::Taken } else { Room::Free }
     }
 
@@ -98,7 +102,7 @@ impl<T> Stream for Outgoing<T> {
                 slot.reader = Some(cx.waker().clone());
                 return Poll::Pending;
             };
-            (frame, slot.writer.take())
+            (frame, if std::mem::take(&mut slot.waits) { slot.writer.take() } else { None })
         };
         if let Some(writer) = writer {
             writer.wake();
@@ -126,13 +130,17 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use futures::{StreamExt, future::poll_fn};
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        task::Wake,
+    };
 
     #[tokio::test]
     async fn frames_are_taken_in_order_and_the_last_one_after_the_work_has_ended() {
         let (work, mut reads) = outbox();
         tokio::spawn(async move {
             for frame in 0..100 {
-                poll_fn(|cx| match work.room(cx) {
+                poll_fn(|cx| match work.room(cx, true) {
                     Room::Taken => Poll::Pending,
                     room => {
                         assert_eq!(room, Room::Free);
@@ -154,7 +162,7 @@ mod tests {
         let (work, reads) = outbox::<u8>();
         let working = tokio::spawn(async move {
             work.put(1);
-            poll_fn(|cx| match work.room(cx) {
+            poll_fn(|cx| match work.room(cx, false) {
                 Room::Gone => Poll::Ready(()),
                 _ => Poll::Pending,
             })
@@ -163,5 +171,32 @@ mod tests {
         tokio::task::yield_now().await;
         drop(reads);
         working.await.unwrap();
+    }
+
+    /// How often it was woken.
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test]
+    async fn work_is_woken_at_a_frame_that_is_taken_only_where_it_has_another_one() {
+        let (work, mut reads) = outbox::<u8>();
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut cx = Context::from_waker(&waker);
+        for (has_more, times) in [(false, 0), (true, 1), (false, 1)] {
+            assert_eq!(work.room(&mut cx, has_more), Room::Free);
+            work.put(1);
+            assert_eq!(work.room(&mut cx, has_more), Room::Taken);
+            assert_eq!(reads.next().await, Some(1));
+            assert_eq!(woken.0.load(Ordering::Relaxed), times);
+        }
+        drop(reads);
+        assert_eq!(woken.0.load(Ordering::Relaxed), 2, "it hears that nobody reads any more");
     }
 }

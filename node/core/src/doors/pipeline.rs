@@ -206,14 +206,15 @@ impl Pipeline {
                 progress = true;
             }
             progress |= self.collect(cx);
-            match replies.room(cx) {
+            let has_ended = !self.reading && self.begun.as_slice().is_empty() && self.running.is_empty();
+            match replies.room(cx, has_ended || !self.answered.is_empty()) {
                 OutboxRoom::Gone => return Poll::Ready(()),
                 OutboxRoom::Taken => {}
                 OutboxRoom::Free => {
                     if let Some(reply) = self.take_reply() {
                         replies.put(Ok(reply));
                         progress = true;
-                    } else if !self.reading && self.begun.as_slice().is_empty() && self.running.is_empty() {
+                    } else if has_ended {
                         if let Some(fault) = self.fault.take() {
                             replies.put(Err(fault));
                         }

@@ -6,6 +6,7 @@
 mod calls;
 mod connection;
 mod connections;
+mod held;
 mod hello;
 mod meter;
 mod server;
@@ -15,6 +16,7 @@ mod starts;
 mod tests;
 mod transport;
 
+pub(crate) use held::{Damaged, Held, from_entry, to_entry};
 pub use hello::{Identity, PROTOCOL};
 pub use server::PeerDoor;
 pub use settings::PeerSettings;

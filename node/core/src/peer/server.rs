@@ -351,7 +351,8 @@ impl Exchange {
             let begun = self.begin(cx);
             let collected = self.collect(cx);
             let mut put = false;
-            match frames.room(cx) {
+            let has_ended = !self.reading && self.begun.as_slice().is_empty() && self.running.is_empty();
+            match frames.room(cx, has_ended || self.hello.is_some() || !self.answered.is_empty()) {
                 OutboxRoom::Gone => return Poll::Ready(()),
                 OutboxRoom::Taken => {}
                 OutboxRoom::Free => {
@@ -362,7 +363,7 @@ impl Exchange {
                         self.meter.frames.increment(1);
                         frames.put(Ok(frame));
                         put = true;
-                    } else if !self.reading && self.begun.as_slice().is_empty() && self.running.is_empty() {
+                    } else if has_ended {
                         if let Some(fault) = self.fault.take() {
                             frames.put(Err(fault));
                         }

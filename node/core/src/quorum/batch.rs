@@ -30,8 +30,14 @@ const MESSAGE_BYTES: usize = 8 << 20;
 /// Bytes of values that reads of the same replicas get in one batch, but for the message that passes it.
 const READ_BYTES: usize = 32 << 20;
 
-/// What calls must share to travel in one message.
-type Group<'a> = (&'a [NodeId], Option<&'a [NodeId]>, KeyspaceId, bool, Need, Instant);
+/// A call may get this part of its time less, to travel with others.
+const HASTE: u32 = 32;
+
+/// What calls must share to travel in one message: the replicas, those to come, and what is asked of them.
+type Group<Nodes> = (Nodes, Option<Nodes>, KeyspaceId, bool, Need);
+
+/// Calls of one group, and of their arcs the one that changed last: what is asked is asked about that (ARC-EPOCH).
+type Grouped<'a> = (&'a RingArc, Vec<PendingCall>);
 
 /// Answers, each with its slot.
 pub(super) type Answers = Vec<(usize, Answer)>;
@@ -142,26 +148,13 @@ impl Shared {
         answers: &mut Answers,
     ) -> Vec<PendingCall> {
         let mut again = Vec::new();
-        let mut groups: BTreeMap<Group<'_>, (&RingArc, Vec<PendingCall>)> = BTreeMap::new();
-        for call in calls {
-            let Some(arc) = ring.arc_at(&call.position) else {
-                answers.push(call.refused(Rejected::of(Reason::NoSuchKeyspace, "the keyspace is gone")));
-                continue;
-            };
-            let (replicas, next) = (&arc.replicas[..], arc.next.as_deref());
-            let group = (replicas, next, arc.keyspace, call.is_write(), call.need, call.deadline);
-            let (latest, calls) = groups.entry(group).or_insert_with(|| (arc, Vec::new()));
-            // They have the same replicas: what is asked of those is asked about the one that changed last (ARC-EPOCH).
-            if arc.changed > latest.changed {
-                *latest = arc;
-            }
-            calls.push(call);
-        }
-        let mut messages = Vec::with_capacity(groups.len());
-        for ((.., write, need, deadline), (arc, calls)) in groups {
-            let scope = QuorumScope::new(ring, arc, need, deadline);
-            for calls in chunks(calls) {
-                messages.push(self.message(scope.clone(), write, calls));
+        let mut messages = Vec::new();
+        for ((.., write, need), (arc, calls)) in groups(ring, calls, answers) {
+            for (deadline, calls) in hastened(calls, Instant::now()) {
+                let scope = QuorumScope::new(ring, arc, need, deadline);
+                for calls in chunks(calls) {
+                    messages.push(self.message(scope.clone(), write, calls));
+                }
             }
         }
         if messages.len() == 1
@@ -263,6 +256,61 @@ fn stages(mut calls: Vec<PendingCall>) -> Vec<Vec<PendingCall>> {
         }
     }
     stages
+}
+
+/// Calls by who answers them, whatever the order in which an arc names its replicas. Those that lie nowhere are
+/// answered.
+fn groups<'a>(
+    ring: &'a Ring,
+    calls: Vec<PendingCall>,
+    answers: &mut Answers,
+) -> BTreeMap<Group<Vec<NodeId>>, Grouped<'a>> {
+    let mut ordered: BTreeMap<Group<&[NodeId]>, Grouped<'a>> = BTreeMap::new();
+    for call in calls {
+        let Some(arc) = ring.arc_at(&call.position) else {
+            answers.push(call.refused(Rejected::of(Reason::NoSuchKeyspace, "the keyspace is gone")));
+            continue;
+        };
+        let group = (&arc.replicas[..], arc.next.as_deref(), arc.keyspace, call.is_write(), call.need);
+        join_group(ordered.entry(group).or_insert_with(|| (arc, Vec::new())), arc, [call]);
+    }
+    let sorted = |nodes: &[NodeId]| {
+        let mut nodes = nodes.to_vec();
+        nodes.sort_unstable();
+        nodes
+    };
+    let mut groups: BTreeMap<_, Grouped<'a>> = BTreeMap::new();
+    for ((replicas, next, keyspace, write, need), (arc, calls)) in ordered {
+        let group = (sorted(replicas), next.map(sorted), keyspace, write, need);
+        join_group(groups.entry(group).or_insert_with(|| (arc, Vec::new())), arc, calls);
+    }
+    groups
+}
+
+fn join_group<'a>(
+    (latest, into): &mut Grouped<'a>,
+    arc: &'a RingArc,
+    calls: impl IntoIterator<Item = PendingCall>,
+) {
+    if arc.changed > latest.changed {
+        *latest = arc;
+    }
+    into.extend(calls);
+}
+
+/// Calls that have about as much time left, with the earliest of their deadlines.
+fn hastened(mut calls: Vec<PendingCall>, now: Instant) -> Vec<(Instant, Vec<PendingCall>)> {
+    calls.sort_by_key(|call| call.deadline);
+    let mut out: Vec<(Instant, Vec<PendingCall>)> = Vec::new();
+    for call in calls {
+        match out.last_mut() {
+            Some((first, together)) if call.deadline - *first <= (*first - now) / HASTE => {
+                together.push(call)
+            }
+            _ => out.push((call.deadline, vec![call])),
+        }
+    }
+    out
 }
 
 /// Cuts calls where one message would grow too large.

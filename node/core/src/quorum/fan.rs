@@ -94,7 +94,7 @@ pub(super) fn damaged() -> CallError {
 }
 
 /// The refusal of a replica whose ring is of another epoch.
-pub(super) fn other_epoch(reply: &Reply) -> Option<&Failure> {
+pub(super) fn other_epoch<T>(reply: &Result<T, CallError>) -> Option<&Failure> {
     match reply {
         Err(CallError::Refused(failure)) if failure.cause() == Cause::StaleEpoch => Some(failure),
         _ => None,

@@ -1,21 +1,15 @@
 //! What a quorum's answers to some positions come to, and what is to be written where before they are told. Pure.
 
 use super::{fan::QuorumScope, refusal::Failures};
+use crate::peer::Held;
 use god_proto::{
     position::{Position, PositionRange},
-    record::{Entry, Record},
+    record::Entry,
     v1::{Reason, Rejected},
     version::Version,
 };
 use god_rules::quorum::{JointReplicas, ReplicaMask, bits};
 use std::collections::BTreeMap;
-
-/// What one member holds at a position.
-pub(super) type Held = Result<Option<Record>, Damaged>;
-
-/// What it holds there cannot be read: of that position it said nothing (DAMAGE-APART).
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Damaged;
 
 /// What one member says of the positions asked; of the first ones, where all would not fit in one message.
 pub(super) type Said = (usize, Vec<Held>);

@@ -2,13 +2,16 @@
 
 use super::{
     Shared,
-    fan::{QuorumError, QuorumScope, damaged, strange},
-    poll::{Damaged, Held, Poll, Repair, Said},
+    fan::{QuorumError, QuorumScope, damaged, other_epoch, strange},
+    poll::{Poll, Repair, Said},
 };
-use crate::{peer::CallError, version::SURE_MS};
+use crate::{
+    peer::{CallError, Held, from_entry},
+    version::SURE_MS,
+};
 use god_proto::{
     peer,
-    peer::{Cause, request, response},
+    peer::{request, response},
     position::{Position, PositionRange},
     record::Record,
     v1::{Found, Missing, Reason, Rejected, get_reply},
@@ -24,10 +27,7 @@ pub(super) type Got = Result<Option<Record>, Rejected>;
 /// What a wrong clock stamped is not there (FAR-IS-NOT-THERE), whatever the replica's own clock says.
 fn decode(body: response::Body, count: usize, ceiling_ms: u64) -> Result<Vec<Held>, CallError> {
     let near = |record: Option<Record>| record.filter(|record| record.version.ms() <= ceiling_ms);
-    let held = |entry: peer::Entry| match entry.kind() == peer::Kind::Damaged {
-        true => Ok(Err(Damaged)),
-        false => Option::<Record>::try_from(entry).map(near).map(Ok),
-    };
+    let held = |entry| from_entry(entry).map(|held| held.map(near));
     let records: Vec<Held> = match body {
         response::Body::Read(done) if done.entries.len() <= count => {
             let records = done.entries.into_iter().map(held).collect::<Result<_, _>>();
@@ -82,11 +82,7 @@ impl Shared {
             let deadline = if damaged(&said) { Instant::now() + left / 2 } else { scope.deadline };
             let mut newer = None;
             let take = |member, reply: Result<Vec<Held>, CallError>| {
-                if let Err(CallError::Refused(failure)) = &reply
-                    && failure.cause() == Cause::StaleEpoch
-                {
-                    newer = Some((member, failure.epoch));
-                }
+                newer = other_epoch(&reply).map(|failure| (member, failure.epoch)).or(newer);
                 said.extend(reply.ok().map(|records| (member, records)));
                 !Poll::lags(&said, asked) && !damaged(&said)
             };

@@ -3,7 +3,7 @@
 use super::{Replica, at_most, broken, check::Touch, pages};
 use crate::{
     engine::EngineError,
-    peer::failure,
+    peer::{Damaged, Held, failure, to_entry},
     radix::{Store, Summary, View},
 };
 use futures::future::join_all;
@@ -12,35 +12,15 @@ use god_proto::{
     peer::{self, Cause, Failure, response},
     position::{Position, PositionRange},
     record::Record,
-    v1,
 };
 
 /// The most bytes of records in one answer, but for a larger single one.
 const MAX_ANSWER: usize = MAX_MESSAGE - (2 << 20);
 
-/// What stands at a position cannot be read.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Damaged;
-
-/// One position's part of an answer (DAMAGE-APART).
-fn said(held: Result<Option<Record>, Damaged>) -> peer::Entry {
-    match held {
-        Ok(record) => record.map(peer::Entry::from).unwrap_or_default(),
-        Err(Damaged) => peer::Entry {
-            kind: peer::Kind::Damaged.into(),
-            version: Some(v1::Version::default()),
-            ..peer::Entry::default()
-        },
-    }
-}
-
 impl Replica {
     /// What stands at each of some positions: what cannot be read fails nothing beside it (DAMAGE-APART). Cost: one
     /// look, or one a position where something is damaged.
-    pub(super) async fn held_at(
-        &self,
-        positions: &[Position],
-    ) -> Result<Vec<Result<Option<Record>, Damaged>>, Failure> {
+    pub(super) async fn held_at(&self, positions: &[Position]) -> Result<Vec<Held>, Failure> {
         match self.store.get_many(positions).await {
             Ok(all) => return Ok(all.into_iter().map(Ok).collect()),
             Err(EngineError::Corrupt(_)) => {}
@@ -82,7 +62,7 @@ impl Replica {
                         break 'all;
                     }
                     damaged += usize::from(held.is_err());
-                    entries.push(said(held));
+                    entries.push(to_entry(held));
                 }
             }
             if damaged > 0 && damaged == entries.len() {
@@ -144,9 +124,12 @@ impl Replica {
 
     /// Whether a range that was looked at is this node's by the ring that is there now; `as_stored`: it need not be.
     fn holds_still(&self, touch: &Touch, range: &PositionRange, as_stored: bool) -> Result<(), Failure> {
+        if as_stored {
+            return Ok(());
+        }
         match self.again(touch)? {
-            Some(now) if !as_stored => now.range(Some(peer::Range::from(range)), false).map(drop),
-            _ => Ok(()),
+            Some(now) => now.range(Some(peer::Range::from(range)), false).map(drop),
+            None => Ok(()),
         }
     }
 }

@@ -25,13 +25,10 @@ pub use self::{
     load::Loads,
 };
 
-use self::{
-    check::{Touch, stale},
-    look::Damaged,
-};
+use self::check::{Touch, stale};
 use crate::{
     engine::EngineError,
-    peer::{Call, failure},
+    peer::{Call, Damaged, failure},
     radix::{CommitError, Store, Verdict},
     ring::{CurrentRing, common_epoch, deleted},
     seam::Offload,
@@ -203,24 +200,39 @@ impl Replica {
         write: peer::Write,
     ) -> Result<response::Body, Failure> {
         self.clock.trusted(timeout).await.map_err(|error| untimely(&error))?;
+        let mut write = match self.try_write((epoch, arcs), write).await? {
+            Ok(done) => return Ok(done),
+            Err(write) => write,
+        };
         let until = Instant::now() + timeout.min(MAX_PROMISE_WAIT);
         loop {
             let inherits = self.inherits.notified();
             tokio::pin!(inherits);
             inherits.as_mut().enable();
-            {
-                let _admitted = self.gate.read().await;
-                let touch = self.touch(epoch, arcs)?;
-                touch.agrees(&write)?;
-                let held = |arc: &RingArc| self.inherited.lock().contains(&(arc.id, arc.since.0));
-                if touch.has_promises(&write, held) {
-                    return self.write(&touch, write).await;
-                }
-            }
+            write = match self.try_write((epoch, arcs), write).await? {
+                Ok(done) => return Ok(done),
+                Err(write) => write,
+            };
             if timeout_at(until, inherits).await.is_err() {
                 let message = format!("node {} has taken over no promise for an arc yet", self.me);
                 return Err(Failure { retry_after_ms: 50, ..failure(Cause::Busy, message) });
             }
+        }
+    }
+
+    /// Gives the write back where a promise is yet to be taken over for one of its arcs.
+    async fn try_write(
+        &self,
+        (epoch, arcs): (u64, u64),
+        write: peer::Write,
+    ) -> Result<Result<response::Body, peer::Write>, Failure> {
+        let _admitted = self.gate.read().await;
+        let touch = self.touch(epoch, arcs)?;
+        touch.agrees(&write)?;
+        let held = |arc: &RingArc| self.inherited.lock().contains(&(arc.id, arc.since.0));
+        match touch.has_promises(&write, held) {
+            true => self.write(&touch, write).await.map(Ok),
+            false => Ok(Err(write)),
         }
     }
 

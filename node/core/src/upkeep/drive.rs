@@ -19,11 +19,12 @@ use crate::{
 };
 use futures::future::{join, join_all};
 use god_proto::{
-    ids::{ArcId, NodeId},
+    ids::{ArcId, Epoch, NodeId},
     peer::{ArcProgress, ArcSizes, Fence, Moving, MovingDone, request, response},
     ring::{Ring, RingArc},
     v1::{self, ListOperationsReply, OperationPhase, OperationStatus},
 };
+use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -54,6 +55,28 @@ type Silent = Option<(NodeId, Instant)>;
 
 /// What those who receive arcs say of them; who does not answer is not in it.
 pub(super) type Answers = BTreeMap<NodeId, MovingDone>;
+
+/// Who has said that it has the ring of an epoch, and has nothing under way under an older one. That holds for good, so
+/// that nobody's writes are held up to be asked twice.
+#[derive(Debug, Default)]
+pub(super) struct Heard(Mutex<(Epoch, BTreeSet<NodeId>)>);
+
+impl Heard {
+    fn of(&self, epoch: Epoch) -> BTreeSet<NodeId> {
+        let known = self.0.lock();
+        if known.0 == epoch { known.1.clone() } else { BTreeSet::new() }
+    }
+
+    fn note(&self, epoch: Epoch, nodes: &BTreeSet<NodeId>) {
+        let mut known = self.0.lock();
+        if known.0 < epoch {
+            *known = (epoch, BTreeSet::new());
+        }
+        if known.0 == epoch {
+            known.1.extend(nodes);
+        }
+    }
+}
 
 /// Why no arc may begin to move to a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -256,7 +279,8 @@ impl Upkeep {
 
     /// Who must hear of the ring before other quorums hold, and has not (QUORUMS-HEARD).
     async fn unheard(&self, ring: &Ring) -> BTreeMap<NodeId, Unclean> {
-        let asked = unheard_of(ring, &BTreeSet::new()).into_iter().map(|node| async move {
+        let mut heard = self.heard.of(ring.epoch());
+        let asked = unheard_of(ring, &heard).into_iter().map(|node| async move {
             // Answered under the same ring only, once what was admitted under older ones is applied.
             match self.ask_node(node, ring.epoch().0, TIMEOUT, request::Body::Fence(Fence {})).await {
                 Ok(_) => (node, None),
@@ -265,7 +289,8 @@ impl Upkeep {
             }
         });
         let said = join_all(asked).await;
-        let heard = said.iter().filter(|(_, why)| why.is_none()).map(|(node, _)| *node).collect();
+        heard.extend(said.iter().filter(|(_, why)| why.is_none()).map(|(node, _)| *node));
+        self.heard.note(ring.epoch(), &heard);
         let waited_for = unheard_of(ring, &heard);
         said.into_iter()
             .filter_map(|(node, why)| Some((node, why?)))

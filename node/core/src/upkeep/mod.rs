@@ -154,6 +154,7 @@ pub struct Upkeep {
     pace: pace::Pace,
     receiving: receive::Receiving,
     suspects: sync::Suspects,
+    heard: drive::Heard,
     misplaced: AtomicU64,
 }
 
@@ -179,6 +180,7 @@ impl Upkeep {
             settings,
             receiving: receive::Receiving::default(),
             suspects: sync::Suspects::default(),
+            heard: drive::Heard::default(),
             misplaced: AtomicU64::new(0),
         }
     }

@@ -2,8 +2,8 @@
 
 use super::{
     planner::Wish as Planned,
-    transition::{Evidence, step, unheard_of},
-    transition_tests::{NOBODY, begin, cancel, changed, drive, live, planned, replicas, start},
+    transition::{step, unheard_of},
+    transition_tests::{NOTHING, begin, cancel, changed, drive, live, planned, replicas, start},
 };
 use god_proto::{
     ids::{KeyspaceId, NodeId},
@@ -26,16 +26,7 @@ fn begun(ring: &Ring, to: (u32, u32, u32)) -> Option<Ring> {
         Planned::Replicas { keyspace: KeyspaceId(1), replicas: to.0, write_quorum: to.1, read_quorum: to.2 };
     let begun = begin(ring, "quorums", &replicas(to.0, to.1, to.2)).ok()??;
     let mut ring = start(&begun, "quorums", &planned(ring, &asked)).unwrap()?;
-    let (ready, unclean) = (BTreeSet::new(), BTreeSet::new());
-    let nothing = Evidence {
-        ready: &ready,
-        clean: false,
-        seen_clean: false,
-        budget: 3,
-        unclean: &unclean,
-        down: &NOBODY,
-    };
-    while let Some(next) = step(&ring, nothing).unwrap() {
+    while let Some(next) = step(&ring, NOTHING).unwrap() {
         ring = next;
     }
     Some(ring)

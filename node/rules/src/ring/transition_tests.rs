@@ -16,7 +16,11 @@ use god_proto::{
 use std::collections::BTreeSet;
 use uuid::Uuid;
 
-pub(super) const NOBODY: BTreeSet<NodeId> = BTreeSet::new();
+pub(super) static NOBODY: BTreeSet<NodeId> = BTreeSet::new();
+static NO_ARC: BTreeSet<ArcId> = BTreeSet::new();
+/// All nodes are up and clean, and nothing has come of anything yet.
+pub(super) static NOTHING: Evidence<'static> =
+    Evidence { ready: &NO_ARC, clean: false, seen_clean: false, budget: 3, unclean: &NOBODY, down: &NOBODY };
 
 pub(super) fn join(ring: &Ring, joiner: &Joiner) -> Result<Option<Ring>, ChangeError> {
     change::join(ring, joiner, &NOBODY)
@@ -79,19 +83,8 @@ pub(super) fn drive(ring: Ring) -> Vec<Ring> {
         let ring = rings.last().unwrap();
         let ready: BTreeSet<ArcId> =
             ring.arcs().iter().filter(|arc| arc.next.is_some()).map(|arc| arc.id).collect();
-        match step(
-            ring,
-            Evidence {
-                ready: &ready,
-                clean: true,
-                seen_clean: true,
-                budget: 3,
-                unclean: &NOBODY,
-                down: &NOBODY,
-            },
-        )
-        .unwrap()
-        {
+        let evidence = Evidence { ready: &ready, clean: true, seen_clean: true, ..NOTHING };
+        match step(ring, evidence).unwrap() {
             Some(next) => rings.push(next),
             None => return rings,
         }
@@ -128,16 +121,8 @@ fn no_arc_begins_to_move_to_a_node_that_holds_what_it_should_not() {
     let ring = join(&live(3), &joiner(4)).unwrap().unwrap();
     let plan = planned(&ring, &Planned::Join(NodeId(4)));
     let ring = start(&ring, "join-4", &plan).unwrap().unwrap();
-    let (ready, unclean) = (BTreeSet::new(), BTreeSet::from([NodeId(4)]));
-    let waits = Evidence {
-        ready: &ready,
-        clean: false,
-        seen_clean: false,
-        budget: 3,
-        unclean: &unclean,
-        down: &NOBODY,
-    };
-    assert_eq!(step(&ring, waits), Ok(None));
+    let unclean = BTreeSet::from([NodeId(4)]);
+    assert_eq!(step(&ring, Evidence { unclean: &unclean, ..NOTHING }), Ok(None));
 }
 
 #[test]
@@ -149,19 +134,7 @@ fn a_node_that_leaves_is_retired_when_it_has_handed_over_and_not_before() {
     assert!(!ring.voters().any(|voter| voter == NodeId(2)));
     loop {
         let ready: BTreeSet<ArcId> = ring.arcs().iter().map(|arc| arc.id).collect();
-        match step(
-            &ring,
-            Evidence {
-                ready: &ready,
-                clean: false,
-                seen_clean: false,
-                budget: 8,
-                unclean: &NOBODY,
-                down: &NOBODY,
-            },
-        )
-        .unwrap()
-        {
+        match step(&ring, Evidence { ready: &ready, budget: 8, ..NOTHING }).unwrap() {
             Some(next) => ring = next,
             None => break,
         }
@@ -282,20 +255,7 @@ fn a_lost_disk_comes_before_what_is_under_way() {
     let ring = begin(&live(5), "away", &leave(2)).unwrap().unwrap();
     let plan = planned(&ring, &Planned::Leave(NodeId(2)));
     let ring = start(&ring, "away", &plan).unwrap().unwrap();
-    let ready = BTreeSet::new();
-    let ring = step(
-        &ring,
-        Evidence {
-            ready: &ready,
-            clean: false,
-            seen_clean: false,
-            budget: 4,
-            unclean: &NOBODY,
-            down: &NOBODY,
-        },
-    )
-    .unwrap()
-    .unwrap();
+    let ring = step(&ring, NOTHING).unwrap().unwrap();
     assert!(ring.arcs().iter().any(|arc| arc.next.is_some()));
     let lost_disk = wish(wish::Wish::Replace(ReplaceWish { old: 3, new: 5, lost: true }));
     let ring = begin(&ring, "lost", &lost_disk).unwrap().unwrap();

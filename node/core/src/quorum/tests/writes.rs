@@ -1,8 +1,8 @@
 //! Outcomes of writes.
 
 use super::world::{
-    Cluster, Does, NOW_MS, delete, document, get, got, joint, position, put, put_request, ring, value,
-    version, written,
+    Cluster, Does, NOW_MS, ORDERED, delete, document, get, got, joint, position, put, put_request, ring,
+    value, version, written,
 };
 use crate::{
     engine::Table,
@@ -407,4 +407,34 @@ async fn a_write_counts_no_replica_that_cannot_overwrite_what_is_damaged() {
         Outcome::Unknown(unknown) => assert!(unknown.message.contains("damaged"), "{}", unknown.message),
         other => panic!("{other:?}"),
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_for_the_same_replicas_travel_together_whatever_their_order_and_about_the_same_time() {
+    let mut document = document(3, 5);
+    document.arcs[2].replicas = vec![2, 3, 1];
+    document.arcs[3].replicas = vec![3, 1, 2];
+    let cluster = Cluster::with(&ring(document), HintSettings::default());
+    let put = |key: &str, timeout_ms| {
+        let keyspace = ORDERED.to_owned();
+        put_request(PutRequest {
+            keyspace,
+            key: key.as_bytes().to_vec().into(),
+            timeout_ms,
+            ..PutRequest::default()
+        })
+    };
+    let batch = async |each: [u32; 3]| {
+        let calls = ["k1", "k3", "k7"].into_iter().zip(each).map(|(key, timeout_ms)| put(key, timeout_ms));
+        for answer in cluster.coordinator.batch(calls.collect()).await {
+            committed(&written(answer));
+        }
+        // The last replica is sent to as well.
+        sleep(Duration::from_millis(1)).await;
+    };
+    batch([1_600, 1_599, 1_580]).await;
+    assert_eq!(cluster.sent("write"), 3, "one message to each replica");
+    // None loses more of its time than a small part of it.
+    batch([1_600, 1_500, 40]).await;
+    assert_eq!(cluster.sent("write"), 3 + 9, "each with a deadline of its own");
 }
