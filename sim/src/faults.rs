@@ -50,7 +50,7 @@ pub enum Fault {
     Reweight { node: usize, tenths: u64 },
     /// What is uneven is made even.
     Rebalance,
-    /// A keyspace is to have another number of copies, and quorums that meet.
+    /// A keyspace is to have another number of copies, or other quorums of as many; quorums that meet.
     Replicas { keyspace: u32, replicas: u32 },
     /// The operation under way is undone.
     Cancel,
@@ -314,11 +314,14 @@ fn leave(world: &World, ring: &Ring, at: usize) -> Option<wish::Wish> {
     (ring.nodes().len() > most).then_some(wish::Wish::Leave(LeaveWish { node, lost: false }))
 }
 
-/// The wish for another number of copies. Who read one of all goes on to do so, the others a majority.
+/// The wish for another number of copies. Who read one of all goes on to do so, the others a majority. Where there are
+/// as many copies as that, the other of the two is wished for (QUORUMS-HEARD).
 fn copies(ring: &Ring, keyspace: u32, replicas: u32) -> wish::Wish {
     let found = ring.keyspaces().iter().find(|found| found.id == keyspace);
     let one_of_all =
         found.is_some_and(|found| found.write_quorum == found.replicas && found.read_quorum == 1);
+    let as_many = found.is_some_and(|found| found.replicas == replicas);
+    let one_of_all = one_of_all != as_many;
     let majority = replicas / 2 + 1;
     let (write_quorum, read_quorum) = if one_of_all { (replicas, 1) } else { (majority, majority) };
     wish::Wish::Replicas(ReplicasWish { keyspace, replicas, write_quorum, read_quorum })

@@ -42,6 +42,9 @@ const ACCEPTOR_KEY: &[u8] = b"ring/acceptor";
 /// How far a ring may be ahead of the one that is known. What a node missed in years fits, and one word too many leaves
 /// room for all epochs to come.
 const MAX_AHEAD: u64 = 1 << 40;
+/// How far a ballot's round may be ahead of the one that was promised last. What is tried once a second for a lifetime
+/// fits, and so many words that are too much leave rounds for all attempts to come.
+const MAX_ROUNDS_AHEAD: u64 = 1 << 32;
 /// How long one voter is waited for.
 const VOTER_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest pause between two attempts.
@@ -244,7 +247,7 @@ impl Register {
         let me = ring.node_by_uuid(self.me).ok_or(RegisterError::NoRing)?.number;
         let epoch = ring.epoch().0 + 1;
         let voters: Vec<NodeId> = ring.voters().collect();
-        *round += 1;
+        *round = round.saturating_add(1);
         let ballot = Ballot { round: *round, node: me };
         let prepare = peer::Prepare { epoch, ballot: Some(message(ballot)) };
         let mut promises = Vec::new();
@@ -254,7 +257,7 @@ impl Register {
             if let Some(decided) = valid(done.decided, epoch) {
                 return Ok(Attempt::Decided(decided));
             }
-            *round = (*round).max(done.promised.map_or(0, |promised| promised.round));
+            *round = after(*round, done.promised);
             if done.granted {
                 promises.push(done.accepted.zip(done.ring).map(|(at, value)| (self::ballot(at), value)));
             }
@@ -277,7 +280,7 @@ impl Register {
             if let Some(decided) = valid(done.decided, epoch) {
                 return Ok(Attempt::Decided(decided));
             }
-            *round = (*round).max(done.promised.map_or(0, |promised| promised.round));
+            *round = after(*round, done.promised);
             accepted += usize::from(done.granted);
             if accepted == majority(voters.len()) {
                 let ring = Ring::new(value).map_err(ChangeError::from)?;
@@ -407,6 +410,7 @@ impl Register {
         if let Some(done) = self.enter(&mut instance, message.epoch)? {
             return Ok(response::Body::Paxos(done));
         }
+        in_bounds(at, instance.acceptor.promised())?;
         let promise = instance.acceptor.prepare(at);
         let mut done =
             PaxosDone { promised: Some(self::message(instance.acceptor.promised())), ..PaxosDone::default() };
@@ -425,6 +429,7 @@ impl Register {
         if let Some(done) = self.enter(&mut instance, message.epoch)? {
             return Ok(response::Body::Paxos(done));
         }
+        in_bounds(at, instance.acceptor.promised())?;
         let document = message.ring.and_then(|document| self.fits(document));
         let document = document.filter(|ring| ring.epoch() == Epoch(message.epoch));
         let document = document.ok_or_else(|| failure(Cause::Invalid, "this is no ring of that epoch"))?;
@@ -519,6 +524,24 @@ fn valid(document: Option<RingDocument>, least: u64) -> Option<Arc<Ring>> {
 
 fn ballot(message: peer::Ballot) -> Ballot {
     Ballot { round: message.round, node: message.node }
+}
+
+/// The round to go on from, as a voter says that it promised another one.
+fn after(round: u64, promised: Option<peer::Ballot>) -> u64 {
+    let promised = promised.map_or(0, |promised| promised.round);
+    round.max(promised.min(round.saturating_add(MAX_ROUNDS_AHEAD)))
+}
+
+/// Whether attempts can have come so far (EPOCH-BOUNDED): a promise to the last round would be the last one.
+fn in_bounds(at: Ballot, promised: Ballot) -> Result<(), Failure> {
+    match at.round.saturating_sub(promised.round) <= MAX_ROUNDS_AHEAD {
+        true => Ok(()),
+        false => {
+            let message =
+                format!("no attempt can have come to round {}, after round {}", at.round, promised.round);
+            Err(failure(Cause::Invalid, message))
+        }
+    }
 }
 
 fn message(ballot: Ballot) -> peer::Ballot {

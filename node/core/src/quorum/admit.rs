@@ -71,13 +71,13 @@ impl PendingCall {
     }
 }
 
-/// What the call of a slot asks for, or why it is refused. `now_ms`: the hybrid clock. `deadline`: when a call ends
-/// that may take so many milliseconds, 0 where it does not say.
+/// What the call of a slot asks for, or why it is refused. `now_ms`: the hybrid clock, if it may be gone by.
+/// `deadline`: when a call ends that may take so many milliseconds, 0 where it does not say.
 pub(super) fn admit(
     ring: &Ring,
     slot: usize,
     call: Call,
-    now_ms: u64,
+    now_ms: Option<u64>,
     deadline: impl Fn(u32) -> Instant,
 ) -> Result<PendingCall, Rejected> {
     let (keyspace, key, consistency, timeout_ms) = match &call.call {
@@ -111,7 +111,7 @@ pub(super) fn admit(
 }
 
 /// The record that a put asks for.
-fn value(keyspace: &Keyspace, put: PutRequest, now_ms: u64) -> Result<Record, Rejected> {
+fn value(keyspace: &Keyspace, put: PutRequest, now_ms: Option<u64>) -> Result<Record, Rejected> {
     if put.value.len() > MAX_VALUE {
         let message = format!("the value has {} bytes; the most is {MAX_VALUE}", put.value.len());
         return Err(Rejected::of(Reason::Invalid, message));
@@ -120,7 +120,16 @@ fn value(keyspace: &Keyspace, put: PutRequest, now_ms: u64) -> Result<Record, Re
     if let Err(why) = check_ttl_ms(ttl_ms) {
         return Err(Rejected::of(Reason::Invalid, format!("the time to live is {ttl_ms} ms: {why}")));
     }
-    let expires_at_ms = (ttl_ms != 0).then(|| now_ms.saturating_add(ttl_ms));
+    let expires_at_ms = match (ttl_ms, now_ms) {
+        (0, _) => None,
+        (_, Some(now_ms)) => Some(now_ms.saturating_add(ttl_ms)),
+        // It would be over at once, or live for too long, if the clock turned out to be wrong.
+        (_, None) => {
+            let message =
+                "this node's clock was not compared with the others' yet: no time to live can begin";
+            return Err(Rejected::later(Reason::Clock, message, 500));
+        }
+    };
     Ok(Record { version: Version::ZERO, kind: Kind::Value, expires_at_ms, value: put.value })
 }
 

@@ -79,7 +79,7 @@ impl Shared {
             return refused(&calls, &Rejected::of(Reason::Invalid, message));
         }
         let Some(ring) = self.ring.get() else { return refused(&calls, &not_initialised()) };
-        let (start, now_ms) = (Instant::now(), self.clock.hybrid_ms());
+        let (start, now_ms) = (Instant::now(), self.clock.trusted_hybrid_ms());
         let deadline = |timeout_ms| start + self.settings.timeout(timeout_ms);
         let mut pending = Vec::with_capacity(calls.len());
         let mut asleep: BTreeMap<KeyspaceId, Instant> = BTreeMap::new();

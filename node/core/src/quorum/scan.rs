@@ -15,9 +15,10 @@ use god_proto::{
     ids::KeyspaceId,
     peer::{self, request, response},
     position::{Position, PositionRange},
-    record::Entry,
+    record::{Entry, Record},
     ring::{Ring, RingArc, partitioner},
     v1::{KeyValue, Partitioner, Reason, Rejected, ScanReply, ScanRequest},
+    version::Version,
 };
 use god_rules::quorum::{Need, Use};
 use std::collections::BTreeSet;
@@ -130,7 +131,8 @@ impl Shared {
             let scan = peer::Scan { range, reverse, limit, max_bytes, keys_only, ..peer::Scan::default() };
             request::Body::Scan(scan)
         };
-        let pages = self.gather(scope, &[], body, |reply| decode(reply, range, reverse)).await?;
+        let ceiling_ms = self.clock.ceiling_ms();
+        let pages = self.gather(scope, &[], body, |reply| decode(reply, range, reverse, ceiling_ms)).await?;
         let asked = scope.nodes(pages.iter().map(|(member, _)| *member));
         let mut merged = merge(range, reverse, pages.into_iter().map(|(_, page)| page).collect());
         let mut torn: BTreeSet<usize> = merged.torn.iter().copied().collect();
@@ -306,13 +308,23 @@ fn resume(keyspace: KeyspaceId, continuation: &Bytes) -> Result<Position, Reject
     Ok(position)
 }
 
-fn decode(body: response::Body, range: &PositionRange, reverse: bool) -> Result<Page, CallError> {
+/// What a wrong clock stamped is not there (FAR-IS-NOT-THERE), whatever the replica's own clock says; its place is, so
+/// that what is promised behind it is where it was.
+fn decode(
+    body: response::Body,
+    range: &PositionRange,
+    reverse: bool,
+    ceiling_ms: u64,
+) -> Result<Page, CallError> {
     let response::Body::Scan(done) = body else {
         return Err(strange("is not that to a scan"));
     };
     let entries = done.entries.into_iter().map(Entry::try_from).collect::<Result<_, _>>();
     let entries = entries.map_err(|error| strange(&format!("holds {error}")))?;
-    let page = Page { entries, more: done.more };
+    let mut page = Page { entries, more: done.more };
     check(&page, range, reverse).map_err(|error| strange(&format!("is wrong: {error}")))?;
+    for entry in page.entries.iter_mut().filter(|entry| entry.record.version.ms() > ceiling_ms) {
+        entry.record = Record::tombstone(Version::ZERO);
+    }
     Ok(page)
 }

@@ -60,20 +60,25 @@ impl Spans {
 
     /// The lowest anywhere in a range.
     fn lowest(&self, start: &Bytes, end: &Bytes) -> Floor {
+        let floors = self.parts(start, end).into_iter().map(|(_, floor)| floor);
+        floors.reduce(Floor::lower).unwrap_or_default()
+    }
+
+    /// What holds in each part of a range, from its start to its end: where a part ends, and its floor.
+    fn parts(&self, start: &Bytes, end: &Bytes) -> Vec<(Bytes, Floor)> {
         let mut at = start.clone();
-        let mut lowest: Option<Floor> = None;
-        let mut note = |floor: Floor| lowest = Some(lowest.map_or(floor, |lowest| lowest.lower(floor)));
+        let mut parts = Vec::new();
         for (from, to, floor) in self.within(start, end) {
             if at < from {
-                note(Floor::default());
+                parts.push((from, Floor::default()));
             }
-            note(floor);
+            parts.push((to.clone(), floor));
             at = to;
         }
         if at < *end {
-            note(Floor::default());
+            parts.push((end.clone(), Floor::default()));
         }
-        lowest.unwrap_or_default()
+        parts
     }
 
     /// The parts of spans that lie in a range, in order.
@@ -201,6 +206,13 @@ impl Floors {
         self.spans.read().lowest(&start, &end)
     }
 
+    /// What holds in each part of a range, from its start on, at most so many: where a part ends, and its floor.
+    pub fn parts(&self, range: &PositionRange, most: usize) -> Vec<(Position, Floor)> {
+        let (start, end) = (range.start.clone().into_bytes(), range.end.clone().into_bytes());
+        let parts = self.spans.read().parts(&start, &end);
+        parts.into_iter().take(most).map(|(end, floor)| (Position::from_bytes(end), floor)).collect()
+    }
+
     /// Whether there is any in a range.
     pub fn meets(&self, range: &PositionRange) -> bool {
         let (start, end) = (range.start.clone().into_bytes(), range.end.clone().into_bytes());
@@ -209,23 +221,29 @@ impl Floors {
 
     /// Raises a range. When it returns, that is synced to the disk.
     pub async fn raise(&self, range: &PositionRange, to: Floor) -> Result<(), EngineError> {
-        self.edit(range, |spans, start, end| spans.raise(start, end, to)).await
+        self.raise_parts(&[(range.clone(), to)]).await
+    }
+
+    /// Raises ranges, each to its floor. When it returns, that is synced to the disk.
+    pub async fn raise_parts(&self, parts: &[(PositionRange, Floor)]) -> Result<(), EngineError> {
+        self.edit(|spans| {
+            for (range, to) in parts {
+                spans.raise(&range.start.clone().into_bytes(), &range.end.clone().into_bytes(), *to);
+            }
+        })
+        .await
     }
 
     /// Forgets a range that nobody will own again (invariant GONE-BY-ID).
     pub async fn forget(&self, range: &PositionRange) -> Result<(), EngineError> {
-        self.edit(range, Spans::cut_out).await
+        let (start, end) = (range.start.clone().into_bytes(), range.end.clone().into_bytes());
+        self.edit(|spans| spans.cut_out(&start, &end)).await
     }
 
-    async fn edit(
-        &self,
-        range: &PositionRange,
-        edit: impl FnOnce(&mut Spans, &Bytes, &Bytes),
-    ) -> Result<(), EngineError> {
+    async fn edit(&self, edit: impl FnOnce(&mut Spans)) -> Result<(), EngineError> {
         let mut synced = self.synced.lock().await;
-        let (start, end) = (range.start.clone().into_bytes(), range.end.clone().into_bytes());
         let mut next = self.spans.read().clone();
-        edit(&mut next, &start, &end);
+        edit(&mut next);
         // Beside the disk and not beside memory: an edit that failed, or was cancelled, is owed still.
         let batch = difference(&synced, &next.spans);
         if batch.is_empty() {
@@ -309,6 +327,16 @@ mod tests {
                 prop_assert!(ends(&spans).array_windows().all(|[a, b]| a.1 <= b.0));
                 let lowest = naive[3..9].iter().copied().reduce(Floor::lower).unwrap();
                 prop_assert_eq!(spans.lowest(&bytes(3), &bytes(9)), lowest);
+                let (mut parts, mut from) = (Spans::default(), bytes(3));
+                for (to, floor) in spans.parts(&bytes(3), &bytes(9)) {
+                    prop_assert!(from < to);
+                    parts.raise(&from, &to, floor);
+                    from = to;
+                }
+                prop_assert_eq!(from, bytes(9));
+                for at in 3..9 {
+                    prop_assert_eq!(parts.at(&[at]), naive[at as usize]);
+                }
             }
         }
     }

@@ -62,6 +62,8 @@ const MAX_ENTRIES: usize = 10_000;
 const MIN_FLOOR_AGE_MS: u64 = 1_000;
 /// How long a write may wait for a new replica to take over a promise.
 const MAX_PROMISE_WAIT: Duration = Duration::from_secs(1);
+/// Of so many parts of a range the floors are told at a time.
+const MAX_FLOOR_PARTS: usize = 1_024;
 /// When a node whose clock is off may be asked again.
 const CLOCK_RETRY_MS: u32 = 500;
 /// When a node whose disk is behind may be asked again.
@@ -186,7 +188,14 @@ impl Replica {
                 let floor = self.floors.lowest(&range);
                 let (promised, repaired) = (Some(floor.promised.into()), Some(floor.repaired.into()));
                 let lapsed = self.lapse.meets(&range);
-                Ok(response::Body::Floor(peer::FloorDone { promised, repaired, lapsed }))
+                let part = |(end, floor): (Position, Floor)| peer::FloorPart {
+                    end: end.into_bytes(),
+                    promised: Some(floor.promised.into()),
+                    repaired: Some(floor.repaired.into()),
+                };
+                let most = if ask.parts { MAX_FLOOR_PARTS } else { 0 };
+                let parts = self.floors.parts(&range, most).into_iter().map(part).collect();
+                Ok(response::Body::Floor(peer::FloorDone { promised, repaired, lapsed, parts }))
             }
             _ => Err(failure(Cause::Invalid, "this is no question about data")),
         }

@@ -10,12 +10,14 @@ use crate::{
     engine::EngineError,
     peer::{Call, CallError, Target},
     radix::{CommitError, Summary, Verdict, View},
+    replica::Floor,
 };
 use god_proto::{
     ids::NodeId,
     peer::{self, Cause, request, response},
     position::{Position, PositionRange},
     record::Entry,
+    v1,
     version::Version,
 };
 use std::{sync::Arc, time::Duration};
@@ -88,6 +90,19 @@ pub struct Pulled {
 }
 
 impl Pulled {
+    /// With what another pull took.
+    pub(super) fn add(&mut self, other: Pulled) {
+        self.oldest = match (self.entries, other.entries) {
+            (_, 0) => self.oldest,
+            (0, _) => other.oldest,
+            _ => self.oldest.min(other.oldest),
+        };
+        self.entries += other.entries;
+        self.bytes += other.bytes;
+        self.compared += other.compared;
+        self.damaged += other.damaged;
+    }
+
     fn took(&mut self, entry: &Entry) {
         let version = entry.record.version;
         self.entries += 1;
@@ -365,6 +380,44 @@ impl Upkeep {
         Err(PullError::Source(from, problem))
     }
 
+    /// Another node's floors in each part of a range, in order, and whether any of it is lapsed there. Where arcs
+    /// became one, its parts have floors of their own: the lowest says too little of the others. An earlier version
+    /// tells the lowest alone.
+    pub(super) async fn floors_of(
+        &self,
+        from: NodeId,
+        range: &PositionRange,
+        still: &(dyn Fn() -> bool + Send + Sync),
+    ) -> Result<(Vec<(PositionRange, Floor)>, bool), PullError> {
+        let (mut rest, mut floors, mut lapsed) = (range.clone(), Vec::new(), false);
+        while !rest.is_empty() {
+            let asked = Some(peer::Range::from(&rest));
+            let ask = peer::Floor { range: asked, parts: true, ..peer::Floor::default() };
+            let response::Body::Floor(done) = self.ask(from, still, request::Body::Floor(ask)).await? else {
+                return Err(odd(from, "its answer is not that to a floor"));
+            };
+            lapsed |= done.lapsed;
+            if done.parts.is_empty() {
+                let end = rest.end.clone();
+                floors.push((
+                    PositionRange { start: rest.start, end: end.clone() },
+                    floor(done.promised, done.repaired),
+                ));
+                rest.start = end;
+                continue;
+            }
+            for part in done.parts {
+                let end = Position::from_bytes(part.end);
+                if end <= rest.start || end > rest.end {
+                    return Err(odd(from, "the parts of its floors are in no order"));
+                }
+                let start = std::mem::replace(&mut rest.start, end.clone());
+                floors.push((PositionRange { start, end }, floor(part.promised, part.repaired)));
+            }
+        }
+        Ok((floors, lapsed))
+    }
+
     /// Waits until writes that another node admitted under an older ring are applied there.
     pub(super) async fn fence(
         &self,
@@ -380,6 +433,11 @@ impl Upkeep {
 
 /// How often one question is asked before the pull ends.
 const MAX_TRIES: u32 = 12;
+
+fn floor(promised: Option<v1::Version>, repaired: Option<v1::Version>) -> Floor {
+    let version = |version: Option<v1::Version>| version.map_or(Version::ZERO, Version::from);
+    Floor { promised: version(promised), repaired: version(repaired) }
+}
 
 fn refused(error: CommitError) -> PullError {
     match error {

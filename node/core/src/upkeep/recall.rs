@@ -10,12 +10,10 @@
 use super::{
     Upkeep,
     pull::{PullError, Wanted},
-    receive::{asks_floor, floor},
 };
 use crate::ring::{lost, sources_needed};
 use god_proto::{
     ids::NodeId,
-    peer::response,
     ring::{Ring, RingArc},
 };
 use std::{collections::BTreeSet, time::Duration};
@@ -126,21 +124,21 @@ impl Upkeep {
         arc: &RingArc,
         still: &(dyn Fn() -> bool + Send + Sync),
     ) -> Result<bool, PullError> {
-        let answer = self.ask(from, still, asks_floor(&arc.range)).await?;
-        let is_lapsed = matches!(&answer, response::Body::Floor(done) if done.lapsed);
-        let floor = floor(from, answer)?;
-        let wanted = Wanted {
-            range: arc.range.clone(),
-            from,
-            as_stored: false,
-            votes: false,
-            exact_to: floor.repaired,
-            still,
-            done: &|_, _| {},
-        };
-        let pulled = self.pull(&wanted).await?;
-        metrics::counter!("god_upkeep_recalled_entries_total").increment(pulled.entries);
-        let raised = self.replica.floors().raise(&arc.range, floor).await;
+        let (floors, is_lapsed) = self.floors_of(from, &arc.range, still).await?;
+        for (part, floor) in &floors {
+            let wanted = Wanted {
+                range: part.clone(),
+                from,
+                as_stored: false,
+                votes: false,
+                exact_to: floor.repaired,
+                still,
+                done: &|_, _| {},
+            };
+            let pulled = self.pull(&wanted).await?;
+            metrics::counter!("god_upkeep_recalled_entries_total").increment(pulled.entries);
+        }
+        let raised = self.replica.floors().raise_parts(&floors).await;
         raised.map_err(|error| PullError::Own(error.to_string()))?;
         Ok(is_lapsed)
     }

@@ -205,10 +205,10 @@ impl Upkeep {
 
     async fn inherit_from(&self, session: Session, from: NodeId, arc: &RingArc) -> Result<(), PullError> {
         let still = || self.in_session(session).is_some();
-        let answer = self.ask(from, &still, asks_floor(&arc.range)).await?;
-        let promised = floor(from, answer)?.promised;
-        let raised =
-            self.replica.floors().raise(&arc.range, Floor { promised, repaired: Version::ZERO }).await;
+        let (floors, _) = self.floors_of(from, &arc.range, &still).await?;
+        let promised =
+            floors.into_iter().map(|(part, floor)| (part, Floor { repaired: Version::ZERO, ..floor }));
+        let raised = self.replica.floors().raise_parts(&promised.collect::<Vec<_>>()).await;
         raised.map_err(|error| PullError::Own(error.to_string()))
     }
 
@@ -238,12 +238,7 @@ impl Upkeep {
                 Ok(pulled) => {
                     complete += 1;
                     progress.state.lock().blocked.clear();
-                    if pulled.entries > 0 {
-                        all.oldest =
-                            if all.entries == 0 { pulled.oldest } else { all.oldest.min(pulled.oldest) };
-                    }
-                    all.entries += pulled.entries;
-                    all.bytes += pulled.bytes;
+                    all.add(pulled);
                 }
                 Err(PullError::Over) => return Err(PullError::Over),
                 Err(error) => problems.push(error.to_string()),
@@ -272,7 +267,7 @@ impl Upkeep {
     ) -> Result<Pulled, PullError> {
         self.fence(from, still).await?;
         let ask = |body| async move { self.ask(from, still, body).await };
-        let floor = floor(from, ask(asks_floor(&arc.range)).await?)?;
+        let (floors, _) = self.floors_of(from, &arc.range, still).await?;
         if counts {
             let total = sum(from, ask(asks_sum(&arc.range)).await?)?;
             progress.entries_total.store(total.entries, Relaxed);
@@ -287,38 +282,30 @@ impl Upkeep {
             }
         };
         let stays = arc.replicas.contains(&self.me);
-        let wanted = Wanted {
-            range: arc.range.clone(),
-            from,
-            as_stored: false,
-            votes: true,
-            // A new one takes what comes whatever its age, and what was purged there goes here as well: never zero. One
-            // that stays may have what the other one lacks.
-            exact_to: if stays { Version::ZERO } else { floor.repaired.max(Version::new(0, 0, NodeId(1))) },
-            still,
-            done: &done,
-        };
-        let pulled = self.pull(&wanted).await?;
+        let mut all = Pulled::default();
+        for (part, floor) in &floors {
+            let wanted = Wanted {
+                range: part.clone(),
+                from,
+                as_stored: false,
+                votes: true,
+                // A new one takes what comes whatever its age, and what was purged there goes here as well: never zero.
+                // One that stays may have what the other one lacks.
+                exact_to: if stays {
+                    Version::ZERO
+                } else {
+                    floor.repaired.max(Version::new(0, 0, NodeId(1)))
+                },
+                still,
+                done: &done,
+            };
+            all.add(self.pull(&wanted).await?);
+        }
         if !stays {
-            let raised = self.replica.floors().raise(&arc.range, floor).await;
+            let raised = self.replica.floors().raise_parts(&floors).await;
             raised.map_err(|error| PullError::Own(error.to_string()))?;
         }
-        Ok(pulled)
-    }
-}
-
-pub(super) fn asks_floor(range: &PositionRange) -> request::Body {
-    request::Body::Floor(peer::Floor { range: Some(peer::Range::from(range)), ..Default::default() })
-}
-
-/// The lowest floor of a range on another node.
-pub(super) fn floor(node: NodeId, answer: response::Body) -> Result<Floor, PullError> {
-    match answer {
-        response::Body::Floor(done) => Ok(Floor {
-            promised: done.promised.map_or(Version::ZERO, Version::from),
-            repaired: done.repaired.map_or(Version::ZERO, Version::from),
-        }),
-        _ => Err(PullError::Source(node, "its answer is not that to a floor".to_owned())),
+        Ok(all)
     }
 }
 

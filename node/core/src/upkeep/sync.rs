@@ -482,6 +482,7 @@ impl Upkeep {
             range: Some(peer::Range::from(&arc.range)),
             promise: Some(promise.into()),
             repaired: (repaired > Version::ZERO).then(|| repaired.into()),
+            parts: false,
         };
         let told = arc.replicas.iter().map(|node| {
             self.ask_node(*node, ring.epoch().0, COMPARE_TIMEOUT, request::Body::Floor(message.clone()))

@@ -8,7 +8,9 @@ use super::{
 use crate::{
     engine::{SimulatedDisk, Table},
     quorum::HintSettings,
-    quorum::tests::world::{Cluster, NOW_MS, document, ordered, position, ring, tombstone, value, version},
+    quorum::tests::world::{
+        Cluster, NOW_MS, document, joint, ordered, position, ring, tombstone, value, version,
+    },
     replica::Floor,
     seam::Entropy,
 };
@@ -265,4 +267,64 @@ async fn an_arc_whose_edge_is_damaged_is_made_equal_all_the_same() {
         let taken = cluster.held(1, &at[2]).await;
         assert_eq!(taken, Some(value(&at[2], -10, "newer there").record), "damaged at {damaged_at}");
     }
+}
+
+/// A position in each half of `default`'s only arc, on all nodes the floor of the first half, and that half.
+async fn with_a_floor_of_one_half(
+    cluster: &Cluster,
+    nodes: impl Iterator<Item = u32>,
+) -> ([Position; 2], Floor, PositionRange) {
+    let start = Position::keyspace_start(KeyspaceId(1));
+    let half = PositionRange { start, end: Position::of_hash(KeyspaceId(1), 1 << 63) };
+    let floor = Floor { promised: version(-20_000), repaired: version(-20_000) };
+    for node in nodes {
+        cluster.node(node).replica.floors().raise(&half, floor).await.unwrap();
+    }
+    ([1 << 62, 3 << 62].map(|hash| Position::of_hash(KeyspaceId(1), hash)), floor, half)
+}
+
+/// Two arcs that became one have a floor each: what holds in one half must not be told by that of the other.
+#[tokio::test(start_paused = true)]
+async fn a_new_replica_takes_over_the_floors_of_each_part_of_an_arc() {
+    let cluster = Cluster::with(&joint(6), HintSettings::default());
+    let upkeep = upkeep(&cluster, 4);
+    let (at, floor, half) = with_a_floor_of_one_half(&cluster, 1..=3).await;
+    // Deleted and purged where the floor is. In the other half nothing was ever purged: whoever has it has it.
+    for at in &at {
+        cluster.seed(4, value(at, -30_000, "left behind")).await;
+    }
+    cluster.seed(1, value(&at[1], -25_000, "newer")).await;
+    let receives = tokio::spawn({
+        let upkeep = Arc::clone(&upkeep);
+        async move { upkeep.receive().await }
+    });
+    sleep(Duration::from_secs(5)).await;
+    assert!(upkeep.receiving.report().arcs[0].ready);
+    let floors = cluster.node(4).replica.floors();
+    assert_eq!(floors.lowest(&half), floor);
+    assert_eq!(floors.at(&at[1]), Floor::default());
+    assert_eq!(cluster.held(4, &at[0]).await, None, "what was deleted and purged elsewhere stays so");
+    assert_eq!(cluster.held(4, &at[1]).await, Some(value(&at[1], -25_000, "newer").record));
+    receives.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_purged_in_one_part_of_an_arc_is_not_recalled() {
+    let cluster = Cluster::new(3);
+    let upkeep = upkeep(&cluster, 1);
+    let (at, floor, half) = with_a_floor_of_one_half(&cluster, 2..=3).await;
+    for at in &at {
+        cluster.seed(1, value(at, -30_000, "here alone")).await;
+    }
+    cluster.node(1).replica.lapse().add(&at[..1]).await.unwrap();
+    let recalls = tokio::spawn({
+        let upkeep = Arc::clone(&upkeep);
+        async move { upkeep.recall().await }
+    });
+    sleep(Duration::from_secs(5)).await;
+    assert!(cluster.node(1).replica.lapse().is_whole());
+    assert_eq!(cluster.held(1, &at[0]).await, None, "it was deleted, and the others know it");
+    assert!(cluster.held(1, &at[1]).await.is_some(), "the others only lack it");
+    assert_eq!(cluster.node(1).replica.floors().lowest(&half), floor);
+    recalls.abort();
 }

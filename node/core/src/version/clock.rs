@@ -133,6 +133,11 @@ impl Clock {
         if last_ms > now_ms + MAX_AHEAD_MS { now_ms } else { last_ms.max(now_ms) }
     }
 
+    /// The same, where this node's wall may be gone by as it is now; what a client's time begins with.
+    pub fn trusted_hybrid_ms(&self) -> Option<u64> {
+        self.trusted_ms().map(|now_ms| self.hybrid_at(now_ms))
+    }
+
     /// What was over by this millisecond is over by every clock that is trusted. 0 while this one is not.
     pub fn sure_ms(&self) -> u64 {
         self.trusted_ms().map_or(0, |now_ms| now_ms.saturating_sub(SURE_MS))

@@ -12,11 +12,14 @@ use god_proto::{
     position::PositionRange,
     record::{Entry, Kind, Record},
     v1::{
-        CountRequest, Missing, PutRequest, RankRequest, ScanRequest, SelectRequest, get_reply,
+        CountRequest, Missing, PutRequest, RankRequest, Reason, ScanRequest, SelectRequest, get_reply,
         write_reply::Outcome,
     },
     version::Version,
 };
+
+use std::time::Duration;
+use tokio::time::sleep;
 
 const TTL_MS: u64 = 1_000;
 
@@ -51,6 +54,34 @@ async fn what_one_node_says_has_expired_no_other_finds_again() {
     assert!(is_missing(&first), "{first:?}");
     let then = cluster.read(get("k")).await;
     assert_eq!(then, first, "it comes back by a clock that is behind");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_time_to_live_begins_by_a_clock_that_was_not_compared() {
+    let cluster = Cluster::new(3);
+    let (behind, wall) = cluster.coordinator(0);
+    let clock = &behind.0.clock;
+    clock.watch();
+    let put = |ttl_ms| put_request(PutRequest { ttl_ms, timeout_ms: 5_000, ..expiring("k") });
+    let waits = tokio::spawn({
+        let (behind, puts) = (behind.clone(), [put(TTL_MS), put(0)]);
+        async move {
+            let mut answers = Vec::new();
+            for put in puts {
+                answers.push(written(behind.batch(vec![put]).await.remove(0)));
+            }
+            answers
+        }
+    });
+    sleep(Duration::from_millis(100)).await;
+    // It was an hour behind, and is set right: what had begun by it would be over.
+    wall.pass(3_600_000);
+    clock.judge(clock.steps(), Some((0, 0)), false);
+    let outcomes = waits.await.unwrap();
+    assert!(matches!(&outcomes[0], Outcome::Rejected(why) if why.reason() == Reason::Clock), "{outcomes:?}");
+    // What lives for ever waits for the comparison instead.
+    assert!(matches!(outcomes[1], Outcome::Committed(_)), "{outcomes:?}");
+    assert!(matches!(written(behind.batch(vec![put(TTL_MS)]).await.remove(0)), Outcome::Committed(_)));
 }
 
 /// A keyspace that is read at one replica, since all of them are written.
