@@ -12,15 +12,15 @@ use stateright::{Checker, HasDiscoveries, Model};
 use std::{fmt::Debug, hash::Hash, time::Instant};
 
 /// Some nodes, a bit each.
-type Mask = u8;
+type Members = u8;
 
 /// The nodes of a mask.
-fn nodes(mask: Mask) -> impl Iterator<Item = usize> {
-    (0..Mask::BITS as usize).filter(move |at| mask & 1 << at != 0)
+fn nodes(mask: Members) -> impl Iterator<Item = usize> {
+    (0..Members::BITS as usize).filter(move |at| mask & 1 << at != 0)
 }
 
 /// Renames two nodes in a mask.
-fn swap(mask: &mut Mask, a: usize, b: usize) {
+fn swap(mask: &mut Members, a: usize, b: usize) {
     let differ = (*mask >> a ^ *mask >> b) & 1;
     *mask ^= differ << a | differ << b;
 }

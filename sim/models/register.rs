@@ -16,7 +16,7 @@
 //!
 //! Left out: the founding, epochs beyond the third.
 
-use crate::{Mask, breaks, holds, nodes, swap};
+use crate::{Members, breaks, holds, nodes, swap};
 use stateright::{Model, Property};
 
 const NODES: usize = 4;
@@ -52,7 +52,7 @@ struct Document {
     epoch: u8,
     /// Of the attempt that it was made for.
     number: u8,
-    voters: Mask,
+    voters: Members,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,10 +76,10 @@ struct Node {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Attempt {
     ballot: Ballot,
-    voters: Mask,
+    voters: Members,
     own: Document,
     /// Who granted it; once it is proposed, who accepted it.
-    heard: Mask,
+    heard: Members,
     /// What was accepted under the highest ballot.
     found: Accepted,
     proposed: Option<Document>,
@@ -113,8 +113,8 @@ enum Action {
 struct Bounds {
     rules: Rules,
     /// The voters of the first epoch, and those that each of two proposers would have in each later one.
-    voters: Mask,
-    wishes: [[Mask; 2]; EPOCHS - 1],
+    voters: Members,
+    wishes: [[Members; 2]; EPOCHS - 1],
     /// Attempts on each later epoch.
     attempts: [u8; EPOCHS - 1],
 }
@@ -182,7 +182,7 @@ impl Bounds {
     }
 }
 
-fn has_majority(some: Mask, of: Mask) -> bool {
+fn has_majority(some: Members, of: Members) -> bool {
     2 * (some & of).count_ones() > of.count_ones()
 }
 
@@ -197,7 +197,7 @@ fn tidy(mut state: State) -> State {
 /// The state with two nodes renamed.
 fn renamed(state: &State, a: usize, b: usize) -> State {
     let mut other = state.clone();
-    let mask = |mask: &mut Mask| swap(mask, a, b);
+    let mask = |mask: &mut Members| swap(mask, a, b);
     let accepted = |accepted: &mut Accepted| accepted.iter_mut().for_each(|(_, it)| mask(&mut it.voters));
     other.nodes.swap(a, b);
     other.nodes.iter_mut().for_each(|node| accepted(&mut node.accepted));

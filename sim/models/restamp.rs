@@ -12,11 +12,11 @@
 //!
 //! Left out: hints (they are requests that are late), the bound on clocks, restarts (CLOCK-NEVER-BACK).
 
-use crate::{Mask, breaks, holds, nodes};
+use crate::{Members, breaks, holds, nodes};
 use stateright::{Model, Property};
 
 const REPLICAS: usize = 3;
-const ALL: Mask = 0b111;
+const ALL: Members = 0b111;
 /// The most rounds of one write.
 const ROUNDS: u8 = 3;
 
@@ -52,8 +52,8 @@ struct Write {
     /// The newest that was acknowledged before it began.
     after: Version,
     /// Replicas to which this round's request is under way, and those that acknowledged it.
-    asked: Mask,
-    acks: Mask,
+    asked: Members,
+    acks: Members,
     /// The newest that a replica refused it for.
     met: Version,
 }
@@ -71,7 +71,7 @@ struct State {
     replicas: [Version; REPLICAS],
     coordinators: Vec<Coordinator>,
     /// Requests of rounds that have ended, and where they may still arrive.
-    late: Vec<(Version, Mask)>,
+    late: Vec<(Version, Members)>,
     /// The newest that was acknowledged.
     acknowledged: Version,
     shadowed: bool,
@@ -130,13 +130,13 @@ fn apply(state: &mut State, replica: usize, version: Version) -> bool {
 fn tidy(state: &mut State) {
     for (version, asked) in &mut state.late {
         let over = nodes(*asked).filter(|replica| state.replicas[*replica] >= *version);
-        *asked &= !over.map(|replica| 1 << replica).sum::<Mask>();
+        *asked &= !over.map(|replica| 1 << replica).sum::<Members>();
     }
     state.late.retain(|(_, asked)| *asked != 0);
     state.late.sort_unstable();
 
     let late = state.late.iter().map(|(_, asked)| *asked);
-    let masks: Vec<Mask> =
+    let masks: Vec<Members> =
         late.chain(state.coordinators.iter().flat_map(|at| [at.write.asked, at.write.acks])).collect();
     let mut order = [0, 1, 2];
     order.sort_by_cached_key(|replica| {
@@ -144,7 +144,7 @@ fn tidy(state: &mut State) {
         (state.replicas[*replica], seen)
     });
     state.replicas = order.map(|replica| state.replicas[replica]);
-    let rename = |mask: &mut Mask| *mask = (0..REPLICAS).map(|to| (*mask >> order[to] & 1) << to).sum();
+    let rename = |mask: &mut Members| *mask = (0..REPLICAS).map(|to| (*mask >> order[to] & 1) << to).sum();
     state.late.iter_mut().for_each(|(_, asked)| rename(asked));
     for Coordinator { write, .. } in &mut state.coordinators {
         rename(&mut write.asked);

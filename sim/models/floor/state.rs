@@ -1,12 +1,12 @@
 //! What there is: replicas, writes, a read, and a floor.
 
-use crate::{Mask, nodes, swap};
+use crate::{Members, nodes, swap};
 
 pub const NODES: usize = 4;
 /// The fourth node, which takes the third one's place.
 pub const NEW: usize = 3;
-pub const BEFORE: Mask = 0b0111;
-pub const AFTER: Mask = 0b1011;
+pub const BEFORE: Members = 0b0111;
+pub const AFTER: Members = 0b1011;
 pub const QUORUM: u32 = 2;
 /// N - W + 1.
 pub const SOURCES: u32 = 2;
@@ -59,10 +59,10 @@ pub struct Replica {
 pub struct Read {
     /// The newest version that was acknowledged when it began.
     pub after: usize,
-    pub answered: Mask,
+    pub answered: Members,
     pub newest: usize,
     /// Who set a floor since it began.
-    pub floored: Mask,
+    pub floored: Members,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,17 +71,17 @@ pub struct State {
     pub replicas: [Replica; NODES],
     pub kinds: [Kind; VERSIONS + 1],
     /// By version: who has applied it in this stage.
-    pub acks: [Mask; VERSIONS + 1],
+    pub acks: [Members; VERSIONS + 1],
     /// The newest version that was acknowledged.
     pub acknowledged: usize,
     /// Versions that some replica sent another one to make them equal.
-    pub pulled: Mask,
+    pub pulled: Members,
     /// The highest floor that was decided, and by whom.
     pub decided: usize,
-    pub deciders: Mask,
+    pub deciders: Members,
     /// Of the new replica, in this stage.
     pub inherited: bool,
-    pub copied: Mask,
+    pub copied: Members,
     pub read: Option<Read>,
     pub over: Over,
     pub came_back: bool,
@@ -89,7 +89,7 @@ pub struct State {
 }
 
 impl State {
-    pub fn members(&self) -> Mask {
+    pub fn members(&self) -> Members {
         match self.stage {
             Stage::Before => BEFORE,
             Stage::Joint => BEFORE | AFTER,
@@ -97,12 +97,12 @@ impl State {
         }
     }
 
-    pub fn enough(&self, who: Mask) -> bool {
-        let quorum = |set: Mask| (who & set).count_ones() >= QUORUM;
+    pub fn enough(&self, who: Members) -> bool {
+        let quorum = |set: Members| (who & set).count_ones() >= QUORUM;
         (self.stage == Stage::After || quorum(BEFORE)) && (self.stage == Stage::Before || quorum(AFTER))
     }
 
-    pub fn of(&self, who: Mask) -> impl Iterator<Item = &Replica> {
+    pub fn of(&self, who: Members) -> impl Iterator<Item = &Replica> {
         nodes(who).map(|node| &self.replicas[node])
     }
 
@@ -138,7 +138,7 @@ pub fn tidy(state: &mut State) {
 /// The state with two nodes renamed.
 pub fn renamed(state: &State, a: usize, b: usize) -> State {
     let mut other = *state;
-    let swap = |mask: &mut Mask| swap(mask, a, b);
+    let swap = |mask: &mut Members| swap(mask, a, b);
     other.replicas.swap(a, b);
     other.acks.iter_mut().for_each(swap);
     swap(&mut other.deciders);

@@ -1,7 +1,7 @@
 //! What may happen.
 
 use super::{Bounds, FLOORED, GONE, PURGED, Rules, SEEN, state::*};
-use crate::{Mask, nodes};
+use crate::{Members, nodes};
 use stateright::{Model, Property};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl Bounds {
     }
 
     /// Whether all who hold the arc are equal at and below a floor, and have promised it.
-    fn may_decide(&self, state: &State, floor: usize, members: Mask) -> bool {
+    fn may_decide(&self, state: &State, floor: usize, members: Members) -> bool {
         let below = |replica: &Replica| if replica.stored <= floor { replica.stored } else { 0 };
         let promised = |replica: &Replica| replica.promised >= floor || self.rules == Rules::NotPromised;
         let mut stored = state.of(members).map(below);
@@ -101,7 +101,7 @@ impl Bounds {
     }
 
     /// Those who must take part in deciding a floor.
-    fn quorums(&self, state: &State) -> Vec<Mask> {
+    fn quorums(&self, state: &State) -> Vec<Members> {
         // Those of before, who know nothing of the new one, where floors are raised all the same.
         let members = if state.stage == Stage::Joint { BEFORE } else { state.members() };
         let without = |node: usize| (self.rules == Rules::OneAway).then_some(members & !(1 << node));

@@ -1,6 +1,6 @@
 //! What there is: epochs, nodes, attempts, and what has been acknowledged.
 
-use crate::{Mask, nodes, swap};
+use crate::{Members, nodes, swap};
 
 pub const NODES: usize = 5;
 pub const MAX_EPOCHS: usize = 5;
@@ -10,14 +10,14 @@ pub const MAX_ATTEMPTS: usize = 3;
 /// Who holds the arc by an epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ring {
-    pub replicas: Mask,
+    pub replicas: Members,
     /// The next set of a joint arc, and the epoch since which it is joint; 0: it is not.
-    pub next: Mask,
+    pub next: Members,
     pub since: usize,
 }
 
 impl Ring {
-    pub fn all(self) -> Mask {
+    pub fn all(self) -> Members {
         self.replicas | self.next
     }
 
@@ -27,7 +27,7 @@ impl Ring {
 
     /// The nodes that must have copied before the next set takes over: those that are new, or all where it has
     /// another size.
-    pub fn copiers(self) -> Mask {
+    pub fn copiers(self) -> Members {
         match self.replicas.count_ones() == self.next.count_ones() {
             true => self.next & !self.replicas,
             false => self.next,
@@ -38,7 +38,7 @@ impl Ring {
 /// A set of replicas, and how many of it a write and a read need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Set {
-    pub nodes: Mask,
+    pub nodes: Members,
     pub write: u32,
     pub read: u32,
 }
@@ -60,22 +60,22 @@ pub struct Sets {
 }
 
 impl Sets {
-    pub fn of(&self, nodes: Mask) -> Set {
+    pub fn of(&self, nodes: Members) -> Set {
         if nodes == self.old.nodes { self.old } else { self.new }
     }
 
     /// Whether these are enough for a write to be acknowledged.
-    pub fn write(&self, ring: Ring, who: Mask) -> bool {
+    pub fn write(&self, ring: Ring, who: Members) -> bool {
         self.enough(ring, who, |set| set.write)
     }
 
     /// Whether these are enough for a read to be answered.
-    pub fn read(&self, ring: Ring, who: Mask) -> bool {
+    pub fn read(&self, ring: Ring, who: Members) -> bool {
         self.enough(ring, who, |set| set.read)
     }
 
-    fn enough(&self, ring: Ring, who: Mask, needed: fn(Set) -> u32) -> bool {
-        let quorum = |nodes: Mask| (who & nodes).count_ones() >= needed(self.of(nodes));
+    fn enough(&self, ring: Ring, who: Members, needed: fn(Set) -> u32) -> bool {
+        let quorum = |nodes: Members| (who & nodes).count_ones() >= needed(self.of(nodes));
         quorum(ring.replicas) && (!ring.is_joint() || quorum(ring.next))
     }
 }
@@ -87,9 +87,9 @@ pub struct Node {
     /// The version that it stores; 0: nothing.
     pub stored: usize,
     /// As a new replica: from whom it has copied in this transition.
-    pub copied: Mask,
+    pub copied: Members,
     /// As one that holds the arc no more: which owners took what it stores.
-    pub offered: Mask,
+    pub offered: Members,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -98,9 +98,9 @@ pub struct Attempt {
     pub version: usize,
     pub epoch: usize,
     /// Where its request is under way, where it was admitted and is not applied yet, and where it was applied.
-    pub sent: Mask,
-    pub admitted: Mask,
-    pub acks: Mask,
+    pub sent: Members,
+    pub admitted: Members,
+    pub acks: Members,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -110,7 +110,7 @@ pub struct State {
     pub latest: usize,
     pub nodes: [Node; NODES],
     /// New replicas that have copied enough in the latest ring's transition.
-    pub ready: Mask,
+    pub ready: Members,
     pub attempts: [Attempt; MAX_ATTEMPTS],
     /// Attempts yet to begin, and versions that have been.
     pub left: usize,
@@ -119,7 +119,7 @@ pub struct State {
     pub stored: usize,
     /// By version: whether it was acknowledged; and by epoch, who has answered a read with less since then.
     pub acknowledged: [bool; MAX_VERSIONS + 1],
-    pub stale: [[Mask; MAX_EPOCHS]; MAX_VERSIONS + 1],
+    pub stale: [[Members; MAX_EPOCHS]; MAX_VERSIONS + 1],
 }
 
 pub fn store(state: &mut State, node: usize, version: usize) {
@@ -132,7 +132,7 @@ pub fn store(state: &mut State, node: usize, version: usize) {
 }
 
 /// Notes who answers reads with too little, and makes one of all states that differ in nothing that matters.
-pub fn tidy(state: &mut State, may_read: impl Fn(Ring, Mask) -> bool) {
+pub fn tidy(state: &mut State, may_read: impl Fn(Ring, Members) -> bool) {
     for attempt in &mut state.attempts {
         if state.acknowledged[attempt.version] {
             attempt.acks = 0;
@@ -149,7 +149,7 @@ pub fn tidy(state: &mut State, may_read: impl Fn(Ring, Mask) -> bool) {
         }
         for epoch in 0..=state.latest {
             let ring = state.rings[epoch];
-            let who = |of: &dyn Fn(&Node) -> bool| -> Mask {
+            let who = |of: &dyn Fn(&Node) -> bool| -> Members {
                 nodes(ring.all()).filter(|node| of(&state.nodes[*node])).map(|node| 1 << node).sum()
             };
             let now = who(&|node| node.known == epoch && node.stored < version);
@@ -167,7 +167,7 @@ pub fn tidy(state: &mut State, may_read: impl Fn(Ring, Mask) -> bool) {
 /// The state with two nodes renamed.
 pub fn renamed(state: &State, a: usize, b: usize) -> State {
     let mut other = *state;
-    let swap = |mask: &mut Mask| swap(mask, a, b);
+    let swap = |mask: &mut Members| swap(mask, a, b);
     other.nodes.swap(a, b);
     for node in &mut other.nodes {
         swap(&mut node.copied);

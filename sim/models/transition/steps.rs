@@ -1,7 +1,7 @@
 //! What may happen.
 
 use super::{BACK, Bounds, FORGOTTEN, Rules, SEEN, STORED, SWITCHED, state::*};
-use crate::{Mask, nodes};
+use crate::{Members, nodes};
 use stateright::{Model, Property};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,7 +11,7 @@ pub enum Action {
     /// A node applies what was sent to it.
     Apply { attempt: usize, node: usize },
     /// A node learns an epoch; of the requests under way to it, those of these attempts were admitted before.
-    Learn { node: usize, epoch: usize, admitted: Mask },
+    Learn { node: usize, epoch: usize, admitted: Members },
     /// A node restarts: it has lost what it was doing, not what it stored.
     Restart { node: usize },
     /// The next epoch is decided.
@@ -48,13 +48,13 @@ impl Bounds {
     }
 
     /// Whether a read is answered by these.
-    fn may_read(&self, ring: Ring, who: Mask) -> bool {
+    fn may_read(&self, ring: Ring, who: Members) -> bool {
         let asked = if self.rules == Rules::OldReads { Ring { next: 0, ..ring } } else { ring };
         self.sets.read(asked, who)
     }
 
     /// Who must have copied before the next set takes over.
-    fn copiers(&self, ring: Ring) -> Mask {
+    fn copiers(&self, ring: Ring) -> Members {
         match self.rules {
             Rules::NewOnly => ring.next & !ring.replicas,
             _ => ring.copiers(),
@@ -98,7 +98,7 @@ impl Bounds {
         }
     }
 
-    fn learn(&self, state: &mut State, node: usize, epoch: usize, admitted: Mask) {
+    fn learn(&self, state: &mut State, node: usize, epoch: usize, admitted: Members) {
         for (at, attempt) in state.attempts.iter_mut().enumerate() {
             if attempt.epoch < epoch && self.rules != Rules::OlderEpochs {
                 attempt.sent &= !(1 << node);
@@ -161,7 +161,7 @@ impl Model for Bounds {
                 }
             }
             let under_way = |attempt: &Attempt| attempt.sent & 1 << node != 0 && attempt.epoch == at.known;
-            let may: Mask =
+            let may: Members =
                 (0..MAX_ATTEMPTS).filter(|it| under_way(&state.attempts[*it])).map(|it| 1 << it).sum();
             for epoch in at.known + 1..=state.latest {
                 let subsets = (0..1 << MAX_ATTEMPTS).filter(|some| some & !may == 0);
@@ -250,7 +250,7 @@ impl Model for Bounds {
     fn properties(&self) -> Vec<Property<Bounds>> {
         vec![
             Property::always(SEEN, |model: &Bounds, state: &State| {
-                let unread = |stale: &[Mask; MAX_EPOCHS]| {
+                let unread = |stale: &[Members; MAX_EPOCHS]| {
                     let mut epochs = stale.iter().zip(&state.rings);
                     epochs.any(|(stale, ring)| *stale != 0 && model.may_read(*ring, *stale))
                 };
