@@ -5,8 +5,9 @@ use super::{
     admit::{PendingCall, What, admit},
     fan::{QuorumError, QuorumScope},
     read::{seen, too_large},
-    refusal::{not_initialised, ring_moves},
+    refusal::{no_memory, not_initialised, ring_moves},
 };
+use crate::budget::Paid;
 use futures::future::join_all;
 use god_proto::{
     MAX_BATCH,
@@ -40,9 +41,35 @@ type Group<Nodes> = (Nodes, Option<Nodes>, KeyspaceId, bool, Need);
 type Grouped<'a> = (&'a RingArc, Vec<PendingCall>);
 
 /// Answers, each with its slot.
-pub(super) type Answers = Vec<(usize, Answer)>;
+#[derive(Default)]
+pub(super) struct Answered {
+    answers: Vec<(usize, Answer)>,
+    /// For the values among them (BUDGET).
+    paid: Paid,
+}
+
+impl Answered {
+    /// For so many.
+    pub(super) fn with_room(count: usize) -> Answered {
+        Answered { answers: Vec::with_capacity(count), paid: Paid::default() }
+    }
+
+    pub(super) fn push(&mut self, answer: (usize, Answer)) {
+        self.answers.push(answer);
+    }
+
+    pub(super) fn extend(&mut self, answers: impl IntoIterator<Item = (usize, Answer)>) {
+        self.answers.extend(answers);
+    }
+
+    fn absorb(&mut self, other: Answered) {
+        self.answers.extend(other.answers);
+        self.paid.absorb(other.paid);
+    }
+}
+
 /// What came of some calls: answers, and what must go on under a newer ring.
-pub(super) type Carried = (Answers, Vec<PendingCall>);
+pub(super) type Carried = (Answered, Vec<PendingCall>);
 
 impl Coordinator {
     /// Answers each call, in the same order. Not a transaction: each has its own outcome; those for one key take
@@ -51,7 +78,8 @@ impl Coordinator {
         let shared = &self.0;
         let kinds: Vec<bool> = calls.iter().map(Call::is_read).collect();
         let mut answers: Vec<Option<Answer>> = vec![None; calls.len()];
-        for (slot, answer) in shared.answer(calls).await {
+        let answered = shared.answer(calls).await;
+        for (slot, answer) in answered.answers {
             if let Some(place) = answers.get_mut(slot) {
                 *place = Some(answer);
             }
@@ -72,8 +100,8 @@ impl Coordinator {
 }
 
 impl Shared {
-    async fn answer(self: &Arc<Self>, calls: Vec<Call>) -> Answers {
-        let mut answers = Vec::with_capacity(calls.len());
+    async fn answer(self: &Arc<Self>, calls: Vec<Call>) -> Answered {
+        let mut answers = Answered::with_room(calls.len());
         if calls.len() > MAX_BATCH {
             let message = format!("the batch has {} calls; the most is {MAX_BATCH}", calls.len());
             return refused(&calls, &Rejected::of(Reason::Invalid, message));
@@ -111,7 +139,7 @@ impl Shared {
         &self,
         asleep: BTreeMap<KeyspaceId, Instant>,
         pending: &mut Vec<PendingCall>,
-        answers: &mut Answers,
+        answers: &mut Answered,
     ) {
         for (keyspace, deadline) in asleep {
             let problem = match timeout_at(deadline, self.sync.make_live(keyspace)).await {
@@ -129,7 +157,7 @@ impl Shared {
     }
 
     /// Carries calls to their replicas, again under each newer ring that is met.
-    async fn carry(self: &Arc<Self>, mut calls: Vec<PendingCall>, answers: &mut Answers) {
+    async fn carry(self: &Arc<Self>, mut calls: Vec<PendingCall>, answers: &mut Answered) {
         for _ in 0..MAX_RINGS {
             let Some(ring) = self.ring.get() else { break };
             let again = self.attempt(&ring, calls, answers).await;
@@ -145,7 +173,7 @@ impl Shared {
         self: &Arc<Self>,
         ring: &Arc<Ring>,
         calls: Vec<PendingCall>,
-        answers: &mut Answers,
+        answers: &mut Answered,
     ) -> Vec<PendingCall> {
         let mut again = Vec::new();
         let mut messages = Vec::new();
@@ -161,11 +189,11 @@ impl Shared {
             && let Some(message) = messages.pop()
         {
             let (done, moved) = message.await;
-            answers.extend(done);
+            answers.absorb(done);
             return moved;
         }
         for (done, moved) in join_all(messages).await {
-            answers.extend(done);
+            answers.absorb(done);
             again.extend(moved);
         }
         again
@@ -178,9 +206,14 @@ impl Shared {
 
     /// As many messages as the values take. Beyond a bound in bytes the rest is to be asked for again.
     async fn read_calls(&self, scope: QuorumScope, mut calls: Vec<PendingCall>) -> Carried {
-        let mut answers = Vec::with_capacity(calls.len());
+        let mut answers = Answered::with_room(calls.len());
+        if self.settings.budget.is_spent() {
+            self.settings.budget.refused();
+            let busy = no_memory();
+            answers.extend(calls.into_iter().map(|call| call.refused(busy.clone())));
+            return (answers, Vec::new());
+        }
         let mut bytes = 0;
-        let mut charge = self.settings.budget.new_charge();
         while !calls.is_empty() {
             if bytes >= READ_BYTES || bytes > 0 && self.settings.budget.is_spent() {
                 let message =
@@ -198,8 +231,10 @@ impl Shared {
                 .collect();
             let got = match self.read(&scope, &[], &asked).await {
                 // At least one is got each time; none would be asked for again for ever.
-                Ok(got) if !got.is_empty() => got,
-                Ok(_) => vec![Err(too_large())],
+                Ok((got, paid)) => {
+                    answers.paid.absorb(paid);
+                    if got.is_empty() { vec![Err(too_large())] } else { got }
+                }
                 Err(QuorumError::Moved) => return (answers, calls),
                 Err(QuorumError::Failed(rejected)) => {
                     answers.extend(calls.into_iter().map(|call| call.refused(rejected.clone())));
@@ -209,7 +244,6 @@ impl Shared {
             for (call, got) in calls.drain(..got.len().min(asked.len())).zip(got) {
                 let value = got.as_ref().ok().and_then(Option::as_ref).map_or(0, |record| record.value.len());
                 bytes += value;
-                charge.force(value);
                 let outcome = match got {
                     Ok(record) => seen(record),
                     Err(rejected) => get_reply::Outcome::Failed(rejected),
@@ -222,9 +256,9 @@ impl Shared {
 }
 
 /// The same refusal for each call.
-fn refused(calls: &[Call], why: &Rejected) -> Answers {
+fn refused(calls: &[Call], why: &Rejected) -> Answered {
     let one = |(slot, call): (usize, &Call)| (slot, Answer::refused(call.is_read(), why.clone()));
-    calls.iter().enumerate().map(one).collect()
+    Answered { answers: calls.iter().enumerate().map(one).collect(), paid: Paid::default() }
 }
 
 /// Calls that may go at the same time, in the order in which they must: a write waits for what the batch has before
@@ -263,7 +297,7 @@ fn stages(mut calls: Vec<PendingCall>) -> Vec<Vec<PendingCall>> {
 fn groups<'a>(
     ring: &'a Ring,
     calls: Vec<PendingCall>,
-    answers: &mut Answers,
+    answers: &mut Answered,
 ) -> BTreeMap<Group<Vec<NodeId>>, Grouped<'a>> {
     let mut ordered: BTreeMap<Group<&[NodeId]>, Grouped<'a>> = BTreeMap::new();
     for call in calls {

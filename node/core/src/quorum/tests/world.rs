@@ -1,6 +1,7 @@
 //! Replicas in memory, and a scripted network between them and one coordinator.
 
 use crate::{
+    budget::Budget,
     engine::SimulatedDisk,
     membership::{Liveness, PeerState},
     peer::{Call, CallError, Target, Transport, failure},
@@ -164,10 +165,11 @@ pub fn joint(epoch: u64) -> Arc<Ring> {
 }
 
 /// Shorter times than a node's: tests name the bounds that follow.
-fn settings() -> QuorumSettings {
+fn settings(budget: &Budget) -> QuorumSettings {
     QuorumSettings {
         default_timeout: Duration::from_secs(2),
         hedge_delay: Duration::from_millis(10),
+        budget: budget.clone(),
         ..QuorumSettings::default()
     }
 }
@@ -189,6 +191,11 @@ impl Cluster {
     }
 
     pub fn with(ring: &Arc<Ring>, hint_settings: HintSettings) -> Cluster {
+        Cluster::paid_from(&Budget::default(), ring, hint_settings)
+    }
+
+    /// One whose coordinator's requests are paid from this.
+    pub fn paid_from(budget: &Budget, ring: &Arc<Ring>, hint_settings: HintSettings) -> Cluster {
         let wall = Arc::new(TestWall::default());
         let current = |ring: &Arc<Ring>| {
             let current = CurrentRing::default();
@@ -245,7 +252,7 @@ impl Cluster {
             hints: Arc::clone(&world.hints),
             sync: Arc::new(Wire(Arc::clone(&world))),
         };
-        Cluster { coordinator: Coordinator::new(NodeId(1), parts, settings()), world }
+        Cluster { coordinator: Coordinator::new(NodeId(1), parts, settings(budget)), world }
     }
 
     /// Another coordinator of the same nodes, whose wall is so far ahead.
@@ -264,7 +271,7 @@ impl Cluster {
             hints: Arc::clone(&self.world.hints),
             sync: Arc::new(Wire(Arc::clone(&self.world))),
         };
-        (Coordinator::new(NodeId(2), parts, settings()), wall)
+        (Coordinator::new(NodeId(2), parts, settings(&Budget::default())), wall)
     }
 
     pub fn wire(world: &Arc<World>) -> Arc<dyn Transport> {
