@@ -21,11 +21,15 @@ use std::sync::{
 pub(crate) const PART: usize = 512;
 
 /// Answers of replicas up to so many bytes are paid with the call that asked for them.
-const SMALL: usize = 1 << 10;
+pub(crate) const SMALL: usize = 1 << 10;
 
 /// The budget of a process. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Budget(Arc<Inner>);
+pub struct Budget {
+    shared: Arc<Inner>,
+    /// So much of it may be taken by whoever has this one.
+    limit: u64,
+}
 
 struct Inner {
     limit: u64,
@@ -53,7 +57,15 @@ impl Budget {
     /// So many bytes.
     pub fn new(limit: u64) -> Budget {
         let (refused, beyond) = (counter!("god_budget_refused_total"), AtomicBool::new(false));
-        Budget(Arc::new(Inner { limit, used: AtomicU64::new(0), most: AtomicU64::new(0), beyond, refused }))
+        let inner =
+            Arc::new(Inner { limit, used: AtomicU64::new(0), most: AtomicU64::new(0), beyond, refused });
+        Budget { shared: inner, limit }
+    }
+
+    /// The same one, of which an eighth is left to others: clients that take all of this do not keep a node from
+    /// answering the others of its cluster.
+    pub fn for_clients(&self) -> Budget {
+        Budget { shared: Arc::clone(&self.shared), limit: self.shared.limit - self.shared.limit / 8 }
     }
 
     /// A charge of nothing, to grow.
@@ -69,34 +81,34 @@ impl Budget {
 
     /// Whether nothing is left.
     pub fn is_spent(&self) -> bool {
-        self.0.used.load(Relaxed) >= self.0.limit
+        self.shared.used.load(Relaxed) >= self.limit
     }
 
-    /// All of its bytes.
+    /// All of its bytes that may be taken.
     pub fn limit(&self) -> u64 {
-        self.0.limit
+        self.limit
     }
 
     /// Bytes that are taken.
     pub fn used(&self) -> u64 {
-        self.0.used.load(Relaxed)
+        self.shared.used.load(Relaxed)
     }
 
     /// The most that was taken at a time.
     pub fn most(&self) -> u64 {
-        self.0.most.load(Relaxed)
+        self.shared.most.load(Relaxed)
     }
 
     /// Counts something that was refused for want of bytes.
     pub fn refused(&self) {
-        self.0.refused.increment(1);
+        self.shared.refused.increment(1);
     }
 
     /// Shows it among the metrics.
     pub fn show(&self) {
         gauge!("god_budget_used_bytes").set(self.used() as f64);
         gauge!("god_budget_most_bytes").set(self.most() as f64);
-        gauge!("god_budget_limit_bytes").set(self.0.limit as f64);
+        gauge!("god_budget_limit_bytes").set(self.shared.limit as f64);
     }
 }
 
@@ -112,9 +124,9 @@ pub struct Charge {
 impl Charge {
     /// Takes more, if so many are left; says whether it did.
     pub fn grow(&mut self, bytes: usize) -> bool {
-        let Inner { limit, used, most, .. } = &*self.budget.0;
-        let bytes = bytes as u64;
-        let fits = |now: u64| now.checked_add(bytes).filter(|then| then <= limit);
+        let Inner { used, most, .. } = &*self.budget.shared;
+        let (bytes, limit) = (bytes as u64, self.budget.limit);
+        let fits = |now: u64| now.checked_add(bytes).filter(|then| *then <= limit);
         let Ok(before) = used.fetch_update(Relaxed, Relaxed, fits) else { return false };
         most.fetch_max(before + bytes, Relaxed);
         self.bytes += bytes;
@@ -124,8 +136,8 @@ impl Charge {
     /// Takes more, whether so many are left or not.
     pub fn force(&mut self, bytes: usize) {
         let bytes = bytes as u64;
-        let before = self.budget.0.used.fetch_add(bytes, Relaxed);
-        self.budget.0.most.fetch_max(before + bytes, Relaxed);
+        let before = self.budget.shared.used.fetch_add(bytes, Relaxed);
+        self.budget.shared.most.fetch_max(before + bytes, Relaxed);
         self.bytes += bytes;
     }
 
@@ -136,7 +148,7 @@ impl Charge {
             if self.grow(bytes) {
                 return true;
             }
-            if self.budget.0.beyond.swap(true, Relaxed) {
+            if self.budget.shared.beyond.swap(true, Relaxed) {
                 return false;
             }
             self.beyond = true;
@@ -147,7 +159,7 @@ impl Charge {
 
     /// Takes over what another one has taken.
     pub fn absorb(&mut self, mut other: Charge) {
-        assert!(Arc::ptr_eq(&self.budget.0, &other.budget.0), "BUDGET: of one budget");
+        assert!(Arc::ptr_eq(&self.budget.shared, &other.budget.shared), "BUDGET: of one budget");
         self.bytes += std::mem::take(&mut other.bytes);
         self.beyond |= std::mem::take(&mut other.beyond);
     }
@@ -160,16 +172,16 @@ impl Charge {
     /// Gives some back.
     pub fn shrink(&mut self, bytes: usize) {
         let bytes = (bytes as u64).min(self.bytes);
-        self.budget.0.used.fetch_sub(bytes, Relaxed);
+        self.budget.shared.used.fetch_sub(bytes, Relaxed);
         self.bytes -= bytes;
     }
 
     /// Gives all back.
     pub fn clear(&mut self) {
-        self.budget.0.used.fetch_sub(self.bytes, Relaxed);
+        self.budget.shared.used.fetch_sub(self.bytes, Relaxed);
         self.bytes = 0;
         if std::mem::take(&mut self.beyond) {
-            self.budget.0.beyond.store(false, Relaxed);
+            self.budget.shared.beyond.store(false, Relaxed);
         }
     }
 }
@@ -253,6 +265,18 @@ mod tests {
         drop(first);
         assert_eq!(budget.used(), 0);
         assert!(budget.take(usize::MAX).is_none());
+    }
+
+    #[test]
+    fn clients_leave_a_part_to_others() {
+        let budget = Budget::new(800);
+        let clients = budget.for_clients();
+        let mut taken = clients.take(700).unwrap();
+        assert!(clients.is_spent() && !taken.grow(1) && !budget.is_spent());
+        let others = budget.take(100).unwrap();
+        assert!(budget.is_spent() && budget.take(1).is_none());
+        drop((taken, others));
+        assert_eq!((budget.used(), clients.used(), clients.limit()), (0, 0, 700));
     }
 
     #[test]

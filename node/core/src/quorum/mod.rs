@@ -91,6 +91,7 @@ impl Coordinator {
     /// A coordinator on the node of this number.
     pub fn new(me: NodeId, parts: Parts, settings: QuorumSettings) -> Coordinator {
         let Parts { ring, transport, clock, liveness, hints, sync } = parts;
+        let settings = QuorumSettings { budget: settings.budget.for_clients(), ..settings };
         let background_kib = u32::try_from(settings.background_bytes >> 10).unwrap_or(u32::MAX);
         let background = Arc::new(Semaphore::new(background_kib as usize));
         Coordinator(Arc::new(Shared {
