@@ -3,8 +3,8 @@
 //! BUDGET: what can be refused is taken from the budget before it is done, and refused as busy where there is not
 //! enough left. What must be done all the same (answers of what was begun, and what nodes need to stay one cluster) is
 //! counted, so that it keeps others out. What replicas say cannot be known before they say it: it is paid for when it
-//! comes, and dropped where there is not enough left. One request at a time may go beyond what there is, so that there is
-//! always one that gets to its end.
+//! comes, and dropped where there is not enough left. One request at a time may go beyond what there is, so that there
+//! is always one that gets to its end.
 
 mod measure;
 

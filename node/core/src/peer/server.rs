@@ -310,8 +310,8 @@ impl Exchange {
             response.body = Some(response::Body::Failure(failure(Cause::Invalid, message)));
             bytes = size(&response);
         }
-        // What was only read can be read again. Where nothing else waits it is counted all the same, so that whoever asks
-        // gets on (BUDGET).
+        // What was only read can be read again. Where nothing else waits it is counted all the same, so that whoever
+        // asks gets on (BUDGET).
         let may_wait =
             bytes > SMALL && self.answered_bytes > 0 && response.body.as_ref().is_some_and(is_read);
         if !may_wait {

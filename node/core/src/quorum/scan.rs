@@ -125,8 +125,8 @@ impl Shared {
         Ok(scan.end())
     }
 
-    /// What a quorum holds of a part of an arc, from the side where the scan begins, up to where each covers it; and what
-    /// is paid for it.
+    /// What a quorum holds of a part of an arc, from the side where the scan begins, up to where each covers it; and
+    /// what is paid for it.
     pub(super) async fn page(
         &self,
         scope: &QuorumScope,

@@ -13,8 +13,8 @@ const PAID_AT: usize = 64 << 10;
 const MAX_PAGE_BYTES: usize = 4 << 20;
 
 /// The entries from one end of a range, tombstones among them: one at least, if there is one. What is above a
-/// ceiling is not there (FAR-IS-NOT-THERE). Each part is paid for as it is read: where that cannot be done the page ends
-/// before it, and there is none where that would be empty (BUDGET). Blocks on the disk.
+/// ceiling is not there (FAR-IS-NOT-THERE). Each part is paid for as it is read: where that cannot be done the page
+/// ends before it, and there is none where that would be empty (BUDGET). Blocks on the disk.
 pub(super) fn page(
     view: &View,
     range: &PositionRange,

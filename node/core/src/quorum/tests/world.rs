@@ -27,7 +27,14 @@ use god_proto::{
     version::Version,
 };
 use parking_lot::Mutex;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::time::{sleep, timeout};
 
 /// Milliseconds since 1970, on every wall.
@@ -90,6 +97,8 @@ pub struct World {
     pub wall: Arc<TestWall>,
     pub hints: Arc<Hints>,
     pub disk: SimulatedDisk,
+    /// Whether no keyspace can be made live.
+    pub stuck: AtomicBool,
     /// Calls by node and kind.
     pub log: Arc<Mutex<Vec<(u32, &'static str)>>>,
 }
@@ -242,6 +251,7 @@ impl Cluster {
             wall: Arc::clone(&wall),
             hints: Arc::new(hints),
             disk,
+            stuck: AtomicBool::new(false),
             log: Arc::default(),
         });
         let parts = Parts {
@@ -474,6 +484,9 @@ impl RingSync for Wire {
         let world = Arc::clone(&self.0);
         async move {
             world.log.lock().push((0, "make_live"));
+            if world.stuck.load(Ordering::SeqCst) {
+                std::future::pending::<()>().await;
+            }
             let mut document = world.ring.get().unwrap().document().clone();
             document.epoch += 1;
             for known in document.keyspaces.iter_mut().filter(|known| known.id == keyspace.0) {
