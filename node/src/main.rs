@@ -186,8 +186,12 @@ async fn serve(
     let identity = Identity::new(uuid, ring.clone(), Arc::clone(&starts));
     let times = settings.times;
     let budget = Budget::new(settings.request_memory);
-    let peers =
-        PeerSettings { served_connections: places.peer, served_times: times, ..PeerSettings::default() };
+    let peers = PeerSettings {
+        served_connections: places.peer,
+        served_times: times,
+        budget: budget.clone(),
+        ..PeerSettings::default()
+    };
     let transport =
         Arc::new(GrpcTransport::new(peers.clone(), Arc::clone(&identity), Arc::clone(&seams.entropy)));
     let seen = Arc::clone(&transport);
@@ -211,7 +215,7 @@ async fn serve(
     transport.set_local(Arc::clone(&face) as Arc<dyn god_core::peer::Handler>);
 
     let (stopper, stop) = stop();
-    let (refreshing, shown_budget) = (Arc::clone(&node), budget.clone());
+    let (refreshing, shown_budget, budget) = (Arc::clone(&node), budget.clone(), budget.for_clients());
     let metrics = Arc::new(Metrics::new(
         recorder,
         Arc::new(move || {

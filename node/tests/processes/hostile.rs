@@ -1,19 +1,19 @@
 //! Peers that are none, members that lie, and messages that are small on the wire only.
 
 use crate::{
-    client::{Client, committed},
-    cluster::{Cluster, wait_for},
+    client::{Client, KEYSPACE, committed},
+    cluster::{Cluster, Process, wait_for},
     doors::http,
 };
 use god_proto::{
-    MAX_MESSAGE,
+    MAX_MESSAGE, MAX_VALUE,
     peer::{
         Cause, Decided, Frame, GetRing, Hello, Ping, Request, Response, Write, peer_client::PeerClient,
         request, response,
     },
     v1::{
-        BatchRequest, Call, CreateKeyspaceRequest, ListKeyspacesRequest, NumberedCall, PipelineRequest,
-        RingDocument, RingRequest,
+        BatchRequest, Call, CreateKeyspaceRequest, GetRequest, ListKeyspacesRequest, NumberedCall,
+        PipelineRequest, Reason, RingDocument, RingRequest, call,
     },
 };
 use std::time::Duration;
@@ -51,6 +51,13 @@ fn cause(answer: Option<&response::Body>) -> Option<Cause> {
         Some(response::Body::Failure(failure)) => Some(failure.cause()),
         _ => None,
     }
+}
+
+/// What a node says of itself.
+async fn figure(node: &Process, name: &str) -> u64 {
+    let metrics = http(&node.http, "/metrics").await;
+    let line = metrics.lines().find(|line| line.starts_with(name)).expect(name);
+    line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64
 }
 
 async fn ring(client: &mut Client) -> RingDocument {
@@ -114,6 +121,49 @@ async fn hostile_peers_neither_get_in_nor_wedge_the_ring() {
     committed(client.put("key", "value").await);
 }
 
+/// BUDGET: a small call each for a large value, and nobody who takes the answers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_frames_that_ask_for_a_large_value_take_no_more_memory_than_there_is() {
+    let mut cluster = Cluster::prepare(3, &[]).await;
+    for node in &mut cluster.nodes {
+        node.variables.push(("GOD_REQUEST_MEMORY".to_owned(), "64MiB".to_owned()));
+    }
+    cluster.found().await;
+    let node = &cluster.nodes[0];
+    let mut client = node.client();
+    committed(client.put("large", "v".repeat(MAX_VALUE)).await);
+    let before = figure(node, "god_node_memory_bytes ").await >> 20;
+    let get = GetRequest { key: "large".into(), keyspace: KEYSPACE.to_owned(), ..GetRequest::default() };
+    let frame = |id| {
+        let call = Some(Call { call: Some(call::Call::Get(get.clone())) });
+        PipelineRequest { calls: vec![NumberedCall { id, call }] }
+    };
+    for _ in 0..4 {
+        let frames: Vec<_> = (0..1_000).map(frame).collect();
+        let mut replies = client.store.pipeline(tokio_stream::iter(frames)).await.unwrap().into_inner();
+        let (mut found, mut busy) = (0, 0);
+        while let Some(reply) = replies.message().await.unwrap() {
+            for answer in reply.answers {
+                match answer.answer.unwrap().failure() {
+                    None => found += 1,
+                    Some(busy_name) if busy_name == Reason::Busy.as_str_name() => busy += 1,
+                    Some(other) => panic!("{other}"),
+                }
+            }
+        }
+        assert_eq!(found + busy, 1_000);
+        assert!(found > 0, "none of a thousand was answered");
+    }
+    let most = figure(node, "god_budget_most_bytes ").await >> 20;
+    assert!(most < 64 + 64, "requests took {most} MiB");
+    let memory = figure(node, "god_node_memory_bytes ").await >> 20;
+    assert!(memory < before + 64 + 150, "the node takes {memory} MiB, {before} before");
+    // The others get on, too.
+    for node in &cluster.nodes {
+        committed(node.client().put("key", "value").await);
+    }
+}
+
 /// BUDGET.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_that_are_small_on_the_wire_only_take_no_memory() {
@@ -134,13 +184,8 @@ async fn messages_that_are_small_on_the_wire_only_take_no_memory() {
         assert!(refused.is_err(), "a frame of five million calls was taken");
     }
     committed(client.put("key", "value").await);
-    let metrics = http(&node.http, "/metrics").await;
-    let figure = |name: &str| -> u64 {
-        let line = metrics.lines().find(|line| line.starts_with(name)).expect(name);
-        line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64
-    };
-    assert_eq!(figure("god_budget_limit_bytes "), 64 << 20);
-    assert!(figure("god_budget_most_bytes ") <= 64 << 20);
-    let memory = figure("god_node_memory_bytes ") >> 20;
+    assert_eq!(figure(node, "god_budget_limit_bytes ").await, 64 << 20);
+    assert!(figure(node, "god_budget_most_bytes ").await <= 64 << 20);
+    let memory = figure(node, "god_node_memory_bytes ").await >> 20;
     assert!(memory < 64 + 150, "the node takes {memory} MiB");
 }

@@ -2,7 +2,9 @@
 //!
 //! BUDGET: what can be refused is taken from the budget before it is done, and refused as busy where there is not
 //! enough left. What must be done all the same (answers of what was begun, and what nodes need to stay one cluster) is
-//! counted, so that it keeps others out.
+//! counted, so that it keeps others out. What replicas say cannot be known before they say it: it is paid for when it
+//! comes, and dropped where there is not enough left. One request at a time may go beyond what there is, so that there
+//! is always one that gets to its end.
 
 mod measure;
 
@@ -11,21 +13,30 @@ pub(crate) use measure::{Method, method, parts};
 use metrics::{Counter, counter, describe_counter, describe_gauge, gauge};
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
+    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
 /// What one element of a repeated field takes when it is decoded, in bytes, beside its own content: the largest of
 /// them, and what a growing list keeps free.
 pub(crate) const PART: usize = 512;
 
+/// Answers of replicas up to so many bytes are paid with the call that asked for them.
+pub(crate) const SMALL: usize = 1 << 10;
+
 /// The budget of a process. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Budget(Arc<Inner>);
+pub struct Budget {
+    shared: Arc<Inner>,
+    /// So much of it may be taken by whoever has this one.
+    limit: u64,
+}
 
 struct Inner {
     limit: u64,
     used: AtomicU64,
     most: AtomicU64,
+    /// Whether a charge has gone beyond the limit.
+    beyond: AtomicBool,
     refused: Counter,
 }
 
@@ -45,13 +56,21 @@ impl Default for Budget {
 impl Budget {
     /// So many bytes.
     pub fn new(limit: u64) -> Budget {
-        let refused = counter!("god_budget_refused_total");
-        Budget(Arc::new(Inner { limit, used: AtomicU64::new(0), most: AtomicU64::new(0), refused }))
+        let (refused, beyond) = (counter!("god_budget_refused_total"), AtomicBool::new(false));
+        let inner =
+            Arc::new(Inner { limit, used: AtomicU64::new(0), most: AtomicU64::new(0), beyond, refused });
+        Budget { shared: inner, limit }
+    }
+
+    /// The same one, of which an eighth is left to others: clients that take all of this do not keep a node from
+    /// answering the others of its cluster.
+    pub fn for_clients(&self) -> Budget {
+        Budget { shared: Arc::clone(&self.shared), limit: self.shared.limit - self.shared.limit / 8 }
     }
 
     /// A charge of nothing, to grow.
     pub fn new_charge(&self) -> Charge {
-        Charge { budget: self.clone(), bytes: 0 }
+        Charge { budget: self.clone(), bytes: 0, beyond: false }
     }
 
     /// Takes bytes, if so many are left.
@@ -62,29 +81,34 @@ impl Budget {
 
     /// Whether nothing is left.
     pub fn is_spent(&self) -> bool {
-        self.0.used.load(Relaxed) >= self.0.limit
+        self.shared.used.load(Relaxed) >= self.limit
     }
 
-    /// All of its bytes.
+    /// All of its bytes that may be taken.
     pub fn limit(&self) -> u64 {
-        self.0.limit
+        self.limit
     }
 
     /// Bytes that are taken.
     pub fn used(&self) -> u64 {
-        self.0.used.load(Relaxed)
+        self.shared.used.load(Relaxed)
+    }
+
+    /// The most that was taken at a time.
+    pub fn most(&self) -> u64 {
+        self.shared.most.load(Relaxed)
     }
 
     /// Counts something that was refused for want of bytes.
     pub fn refused(&self) {
-        self.0.refused.increment(1);
+        self.shared.refused.increment(1);
     }
 
     /// Shows it among the metrics.
     pub fn show(&self) {
         gauge!("god_budget_used_bytes").set(self.used() as f64);
-        gauge!("god_budget_most_bytes").set(self.0.most.load(Relaxed) as f64);
-        gauge!("god_budget_limit_bytes").set(self.0.limit as f64);
+        gauge!("god_budget_most_bytes").set(self.most() as f64);
+        gauge!("god_budget_limit_bytes").set(self.shared.limit as f64);
     }
 }
 
@@ -93,14 +117,16 @@ impl Budget {
 pub struct Charge {
     budget: Budget,
     bytes: u64,
+    /// It is the one that may go beyond the limit.
+    beyond: bool,
 }
 
 impl Charge {
     /// Takes more, if so many are left; says whether it did.
     pub fn grow(&mut self, bytes: usize) -> bool {
-        let Inner { limit, used, most, .. } = &*self.budget.0;
-        let bytes = bytes as u64;
-        let fits = |now: u64| now.checked_add(bytes).filter(|then| then <= limit);
+        let Inner { used, most, .. } = &*self.budget.shared;
+        let (bytes, limit) = (bytes as u64, self.budget.limit);
+        let fits = |now: u64| now.checked_add(bytes).filter(|then| *then <= limit);
         let Ok(before) = used.fetch_update(Relaxed, Relaxed, fits) else { return false };
         most.fetch_max(before + bytes, Relaxed);
         self.bytes += bytes;
@@ -110,15 +136,32 @@ impl Charge {
     /// Takes more, whether so many are left or not.
     pub fn force(&mut self, bytes: usize) {
         let bytes = bytes as u64;
-        let before = self.budget.0.used.fetch_add(bytes, Relaxed);
-        self.budget.0.most.fetch_max(before + bytes, Relaxed);
+        let before = self.budget.shared.used.fetch_add(bytes, Relaxed);
+        self.budget.shared.most.fetch_max(before + bytes, Relaxed);
         self.bytes += bytes;
+    }
+
+    /// Takes more, if so many are left, or if no other one has gone beyond what there is: this one may then, until it
+    /// gives all back. Says whether it did. For what ends by a deadline, and has a bound of its own.
+    pub fn insist(&mut self, bytes: usize) -> bool {
+        if !self.beyond {
+            if self.grow(bytes) {
+                return true;
+            }
+            if self.budget.shared.beyond.swap(true, Relaxed) {
+                return false;
+            }
+            self.beyond = true;
+        }
+        self.force(bytes);
+        true
     }
 
     /// Takes over what another one has taken.
     pub fn absorb(&mut self, mut other: Charge) {
-        assert!(Arc::ptr_eq(&self.budget.0, &other.budget.0), "BUDGET: of one budget");
+        assert!(Arc::ptr_eq(&self.budget.shared, &other.budget.shared), "BUDGET: of one budget");
         self.bytes += std::mem::take(&mut other.bytes);
+        self.beyond |= std::mem::take(&mut other.beyond);
     }
 
     /// Bytes that are taken.
@@ -129,20 +172,61 @@ impl Charge {
     /// Gives some back.
     pub fn shrink(&mut self, bytes: usize) {
         let bytes = (bytes as u64).min(self.bytes);
-        self.budget.0.used.fetch_sub(bytes, Relaxed);
+        self.budget.shared.used.fetch_sub(bytes, Relaxed);
         self.bytes -= bytes;
     }
 
     /// Gives all back.
     pub fn clear(&mut self) {
-        self.budget.0.used.fetch_sub(self.bytes, Relaxed);
+        self.budget.shared.used.fetch_sub(self.bytes, Relaxed);
         self.bytes = 0;
+        if std::mem::take(&mut self.beyond) {
+            self.budget.shared.beyond.store(false, Relaxed);
+        }
     }
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
         self.clear();
+    }
+}
+
+/// What is paid for answers of replicas, as long as they are held. Small ones cost nothing here, nor does it to have
+/// none.
+#[derive(Debug, Default)]
+pub struct Paid(Option<Charge>);
+
+impl Paid {
+    /// Pays for an answer of so many bytes. `false`: there is not enough left, and it is to be dropped.
+    pub fn pay(&mut self, budget: &Budget, bytes: usize) -> bool {
+        if bytes <= SMALL || self.0.get_or_insert_with(|| budget.new_charge()).insist(bytes) {
+            return true;
+        }
+        budget.refused();
+        false
+    }
+
+    /// Gives back what goes beyond so many bytes: the others were dropped.
+    pub fn keep(&mut self, bytes: usize) {
+        match &mut self.0 {
+            Some(charge) if bytes > 0 => charge.shrink(charge.bytes().saturating_sub(bytes)),
+            paid => *paid = None,
+        }
+    }
+
+    /// Bytes that are paid for.
+    pub fn bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, Charge::bytes)
+    }
+
+    /// Takes over what another one pays for.
+    pub fn absorb(&mut self, other: Paid) {
+        match (&mut self.0, other.0) {
+            (Some(charge), Some(other)) => charge.absorb(other),
+            (paid @ None, other) => *paid = other,
+            (Some(_), None) => {}
+        }
     }
 }
 
@@ -181,5 +265,50 @@ mod tests {
         drop(first);
         assert_eq!(budget.used(), 0);
         assert!(budget.take(usize::MAX).is_none());
+    }
+
+    #[test]
+    fn clients_leave_a_part_to_others() {
+        let budget = Budget::new(800);
+        let clients = budget.for_clients();
+        let mut taken = clients.take(700).unwrap();
+        assert!(clients.is_spent() && !taken.grow(1) && !budget.is_spent());
+        let others = budget.take(100).unwrap();
+        assert!(budget.is_spent() && budget.take(1).is_none());
+        drop((taken, others));
+        assert_eq!((budget.used(), clients.used(), clients.limit()), (0, 0, 700));
+    }
+
+    #[test]
+    fn one_at_a_time_goes_beyond_what_there_is_until_it_gives_all_back() {
+        let budget = Budget::new(100);
+        let (mut first, mut second) = (budget.take(60).unwrap(), budget.new_charge());
+        assert!(second.insist(40) && second.insist(50) && second.insist(1));
+        assert!(!first.insist(1));
+        // Whoever takes it over has that too.
+        let mut third = budget.new_charge();
+        third.absorb(second);
+        assert!(third.insist(9) && !first.insist(1));
+        assert_eq!((third.bytes(), budget.used()), (100, 160));
+        third.clear();
+        assert!(first.insist(100) && !third.insist(1));
+    }
+
+    #[test]
+    fn what_is_paid_for_answers_is_what_is_held_of_them() {
+        let budget = Budget::new(1 << 20);
+        let mut paid = Paid::default();
+        assert!(paid.pay(&budget, SMALL) && paid.0.is_none());
+        assert!(paid.pay(&budget, 300 << 10) && paid.pay(&budget, 300 << 10));
+        let mut more = Paid::default();
+        assert!(more.pay(&budget, 100 << 10));
+        paid.absorb(more);
+        assert_eq!(budget.used(), 700 << 10);
+        paid.keep(200 << 10);
+        assert_eq!((paid.bytes() as u64, budget.used()), (200 << 10, 200 << 10));
+        paid.keep(300 << 10);
+        assert_eq!(budget.used(), 200 << 10);
+        paid.keep(0);
+        assert_eq!(budget.used(), 0);
     }
 }

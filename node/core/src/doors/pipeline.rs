@@ -1,15 +1,17 @@
 //! A stream of numbered calls: frames in, answers out as they come.
 
-use super::{Service, meter::Method, store};
+use super::{Service, meter::Method};
 use crate::{
-    budget::{Budget, Charge, PART},
+    budget::{Budget, Charge, PART, Paid},
     connections::{Outbox, OutboxRoom, Outgoing, outbox},
+    quorum::Told,
 };
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use god_proto::{
     MAX_BATCH,
     v1::{Answer, Call, NumberedAnswer, NumberedCall, PipelineReply, PipelineRequest, Reason, Rejected},
 };
+use parking_lot::Mutex;
 use prost::Message;
 use std::{
     collections::VecDeque,
@@ -28,16 +30,53 @@ const IN_FLIGHT_BYTES: usize = 32 << 20;
 /// Where a reply is cut, in bytes; a single larger answer travels alone.
 const REPLY_BYTES: usize = 1 << 20;
 
-struct Done {
-    answers: Vec<Weighed>,
-    /// Of the calls.
+/// An answer, and its bytes when it is sent.
+type Weighed = (NumberedAnswer, usize);
+
+/// What a stream has under way. Only its own task takes the lock: its calls are worked on in it.
+struct Load {
+    /// Calls that are worked on, and their bytes.
+    calls: usize,
     bytes: usize,
-    /// Of the calls, and then of their answers.
+    /// Answers that wait to be taken, and what is paid for them.
+    answered: VecDeque<Weighed>,
     charge: Charge,
 }
 
-/// An answer, and its bytes when it is sent.
-type Weighed = (NumberedAnswer, usize);
+/// The calls of a frame, or of a part of one, as they are worked on.
+struct Frame {
+    load: Arc<Mutex<Load>>,
+    method: Arc<Method>,
+    since: Instant,
+    /// The number and the bytes of each call that has no answer yet.
+    calls: Vec<Option<(u64, usize)>>,
+    /// For those.
+    charge: Charge,
+}
+
+impl Told for Frame {
+    /// Each call gives its place and its bytes back when it is answered, whatever the others do.
+    fn take(&mut self, answers: Vec<(usize, Answer)>, paid: Paid) {
+        self.method.answered(answers.len(), self.since);
+        let mut load = self.load.lock();
+        let (mut freed, mut taken) = (0, 0);
+        for (slot, answer) in answers {
+            let Some((id, bytes)) = self.calls.get_mut(slot).and_then(Option::take) else { continue };
+            if let Some(reason) = answer.failure() {
+                self.method.failed(reason);
+            }
+            let answer = weighed((id, answer));
+            load.calls -= 1;
+            load.bytes -= bytes;
+            freed += bytes + PART;
+            taken += answer.1;
+            load.answered.push_back(answer);
+        }
+        load.charge.force(taken);
+        self.charge.shrink(freed);
+        drop(paid);
+    }
+}
 
 /// The replies of a stream.
 pub(super) type Replies = Outgoing<Result<PipelineReply, Status>>;
@@ -51,13 +90,9 @@ pub(super) struct Pipeline {
     reading: bool,
     /// The rest of the frame that was read last.
     begun: vec::IntoIter<NumberedCall>,
-    running: FuturesUnordered<BoxFuture<'static, Done>>,
-    calls: usize,
-    bytes: usize,
-    answered: VecDeque<Weighed>,
+    running: FuturesUnordered<BoxFuture<'static, ()>>,
+    load: Arc<Mutex<Load>>,
     budget: Budget,
-    /// Of the answers that wait: their bytes.
-    charge: Charge,
     fault: Option<Status>,
     stopped: BoxFuture<'static, ()>,
 }
@@ -78,10 +113,12 @@ impl Pipeline {
             reading: true,
             begun: Vec::new().into_iter(),
             running: FuturesUnordered::new(),
-            calls: 0,
-            bytes: 0,
-            answered: VecDeque::new(),
-            charge: budget.new_charge(),
+            load: Arc::new(Mutex::new(Load {
+                calls: 0,
+                bytes: 0,
+                answered: VecDeque::new(),
+                charge: budget.new_charge(),
+            })),
             budget,
             fault: None,
             stopped,
@@ -93,9 +130,11 @@ impl Pipeline {
 
     /// Reads and begins one frame, or a part of it. Says whether it got anywhere.
     fn begin(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.calls + self.answered.len() >= IN_FLIGHT
-            || self.bytes + self.charge.bytes() >= IN_FLIGHT_BYTES
-        {
+        let is_full = |load: &Load| {
+            load.calls + load.answered.len() >= IN_FLIGHT
+                || load.bytes + load.charge.bytes() >= IN_FLIGHT_BYTES
+        };
+        if is_full(&self.load.lock()) {
             return false;
         }
         let calls: Vec<NumberedCall> = self.begun.by_ref().take(MAX_BATCH).collect();
@@ -116,76 +155,73 @@ impl Pipeline {
     }
 
     fn begin_batch(&mut self, numbered: Vec<NumberedCall>) {
-        let mut ids = Vec::with_capacity(numbered.len());
+        let mut open = Vec::with_capacity(numbered.len());
         let mut calls = Vec::with_capacity(numbered.len());
         let mut bytes = 0;
         for NumberedCall { id, call } in numbered {
             let call = call.unwrap_or_default();
-            bytes += call.payload_bytes();
-            ids.push(id);
+            let payload = call.payload_bytes();
+            bytes += payload;
+            open.push(Some((id, payload)));
             calls.push(call);
         }
-        let Some(mut charge) = self.budget.take(bytes + ids.len() * PART) else {
+        let Some(charge) = self.budget.take(bytes + open.len() * PART) else {
             self.budget.refused();
-            return self.refuse(ids, &calls);
+            return self.refuse(&open, &calls);
         };
-        self.calls += ids.len();
-        self.bytes += bytes;
+        let mut load = self.load.lock();
+        load.calls += open.len();
+        load.bytes += bytes;
+        drop(load);
         let service = Arc::clone(&self.service);
-        let method = Arc::clone(&self.method);
+        let (load, method) = (Arc::clone(&self.load), Arc::clone(&self.method));
+        let mut frame = Frame { load, method, since: Instant::now(), calls: open, charge };
         self.running.push(
             async move {
-                let since = Instant::now();
-                let answers = store::answer(&*service, calls).await;
-                method.answered(answers.len(), since);
-                for reason in answers.iter().filter_map(Answer::failure) {
-                    method.failed(reason);
-                }
-                let answers: Vec<Weighed> = ids.into_iter().zip(answers).map(weighed).collect();
-                charge.clear();
-                charge.force(answers.iter().map(|(_, bytes)| bytes).sum());
-                Done { answers, bytes, charge }
+                service.batch_to(calls, &mut frame).await;
+                let open = frame.calls.iter().flatten().count();
+                assert_eq!(open, 0, "BATCH-ANSWERED: each call has an answer");
             }
             .boxed(),
         );
     }
 
     /// Answers calls for which there is no memory (BUDGET).
-    fn refuse(&mut self, ids: Vec<u64>, calls: &[Call]) {
+    fn refuse(&mut self, open: &[Option<(u64, usize)>], calls: &[Call]) {
         let message = "the node's memory for requests is taken up; ask again a little later";
         let busy = Rejected::later(Reason::Busy, message, 50);
-        for (id, call) in ids.into_iter().zip(calls) {
+        let mut load = self.load.lock();
+        for ((id, _), call) in open.iter().flatten().zip(calls) {
             self.method.failed(Reason::Busy.as_str_name());
-            let answer = weighed((id, Answer::refused(call.is_read(), busy.clone())));
-            self.charge.force(answer.1);
-            self.answered.push_back(answer);
+            let answer = weighed((*id, Answer::refused(call.is_read(), busy.clone())));
+            load.charge.force(answer.1);
+            load.answered.push_back(answer);
         }
     }
 
-    /// Takes what is ready. What was begun goes on whether its answers are taken or not: it may hold what others wait
-    /// for.
-    fn collect(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Works on what was begun, whether its answers are taken or not: it may hold what others wait for. Says whether
+    /// anything was answered or ended.
+    fn work(&mut self, cx: &mut Context<'_>) -> bool {
+        let waiting = self.load.lock().answered.len();
         let mut progress = false;
-        while let Poll::Ready(Some(done)) = self.running.poll_next_unpin(cx) {
-            self.calls -= done.answers.len();
-            self.bytes -= done.bytes;
-            self.charge.absorb(done.charge);
-            self.answered.extend(done.answers);
+        while let Poll::Ready(Some(())) = self.running.poll_next_unpin(cx) {
             progress = true;
         }
-        progress
+        progress || self.load.lock().answered.len() != waiting
     }
 
     fn take_reply(&mut self) -> Option<PipelineReply> {
-        let mut answers = Vec::with_capacity(self.answered.len());
+        let mut load = self.load.lock();
+        let mut answers = Vec::with_capacity(load.answered.len());
         let mut total = 0;
         while let Some((answer, bytes)) =
-            self.answered.pop_front_if(|(_, bytes)| total == 0 || total + *bytes <= REPLY_BYTES)
+            load.answered.pop_front_if(|(_, bytes)| total == 0 || total + *bytes <= REPLY_BYTES)
         {
             total += bytes;
             answers.push(answer);
         }
-        self.charge.shrink(total);
+        load.charge.shrink(total);
+        drop(load);
         (!answers.is_empty()).then(|| PipelineReply { answers, epoch: self.service.epoch() })
     }
 
@@ -205,9 +241,10 @@ impl Pipeline {
             while self.begin(cx) {
                 progress = true;
             }
-            progress |= self.collect(cx);
+            progress |= self.work(cx);
             let has_ended = !self.reading && self.begun.as_slice().is_empty() && self.running.is_empty();
-            match replies.room(cx, has_ended || !self.answered.is_empty()) {
+            let has_answers = !self.load.lock().answered.is_empty();
+            match replies.room(cx, has_ended || has_answers) {
                 OutboxRoom::Gone => return Poll::Ready(()),
                 OutboxRoom::Taken => {}
                 OutboxRoom::Free => {

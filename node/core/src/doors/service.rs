@@ -1,5 +1,6 @@
 //! What a door asks of the node.
 
+use crate::quorum::{Collected, Told};
 use futures::future::BoxFuture;
 use god_proto::v1;
 
@@ -9,9 +10,18 @@ use god_proto::v1;
 /// refused is a normal reply that carries a [`v1::Rejected`]. Dropping a future gives up waiting for the answer; a
 /// write that was begun may still take effect.
 pub trait Service: Send + Sync + 'static {
-    /// Answers each call, in the same order. Not a transaction: each has its own outcome. At most
+    /// Answers each call once, and tells of each when it is done. Not a transaction: each has its own outcome. At most
     /// [`god_proto::MAX_BATCH`] calls; none of them is empty.
-    fn batch(&self, calls: Vec<v1::Call>) -> BoxFuture<'_, Vec<v1::Answer>>;
+    fn batch_to<'a>(&'a self, calls: Vec<v1::Call>, told: &'a mut dyn Told) -> BoxFuture<'a, ()>;
+
+    /// The same, in the order of the calls, when all are done.
+    fn batch(&self, calls: Vec<v1::Call>) -> BoxFuture<'_, Vec<v1::Answer>> {
+        Box::pin(async move {
+            let mut all = Collected::new(calls.len());
+            self.batch_to(calls, &mut all).await;
+            all.into_answers()
+        })
+    }
 
     /// One page of keys in order.
     fn scan(&self, request: v1::ScanRequest) -> BoxFuture<'_, v1::ScanReply>;

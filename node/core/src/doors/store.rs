@@ -5,7 +5,7 @@ use super::{
     meter::Method,
     pipeline::{Pipeline, Replies},
 };
-use crate::{budget::Budget, stop::Stop};
+use crate::{budget::Budget, quorum::Collected, stop::Stop};
 use futures::FutureExt;
 use god_proto::{
     MAX_BATCH, MAX_MESSAGE,
@@ -76,14 +76,13 @@ impl StoreDoor {
 }
 
 /// Answers calls in their order. What is wrong with one the node says itself.
-pub(super) async fn answer(service: &dyn Service, calls: Vec<Call>) -> Vec<Answer> {
+async fn answer(service: &dyn Service, calls: Vec<Call>) -> Vec<Answer> {
     if calls.is_empty() {
         return Vec::new();
     }
-    let asked = calls.len();
-    let answers = service.batch(calls).await;
-    assert_eq!(answers.len(), asked, "BATCH-ANSWERED: each call has an answer");
-    answers
+    let mut all = Collected::new(calls.len());
+    service.batch_to(calls, &mut all).await;
+    all.into_answers()
 }
 
 /// What is left of a message for its answers. The rest is for whatever stands around them.

@@ -5,8 +5,9 @@ mod bounds;
 
 use super::{Metrics, Readiness, Service, serve_grpc, serve_http};
 use crate::{
-    budget::Budget,
+    budget::{Budget, Paid},
     connections::Times,
+    quorum::Told,
     stop::{Stopper, stop},
 };
 use bytes::Bytes;
@@ -79,29 +80,34 @@ fn fake_answer(call: Call) -> Answer {
 }
 
 impl Service for Fake {
-    fn batch(&self, calls: Vec<Call>) -> BoxFuture<'_, Vec<Answer>> {
+    fn batch_to<'a>(&'a self, calls: Vec<Call>, told: &'a mut dyn Told) -> BoxFuture<'a, ()> {
         self.calls.fetch_add(calls.len(), Ordering::SeqCst);
-        let slow = calls.iter().any(|call| match &call.call {
-            Some(call::Call::Get(get)) => {
+        let begins = |call: &Call, how: &[u8]| match &call.call {
+            Some(call::Call::Get(get)) => get.key.starts_with(how),
+            _ => false,
+        };
+        for call in &calls {
+            if let Some(call::Call::Get(get)) = &call.call {
                 self.timeouts.lock().push(get.timeout_ms);
-                get.key.starts_with(b"slow")
             }
-            _ => false,
-        });
-        let holds = calls.iter().any(|call| match &call.call {
-            Some(call::Call::Get(get)) => get.key.starts_with(b"hold"),
-            _ => false,
-        });
+        }
+        let holds = calls.iter().any(|call| begins(call, b"hold"));
         async move {
-            if slow {
-                std::future::pending::<()>().await;
-            }
             if holds {
                 let _held = self.hold.lock().await;
                 self.held.fetch_add(1, Ordering::SeqCst);
                 sleep(Duration::from_millis(300)).await;
             }
-            calls.into_iter().map(fake_answer).collect()
+            let asked = calls.len();
+            let done = calls.into_iter().enumerate().filter(|(_, call)| !begins(call, b"slow"));
+            let done: Vec<_> = done.map(|(slot, call)| (slot, fake_answer(call))).collect();
+            let slow = done.len() < asked;
+            if !done.is_empty() {
+                told.take(done, Paid::default());
+            }
+            if slow {
+                std::future::pending::<()>().await;
+            }
         }
         .boxed()
     }
@@ -371,9 +377,8 @@ async fn a_pipeline_survives_malformed_calls_and_slow_ones() {
     let doors = doors().await;
     let (frames, outgoing) = mpsc::channel(8);
     let mut replies = doors.store().pipeline(stream_of(outgoing)).await.unwrap().into_inner();
-    let slow = numbered(1, Some(call(call::Call::Get(get("slow")))));
-    frames.send(PipelineRequest { calls: vec![slow] }).await.unwrap();
     let calls = vec![
+        numbered(1, Some(call(call::Call::Get(get("slow"))))),
         numbered(2, None),
         numbered(3, Some(Call::default())),
         numbered(4, Some(call(call::Call::Get(get("good"))))),
@@ -389,6 +394,31 @@ async fn a_pipeline_survives_malformed_calls_and_slow_ones() {
     assert!(refusal(&answers[&2]).contains("empty"));
     assert!(refusal(&answers[&3]).contains("empty"));
     assert_eq!(found(&answers[&4]), b"good");
+}
+
+/// What is answered gives its place back, though a call of its frame is not done.
+#[tokio::test]
+async fn a_slow_call_takes_one_place_of_a_pipeline_and_not_that_of_its_frame() {
+    let doors = doors().await;
+    let (frames, outgoing) = mpsc::channel(64);
+    let mut replies = doors.store().pipeline(stream_of(outgoing)).await.unwrap().into_inner();
+    // More in all than may be in flight.
+    const FRAMES: u64 = 10;
+    let asked = MAX_BATCH as u64;
+    for first in (0..FRAMES).map(|frame| frame * asked) {
+        let key = |id| if id == first { "slow" } else { "k" };
+        let calls = (first..first + asked).map(|id| numbered(id, Some(call(call::Call::Get(get(key(id)))))));
+        frames.send(PipelineRequest { calls: calls.collect() }).await.unwrap();
+    }
+    let answered = async {
+        let mut answered = 0;
+        while answered < FRAMES * (asked - 1) {
+            answered += replies.message().await.unwrap().unwrap().answers.len() as u64;
+        }
+        answered
+    };
+    let answered = tokio::time::timeout(Duration::from_secs(20), answered).await;
+    assert_eq!(answered.expect("slow calls hold up the others"), FRAMES * (asked - 1));
 }
 
 #[tokio::test]

@@ -75,7 +75,7 @@ impl Node {
                  have lost is compared with the other replicas, and until then it counts for writes and not for reads"
             );
         }
-        let replica = Arc::new(Replica::new(
+        let replica = Replica::new(
             number,
             Arc::clone(&store),
             self.ring.clone(),
@@ -83,7 +83,8 @@ impl Node {
             floors,
             lapse,
             self.seams.offload,
-        ));
+        );
+        let replica = Arc::new(replica.paid_from(self.settings.quorum.budget.clone()));
         let keeper: Arc<dyn RingSync> = Arc::new(super::join::Keeper(Arc::downgrade(self)));
         let parts = Parts {
             ring: self.ring.clone(),

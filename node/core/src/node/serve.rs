@@ -2,8 +2,10 @@
 
 use super::{Member, Node, planned::planned_shares};
 use crate::{
+    budget::Paid,
     consensus::RegisterError,
     doors::{Readiness, Service},
+    quorum::Told,
     ring::{ChangeError, Founding, create_keyspace, delete_keyspace, found},
     upkeep::Driven,
 };
@@ -86,14 +88,17 @@ impl ClientService {
 }
 
 impl Service for ClientService {
-    fn batch(&self, calls: Vec<Call>) -> BoxFuture<'_, Vec<Answer>> {
+    fn batch_to<'a>(&'a self, calls: Vec<Call>, told: &'a mut dyn Told) -> BoxFuture<'a, ()> {
         Box::pin(async move {
             match self.member() {
                 Ok(member) => {
                     self.0.rate.add(calls.len());
-                    member.coordinator.batch(calls).await
+                    member.coordinator.batch_to(calls, told).await;
                 }
-                Err(why) => calls.iter().map(|call| Answer::refused(call.is_read(), why.clone())).collect(),
+                Err(why) => {
+                    let refused = |call: &Call| Answer::refused(call.is_read(), why.clone());
+                    told.take(calls.iter().map(refused).enumerate().collect(), Paid::default());
+                }
             }
         })
     }

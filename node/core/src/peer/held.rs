@@ -1,13 +1,24 @@
-//! What one replica says of one position, and how it stands in a message.
+//! What one replica says of one position, how it stands in a message, and what answers take in memory.
 
 use god_proto::{
-    peer,
+    peer::{self, response},
     record::{Record, RecordError},
     v1,
 };
 
 /// What a replica holds at a position.
 pub(crate) type Held = Result<Option<Record>, Damaged>;
+
+/// Bytes that an answer takes which may be large, about; 0 for those that are small in any case. Cost: O(entries).
+pub(crate) fn weight(answer: &response::Body) -> usize {
+    let entry = |entry: &peer::Entry| size_of::<peer::Entry>() + entry.position.len() + entry.value.len();
+    match answer {
+        response::Body::Read(done) => done.entries.iter().map(entry).sum(),
+        response::Body::Scan(done) => done.entries.iter().map(entry).sum(),
+        response::Body::Summarize(done) => size_of_val(&done.summaries[..]),
+        _ => 0,
+    }
+}
 
 /// What stands there cannot be read: nothing is said of that position (DAMAGE-APART).
 #[derive(Clone, Copy, Debug)]

@@ -16,7 +16,7 @@ mod starts;
 mod tests;
 mod transport;
 
-pub(crate) use held::{Damaged, Held, from_entry, to_entry};
+pub(crate) use held::{Damaged, Held, from_entry, to_entry, weight};
 pub use hello::{Identity, PROTOCOL};
 pub use server::PeerDoor;
 pub use settings::PeerSettings;

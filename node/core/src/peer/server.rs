@@ -7,7 +7,7 @@ use super::{
     settings::{CONNECTION_WINDOW, ENVELOPE, HTTP2_FRAME, PeerSettings, STREAM_WINDOW},
 };
 use crate::{
-    budget::{Charge, PART},
+    budget::{Charge, PART, SMALL},
     connections::{Bounds, Http2, Outbox, OutboxRoom, Outgoing, Protocol, Spent, outbox, serve},
     stop::Stop,
 };
@@ -37,6 +37,9 @@ use tonic::{Status, Streaming, service::Routes};
 const STREAMS: u32 = 16;
 /// Requests that are begun before others on the runtime get a turn.
 const TURN: usize = 1_024;
+
+/// Why data waits (BUDGET).
+const NO_MEMORY: &str = "the node's memory for requests is taken up";
 
 type Handled = Result<response::Body, Failure>;
 type OnHello = Arc<dyn Fn(NodeId) + Send + Sync>;
@@ -272,7 +275,7 @@ impl Exchange {
         // Data waits rather than what keeps nodes together.
         if moves_data(&body) && self.settings.budget.is_spent() {
             self.settings.budget.refused();
-            let busy = failure(Cause::Busy, "the node's memory for requests is taken up");
+            let busy = failure(Cause::Busy, NO_MEMORY);
             return self.answer(respond(id, Err(busy)));
         }
         let limit = Duration::from_millis(timeout_ms.max(1).into());
@@ -307,8 +310,19 @@ impl Exchange {
             response.body = Some(response::Body::Failure(failure(Cause::Invalid, message)));
             bytes = size(&response);
         }
+        // What was only read can be read again. Where nothing else waits it is counted all the same, so that whoever
+        // asks gets on (BUDGET).
+        let may_wait =
+            bytes > SMALL && self.answered_bytes > 0 && response.body.as_ref().is_some_and(is_read);
+        if !may_wait {
+            self.charge.force(bytes);
+        } else if !self.charge.grow(bytes) {
+            self.settings.budget.refused();
+            response.body = Some(response::Body::Failure(failure(Cause::Busy, NO_MEMORY)));
+            bytes = size(&response);
+            self.charge.force(bytes);
+        }
         self.answered_bytes += bytes;
-        self.charge.force(bytes);
         self.answered.push_back((response, bytes));
     }
 
@@ -382,6 +396,12 @@ impl Exchange {
             }
         }
     }
+}
+
+/// Whether an answer is what was read, and did nothing.
+fn is_read(body: &response::Body) -> bool {
+    use response::Body::{Read, Scan, Summarize};
+    matches!(body, Read(_) | Scan(_) | Summarize(_))
 }
 
 /// Whether a request carries much, or is answered with much.

@@ -120,6 +120,9 @@ impl Handler for Arc<Echo> {
                     Ok(response::Body::Read(ReadDone { entries: vec![entry] }))
                 }
                 request::Body::Scan(_) => {
+                    if echo.slow.load(Ordering::SeqCst) {
+                        sleep(Duration::from_millis(50)).await;
+                    }
                     let entry = Entry { value: vec![1; MAX_VALUE].into(), ..Entry::default() };
                     Ok(response::Body::Scan(ScanDone { entries: vec![entry], more: false }))
                 }

@@ -1,13 +1,16 @@
-//! Answers a batch of calls: those for the same replicas travel together.
+//! Answers a batch of calls: those for the same replicas travel together, and each is answered when it is done.
 
 use super::{
     Coordinator, Shared,
     admit::{PendingCall, What, admit},
     fan::{QuorumError, QuorumScope},
     read::{seen, too_large},
-    refusal::{not_initialised, ring_moves},
+    refusal::{no_memory, not_initialised, ring_moves},
+    stages::Stages,
+    told::{Collected, Told},
 };
-use futures::future::join_all;
+use crate::budget::Paid;
+use futures::{StreamExt, stream::FuturesUnordered};
 use god_proto::{
     MAX_BATCH,
     ids::{KeyspaceId, NodeId},
@@ -17,11 +20,8 @@ use god_proto::{
     version::Version,
 };
 use god_rules::quorum::Need;
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
-use tokio::time::{Instant, timeout_at};
+use std::{collections::BTreeMap, sync::Arc};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 /// How often a request begins again under a newer ring.
 pub(super) const MAX_RINGS: usize = 5;
@@ -40,23 +40,71 @@ type Group<Nodes> = (Nodes, Option<Nodes>, KeyspaceId, bool, Need);
 type Grouped<'a> = (&'a RingArc, Vec<PendingCall>);
 
 /// Answers, each with its slot.
-pub(super) type Answers = Vec<(usize, Answer)>;
+#[derive(Default)]
+pub(super) struct Answered {
+    answers: Vec<(usize, Answer)>,
+    /// For the values among them (BUDGET).
+    paid: Paid,
+}
+
+impl Answered {
+    /// For so many.
+    pub(super) fn with_room(count: usize) -> Answered {
+        Answered { answers: Vec::with_capacity(count), paid: Paid::default() }
+    }
+
+    pub(super) fn push(&mut self, answer: (usize, Answer)) {
+        self.answers.push(answer);
+    }
+
+    pub(super) fn extend(&mut self, answers: impl IntoIterator<Item = (usize, Answer)>) {
+        self.answers.extend(answers);
+    }
+}
+
 /// What came of some calls: answers, and what must go on under a newer ring.
-pub(super) type Carried = (Answers, Vec<PendingCall>);
+pub(super) type Carried = (Answered, Vec<PendingCall>);
 
 impl Coordinator {
-    /// Answers each call, in the same order. Not a transaction: each has its own outcome; those for one key take
-    /// effect in the order of the batch. Every call is answered by its deadline.
+    /// Answers each call, in the same order, when all are done. See [`Coordinator::batch_to`].
     pub async fn batch(&self, calls: Vec<Call>) -> Vec<Answer> {
-        let shared = &self.0;
-        let kinds: Vec<bool> = calls.iter().map(Call::is_read).collect();
-        let mut answers: Vec<Option<Answer>> = vec![None; calls.len()];
-        for (slot, answer) in shared.answer(calls).await {
-            if let Some(place) = answers.get_mut(slot) {
-                *place = Some(answer);
+        let mut all = Collected::new(calls.len());
+        self.batch_to(calls, &mut all).await;
+        all.into_answers()
+    }
+
+    /// Answers each call once, and tells each when it is done. Not a transaction: each has its own outcome; those for
+    /// one key take effect in the order of the batch, and wait for nothing else of it. Every call is answered by its
+    /// deadline.
+    pub async fn batch_to(&self, calls: Vec<Call>, told: &mut dyn Told) {
+        let open = calls.iter().map(|call| Some(call.is_read())).collect();
+        let mut report = Report { told, open };
+        self.0.answer(calls, &mut report).await;
+        report.end();
+    }
+}
+
+/// Tells of answers, and knows which calls have none yet.
+struct Report<'a> {
+    told: &'a mut dyn Told,
+    /// Whether a call reads; nothing once it is answered.
+    open: Vec<Option<bool>>,
+}
+
+impl Report<'_> {
+    fn tell(&mut self, Answered { answers, paid }: Answered) {
+        for (slot, _) in &answers {
+            if let Some(open) = self.open.get_mut(*slot) {
+                *open = None;
             }
         }
-        // Every call has its answer by now. One that has none must look neither like success nor like nothing.
+        if !answers.is_empty() {
+            self.told.take(answers, paid);
+        }
+    }
+
+    /// Every call has its answer by now. One that has none must look neither like success nor like nothing.
+    fn end(self) {
         let silent = |read: bool| {
             let message = "the coordinator lost track of the call, a defect of this program".to_owned();
             match read {
@@ -67,108 +115,187 @@ impl Coordinator {
                 }
             }
         };
-        answers.into_iter().zip(kinds).map(|(answer, read)| answer.unwrap_or_else(|| silent(read))).collect()
+        if self.open.iter().any(Option::is_some) {
+            let open = self.open.iter().enumerate().filter_map(|(slot, read)| Some((slot, silent((*read)?))));
+            self.told.take(open.collect(), Paid::default());
+        }
+    }
+}
+
+/// What is under way for some calls of a batch.
+enum Flight {
+    /// Their keyspace is made live (invariant EMPTY-MOVES-FREE).
+    Wake { keyspace: KeyspaceId, deadline: Instant, calls: Vec<PendingCall> },
+    /// One message carries them, under the ring that follows on so many others.
+    Message { scope: QuorumScope, write: bool, calls: Vec<PendingCall>, rings: usize },
+}
+
+/// How it ended.
+enum Landed {
+    Woken(Vec<PendingCall>, Result<(), Rejected>),
+    Carried(Carried, usize),
+}
+
+/// A batch under way.
+struct Batch<'a, 'b> {
+    shared: &'a Arc<Shared>,
+    stages: Stages,
+    /// What is yet to be begun.
+    ready: Vec<Flight>,
+    report: &'a mut Report<'b>,
+}
+
+impl Batch<'_, '_> {
+    async fn run(mut self) {
+        // What goes in one message costs no more than that.
+        while self.ready.len() == 1
+            && self.stages.is_empty()
+            && let Some(flight) = self.ready.pop()
+        {
+            let landed = self.shared.fly(flight).await;
+            self.land(landed);
+        }
+        if self.ready.is_empty() {
+            return;
+        }
+        let mut flying = FuturesUnordered::new();
+        loop {
+            flying.extend(self.ready.drain(..).map(|flight| self.shared.fly(flight)));
+            let late = self.stages.first_deadline();
+            tokio::select! {
+                biased;
+                landed = flying.next() => match landed {
+                    Some(landed) => self.land(landed),
+                    // What waits waits for something under way.
+                    None => return,
+                },
+                () = reached(late) => self.out_of_time(Instant::now()),
+            }
+        }
+    }
+
+    fn land(&mut self, landed: Landed) {
+        match landed {
+            Landed::Woken(mut calls, Ok(())) => {
+                calls.iter_mut().for_each(|call| call.wakes = None);
+                self.go(calls, 0, Answered::default());
+            }
+            Landed::Woken(calls, Err(why)) => {
+                let mut answers = Answered::default();
+                answers.extend(calls.into_iter().map(|call| call.refused(why.clone())));
+                self.tell(answers);
+            }
+            Landed::Carried((answers, again), rings) => self.go(again, rings + 1, answers),
+        }
+    }
+
+    /// Calls that waited for others until they were out of time. Nothing of them was done.
+    fn out_of_time(&mut self, now: Instant) {
+        let message = "what the batch has before it at its key was not done in time";
+        let why = Rejected::later(Reason::Deadline, message, 200);
+        let mut answers = Answered::default();
+        answers.extend(self.stages.late(now).into_iter().map(|call| call.refused(why.clone())));
+        self.tell(answers);
+    }
+
+    /// Lets calls go, and tells of answers.
+    fn go(&mut self, calls: Vec<PendingCall>, rings: usize, mut answers: Answered) {
+        self.depart(calls, rings, &mut answers);
+        self.tell(answers);
+    }
+
+    /// Tells of answers, and lets go what waited for those calls.
+    fn tell(&mut self, mut answers: Answered) {
+        let mut seen = 0;
+        while !self.stages.is_empty()
+            && let Some(ended) = answers.answers.get(seen..)
+            && !ended.is_empty()
+        {
+            let next = ended.iter().flat_map(|(slot, _)| self.stages.ended(*slot)).collect();
+            seen = answers.answers.len();
+            self.depart(next, 0, &mut answers);
+        }
+        self.report.tell(answers);
+    }
+
+    /// Makes messages of calls. Those that go nowhere are answered.
+    fn depart(&mut self, mut calls: Vec<PendingCall>, rings: usize, answers: &mut Answered) {
+        if calls.is_empty() {
+            return;
+        }
+        let Some(ring) = self.shared.ring.get().filter(|_| rings < MAX_RINGS) else {
+            return answers.extend(calls.into_iter().map(|call| call.refused(ring_moves())));
+        };
+        let now = Instant::now();
+        let is_live = |keyspace| ring.keyspace_by_id(keyspace).is_some_and(|keyspace| keyspace.live);
+        let sleeps = |call: &PendingCall| call.wakes.is_some_and(|keyspace| !is_live(keyspace));
+        if calls.iter().any(sleeps) {
+            let mut asleep: BTreeMap<KeyspaceId, Vec<PendingCall>> = BTreeMap::new();
+            for call in calls.extract_if(.., |call| sleeps(call)) {
+                if let Some(keyspace) = call.wakes {
+                    asleep.entry(keyspace).or_default().push(call);
+                }
+            }
+            for (keyspace, calls) in asleep {
+                for (deadline, calls) in hastened(calls, now) {
+                    self.ready.push(Flight::Wake { keyspace, deadline, calls });
+                }
+            }
+        }
+        for ((.., write, need), (arc, calls)) in groups(&ring, calls, answers) {
+            for (deadline, calls) in hastened(calls, now) {
+                let scope = QuorumScope::new(&ring, arc, need, deadline);
+                for calls in chunks(calls) {
+                    self.ready.push(Flight::Message { scope: scope.clone(), write, calls, rings });
+                }
+            }
+        }
     }
 }
 
 impl Shared {
-    async fn answer(self: &Arc<Self>, calls: Vec<Call>) -> Answers {
-        let mut answers = Vec::with_capacity(calls.len());
+    async fn answer(self: &Arc<Self>, calls: Vec<Call>, report: &mut Report<'_>) {
         if calls.len() > MAX_BATCH {
             let message = format!("the batch has {} calls; the most is {MAX_BATCH}", calls.len());
-            return refused(&calls, &Rejected::of(Reason::Invalid, message));
+            return report.tell(refused(&calls, &Rejected::of(Reason::Invalid, message)));
         }
-        let Some(ring) = self.ring.get() else { return refused(&calls, &not_initialised()) };
+        let Some(ring) = self.ring.get() else { return report.tell(refused(&calls, &not_initialised())) };
         let (start, now_ms) = (Instant::now(), self.clock.trusted_hybrid_ms());
         let deadline = |timeout_ms| start + self.settings.timeout(timeout_ms);
         let mut pending = Vec::with_capacity(calls.len());
-        let mut asleep: BTreeMap<KeyspaceId, Instant> = BTreeMap::new();
+        let mut answers = Answered::default();
         for (slot, call) in calls.into_iter().enumerate() {
             let read = call.is_read();
             match admit(&ring, slot, call, now_ms, deadline) {
-                Ok(call) => {
-                    if let Some(keyspace) = call.wakes {
-                        let soonest = asleep.entry(keyspace).or_insert(call.deadline);
-                        *soonest = call.deadline.min(*soonest);
-                    }
-                    pending.push(call);
-                }
+                Ok(call) => pending.push(call),
                 Err(why) => answers.push((slot, Answer::refused(read, why))),
             }
         }
         drop(ring);
-        if !asleep.is_empty() {
-            self.wake(asleep, &mut pending, &mut answers).await;
-        }
-        for stage in stages(pending) {
-            self.carry(stage, &mut answers).await;
-        }
-        answers
+        let (first, stages) = Stages::of(pending);
+        let mut batch = Batch { shared: self, stages, ready: Vec::new(), report };
+        batch.go(first, 0, answers);
+        batch.run().await;
     }
 
-    /// Makes keyspaces live before their first write (invariant EMPTY-MOVES-FREE).
-    async fn wake(
-        &self,
-        asleep: BTreeMap<KeyspaceId, Instant>,
-        pending: &mut Vec<PendingCall>,
-        answers: &mut Answers,
-    ) {
-        for (keyspace, deadline) in asleep {
-            let problem = match timeout_at(deadline, self.sync.make_live(keyspace)).await {
-                Ok(Ok(())) => continue,
-                Ok(Err(problem)) => Rejected::later(Reason::Unavailable, problem, 200),
-                Err(_) => Rejected::later(
-                    Reason::Deadline,
-                    "the keyspace could not be opened for writes in time",
-                    200,
-                ),
-            };
-            let stuck = |call: &mut PendingCall| call.wakes == Some(keyspace);
-            answers.extend(pending.extract_if(.., stuck).map(|call| call.refused(problem.clone())));
-        }
-    }
-
-    /// Carries calls to their replicas, again under each newer ring that is met.
-    async fn carry(self: &Arc<Self>, mut calls: Vec<PendingCall>, answers: &mut Answers) {
-        for _ in 0..MAX_RINGS {
-            let Some(ring) = self.ring.get() else { break };
-            let again = self.attempt(&ring, calls, answers).await;
-            if again.is_empty() {
-                return;
+    async fn fly(self: &Arc<Self>, flight: Flight) -> Landed {
+        match flight {
+            Flight::Message { scope, write, calls, rings } => {
+                Landed::Carried(self.message(scope, write, calls).await, rings)
             }
-            calls = again;
-        }
-        answers.extend(calls.into_iter().map(|call| call.refused(ring_moves())));
-    }
-
-    async fn attempt(
-        self: &Arc<Self>,
-        ring: &Arc<Ring>,
-        calls: Vec<PendingCall>,
-        answers: &mut Answers,
-    ) -> Vec<PendingCall> {
-        let mut again = Vec::new();
-        let mut messages = Vec::new();
-        for ((.., write, need), (arc, calls)) in groups(ring, calls, answers) {
-            for (deadline, calls) in hastened(calls, Instant::now()) {
-                let scope = QuorumScope::new(ring, arc, need, deadline);
-                for calls in chunks(calls) {
-                    messages.push(self.message(scope.clone(), write, calls));
-                }
+            Flight::Wake { keyspace, deadline, calls } => {
+                let woken = match timeout_at(deadline, self.sync.make_live(keyspace)).await {
+                    Ok(Ok(())) => Ok(()),
+                    Ok(Err(problem)) => Err(Rejected::later(Reason::Unavailable, problem, 200)),
+                    Err(_) => Err(Rejected::later(
+                        Reason::Deadline,
+                        "the keyspace could not be opened for writes in time",
+                        200,
+                    )),
+                };
+                Landed::Woken(calls, woken)
             }
         }
-        if messages.len() == 1
-            && let Some(message) = messages.pop()
-        {
-            let (done, moved) = message.await;
-            answers.extend(done);
-            return moved;
-        }
-        for (done, moved) in join_all(messages).await {
-            answers.extend(done);
-            again.extend(moved);
-        }
-        again
     }
 
     /// Carries one message's calls; gives answers, and what must go on under a newer ring.
@@ -178,9 +305,14 @@ impl Shared {
 
     /// As many messages as the values take. Beyond a bound in bytes the rest is to be asked for again.
     async fn read_calls(&self, scope: QuorumScope, mut calls: Vec<PendingCall>) -> Carried {
-        let mut answers = Vec::with_capacity(calls.len());
+        let mut answers = Answered::with_room(calls.len());
+        if self.settings.budget.is_spent() {
+            self.settings.budget.refused();
+            let busy = no_memory();
+            answers.extend(calls.into_iter().map(|call| call.refused(busy.clone())));
+            return (answers, Vec::new());
+        }
         let mut bytes = 0;
-        let mut charge = self.settings.budget.new_charge();
         while !calls.is_empty() {
             if bytes >= READ_BYTES || bytes > 0 && self.settings.budget.is_spent() {
                 let message =
@@ -198,8 +330,10 @@ impl Shared {
                 .collect();
             let got = match self.read(&scope, &[], &asked).await {
                 // At least one is got each time; none would be asked for again for ever.
-                Ok(got) if !got.is_empty() => got,
-                Ok(_) => vec![Err(too_large())],
+                Ok((got, paid)) => {
+                    answers.paid.absorb(paid);
+                    if got.is_empty() { vec![Err(too_large())] } else { got }
+                }
                 Err(QuorumError::Moved) => return (answers, calls),
                 Err(QuorumError::Failed(rejected)) => {
                     answers.extend(calls.into_iter().map(|call| call.refused(rejected.clone())));
@@ -209,7 +343,6 @@ impl Shared {
             for (call, got) in calls.drain(..got.len().min(asked.len())).zip(got) {
                 let value = got.as_ref().ok().and_then(Option::as_ref).map_or(0, |record| record.value.len());
                 bytes += value;
-                charge.force(value);
                 let outcome = match got {
                     Ok(record) => seen(record),
                     Err(rejected) => get_reply::Outcome::Failed(rejected),
@@ -222,40 +355,17 @@ impl Shared {
 }
 
 /// The same refusal for each call.
-fn refused(calls: &[Call], why: &Rejected) -> Answers {
+fn refused(calls: &[Call], why: &Rejected) -> Answered {
     let one = |(slot, call): (usize, &Call)| (slot, Answer::refused(call.is_read(), why.clone()));
-    calls.iter().enumerate().map(one).collect()
+    Answered { answers: calls.iter().enumerate().map(one).collect(), paid: Paid::default() }
 }
 
-/// Calls that may go at the same time, in the order in which they must: a write waits for what the batch has before
-/// it at its position, a read for the last write there.
-fn stages(mut calls: Vec<PendingCall>) -> Vec<Vec<PendingCall>> {
-    if calls.len() < 2 {
-        return vec![calls];
+/// Waits for a time, or for ever where there is none.
+async fn reached(when: Option<Instant>) {
+    match when {
+        Some(when) => sleep_until(when).await,
+        None => std::future::pending().await,
     }
-    let mut last: HashMap<Position, (u32, bool)> = HashMap::with_capacity(calls.len());
-    let mut highest = 0;
-    for call in &mut calls {
-        let write = call.is_write();
-        match last.get_mut(&call.position) {
-            Some((stage, written)) => {
-                *stage += u32::from(*written || write);
-                *written = write;
-                call.stage = *stage;
-                highest = highest.max(*stage);
-            }
-            None => {
-                last.insert(call.position.clone(), (0, write));
-            }
-        }
-    }
-    let mut stages: Vec<Vec<PendingCall>> = (0..=highest).map(|_| Vec::new()).collect();
-    for call in calls {
-        if let Some(stage) = stages.get_mut(call.stage as usize) {
-            stage.push(call);
-        }
-    }
-    stages
 }
 
 /// Calls by who answers them, whatever the order in which an arc names its replicas. Those that lie nowhere are
@@ -263,7 +373,7 @@ fn stages(mut calls: Vec<PendingCall>) -> Vec<Vec<PendingCall>> {
 fn groups<'a>(
     ring: &'a Ring,
     calls: Vec<PendingCall>,
-    answers: &mut Answers,
+    answers: &mut Answered,
 ) -> BTreeMap<Group<Vec<NodeId>>, Grouped<'a>> {
     let mut ordered: BTreeMap<Group<&[NodeId]>, Grouped<'a>> = BTreeMap::new();
     for call in calls {

@@ -137,7 +137,8 @@ impl Shared {
             let ranges = ranges.iter().map(peer::Range::from).collect();
             request::Body::Summarize(peer::Summarize { ranges, ..peer::Summarize::default() })
         };
-        let said = self.gather(scope, &[], body, |reply| decode(reply, ranges.len())).await?;
+        let answers = self.gather(scope, &[], body, |reply| decode(reply, ranges.len())).await?;
+        let said = &answers.said;
         let compared = (0..ranges.len()).map(|at| {
             // Those who only come to be replicas confirm the ring by answering. What they have is not all yet.
             let full = || said.iter().filter(|(member, _)| scope.replicas.outgoing() & 1 << *member != 0);
@@ -177,7 +178,7 @@ impl Shared {
             _ => Err(strange("is not that to a split")),
         };
         let points = self.gather(&one, &prefer, body, decode).await?;
-        let inner = points.into_iter().map(|(_, at)| at).find(|at| *at > range.start && *at < range.end);
+        let inner = points.said.into_iter().map(|(_, at)| at).find(|at| *at > range.start && *at < range.end);
         Ok(inner.map(|at| {
             let low = PositionRange { start: range.start.clone(), end: at.clone() };
             (low, PositionRange { start: at, end: range.end.clone() })
@@ -193,7 +194,7 @@ impl Shared {
         let wanted = Wanted { reverse: false, keys_only: true, limit: MAX_PAGE, max_bytes: 4 << 20 };
         let (mut keys, mut rest) = (Vec::new(), range.clone());
         for _ in 0..MAX_CUTS {
-            let merged = self.page(scope, &rest, wanted).await?;
+            let (merged, _paid) = self.page(scope, &rest, wanted).await?;
             let live = merged.entries.into_iter().filter(|entry| entry.record.is_live());
             keys.extend(live.map(|entry| entry.position).filter(Position::is_own));
             if merged.rest.is_empty() {

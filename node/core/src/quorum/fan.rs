@@ -2,11 +2,12 @@
 
 use super::{
     Shared,
-    refusal::{Failures, unreachable},
+    refusal::{Failures, no_memory, unreachable},
 };
 use crate::{
+    budget::Paid,
     membership::PeerState,
-    peer::{Call, CallError, Target, failure},
+    peer::{Call, CallError, Target, failure, weight},
 };
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use god_proto::{
@@ -66,6 +67,13 @@ impl From<Rejected> for QuorumError {
     fn from(rejected: Rejected) -> QuorumError {
         QuorumError::Failed(rejected)
     }
+}
+
+/// What members said, each by its index.
+pub(super) struct Answers<T> {
+    pub said: Vec<(usize, T)>,
+    /// For what they said, as long as it is held (BUDGET).
+    pub paid: Paid,
 }
 
 /// A call to a member.
@@ -282,19 +290,19 @@ impl Shared {
         self.ring.epoch() > scope.ring.epoch()
     }
 
-    /// Answers of enough members, by their index. Asks another member for each that fails, and as well as each that
-    /// is slow.
+    /// Answers of enough members. Asks another member for each that fails, and as well as each that is slow. Refused as
+    /// busy where there is no memory for what they say.
     pub(super) async fn gather<T>(
         &self,
         scope: &QuorumScope,
         prefer: &[NodeId],
         body: impl Fn() -> request::Body,
         decode: impl Fn(response::Body) -> Result<T, CallError>,
-    ) -> Result<Vec<(usize, T)>, QuorumError> {
+    ) -> Result<Answers<T>, QuorumError> {
         let mut gathering = Gathering::new(scope, self.order(&scope.replicas, prefer))?;
         let left = || scope.deadline.saturating_duration_since(Instant::now());
         let mut calls = FuturesUnordered::new();
-        let mut answers = Vec::new();
+        let mut answers = Answers { said: Vec::new(), paid: Paid::default() };
         let timer = sleep_until(scope.deadline);
         tokio::pin!(timer);
         let mut hedges = Vec::new();
@@ -320,10 +328,11 @@ impl Shared {
                             gathering.failed(at, CallError::Refused(failure));
                         }
                         Heard::Older => calls.push(self.call_after_push(scope, at, left(), body())),
+                        Heard::Said if !self.pays(&mut answers.paid, &reply) => return Err(no_memory().into()),
                         Heard::Said => match reply.and_then(&decode) {
                             Ok(answer) => {
                                 gathering.answered(at);
-                                answers.push((at, answer));
+                                answers.said.push((at, answer));
                             }
                             Err(error) => gathering.failed(at, error),
                         },
@@ -335,27 +344,37 @@ impl Shared {
         }
     }
 
+    /// Pays for a reply; whether that could be done (BUDGET).
+    fn pays(&self, paid: &mut Paid, reply: &Reply) -> bool {
+        reply.as_ref().map_or(true, |body| paid.pay(&self.settings.budget, weight(body)))
+    }
+
     /// Asks some members, each its own question, until `each`, told of every answer, says that it is enough, or time is
-    /// up.
+    /// up. What they say adds to what is `paid`; the error is that there is no memory for it.
     pub(super) async fn ask_each<T>(
         &self,
         scope: &QuorumScope,
+        paid: &mut Paid,
         asked: impl IntoIterator<Item = (usize, request::Body)>,
         decode: impl Fn(response::Body) -> Result<T, CallError>,
         mut each: impl FnMut(usize, Result<T, CallError>) -> bool,
-    ) {
+    ) -> Result<(), Rejected> {
         let left = scope.deadline.saturating_duration_since(Instant::now());
         let mut calls: FuturesUnordered<Asked> =
             asked.into_iter().map(|(at, body)| self.call(scope, at, left, body)).collect();
         let all = async {
             while let Some((at, reply)) = calls.next().await {
+                if !self.pays(paid, &reply) {
+                    return Err(no_memory());
+                }
                 if each(at, reply.and_then(&decode)) {
-                    return;
+                    break;
                 }
             }
+            Ok(())
         };
         // Who did not answer by then is not told of.
-        let _late = timeout_at(scope.deadline, all).await;
+        timeout_at(scope.deadline, all).await.unwrap_or(Ok(()))
     }
 
     /// Asks one member.

@@ -3,7 +3,9 @@
 //! - [`Coordinator`]: what the doors ask: batches of reads and writes, and questions about order.
 //! - [`Hints`]: writes that wait for a replica to come back.
 //! - [`RingSync`]: what a coordinator asks of those who keep the ring.
+//! - [`Told`]: who hears of the answers to a batch, as they come.
 //! - `admit`: what a call asks for, or why it is refused: pure.
+//! - `stages`: which calls of a batch wait for which: pure.
 //! - `god_rules::quorum`: when some replicas are enough, what a write came to, whom to ask next.
 //! - `poll`: what replicas' answers to a read come to, and what must be written before they are told: pure.
 //! - `merge`: what replicas' pages say together: pure.
@@ -22,7 +24,9 @@ mod read;
 mod refusal;
 mod scan;
 mod settings;
+mod stages;
 mod sync;
+mod told;
 mod write;
 
 #[cfg(test)]
@@ -31,6 +35,7 @@ pub(crate) mod tests;
 pub use hints::{HintSettings, Hints};
 pub use settings::{MAX_TIMEOUT, QuorumSettings};
 pub use sync::RingSync;
+pub use told::{Collected, Told};
 
 use crate::{
     membership::Liveness,
@@ -91,6 +96,7 @@ impl Coordinator {
     /// A coordinator on the node of this number.
     pub fn new(me: NodeId, parts: Parts, settings: QuorumSettings) -> Coordinator {
         let Parts { ring, transport, clock, liveness, hints, sync } = parts;
+        let settings = QuorumSettings { budget: settings.budget.for_clients(), ..settings };
         let background_kib = u32::try_from(settings.background_bytes >> 10).unwrap_or(u32::MAX);
         let background = Arc::new(Semaphore::new(background_kib as usize));
         Coordinator(Arc::new(Shared {

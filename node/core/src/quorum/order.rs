@@ -134,7 +134,7 @@ impl Shared {
             let Some(arc) = ring.arc_at(position) else { return Ok(None) };
             let scope = QuorumScope::new(&ring, arc, asked.need, asked.deadline);
             match self.read(&scope, &[], &[(position.clone(), Version::ZERO)]).await {
-                Ok(got) => return got.into_iter().next().unwrap_or(Ok(None)),
+                Ok((got, _paid)) => return got.into_iter().next().unwrap_or(Ok(None)),
                 Err(QuorumError::Moved) => {}
                 Err(QuorumError::Failed(rejected)) => return Err(rejected),
             }

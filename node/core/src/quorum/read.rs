@@ -2,10 +2,11 @@
 
 use super::{
     Shared,
-    fan::{QuorumError, QuorumScope, damaged, other_epoch, strange},
+    fan::{Answers, QuorumError, QuorumScope, damaged, other_epoch, strange},
     poll::{Poll, Repair, Said},
 };
 use crate::{
+    budget::Paid,
     peer::{CallError, Held, from_entry},
     version::SURE_MS,
 };
@@ -23,6 +24,11 @@ use tokio::time::Instant;
 
 /// What a quorum says of one position.
 pub(super) type Got = Result<Option<Record>, Rejected>;
+
+/// Bytes of what was got.
+fn values<'a>(got: impl IntoIterator<Item = &'a Option<Record>>) -> usize {
+    got.into_iter().flatten().map(|record| record.value.len()).sum()
+}
 
 /// What a wrong clock stamped is not there (FAR-IS-NOT-THERE), whatever the replica's own clock says.
 fn decode(body: response::Body, count: usize, ceiling_ms: u64) -> Result<Vec<Held>, CallError> {
@@ -58,20 +64,20 @@ fn took(body: response::Body, count: usize) -> Result<bool, CallError> {
 
 impl Shared {
     /// The newest record at each position, each at least as new as asked, on a quorum by the time this returns.
-    /// Fewer than were asked where all would not fit in one message; one at least.
+    /// Fewer than were asked where all would not fit in one message; one at least. With what is paid for them.
     pub(super) async fn read(
         &self,
         scope: &QuorumScope,
         prefer: &[god_proto::ids::NodeId],
         asked: &[(Position, Version)],
-    ) -> Result<Vec<Got>, QuorumError> {
+    ) -> Result<(Vec<Got>, Paid), QuorumError> {
         let body = || {
             let positions = asked.iter().map(|(position, _)| position.clone().into_bytes()).collect();
             request::Body::Read(peer::Read { positions })
         };
         let ceiling_ms = self.clock.ceiling_ms();
         let decode = |reply| decode(reply, asked.len(), ceiling_ms);
-        let mut said: Vec<Said> = self.gather(scope, prefer, body, decode).await?;
+        let Answers { mut said, mut paid } = self.gather(scope, prefer, body, decode).await?;
 
         let damaged = |said: &[Said]| Poll::lacks_voices(said, &scope.replicas);
         if Poll::lags(&said, asked) || damaged(&said) {
@@ -87,7 +93,7 @@ impl Shared {
                 !Poll::lags(&said, asked) && !damaged(&said)
             };
             let scope = QuorumScope { deadline, ..scope.clone() };
-            self.ask_each(&scope, bits(others).map(|at| (at, body())), decode, take).await;
+            self.ask_each(&scope, &mut paid, bits(others).map(|at| (at, body())), decode, take).await?;
             if damaged(&said)
                 && let Some((member, epoch)) = newer
                 && self.catch_up(&scope, member, epoch).await
@@ -103,7 +109,7 @@ impl Shared {
             Some(repair) => self.repair(scope, repair).await?,
             None => None,
         };
-        Ok(polls
+        let got: Vec<Got> = polls
             .iter()
             .zip(asked)
             .enumerate()
@@ -125,7 +131,10 @@ impl Shared {
                     _ => Ok(record),
                 }
             })
-            .collect())
+            .collect();
+        drop(said);
+        paid.keep(values(got.iter().flatten()));
+        Ok((got, paid))
     }
 
     /// Puts the deletion in the place of each record whose time is up. Where another clock may say otherwise still, so
@@ -222,7 +231,7 @@ impl Shared {
         let asked: Vec<_> = lacking.iter().map(|(member, which)| (*member, write(which))).collect();
         let mut waiting = lacking.len();
         let mut too_old = Vec::new();
-        self.ask_each(scope, asked, Ok, |member, reply| {
+        let take = |member, reply: Result<response::Body, CallError>| {
             waiting -= 1;
             let which = lacking.get(&member).map_or(&[][..], |which| which);
             match reply.and_then(|reply| took(reply, which.len())) {
@@ -231,8 +240,9 @@ impl Shared {
                 Err(error) => repair.failed(member, error),
             }
             waiting == 0 || repair.is_settled()
-        })
-        .await;
+        };
+        // Such answers are small: there is always memory for them.
+        let _done = self.ask_each(scope, &mut Paid::default(), asked, Ok, take).await;
         let mut compared = 0;
         for (member, which) in too_old {
             match self.have_compared(scope, member, repair.holders(which)).await {
@@ -268,28 +278,31 @@ impl Shared {
     }
 
     /// The newest records at positions of one arc, however many messages that takes; up to the first of which nothing
-    /// can be said, and why not.
+    /// can be said, and why not. With what is paid for them.
     pub(super) async fn read_all(
         &self,
         scope: &QuorumScope,
         prefer: &[god_proto::ids::NodeId],
         positions: Vec<Position>,
-    ) -> Result<(Vec<Option<Record>>, Option<Rejected>), QuorumError> {
+    ) -> Result<(Vec<Option<Record>>, Option<Rejected>, Paid), QuorumError> {
         let asked: Vec<(Position, Version)> = positions.into_iter().map(|at| (at, Version::ZERO)).collect();
         let mut out = Vec::with_capacity(asked.len());
+        let mut paid = Paid::default();
         // Each round reads one at least, or fails.
         while let Some(rest) = asked.get(out.len()..)
             && !rest.is_empty()
         {
             let rest = rest.get(..rest.len().min(READ_AT_ONCE)).unwrap_or(rest);
-            for got in self.read(scope, prefer, rest).await? {
+            let (got, part) = self.read(scope, prefer, rest).await?;
+            paid.absorb(part);
+            for got in got {
                 match got {
                     Ok(record) => out.push(record),
-                    Err(rejected) => return Ok((out, Some(rejected))),
+                    Err(rejected) => return Ok((out, Some(rejected), paid)),
                 }
             }
         }
-        Ok((out, None))
+        Ok((out, None, paid))
     }
 }
 

@@ -3,12 +3,12 @@
 use super::{
     Coordinator, Shared,
     admit::{find, invalid, need},
-    fan::{QuorumError, QuorumScope, strange},
+    fan::{Answers, QuorumError, QuorumScope, strange},
     merge::{Merged, Page, check, merge},
     read::{is_fresh, is_unsure, may_end},
-    refusal::{not_initialised, ring_moves},
+    refusal::{no_memory, not_initialised, ring_moves},
 };
-use crate::peer::CallError;
+use crate::{budget::Paid, peer::CallError};
 use bytes::{BufMut, Bytes, BytesMut};
 use god_proto::{
     MAX_PAGE,
@@ -77,6 +77,12 @@ impl Shared {
         let mut scan =
             Scan::new(&ring, request, |timeout_ms| Instant::now() + self.settings.timeout(timeout_ms))?;
         drop(ring);
+        if self.settings.budget.is_spent() {
+            self.settings.budget.refused();
+            return Err(no_memory());
+        }
+        // For what was found.
+        let mut held = Paid::default();
         let (mut rings, mut moved) = (0, false);
         let mut asks = scan.limit;
         for _ in 0..MAX_QUESTIONS {
@@ -96,8 +102,11 @@ impl Shared {
                 max_bytes: PAGE_BYTES.saturating_sub(scan.bytes).max(1),
             };
             match self.page(&scope, &part, wanted).await {
-                Ok(merged) => {
-                    if scan.take(&part, merged)? {
+                Ok((merged, paid)) => {
+                    let is_full = scan.take(&part, merged)?;
+                    held.absorb(paid);
+                    held.keep(scan.bytes);
+                    if is_full {
                         return Ok(scan.end());
                     }
                     moved = true;
@@ -117,13 +126,14 @@ impl Shared {
         Ok(scan.end())
     }
 
-    /// What a quorum holds of a part of an arc, from the side where the scan begins, up to where each covers it.
+    /// What a quorum holds of a part of an arc, from the side where the scan begins, up to where each covers it; and
+    /// what is paid for it.
     pub(super) async fn page(
         &self,
         scope: &QuorumScope,
         range: &PositionRange,
         wanted: Wanted,
-    ) -> Result<Merged, QuorumError> {
+    ) -> Result<(Merged, Paid), QuorumError> {
         let Wanted { reverse, keys_only, limit, max_bytes } = wanted;
         let body = || {
             let range = Some(peer::Range::from(range));
@@ -133,6 +143,7 @@ impl Shared {
         };
         let ceiling_ms = self.clock.ceiling_ms();
         let pages = self.gather(scope, &[], body, |reply| decode(reply, range, reverse, ceiling_ms)).await?;
+        let Answers { said: pages, mut paid } = pages;
         let asked = scope.nodes(pages.iter().map(|(member, _)| *member));
         let mut merged = merge(range, reverse, pages.into_iter().map(|(_, page)| page).collect());
         let mut torn: BTreeSet<usize> = merged.torn.iter().copied().collect();
@@ -157,7 +168,8 @@ impl Shared {
             let positions = torn.iter().filter_map(|at| merged.entries.get(*at));
             let positions = positions.map(|entry| entry.position.clone()).collect();
             // A quorum's read repairs those that are behind.
-            let (records, unsettled) = self.read_all(scope, &asked, positions).await?;
+            let (records, unsettled, more) = self.read_all(scope, &asked, positions).await?;
+            paid.absorb(more);
             let settled = records.len();
             for (at, record) in torn.iter().zip(records) {
                 if let (Some(entry), Some(mut record)) = (merged.entries.get_mut(*at), record)
@@ -178,7 +190,7 @@ impl Shared {
                 merged.cut(*at, range, reverse);
             }
         }
-        Ok(merged)
+        Ok((merged, paid))
     }
 }
 

@@ -19,7 +19,7 @@ pub struct QuorumSettings {
     /// Bytes of writes that may still be under way to the last replicas after their clients were answered. Beyond
     /// it, those replicas get hints instead.
     pub background_bytes: usize,
-    /// What the values that reads get are paid from while they are got.
+    /// The node's; what replicas answer to clients' reads is paid from the clients' part of it, while it is held.
     pub budget: Budget,
 }
 

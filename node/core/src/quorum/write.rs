@@ -3,7 +3,7 @@
 use super::{
     Shared,
     admit::{PendingCall, What},
-    batch::Carried,
+    batch::{Answered, Carried},
     fan::{Asked, QuorumScope, Reply, damaged, other_epoch, strange},
     refusal::{Failures, unreachable},
 };
@@ -87,7 +87,9 @@ impl Shared {
         if self.closing.1.is_stopped() {
             // Nobody would wait for what comes of it.
             let why = Rejected::later(Reason::Unavailable, "this node is stopping", 0);
-            return (calls.into_iter().map(|call| call.refused(why.clone())).collect(), vec![]);
+            let mut answers = Answered::default();
+            answers.extend(calls.into_iter().map(|call| call.refused(why.clone())));
+            return (answers, vec![]);
         }
         let write = |call: PendingCall| match call.what {
             What::Write { record, open } => Some(Write {
@@ -345,7 +347,7 @@ impl QuorumWrite {
 
     /// Answers for what is decided; the rest is to go on under the newer ring.
     fn finish(&mut self) -> Carried {
-        let (mut answers, mut again) = (Vec::with_capacity(self.writes.len()), Vec::new());
+        let (mut answers, mut again) = (Answered::with_room(self.writes.len()), Vec::new());
         for write in &mut self.writes {
             let version = Some(write.entry.record.version.into());
             let outcome = match write.outcome {

@@ -2,6 +2,7 @@
 
 use super::{Replica, at_most, broken, check::Touch, pages};
 use crate::{
+    budget::Paid,
     engine::EngineError,
     peer::{Damaged, Held, failure, to_entry},
     radix::{Store, Summary, View},
@@ -13,6 +14,15 @@ use god_proto::{
     position::{Position, PositionRange},
     record::Record,
 };
+
+/// When a node that has no memory for an answer may be asked again.
+const MEMORY_RETRY_MS: u32 = 50;
+
+/// There is no memory for the answer (BUDGET).
+fn no_memory() -> Failure {
+    let refused = failure(Cause::Busy, "the node's memory for requests is taken up");
+    Failure { retry_after_ms: MEMORY_RETRY_MS, ..refused }
+}
 
 /// The most bytes of records in one answer, but for a larger single one.
 const MAX_ANSWER: usize = MAX_MESSAGE - (2 << 20);
@@ -52,6 +62,8 @@ impl Replica {
             entries.push(near(record).map(peer::Entry::from).unwrap_or_default());
         } else {
             let (mut bytes, mut damaged) = (0, 0);
+            // While the other parts are read; then whoever takes the answer pays for it.
+            let mut paid = Paid::default();
             // In parts, so that what does not fit is not read.
             'all: for part in positions.chunks(64) {
                 for held in self.held_at(part).await? {
@@ -63,6 +75,9 @@ impl Replica {
                     }
                     damaged += usize::from(held.is_err());
                     entries.push(to_entry(held));
+                }
+                if !paid.pay(&self.budget, bytes - paid.bytes()) {
+                    return Err(no_memory());
                 }
             }
             if damaged > 0 && damaged == entries.len() {
@@ -85,7 +100,16 @@ impl Replica {
         }
         let ceiling_ms = self.clock.ceiling_ms();
         let (asked, as_stored) = (range.clone(), scan.as_stored);
-        let done = self.look(move |store| pages::page(&store.view(), &range, &scan, ceiling_ms)).await?;
+        let budget = self.budget.clone();
+        let page = move |store: &Store| {
+            let mut paid = Paid::default();
+            let pay = |bytes| paid.pay(&budget, bytes);
+            let done = pages::page(&store.view(), &range, &scan, ceiling_ms, pay)?;
+            Ok((done, paid))
+        };
+        // Until whoever takes the answer pays for it.
+        let (done, _paid) = self.look(page).await?;
+        let done = done.ok_or_else(no_memory)?;
         self.holds_still(touch, &asked, as_stored)?;
         if votes {
             self.still(vote, |lapsed| asked.contains(lapsed))?;

@@ -27,6 +27,7 @@ pub use self::{
 
 use self::check::{Touch, stale};
 use crate::{
+    budget::Budget,
     engine::EngineError,
     peer::{Call, Damaged, failure},
     radix::{CommitError, Store, Verdict},
@@ -84,6 +85,8 @@ pub struct Replica {
     floors: Arc<Floors>,
     loads: Loads,
     lapse: Arc<Lapse>,
+    /// What is read for an answer is paid from this while it is read.
+    budget: Budget,
     /// The transitions of arcs to this node for which it has taken over a promise.
     inherited: Mutex<BTreeSet<(ArcId, u64)>>,
     /// How many records that expire were taken in since the start.
@@ -105,8 +108,28 @@ impl Replica {
     ) -> Replica {
         let (inherited, inherits) = (Mutex::default(), Notify::new());
         let (gate, loads) = (RwLock::new(()), Loads::new());
-        let expiring = AtomicU64::new(0);
-        Replica { me, store, ring, clock, offload, gate, floors, loads, lapse, inherited, expiring, inherits }
+        let (expiring, budget) = (AtomicU64::new(0), Budget::default());
+        Replica {
+            me,
+            store,
+            ring,
+            clock,
+            offload,
+            gate,
+            floors,
+            loads,
+            lapse,
+            budget,
+            inherited,
+            expiring,
+            inherits,
+        }
+    }
+
+    /// The same, and what it reads is paid from the node's budget.
+    #[must_use]
+    pub fn paid_from(self, budget: Budget) -> Replica {
+        Replica { budget, ..self }
     }
 
     /// What of it may be lapsed.

@@ -7,17 +7,21 @@ use crate::{
 use bytes::Bytes;
 use god_proto::{MAX_PAGE, peer, position::PositionRange};
 
+/// How much of a page is read before it is paid for.
+const PAID_AT: usize = 64 << 10;
 /// The most bytes on a page, but for a larger single entry.
 const MAX_PAGE_BYTES: usize = 4 << 20;
 
 /// The entries from one end of a range, tombstones among them: one at least, if there is one. What is above a
-/// ceiling is not there (FAR-IS-NOT-THERE). Blocks on the disk.
+/// ceiling is not there (FAR-IS-NOT-THERE). Each part is paid for as it is read: where that cannot be done the page
+/// ends before it, and there is none where that would be empty (BUDGET). Blocks on the disk.
 pub(super) fn page(
     view: &View,
     range: &PositionRange,
     scan: &peer::Scan,
     ceiling_ms: u64,
-) -> Result<peer::ScanDone, EngineError> {
+    mut pay: impl FnMut(usize) -> bool,
+) -> Result<Option<peer::ScanDone>, EngineError> {
     // OWNERS-FIRST: what cannot be read can be handed over to nobody, and the rest can.
     let all: Box<dyn Iterator<Item = _>> = match (scan.as_stored, scan.reverse) {
         (true, false) => Box::new(view.readable(range)),
@@ -29,7 +33,7 @@ pub(super) fn page(
         0 => MAX_PAGE_BYTES,
         bytes => bytes.min(MAX_PAGE_BYTES),
     };
-    let (mut entries, mut bytes) = (Vec::new(), 0);
+    let (mut entries, mut bytes, mut unpaid) = (Vec::new(), 0, 0);
     for entry in all {
         let mut entry = entry?;
         if entry.record.version.ms() > ceiling_ms {
@@ -38,11 +42,19 @@ pub(super) fn page(
         if scan.keys_only {
             entry.record.value = Bytes::new();
         }
-        bytes += entry.position.as_bytes().len() + entry.record.encoded_len();
+        let size = entry.position.as_bytes().len() + entry.record.encoded_len();
+        bytes += size;
         if entries.len() >= limit || (bytes > most && !entries.is_empty()) {
-            return Ok(peer::ScanDone { entries, more: true });
+            return Ok(Some(peer::ScanDone { entries, more: true }));
+        }
+        unpaid += size + size_of::<peer::Entry>();
+        if unpaid >= PAID_AT {
+            if !pay(unpaid) {
+                return Ok((!entries.is_empty()).then_some(peer::ScanDone { entries, more: true }));
+            }
+            unpaid = 0;
         }
         entries.push(peer::Entry::from(entry));
     }
-    Ok(peer::ScanDone { entries, more: false })
+    Ok(Some(peer::ScanDone { entries, more: false }))
 }

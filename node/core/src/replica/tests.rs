@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::{
+    budget::Budget,
     engine::{Pressure, SimulatedDisk},
     radix::{CommitterSettings, Limits, StoreSettings},
     seam::Wall,
@@ -293,6 +294,35 @@ async fn storage_that_is_behind_or_full_refuses_writes_and_says_so() {
     disk.fail_writes(Some(EngineError::Failed("torn".to_owned())));
     let failure = write(&replica, vec![entry(place(true, 0), NOW_MS, b"v")]).await.unwrap_err();
     assert_eq!(failure.cause(), Cause::Storage, "its outcome is open");
+}
+
+/// BUDGET: a page is paid for while it is read, and ends where that cannot be done.
+#[tokio::test]
+async fn a_page_holds_what_there_is_memory_for() {
+    let (replica, _) = replica();
+    let budget = Budget::new(1 << 20);
+    let replica = replica.paid_from(budget.clone());
+    let entries = (0..10).map(|at| entry(place(true, at), NOW_MS, &[7; 100 << 10])).collect();
+    write(&replica, entries).await.unwrap();
+    let scan = || {
+        let scan = peer::Scan { range: Some(mine()), limit: 100, ..peer::Scan::default() };
+        ask(&replica, 4, request::Body::Scan(scan))
+    };
+    let page = |answer| match answer {
+        Ok(response::Body::Scan(done)) => (done.entries.len(), done.more),
+        other => panic!("no page: {other:?}"),
+    };
+    // Others have taken a part, and gone beyond it; then all.
+    let mut other = budget.take(700 << 10).unwrap();
+    let mut beyond = budget.new_charge();
+    assert!(beyond.insist(1 << 20));
+    beyond.shrink(1 << 20);
+    assert_eq!(page(scan().await), (3, true));
+    assert!(other.grow(300 << 10));
+    assert_eq!(scan().await.unwrap_err().cause(), peer::Cause::Busy);
+    drop((other, beyond));
+    assert_eq!(page(scan().await), (10, false));
+    assert_eq!(budget.used(), 0);
 }
 
 #[tokio::test]

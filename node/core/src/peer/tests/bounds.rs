@@ -1,6 +1,7 @@
 //! What one peer may hold, and hold up.
 
 use super::*;
+use crate::budget::Budget;
 
 /// READERS-APART: what a peer asked for goes on while it does not read the answers.
 #[tokio::test]
@@ -73,4 +74,30 @@ async fn no_more_requests_are_worked_on_at_once_than_is_set() {
     let answers = join_all((0..200).map(|number| transport.call(at(&node), ping(number)))).await;
     assert_eq!(answers.into_iter().map(pong).sum::<u64>(), 19_900);
     assert_eq!(node.echo.most_at_once.load(Ordering::SeqCst), 8);
+}
+
+/// BUDGET: what was read for a peer is dropped where there is no memory for it, and one answer at a time gets through.
+#[tokio::test]
+async fn answers_for_which_there_is_no_memory_are_refused_as_busy() {
+    for limit in [32 << 20, 1 << 20] {
+        let budget = Budget::new(limit);
+        let settings = PeerSettings { budget: budget.clone(), ..PeerSettings::default() };
+        let node = node_with(identity(1, &[known()]), settings, "127.0.0.1:0").await;
+        node.echo.slow.store(true, Ordering::SeqCst);
+        let settings = PeerSettings { connections: 1, ..PeerSettings::default() };
+        let transport = transport(settings, identity(2, &[known()]));
+        let scan = || Call { body: request::Body::Scan(Scan::default()), ..ping(0) };
+        let answers = join_all((0..16).map(|_| transport.call(at(&node), scan()))).await;
+        let (done, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
+        assert!(!done.is_empty() && !refused.is_empty(), "{} of 16 were answered", done.len());
+        for answer in refused {
+            let Err(CallError::Refused(failure)) = answer else { panic!("not refused: {answer:?}") };
+            assert_eq!(failure.cause(), Cause::Busy);
+        }
+        // One that waits, and one that is being sent.
+        let most = budget.most();
+        assert!(most <= limit + 2 * (MAX_VALUE as u64 + (1 << 20)), "{most} bytes were taken");
+        // But for the frame that was read last.
+        until("all is given back", || budget.used() < 64 << 10).await;
+    }
 }

@@ -1,7 +1,9 @@
 //! Scans, counts, ranks and selection over three arcs.
 
-use super::world::{Cluster, Does, ORDERED, ordered, tombstone, value};
+use super::world::{Cluster, Does, ORDERED, document, ordered, ring, tombstone, value};
+use crate::{budget::Budget, quorum::HintSettings};
 use bytes::Bytes;
+use futures::future::join_all;
 use god_proto::{
     MAX_KEY,
     record::Entry,
@@ -161,6 +163,29 @@ async fn what_does_not_fit_on_a_page_begins_the_next_one() {
         }
         assert_eq!(found, expected);
     }
+}
+
+/// BUDGET: what replicas answered is paid for while others are waited for, and what was found while more is.
+#[tokio::test(start_paused = true)]
+async fn what_many_scans_hold_of_replicas_is_bounded_and_some_of_them_go_through() {
+    let budget = Budget::new(32 << 20);
+    let cluster = Cluster::paid_from(&budget, &ring(document(3, 5)), HintSettings::default());
+    let part = "v".repeat(1 << 20);
+    for (at, node) in (0..8).flat_map(|at| (1..=3).map(move |node| (at, node))) {
+        cluster.seed(node, value(&ordered(&key(at)), -1_000, &part)).await;
+    }
+    cluster.slow(2, 50);
+    cluster.slow(3, 50);
+    let replies = join_all((0..64).map(|_| cluster.coordinator.scan(scan(100, false)))).await;
+    let (found, refused): (Vec<_>, Vec<_>) = replies.into_iter().partition(|reply| reply.failed.is_none());
+    assert!(!found.is_empty() && !refused.is_empty(), "{} of 64 scans were answered", found.len());
+    for reply in refused {
+        assert_eq!(reply.failed.unwrap().reason(), Reason::Busy);
+    }
+    // One at a time may go beyond it: with the pages of one scan.
+    let most = budget.most() >> 20;
+    assert!(most <= 32 + 3 * 5, "{most} MiB were taken");
+    assert_eq!(budget.used(), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,8 +3,10 @@
 use super::world::{
     Cluster, Does, document, get, get_request, got, joint, position, put, ring, tombstone, value, version,
 };
-use crate::{membership::PeerState, quorum::HintSettings};
+use crate::{budget::Budget, membership::PeerState, quorum::HintSettings};
+use futures::future::join_all;
 use god_proto::{
+    MAX_VALUE,
     peer::Cause,
     v1::{Reason, get_reply::Outcome},
 };
@@ -191,6 +193,51 @@ async fn values_that_do_not_fit_in_one_message_come_in_several_up_to_a_bound() {
     }
     let (reason, message) = failed(answers.next().unwrap());
     assert_eq!(reason, Reason::Busy, "{message}");
+}
+
+/// A key of the largest value on three nodes, of which two are slow.
+async fn large_on_slow_ones(budget: &Budget) -> Cluster {
+    let cluster = Cluster::paid_from(budget, &ring(document(3, 5)), HintSettings::default());
+    let large = "v".repeat(MAX_VALUE);
+    for node in 1..=3 {
+        cluster.seed(node, value(&position("large"), -10, &large)).await;
+    }
+    cluster.slow(2, 50);
+    cluster.slow(3, 50);
+    cluster
+}
+
+/// BUDGET: what replicas answered is paid for while others are waited for.
+#[tokio::test(start_paused = true)]
+async fn what_many_reads_hold_of_replicas_is_bounded_and_some_of_them_go_through() {
+    let budget = Budget::new(32 << 20);
+    let cluster = large_on_slow_ones(&budget).await;
+    for _ in 0..3 {
+        let reads = join_all((0..64).map(|_| cluster.read(get("large")))).await;
+        let (found, refused): (Vec<_>, Vec<_>) =
+            reads.into_iter().partition(|read| matches!(read, Outcome::Found(_)));
+        assert!(!found.is_empty(), "none of many went through");
+        assert!(!refused.is_empty(), "64 reads of 8 MiB were all taken at a time");
+        for read in refused {
+            let (reason, message) = failed(read);
+            assert_eq!(reason, Reason::Busy, "{message}");
+        }
+    }
+    // One at a time may go beyond it: with the copies that one asks for.
+    let most = budget.most() >> 20;
+    assert!(most <= 32 + 3 * 8, "{most} MiB were taken");
+    assert_eq!(budget.used(), 0);
+}
+
+/// BUDGET: one that needs more than there is gets through when it is alone.
+#[tokio::test(start_paused = true)]
+async fn a_lone_read_that_needs_more_than_the_whole_budget_is_answered() {
+    let budget = Budget::new(1 << 20);
+    let cluster = large_on_slow_ones(&budget).await;
+    for _ in 0..3 {
+        assert_eq!(found(cluster.read(get_request("large", Some(3), None)).await).len(), MAX_VALUE);
+        assert_eq!(budget.used(), 0);
+    }
 }
 
 #[tokio::test(start_paused = true)]

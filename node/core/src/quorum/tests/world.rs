@@ -1,6 +1,7 @@
 //! Replicas in memory, and a scripted network between them and one coordinator.
 
 use crate::{
+    budget::Budget,
     engine::SimulatedDisk,
     membership::{Liveness, PeerState},
     peer::{Call, CallError, Target, Transport, failure},
@@ -26,7 +27,14 @@ use god_proto::{
     version::Version,
 };
 use parking_lot::Mutex;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::time::{sleep, timeout};
 
 /// Milliseconds since 1970, on every wall.
@@ -89,6 +97,8 @@ pub struct World {
     pub wall: Arc<TestWall>,
     pub hints: Arc<Hints>,
     pub disk: SimulatedDisk,
+    /// Whether no keyspace can be made live.
+    pub stuck: AtomicBool,
     /// Calls by node and kind.
     pub log: Arc<Mutex<Vec<(u32, &'static str)>>>,
 }
@@ -164,10 +174,11 @@ pub fn joint(epoch: u64) -> Arc<Ring> {
 }
 
 /// Shorter times than a node's: tests name the bounds that follow.
-fn settings() -> QuorumSettings {
+fn settings(budget: &Budget) -> QuorumSettings {
     QuorumSettings {
         default_timeout: Duration::from_secs(2),
         hedge_delay: Duration::from_millis(10),
+        budget: budget.clone(),
         ..QuorumSettings::default()
     }
 }
@@ -189,6 +200,11 @@ impl Cluster {
     }
 
     pub fn with(ring: &Arc<Ring>, hint_settings: HintSettings) -> Cluster {
+        Cluster::paid_from(&Budget::default(), ring, hint_settings)
+    }
+
+    /// One whose coordinator's requests are paid from this.
+    pub fn paid_from(budget: &Budget, ring: &Arc<Ring>, hint_settings: HintSettings) -> Cluster {
         let wall = Arc::new(TestWall::default());
         let current = |ring: &Arc<Ring>| {
             let current = CurrentRing::default();
@@ -235,6 +251,7 @@ impl Cluster {
             wall: Arc::clone(&wall),
             hints: Arc::new(hints),
             disk,
+            stuck: AtomicBool::new(false),
             log: Arc::default(),
         });
         let parts = Parts {
@@ -245,7 +262,7 @@ impl Cluster {
             hints: Arc::clone(&world.hints),
             sync: Arc::new(Wire(Arc::clone(&world))),
         };
-        Cluster { coordinator: Coordinator::new(NodeId(1), parts, settings()), world }
+        Cluster { coordinator: Coordinator::new(NodeId(1), parts, settings(budget)), world }
     }
 
     /// Another coordinator of the same nodes, whose wall is so far ahead.
@@ -264,7 +281,7 @@ impl Cluster {
             hints: Arc::clone(&self.world.hints),
             sync: Arc::new(Wire(Arc::clone(&self.world))),
         };
-        (Coordinator::new(NodeId(2), parts, settings()), wall)
+        (Coordinator::new(NodeId(2), parts, settings(&Budget::default())), wall)
     }
 
     pub fn wire(world: &Arc<World>) -> Arc<dyn Transport> {
@@ -467,6 +484,9 @@ impl RingSync for Wire {
         let world = Arc::clone(&self.0);
         async move {
             world.log.lock().push((0, "make_live"));
+            if world.stuck.load(Ordering::SeqCst) {
+                std::future::pending::<()>().await;
+            }
             let mut document = world.ring.get().unwrap().document().clone();
             document.epoch += 1;
             for known in document.keyspaces.iter_mut().filter(|known| known.id == keyspace.0) {
