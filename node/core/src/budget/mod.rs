@@ -64,6 +64,7 @@ impl Budget {
 
     /// The same one, of which an eighth is left to others: clients that take all of this do not keep a node from
     /// answering the others of its cluster.
+    #[must_use]
     pub fn for_clients(&self) -> Budget {
         Budget { shared: Arc::clone(&self.shared), limit: self.shared.limit - self.shared.limit / 8 }
     }

@@ -302,7 +302,8 @@ async fn a_page_holds_what_there_is_memory_for() {
     let (replica, _) = replica();
     let budget = Budget::new(1 << 20);
     let replica = replica.paid_from(budget.clone());
-    let entries = (0..10).map(|at| entry(place(true, at), NOW_MS, &[7; 100 << 10])).collect();
+    let entries =
+        (0..10).map(|at| entry(place(true, at), NOW_MS, "v".repeat(100 << 10).as_bytes())).collect();
     write(&replica, entries).await.unwrap();
     let scan = || {
         let scan = peer::Scan { range: Some(mine()), limit: 100, ..peer::Scan::default() };
