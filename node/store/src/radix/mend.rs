@@ -4,12 +4,13 @@
 //! added to the sums of its bucket. The rule (DAMAGE-APART): what a damaged record added is what is left of its
 //! bucket's sum without all that can be read in it. When one of them is overwritten, that goes, so that from then on
 //! the bucket says what can be read in it, and another damaged record counts as nothing. A start and a rebuild, which
-//! count what can be read, say the same. Where the rest of a bucket cannot be read either, nothing in it that is
+//! count what can be read, say the same; what a start had to pass over is damaged, whatever is read of it (see `gaps`). Where the rest of a bucket cannot be read either, nothing in it that is
 //! damaged can be overwritten.
 
 use super::{
     Summary,
     changes::Change,
+    gaps::Gaps,
     nibbles::{range_end, range_start},
     rows::{readable, weighed},
     summary::Scale,
@@ -51,20 +52,29 @@ fn stored(found: Option<Bytes>) -> Stored {
     }
 }
 
-/// What overwriting damaged records takes from the sums of their buckets; nothing of those that must stay. `damaged`
-/// is sorted. Cost: a scan of each bucket.
+/// What overwriting damaged records takes from the sums of their buckets.
+#[derive(Default)]
+pub(super) struct Counted {
+    /// Of each; nothing of those that must stay.
+    pub(super) sums: BTreeMap<Vec<u8>, Summary>,
+    /// What says from then on all that can be read in it: it has no gaps any more.
+    pub(super) whole: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// Counts the buckets of damaged records that are to be overwritten. `damaged` is sorted. Cost: a scan of each bucket.
 pub(super) fn count_around(
     reader: &dyn Reader,
     scale: &Scale,
     tree: &Tree,
     damaged: &[&[u8]],
-) -> Result<BTreeMap<Vec<u8>, Summary>, EngineError> {
-    let mut counted = BTreeMap::new();
+) -> Result<Counted, EngineError> {
+    let mut counted = Counted::default();
     let mut left = damaged;
     while let [first, ..] = left {
         let Some((depth, mut rest)) = tree.locate(first).bucket else {
             // No row counts it.
-            counted.insert(first.to_vec(), Summary::default());
+            counted.sums.insert(first.to_vec(), Summary::default());
+            counted.whole.push((first.to_vec(), [first, &[0][..]].concat()));
             left = left.get(1..).unwrap_or_default();
             continue;
         };
@@ -72,7 +82,7 @@ pub(super) fn count_around(
         let here = left.partition_point(|position| *position < end.as_slice());
         let (here, others) = left.split_at(here);
         left = others;
-        let mut from = start;
+        let mut from = start.clone();
         let mut whole = true;
         for until in here.iter().copied().chain([end.as_slice()]) {
             for entry in readable(reader, scale, &from, until, &mut 0) {
@@ -94,8 +104,9 @@ pub(super) fn count_around(
         }
         if whole {
             for position in here {
-                counted.insert(position.to_vec(), std::mem::take(&mut rest));
+                counted.sums.insert(position.to_vec(), std::mem::take(&mut rest));
             }
+            counted.whole.push((start, end));
         }
     }
     Ok(counted)
@@ -108,6 +119,7 @@ pub(super) fn count_within(
     reader: &dyn Reader,
     scale: &Scale,
     tree: &Tree,
+    gaps: &Gaps,
     start: &[u8],
     end: &[u8],
 ) -> Result<Option<Vec<Change>>, EngineError> {
@@ -117,10 +129,10 @@ pub(super) fn count_within(
         let bucket_end = path.end();
         let (first, last) = (path.bytes().max(start), bucket_end.as_slice().min(end));
         let gone = |(position, before)| Change { position, before, after: Summary::default() };
-        let here = weighed(reader, scale, first, last, Direction::Forward);
-        match here.collect::<Result<Vec<_>, _>>() {
-            Ok(here) => changes.extend(here.into_iter().map(gone)),
-            Err(EngineError::Corrupt(_)) => {
+        let here = weighed(reader, scale, first, last, Direction::Forward).collect::<Result<Vec<_>, _>>();
+        match here {
+            Ok(here) if !gaps.meets(first, last) => changes.extend(here.into_iter().map(gone)),
+            Ok(_) | Err(EngineError::Corrupt(_)) => {
                 let mut before = tree.locate(first).bucket.map(|(_, sum)| sum).unwrap_or_default();
                 for (from, until) in [(path.bytes(), first), (last, bucket_end.as_slice())] {
                     for entry in readable(reader, scale, from, until, &mut 0) {

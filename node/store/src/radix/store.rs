@@ -5,7 +5,7 @@ use super::{
     cache::VersionCache,
     committer::{CommitError, Committer, CommitterSettings},
     nibbles::TOP,
-    rows::{bad_record, load, rebuild},
+    rows::{Loaded, bad_record, load, rebuild},
     summary::Scale,
     tree::Limits,
     writer::{Job, Published, Verdict, Writer},
@@ -58,13 +58,15 @@ pub struct Store {
     committer: Committer<Writer>,
     scale: Scale,
     offload: Offload,
+    is_short: bool,
 }
 
 impl Store {
     /// Opens what an engine holds. `key` is the cluster's id: digests are keyed by it, and rows made with another key
     /// do not compare. Under [`Durability::Always`] it syncs first what was not (READ-SYNCED). Reads the index's
-    /// rows, and after a crash the data of some buckets: see [`Limits::most_open`]. Damaged rows, or missing ones,
-    /// are an error; [`Store::rebuild`] makes them anew.
+    /// rows, and after a crash the data of some buckets: see [`Limits::most_open`]. Records that cannot be read there
+    /// are passed over: see [`Store::is_short`]. Damaged rows, or missing ones, are an error; [`Store::rebuild`] makes
+    /// them anew.
     pub fn open(
         engine: Arc<dyn Engine>,
         key: [u8; 16],
@@ -75,7 +77,7 @@ impl Store {
         if synced {
             engine.sync()?;
         }
-        let tree = load(&*engine, &scale)?;
+        let Loaded { tree, gaps, damaged } = load(&*engine, &scale)?;
         let data = Some(Arc::from(engine.snapshot()));
         let published = Arc::new(Mutex::new(Published { tree, data }));
         let writer = Writer {
@@ -84,6 +86,7 @@ impl Store {
             scale,
             cache: VersionCache::new(&key, settings.limits.remembered),
             limits: settings.limits,
+            gaps,
             threaded: settings.threaded,
             written_through: 0,
         };
@@ -92,7 +95,13 @@ impl Store {
         } else {
             Committer::inline(Arc::clone(&engine), writer, settings.committer)
         };
-        Ok(Store { engine, published, committer, scale, offload: settings.offload })
+        Ok(Store { engine, published, committer, scale, offload: settings.offload, is_short: damaged > 0 })
+    }
+
+    /// Whether some of what was written is not counted, as it could not be read when the store was opened: nobody may
+    /// take this store for one that has it, until it was compared.
+    pub fn is_short(&self) -> bool {
+        self.is_short
     }
 
     /// Computes all rows from the data and replaces those that are there; gives the sum of all. Nobody else may use

@@ -5,7 +5,9 @@ use super::{
     cache::{Known, Tag, VersionCache},
     changes::{Change, Row, apply_changes},
     committer::Apply,
-    mend::{Stored, count_around, count_within, read_each},
+    gaps::Gaps,
+    mend::{Counted, Stored, count_around, count_within, read_each},
+    nibbles::Path,
     rows::{push_rows, weighed},
     summary::Scale,
     tree::{Limits, Tree},
@@ -68,6 +70,8 @@ pub struct Writer {
     pub(super) scale: Scale,
     pub(super) cache: VersionCache,
     pub(super) limits: Limits,
+    /// Where what is read was not counted.
+    pub(super) gaps: Gaps,
     /// Whether others read while this writes: not in the simulation, whose engine copies what changes while it is held
     /// still.
     pub(super) threaded: bool,
@@ -152,11 +156,11 @@ impl Writer {
         let mut order: Vec<u32> = (0..items.len() as u32).collect();
         // Stable: at one position, entries stay in the order in which they came.
         order.sort_by(|a, b| items[*a as usize].position.cmp(items[*b as usize].position));
-        let (looked_up, sums) = self.look(&items, &order)?;
+        let (looked_up, Counted { sums, whole }) = self.look(&items, &order)?;
         let plan = plan(&self.scale, &items, &order, looked_up, sums);
         let close = jobs.iter().any(|job| matches!(job, Job::Close));
         // CACHE-TRUE: where it is open what was written, nothing is known.
-        self.commit(plan.batch, &plan.changes, close, synced).inspect_err(|_| self.cache.clear())?;
+        self.commit(plan.batch, &plan.changes, &whole, close, synced).inspect_err(|_| self.cache.clear())?;
         for (tag, after) in plan.notes {
             self.cache.set(tag, after);
         }
@@ -170,10 +174,10 @@ impl Writer {
         &mut self,
         items: &[Item<'a>],
         order: &[u32],
-    ) -> Result<(LookedUp<'a>, BTreeMap<Vec<u8>, Summary>), EngineError> {
+    ) -> Result<(LookedUp<'a>, Counted), EngineError> {
         let mut looked_up = self.look_up(items, order)?;
         if !items.iter().any(|item| item.over_damage) {
-            return Ok((looked_up, BTreeMap::new()));
+            return Ok((looked_up, Counted::default()));
         }
         if looked_up.read.iter().any(|found| matches!(found, Stored::Damaged)) {
             // CACHE-TRUE: of a bucket that is counted anew, only what can be read counts (DAMAGE-APART). What is
@@ -200,7 +204,12 @@ impl Writer {
             }
             known.push((tag, remembered));
         }
-        let read = if unread.is_empty() { vec![] } else { read_each(&*self.engine, &unread)? };
+        let mut read = if unread.is_empty() { vec![] } else { read_each(&*self.engine, &unread)? };
+        if !self.gaps.is_empty() {
+            // What is read of it was not counted.
+            let apart = unread.iter().zip(&mut read).filter(|(position, _)| self.gaps.holds(position));
+            apart.for_each(|(_, found)| *found = Stored::Damaged);
+        }
         Ok(LookedUp { known, unread, read })
     }
 
@@ -212,7 +221,7 @@ impl Writer {
         order: &[u32],
         unread: &[&[u8]],
         read: &[Stored],
-    ) -> Result<BTreeMap<Vec<u8>, Summary>, EngineError> {
+    ) -> Result<Counted, EngineError> {
         let of = |at: &u32| &items[*at as usize];
         let damaged = unread.iter().zip(read).filter(|(_, found)| matches!(found, Stored::Damaged));
         let mut damaged = damaged.map(|(position, _)| *position).peekable();
@@ -224,7 +233,7 @@ impl Writer {
             }
         }
         if over.is_empty() {
-            return Ok(BTreeMap::new());
+            return Ok(Counted::default());
         }
         let tree = self.published.lock().tree.clone();
         count_around(&*self.engine, &self.scale, &tree, &over)
@@ -240,10 +249,11 @@ impl Writer {
             entry.map(|(position, before)| Change { position, before, after: Summary::default() })
         });
         let (changes, damaged) = match all.collect::<Result<Vec<Change>, EngineError>>() {
-            Ok(changes) => (changes, false),
-            Err(EngineError::Corrupt(_)) => {
+            Ok(changes) if !self.gaps.meets(start, end) => (changes, false),
+            Ok(_) | Err(EngineError::Corrupt(_)) => {
                 let tree = self.published.lock().tree.clone();
-                let Some(changes) = count_within(&*self.engine, &self.scale, &tree, start, end)? else {
+                let changes = count_within(&*self.engine, &self.scale, &tree, &self.gaps, start, end)?;
+                let Some(changes) = changes else {
                     counter!("god_radix_damaged_total", "what" => "refused").increment(1);
                     return Ok(vec![Verdict::Damaged]);
                 };
@@ -257,7 +267,8 @@ impl Writer {
         }
         let mut batch = Batch::default();
         batch.delete_range(Table::Data, range.start.clone().into_bytes(), range.end.clone().into_bytes());
-        self.commit(batch, &changes, false, synced).inspect_err(|_| self.cache.clear())?;
+        let whole = [(start.to_vec(), end.to_vec())];
+        self.commit(batch, &changes, &whole, false, synced).inspect_err(|_| self.cache.clear())?;
         if damaged {
             // Nobody knows which positions these were.
             self.cache.clear();
@@ -271,10 +282,12 @@ impl Writer {
         Ok(Vec::new())
     }
 
+    /// `whole` are ranges that are counted as they are read once this is done, and have no gaps.
     fn commit(
         &mut self,
         mut batch: Batch,
         changes: &[Change],
+        whole: &[(Vec<u8>, Vec<u8>)],
         close: bool,
         synced: bool,
     ) -> Result<(), EngineError> {
@@ -283,7 +296,12 @@ impl Writer {
         }
         let mut tree = self.published.lock().tree.clone();
         let mut rows = Vec::with_capacity(changes.len());
+        let mut gaps = self.gaps.clone();
+        whole.iter().for_each(|(start, end)| gaps.close(start, end));
         let scan = |start: &[u8], end: &[u8]| {
+            if gaps.meets(start, end) {
+                return Ok(None);
+            }
             let all = weighed(&*self.engine, &self.scale, start, end, Direction::Forward);
             match all.collect::<Result<Vec<_>, _>>() {
                 Ok(all) => Ok(Some(all)),
@@ -305,6 +323,15 @@ impl Writer {
             self.written_through = 0;
             rows.extend(tree.close().into_iter().map(|(path, sum)| (path.encode(), Row::Sum(sum))));
         }
+        if !gaps.is_empty() {
+            // A start is to find them again.
+            for (key, row) in rows.iter_mut().filter(|(_, row)| matches!(row, Row::Sum(_))) {
+                let path = Path::decode(key).filter(|path| gaps.meets(path.bytes(), &path.end()));
+                if path.is_some_and(|path| tree.reopen(&path)) {
+                    *row = Row::Open;
+                }
+            }
+        }
         counter!("god_radix_rows_written_total").increment(rows.len() as u64);
         push_rows(&mut batch, rows);
 
@@ -322,6 +349,7 @@ impl Writer {
         let data = self.threaded.then(|| Arc::from(self.engine.snapshot()));
         let old = std::mem::replace(&mut *self.published.lock(), Published { tree, data });
         drop(old);
+        self.gaps = gaps;
         Ok(())
     }
 }
