@@ -45,20 +45,20 @@ pub(super) fn weighed<'a>(
     })
 }
 
-/// As [`weighed`], without what is no record (counted as nothing, see `mend`), and how much of that there was.
+/// As [`weighed`], without what is no record (counted as nothing, see `mend`); `lost` has where that stands.
 pub(super) fn readable<'a>(
     reader: &'a dyn Reader,
     scale: &'a Scale,
     start: &[u8],
     end: &[u8],
-    damaged: &'a mut u64,
+    lost: &'a mut Vec<Bytes>,
 ) -> impl Iterator<Item = Result<(Bytes, Summary), EngineError>> + 'a {
     reader.scan(Table::Data, start, end, Direction::Forward).filter_map(|pair| match pair {
         Ok((position, record)) => match scale.weigh_stored(&position, &record) {
             Ok(sum) => Some(Ok((position, sum))),
             Err(error) => {
                 tracing::error!(error = %bad_record(&position, &error), "a record is not counted");
-                *damaged += 1;
+                lost.push(position);
                 None
             }
         },
@@ -144,9 +144,8 @@ pub(super) fn compute(
     scale: &Scale,
     limits: Limits,
 ) -> Result<(Tree, Vec<(Bytes, Row)>), EngineError> {
-    let mut tree = Tree::default();
-    let mut damaged = 0;
-    let mut entries = readable(reader, scale, &[], &TOP, &mut damaged);
+    let (mut tree, mut lost) = (Tree::default(), Vec::new());
+    let mut entries = readable(reader, scale, &[], &TOP, &mut lost);
     loop {
         let step = entries.by_ref().take(REBUILD_STEP).map(|entry| {
             entry.map(|(position, after)| Change { position, before: Summary::default(), after })
@@ -154,7 +153,7 @@ pub(super) fn compute(
         let step: Vec<Change> = step.collect::<Result<_, _>>()?;
         let Some(first) = step.first().map(|change| change.position.clone()) else { break };
         let scan = |start: &[u8], end: &[u8]| {
-            let mut again = 0;
+            let mut again = Vec::new();
             // Only what was taken in already.
             let end = end.min(&first).max(start);
             let all = readable(reader, scale, start, end, &mut again);

@@ -6,7 +6,7 @@ use super::{
     changes::{Change, Row, apply_changes},
     committer::Apply,
     gaps::Gaps,
-    mend::{Counted, Stored, count_around, count_within, read_each},
+    mend::{Counted, Noted, Stored, count_around, count_within, read_each},
     nibbles::Path,
     rows::{push_rows, weighed},
     summary::Scale,
@@ -21,7 +21,10 @@ use god_proto::{
 };
 use metrics::counter;
 use parking_lot::Mutex;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// What reads begin from, as the writer left it.
 pub(super) struct Published {
@@ -51,13 +54,13 @@ pub enum Job {
         entries: Arc<Vec<Entry>>,
         /// What stands above this millisecond stands in nobody's way.
         ceiling_ms: u64,
-        /// What cannot be read stands in nobody's way either.
-        over_damage: bool,
+        /// What cannot be read stands in nobody's way either, where these are all others of its bucket that cannot.
+        over_damage: Option<Arc<BTreeSet<Position>>>,
     },
     /// See [`super::Store::forget`].
     Forget(Vec<(Position, Version)>),
     /// See [`super::Store::drop_part`].
-    Drop(PositionRange),
+    Drop(PositionRange, Arc<BTreeSet<Position>>),
     /// Writes all open rows as they are.
     Close,
 }
@@ -114,9 +117,9 @@ impl Apply for Writer {
     fn apply(&mut self, jobs: Vec<Job>, synced: bool) -> Result<Vec<Vec<Verdict>>, EngineError> {
         let mut answers = Vec::with_capacity(jobs.len());
         // What is dropped is dropped between what was written before and after.
-        for run in jobs.chunk_by(|a, b| !matches!(a, Job::Drop(_)) && !matches!(b, Job::Drop(_))) {
+        for run in jobs.chunk_by(|a, b| !matches!(a, Job::Drop(..)) && !matches!(b, Job::Drop(..))) {
             match run {
-                [Job::Drop(range)] => answers.push(self.drop_range(range, synced)?),
+                [Job::Drop(range, noted)] => answers.push(self.drop_range(range, noted, synced)?),
                 run => answers.extend(self.write(run, synced)?),
             }
         }
@@ -126,7 +129,7 @@ impl Apply for Writer {
     fn makes_room(job: &Job) -> bool {
         match job {
             Job::Write { entries, .. } => entries.iter().all(|entry| entry.record.kind == Kind::Tombstone),
-            Job::Forget(_) | Job::Drop(_) | Job::Close => true,
+            Job::Forget(_) | Job::Drop(..) | Job::Close => true,
         }
     }
 
@@ -139,7 +142,7 @@ impl Apply for Writer {
             Job::Forget(which) => {
                 which.iter().map(|(position, _)| position.as_bytes().len() + ENTRY_OVERHEAD).sum()
             }
-            Job::Drop(_) | Job::Close => 0,
+            Job::Drop(..) | Job::Close => 0,
         }
     }
 }
@@ -156,7 +159,7 @@ impl Writer {
         let mut order: Vec<u32> = (0..items.len() as u32).collect();
         // Stable: at one position, entries stay in the order in which they came.
         order.sort_by(|a, b| items[*a as usize].position.cmp(items[*b as usize].position));
-        let (looked_up, Counted { sums, whole }) = self.look(&items, &order)?;
+        let (looked_up, Counted { sums, whole }) = self.look(&items, &order, &noted(jobs))?;
         let plan = plan(&self.scale, &items, &order, looked_up, sums);
         let close = jobs.iter().any(|job| matches!(job, Job::Close));
         // CACHE-TRUE: where it is open what was written, nothing is known.
@@ -174,6 +177,7 @@ impl Writer {
         &mut self,
         items: &[Item<'a>],
         order: &[u32],
+        noted: &Noted<'_>,
     ) -> Result<(LookedUp<'a>, Counted), EngineError> {
         let mut looked_up = self.look_up(items, order)?;
         if !items.iter().any(|item| item.over_damage) {
@@ -185,7 +189,7 @@ impl Writer {
             self.cache.clear();
             looked_up = self.look_up(items, order)?;
         }
-        let sums = self.damaged_sums(items, order, &looked_up.unread, &looked_up.read)?;
+        let sums = self.damaged_sums(items, order, noted, &looked_up)?;
         Ok((looked_up, sums))
     }
 
@@ -213,14 +217,14 @@ impl Writer {
         Ok(LookedUp { known, unread, read })
     }
 
-    /// What each damaged record that is to be overwritten counts for, all of a bucket at once. `order` sorts the items,
-    /// and `unread` are those of their positions that were read. Cost: a scan of each such bucket.
+    /// What each damaged record that is to be overwritten counts for, all of a bucket at once. `order` sorts the items.
+    /// Cost: a scan of each such bucket.
     fn damaged_sums(
         &self,
         items: &[Item<'_>],
         order: &[u32],
-        unread: &[&[u8]],
-        read: &[Stored],
+        noted: &Noted<'_>,
+        LookedUp { unread, read, .. }: &LookedUp<'_>,
     ) -> Result<Counted, EngineError> {
         let of = |at: &u32| &items[*at as usize];
         let damaged = unread.iter().zip(read).filter(|(_, found)| matches!(found, Stored::Damaged));
@@ -236,11 +240,16 @@ impl Writer {
             return Ok(Counted::default());
         }
         let tree = self.published.lock().tree.clone();
-        count_around(&*self.engine, &self.scale, &tree, &over)
+        count_around(&*self.engine, &self.scale, &tree, noted, &over)
     }
 
     /// Cost: a scan of the range; what is removed is one record of the engine.
-    fn drop_range(&mut self, range: &PositionRange, synced: bool) -> Result<Vec<Verdict>, EngineError> {
+    fn drop_range(
+        &mut self,
+        range: &PositionRange,
+        noted: &BTreeSet<Position>,
+        synced: bool,
+    ) -> Result<Vec<Verdict>, EngineError> {
         let (start, end) = (range.start.as_bytes(), range.end.as_bytes());
         if range.is_empty() {
             return Ok(Vec::new());
@@ -252,7 +261,8 @@ impl Writer {
             Ok(changes) if !self.gaps.meets(start, end) => (changes, false),
             Ok(_) | Err(EngineError::Corrupt(_)) => {
                 let tree = self.published.lock().tree.clone();
-                let changes = count_within(&*self.engine, &self.scale, &tree, &self.gaps, start, end)?;
+                let known = (&self.gaps, &Noted(vec![noted]));
+                let changes = count_within(&*self.engine, &self.scale, &tree, known, start, end)?;
                 let Some(changes) = changes else {
                     counter!("god_radix_damaged_total", "what" => "refused").increment(1);
                     return Ok(vec![Verdict::Damaged]);
@@ -359,9 +369,17 @@ impl Job {
         match self {
             Job::Write { entries, .. } => entries.len(),
             Job::Forget(which) => which.len(),
-            Job::Drop(_) | Job::Close => 0,
+            Job::Drop(..) | Job::Close => 0,
         }
     }
+}
+
+fn noted(jobs: &[Job]) -> Noted<'_> {
+    let noted = jobs.iter().filter_map(|job| match job {
+        Job::Write { over_damage, .. } => over_damage.as_deref(),
+        Job::Forget(_) | Job::Drop(..) | Job::Close => None,
+    });
+    Noted(noted.collect())
 }
 
 fn items(jobs: &[Job]) -> Vec<Item<'_>> {
@@ -374,7 +392,7 @@ fn items(jobs: &[Job]) -> Vec<Item<'_>> {
                     version: record.version,
                     record: Some(record),
                     ceiling_ms: *ceiling_ms,
-                    over_damage: *over_damage,
+                    over_damage: over_damage.is_some(),
                 }));
             }
             Job::Forget(which) => items.extend(which.iter().map(|(position, version)| Item {
@@ -384,7 +402,7 @@ fn items(jobs: &[Job]) -> Vec<Item<'_>> {
                 ceiling_ms: u64::MAX,
                 over_damage: false,
             })),
-            Job::Drop(_) | Job::Close => {}
+            Job::Drop(..) | Job::Close => {}
         }
     }
     items
