@@ -1,17 +1,20 @@
-//! Machines that stop, below durability `always`: what they acknowledged last is gone from their disks.
+//! Machines that stop, below durability `always`: what they acknowledged last is gone from their disks. And what they
+//! held is damaged.
 
+use bytes::Bytes;
 use god_core::{
     doors::Service as _,
-    engine::{Batch, Direction, Durability, Table},
+    engine::{Batch, Direction, Durability, Engine as _, Reader as _, Table},
 };
 use god_history::{Ask, Told, check_register};
-use god_proto::v1::{Level, StatusRequest};
+use god_proto::v1::{CountRequest, Level, StatusRequest};
 use god_sim::{
     calm::{agree, start_with, within},
     client::Shared,
     world::{World, WorldSettings},
 };
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use tokio::time::sleep;
 
 const LIMIT: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -139,4 +142,89 @@ async fn a_damaged_record_is_overwritten_and_says_nothing_until_it_was_compared(
     let read = clients.perform(1, 0, 5, Ask::Get, LIMIT).await;
     assert!(matches!(read, Told::Found(2, _)), "{read:?}");
     check_register(&clients.history.lock()).expect("every promise is kept");
+}
+
+/// The positions of what is on a node's disk.
+fn stored(world: &World, at: usize) -> BTreeSet<Bytes> {
+    let engine = world.disk(at).expect("there is a disk").open();
+    let pairs = engine.scan(Table::Data, &[], &[0xff; 4], Direction::Forward);
+    pairs.map(|pair| pair.expect("it is whole").0).collect()
+}
+
+/// Puts there what is no record, or what the engine refuses to read.
+fn damage(world: &World, at: usize, position: Bytes, refused: bool) {
+    let disk = world.disk(at).expect("there is a disk");
+    let mut batch = Batch::default();
+    batch.put(Table::Data, position.clone(), vec![77]);
+    disk.open().commit(batch).expect("the disk is well");
+    if refused {
+        disk.corrupt(Table::Data, position);
+    }
+}
+
+/// How many keys there are, by a node.
+async fn count(world: &World, at: usize) -> Result<u64, String> {
+    let request =
+        CountRequest { keyspace: "default".to_owned(), timeout_ms: 1_000, ..CountRequest::default() };
+    let reply = world.running(at).expect("it runs").client.count(request).await;
+    reply.failed.map_or(Ok(reply.count), |failed| Err(failed.message))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_starts_with_a_damaged_record_is_no_vote_until_it_has_compared() {
+    for refused in [true, false] {
+        let clients = cluster(Durability::Always, true).await;
+        let world = &clients.world;
+        let before = stored(world, 0);
+        // A and C acknowledge it; what C notes for B stays there.
+        cut_off(world, 1);
+        let told = clients.perform(1, 2, 6, Ask::Put(3), LIMIT).await;
+        assert!(matches!(told, Told::Committed(_)), "{told:?}");
+        let new: Vec<Bytes> = stored(world, 0).difference(&before).cloned().collect();
+        let [position] = &new[..] else { panic!("it is on that disk: {new:?}") };
+        damage(world, 0, position.clone(), refused);
+        world.crash(0, None);
+        world.network.heal();
+        cut_off(world, 2);
+        world.start(0);
+        assert!(world.running(0).is_some(), "it starts");
+        // They find each other meanwhile.
+        let mut why = String::new();
+        for turn in 0..40 {
+            let counted = count(world, turn % 2).await;
+            why = counted.expect_err("A and B alone cannot know");
+            sleep(Duration::from_millis(500)).await;
+        }
+        assert!(why.contains("a record there is damaged"), "it is A that does not say: {why}");
+        world.network.heal();
+        within(PATIENCE, || is_whole(world, 0)).await.expect("node 1 compares what it may have lost");
+        cut_off(world, 1);
+        assert_eq!(count(world, 0).await, Ok(2));
+        let read = clients.perform(1, 0, 6, Ask::Get, LIMIT).await;
+        assert!(matches!(read, Told::Found(3, _)), "A has it again: {read:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_with_a_damaged_record_that_nobody_has_comes_to_serve_at_each_start() {
+    for refused in [true, false] {
+        let clients = cluster(Durability::Always, true).await;
+        let world = &clients.world;
+        // Beside key 5.
+        let mut position = stored(world, 0).pop_first().expect("key 5 is there").to_vec();
+        position.push(1);
+        damage(world, 0, position.into(), refused);
+        for start in 0..3 {
+            world.crash(0, None);
+            world.start(0);
+            assert!(world.running(0).is_some(), "it starts");
+            assert!(!is_whole(world, 0), "it does not know what that was, at start {start}");
+            within(PATIENCE, || is_whole(world, 0))
+                .await
+                .expect("nobody has it: there is nothing to wait for");
+        }
+        cut_off(world, 1);
+        let read = clients.perform(1, 0, 5, Ask::Get, LIMIT).await;
+        assert!(matches!(read, Told::Found(1, _)), "{read:?}");
+    }
 }

@@ -11,7 +11,7 @@ use god_proto::{
 use god_rocks::{RocksEngine, RocksSettings};
 use god_store::{
     engine::{Direction, Engine, EngineError, SimulatedDisk},
-    radix::{CommitterSettings, Limits, Store, StoreSettings},
+    radix::{CommitterSettings, Limits, Store, StoreSettings, Verdict},
     seam::Offload,
 };
 use std::{
@@ -159,5 +159,60 @@ async fn what_is_beside_a_damaged_block_is_read_in_one_scan() {
         single += usize::from(store.get(&entry(n, 3).position).await.is_ok());
     }
     assert!(single < COUNT && readable.len() == single, "{} of {single}", readable.len());
+    store.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_with_a_damaged_block_under_open_buckets_opens_and_goes_on_with_the_rest() {
+    const COUNT: usize = 20_000;
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits { most_open: COUNT, ..LIMITS };
+    let open = || {
+        let engine = RocksEngine::open(dir.path(), &RocksSettings::default()).unwrap();
+        let settings = StoreSettings {
+            committer: CommitterSettings::default(),
+            offload: Offload::threads(),
+            threaded: true,
+            limits,
+        };
+        Store::open(engine, KEY, settings).unwrap()
+    };
+    let store = open();
+    // Twice: what a bucket is split into is closed until it is written to.
+    for (ms, from) in [2, 3].into_iter().flat_map(|ms| (0..COUNT).step_by(1_000).map(move |from| (ms, from)))
+    {
+        store.write((from..from + 1_000).map(|n| entry(n, ms)).collect()).await.unwrap();
+    }
+    // No clean end: all that is written to is counted at the next start, which puts the log into a file.
+    store.stop();
+    drop(store);
+    let store = open();
+    assert!(!store.is_short());
+    // Some of it is found in a newer file, whatever becomes of this one.
+    store.write((0..COUNT).step_by(7).map(|n| entry(n, 4)).collect()).await.unwrap();
+    store.stop();
+    drop(store);
+    damage(dir.path());
+
+    let store = open();
+    assert!(store.is_short());
+    let counted = store.summary().entries;
+    assert!(counted < COUNT as u64 && counted > COUNT as u64 / 2, "{counted}");
+    // What is not counted is not written either, though some of it can be read one by one.
+    let verdicts = store.write((0..COUNT).map(|n| entry(n, 9)).collect()).await.unwrap();
+    let refused = |n: &usize| verdicts[*n] == Verdict::Damaged;
+    assert_eq!((0..COUNT).filter(refused).count() as u64, COUNT as u64 - counted);
+    let mut single = 0;
+    for n in (0..COUNT).filter(refused) {
+        single += usize::from(store.get(&entry(n, 4).position).await.is_ok());
+    }
+    assert!(single > 0, "none of it");
+    let sum = store.summary();
+    assert_eq!(sum.entries, counted);
+    store.stop();
+    drop(store);
+    // Not often: RocksDB would begin to make one file of them all.
+    let store = open();
+    assert_eq!(store.summary(), sum, "a start counts what was counted as it was written");
     store.stop();
 }

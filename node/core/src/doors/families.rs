@@ -83,7 +83,14 @@ fn quorum() {
     describe_gauge!("god_quorum_hints_pending", "Writes that are kept for nodes that are away");
     describe_gauge!("god_quorum_hints_bytes", Unit::Bytes, "Bytes of them");
     describe_counter!("god_quorum_hints_replayed_total", "Hints that their nodes took");
-    describe_counter!("god_quorum_hints_dropped_total", "Hints for which there was no room (hint-limit)");
+    describe_counter!(
+        "god_quorum_hints_dropped_total",
+        "Hints for which there was no room (hint-limit), or that were damaged"
+    );
+    describe_counter!(
+        "god_quorum_hints_damaged_total",
+        "Times that hints could not be read and were dropped"
+    );
     describe_counter!(
         "god_quorum_hints_set_aside_total",
         "Hints that a node refuses, or that others must take"

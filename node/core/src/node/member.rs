@@ -63,6 +63,10 @@ impl Node {
             self.settings.hints.clone(),
         )?);
         let floors = Arc::new(Floors::open(Arc::clone(&self.engine), self.seams.offload)?);
+        if store.is_short() {
+            // LAPSED-IS-NO-VOTE: what could not be read may be what was acknowledged.
+            self.engine.commit(Lapse::of_all())?;
+        }
         let lapse = Arc::new(Lapse::open(
             Arc::clone(&self.engine),
             self.seams.offload,
@@ -71,8 +75,9 @@ impl Node {
         )?);
         if !lapse.is_whole() {
             tracing::warn!(
-                "this node's machine stopped without a clean end, or its data was put back from a backup: what it may \
-                 have lost is compared with the other replicas, and until then it counts for writes and not for reads"
+                "this node's machine stopped without a clean end, its data was put back from a backup, or records are \
+                 damaged: what it may have lost is compared with the other replicas, and until then it counts for \
+                 writes and not for reads"
             );
         }
         let replica = Replica::new(

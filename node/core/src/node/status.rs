@@ -265,8 +265,8 @@ fn warnings(ring: &Ring, nodes: &[NodeStatus]) -> Vec<String> {
             warnings.extend(report.reasons.iter().map(|reason| format!("node {}: {reason}", node.number)));
             if report.lapsed_arcs > 0 {
                 warnings.push(format!(
-                    "node {}: its machine stopped without a clean end; it counts for writes and not for reads of {} \
-                     arcs until it has compared them with the other replicas",
+                    "node {}: its machine stopped without a clean end, or records there are damaged; it counts for \
+                     writes and not for reads of {} arcs until it has compared them with the other replicas",
                     node.number, report.lapsed_arcs
                 ));
             }

@@ -3,8 +3,9 @@
 //! A process that dies loses nothing that the engine took; a machine does. Which of them it was is told by the name of
 //! the machine's run (on Linux the kernel's boot id), which is kept, with whether anything may be unsynced, from the
 //! start of the node to its clean end. Where the machine stopped, all that this node holds is *lapsed* until it was
-//! compared (invariant LAPSED-IS-NO-VOTE, `upkeep/recall`): it takes writes, and is no part of a read quorum. So is
-//! each position at which a record was damaged, and overwritten: what was there is lost as by a stop.
+//! compared (invariant LAPSED-IS-NO-VOTE, `upkeep/recall`): it takes writes, and is no part of a read quorum. So it is
+//! where a start could not read all that it had to count, and so is each position at which a record was damaged, and
+//! overwritten: what was there is lost as by a stop.
 
 use crate::{
     engine::{Batch, Engine, EngineError, Table},
@@ -86,7 +87,8 @@ impl Lapse {
         Ok(Lapse { engine, offload, run, ranges, noted, added: Notify::new() })
     }
 
-    /// What is to be written before [`Lapse::open`] where the data was put back from a backup: all of it is lapsed.
+    /// What is to be written before [`Lapse::open`] where the data was put back from a backup, or could not all be
+    /// read: all of it is lapsed.
     pub fn of_all() -> Batch {
         let mut batch = Batch::default();
         batch.put(Table::System, LAPSED_KEY, Bytes::new());

@@ -325,6 +325,13 @@ impl Replica {
         range: &PositionRange,
         may: impl Fn(&Ring, &PositionRange) -> bool,
     ) -> Result<bool, CommitError> {
+        // With what is dropped goes what is damaged beside it of what its bucket counts (DAMAGE-APART).
+        let beside = self.store.damaged_outside(range).await.map_err(CommitError::from)?;
+        let positions: Vec<Position> = beside.iter().cloned().collect();
+        if !positions.is_empty() {
+            self.lapse.add(&positions).await.map_err(CommitError::from)?;
+        }
+        let beside = Arc::new(beside);
         let (mut rest, mut all) = (range.clone(), true);
         while !rest.is_empty() {
             // A part at a time, so that writes to other ranges do not wait for long.
@@ -336,7 +343,7 @@ impl Replica {
                     return Ok(false);
                 }
                 rest.start = part.end.clone();
-                all &= self.store.drop_part(part).await?;
+                all &= self.store.drop_part(part, &beside).await?;
             }
             // Others go on for as long.
             sleep(began.elapsed().max(MIN_DROP_PAUSE)).await;
@@ -440,9 +447,10 @@ impl Replica {
         Ok((here, unread))
     }
 
-    /// Writes entries, over damaged records too. What such a one was is lost here: before it is overwritten, its
-    /// position is noted as lapsed, so that this replica says nothing of it until it was compared
-    /// (LAPSED-IS-NO-VOTE). After an error some may be written. Verdict `Damaged`: it cannot be overwritten yet.
+    /// Writes entries, over damaged records too. What such a one was is lost here, and what others in its bucket were
+    /// is not counted any more: before it is overwritten, its position and theirs are noted as lapsed, so that this
+    /// replica says nothing of them until they were compared (LAPSED-IS-NO-VOTE). After an error some may be written.
+    /// Verdict `Damaged`: it cannot be overwritten yet.
     pub async fn take(
         &self,
         entries: impl Into<Arc<Vec<Entry>>>,
@@ -481,17 +489,25 @@ impl Replica {
         }
         let over = entries.iter().zip(&verdicts).filter(|(_, verdict)| damaged(verdict));
         let over: Vec<Entry> = over.map(|(entry, _)| entry.clone()).collect();
-        let positions: Vec<Position> = over.iter().map(|entry| entry.position.clone()).collect();
+        let mut positions: Vec<Position> = over.iter().map(|entry| entry.position.clone()).collect();
         tracing::warn!(
             records = over.len(),
             "damaged records are overwritten, and compared with other replicas"
         );
         // The others of these entries are written: where this fails, the verdict of each says so.
-        if let Err(error) = self.lapse.add(&positions).await {
-            tracing::warn!(%error, "damaged records cannot be overwritten");
-            return Ok((verdicts, Some(error.into())));
-        }
-        match self.store.write_over_damage(over, ceiling_ms).await {
+        let noted = async {
+            let beside = self.store.damaged_beside(&positions).await?;
+            positions.extend(beside.iter().cloned());
+            self.lapse.add(&positions).await.map(|()| beside)
+        };
+        let beside = match noted.await {
+            Ok(beside) => beside,
+            Err(error) => {
+                tracing::warn!(%error, "damaged records cannot be overwritten");
+                return Ok((verdicts, Some(error.into())));
+            }
+        };
+        match self.store.write_over_damage(over, beside, ceiling_ms).await {
             Ok(again) => {
                 for (verdict, again) in verdicts.iter_mut().filter(|verdict| damaged(verdict)).zip(again) {
                     *verdict = again;

@@ -4,7 +4,7 @@
 use super::*;
 use crate::{
     budget::Budget,
-    engine::{Pressure, SimulatedDisk},
+    engine::{Batch, Engine as _, Pressure, SimulatedDisk, Table},
     radix::{CommitterSettings, Limits, StoreSettings},
     seam::Wall,
 };
@@ -409,7 +409,7 @@ async fn what_is_damaged_and_stays_is_said_to_peers_entry_by_entry_and_fails_eve
     places.sort();
     let at = |number: usize| places[number].clone();
     write(&replica, vec![entry(at(0), NOW_MS - 9, b"old"), entry(at(1), NOW_MS - 9, b"old")]).await.unwrap();
-    disk.corrupt(crate::engine::Table::Data, at(0).into_bytes());
+    disk.corrupt(Table::Data, at(0).into_bytes());
     notes.fail_writes(Some(EngineError::DiskFull("none left".to_owned())));
     let entries = || vec![entry(at(0), NOW_MS, b"new"), entry(at(2), NOW_MS, b"new")];
     let verdicts = write(&replica, entries()).await.unwrap();
@@ -435,7 +435,7 @@ async fn the_end_of_a_damaged_record_fails_no_entry_beside_it() {
     let floor = Floor { promised: Version::new(NOW_MS - 30_000, 0, NodeId(2)), repaired: Version::ZERO };
     let (start, end_of) = (Position::from_bytes(mine().start), Position::from_bytes(mine().end));
     replica.floors().raise(&PositionRange { start, end: end_of }, floor).await.unwrap();
-    disk.corrupt(crate::engine::Table::Data, at(0).into_bytes());
+    disk.corrupt(Table::Data, at(0).into_bytes());
     let entries = vec![end(0).into(), end(1).into(), entry(at(2), NOW_MS, b"v")];
     let verdicts = write(&replica, entries).await.unwrap();
     let stands = peer::Verdict::default();
@@ -449,7 +449,7 @@ async fn what_cannot_be_read_keeps_nothing_beside_it_from_being_handed_over() {
     let mut places: Vec<Position> = (0..5).map(|number| place(true, number)).collect();
     places.sort();
     write(&replica, places.iter().map(|at| entry(at.clone(), NOW_MS, b"v")).collect()).await.unwrap();
-    disk.corrupt(crate::engine::Table::Data, places[2].clone().into_bytes());
+    disk.corrupt(Table::Data, places[2].clone().into_bytes());
     for as_stored in [true, false] {
         let scan = peer::Scan { range: Some(mine()), limit: 9, as_stored, ..peer::Scan::default() };
         let sums = peer::Summarize { ranges: vec![mine()], as_stored, compares: false };
@@ -468,4 +468,41 @@ async fn what_cannot_be_read_keeps_nothing_beside_it_from_being_handed_over() {
             other => panic!("{other:?}"),
         }
     }
+}
+
+#[tokio::test]
+async fn what_is_damaged_beside_what_is_overwritten_lapses_too() {
+    let (replica, disk) = replica();
+    let mut places: Vec<Position> = (0..5).map(|number| place(true, number)).collect();
+    places.sort();
+    write(&replica, places.iter().map(|at| entry(at.clone(), NOW_MS - 9, b"old")).collect()).await.unwrap();
+    let mut batch = Batch::default();
+    for at in [&places[1], &places[3]] {
+        batch.put(Table::Data, at.clone().into_bytes(), vec![77]);
+    }
+    disk.open().commit(batch).unwrap();
+    let verdicts = write(&replica, vec![entry(places[1].clone(), NOW_MS, b"new")]).await.unwrap();
+    assert_eq!(verdicts, [peer::Verdict::default()]);
+    let lapsed: Vec<bool> = places.iter().map(|at| replica.lapse().holds(at)).collect();
+    assert_eq!(lapsed, [false, true, false, true, false], "it counts as nothing from now on");
+}
+
+#[tokio::test]
+async fn what_is_damaged_beside_what_is_dropped_lapses() {
+    let (replica, disk) = replica();
+    let (mine, foreign) = (place(true, 0), place(false, 0));
+    let taken = [&mine, &foreign].map(|at| Entry {
+        position: at.clone(),
+        record: Record::value(Version::new(NOW_MS, 0, NodeId(2)), "v"),
+    });
+    replica.take(taken.to_vec(), u64::MAX).await.unwrap();
+    let mut batch = Batch::default();
+    for at in [&mine, &foreign] {
+        batch.put(Table::Data, at.clone().into_bytes(), vec![77]);
+    }
+    disk.open().commit(batch).unwrap();
+    let ring = replica.ring.get().unwrap();
+    let arc = ring.arc_at(&foreign).unwrap();
+    assert!(replica.drop_misplaced(&arc.range, &arc.replicas).await.unwrap());
+    assert!(replica.lapse().holds(&mine) && !replica.lapse().holds(&foreign));
 }

@@ -5,11 +5,12 @@
 //! answered on R - 1; so one more of the others than may lack it have it among them. Those are compared with, an arc at
 //! a time, and until then this replica is no part of a read quorum (invariant LAPSED-IS-NO-VOTE). Others that are
 //! lapsed themselves do not count, as they may have lost the same; but where all others were compared with, lapsed
-//! or not, there is nobody left to wait for: what all have lost is lost.
+//! or not, there is nobody left to wait for: what all have lost is lost. What the others have and cannot be written
+//! over what is damaged here stays lapsed, and the rest is not held up by it.
 
 use super::{
     Upkeep,
-    pull::{PullError, Wanted},
+    pull::{PullError, Pulled, Wanted},
 };
 use crate::ring::{lost, sources_needed};
 use god_proto::{
@@ -41,7 +42,7 @@ impl Upkeep {
                     match self.recall_arc(&ring, arc, &mut silent).await {
                         Ok(true) => {
                             lapsed.mend(&arc.range, additions);
-                            mended = true;
+                            mended |= !lapsed.meets(&arc.range);
                         }
                         Ok(false) => {}
                         Err(error) => tracing::debug!(%arc, %error, "an arc is still lapsed"),
@@ -135,7 +136,11 @@ impl Upkeep {
                 still,
                 done: &|_, _| {},
             };
-            let pulled = self.pull(&wanted).await?;
+            let pulled = match self.pull(&wanted).await {
+                // DAMAGE-APART: each position of those was noted as lapsed anew before it was found to stay.
+                Err(PullError::Damaged(_)) => Pulled::default(),
+                pulled => pulled?,
+            };
             metrics::counter!("god_upkeep_recalled_entries_total").increment(pulled.entries);
         }
         let raised = self.replica.floors().raise_parts(&floors).await;

@@ -214,7 +214,7 @@ async fn of_a_deleted_keyspace_nothing_stays_not_even_where_it_is_damaged_or_emp
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_recalled_is_tried_seldom() {
+async fn what_cannot_be_recalled_is_tried_seldom_and_holds_up_nothing_beside_it() {
     let cluster = Cluster::new(3);
     let upkeep = upkeep(&cluster, 1);
     let at = positions(3);
@@ -226,13 +226,17 @@ async fn what_cannot_be_recalled_is_tried_seldom() {
     }
     damage(&cluster, 1, &at[0]);
     damage(&cluster, 1, &at[1]);
-    cluster.node(1).replica.lapse().add(&at[..1]).await.unwrap();
+    let lapse = Arc::clone(cluster.node(1).replica.lapse());
+    // As after a start that could not read all.
+    let all: Vec<Position> = (0..1_100).map(|n| position(&format!("lapsed {n}"))).collect();
+    lapse.add(&all).await.unwrap();
+    assert!(at.iter().all(|at| lapse.holds(at)));
     let recalls = tokio::spawn({
         let upkeep = Arc::clone(&upkeep);
         async move { upkeep.recall().await }
     });
     sleep(Duration::from_secs(60)).await;
-    assert!(!cluster.node(1).replica.lapse().is_whole());
+    assert!(lapse.holds(&at[0]) && !lapse.holds(&at[1]) && !lapse.holds(&at[2]));
     let before = cluster.world.log.lock().len();
     sleep(Duration::from_secs(60)).await;
     let asked = cluster.world.log.lock().len() - before;
@@ -242,7 +246,24 @@ async fn what_cannot_be_recalled_is_tried_seldom() {
         cluster.seed(node, value(&at[1], -10, "new")).await;
     }
     sleep(Duration::from_secs(30)).await;
-    assert!(cluster.node(1).replica.lapse().is_whole());
+    assert!(lapse.is_whole());
+    recalls.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_there_is_no_other_replica_nothing_stays_lapsed() {
+    let cluster = Cluster::new(1);
+    let upkeep = upkeep(&cluster, 1);
+    let at = positions(2);
+    for at in &at {
+        cluster.seed(1, value(at, -50, "old")).await;
+    }
+    damage(&cluster, 1, &at[0]);
+    let lapse = Arc::clone(cluster.node(1).replica.lapse());
+    lapse.add(&at).await.unwrap();
+    let recalls = tokio::spawn(async move { upkeep.recall().await });
+    sleep(Duration::from_secs(1)).await;
+    assert!(lapse.is_whole());
     recalls.abort();
 }
 

@@ -159,6 +159,11 @@ impl SimulatedDisk {
     pub fn corrupt(&self, table: Table, key: impl Into<Bytes>) {
         self.0.lock().corrupt.insert((table, key.into()));
     }
+
+    /// What is stored at a key is read again, if the engine refused it.
+    pub fn heal(&self, table: Table, key: &Bytes) {
+        self.0.lock().corrupt.remove(&(table, key.clone()));
+    }
 }
 
 /// An engine on a simulated disk.

@@ -4,7 +4,7 @@
 //! from which it can be read is looked for by halves within the bucket: first in strides that double, so that of what
 //! lies between two damaged places little is passed over. What can be read one by one only is passed over too.
 
-use super::{nibbles::range_end, tree::Tree};
+use super::{gaps::Gaps, nibbles::range_end, tree::Tree};
 use crate::engine::{Direction, EngineError, Reader, Table};
 use bytes::Bytes;
 use metrics::counter;
@@ -22,11 +22,19 @@ pub(super) struct Around<'a> {
     end: Vec<u8>,
     pairs: Option<Pairs<'a>>,
     passed: u64,
+    /// What was passed over, for who asks for it.
+    gaps: Option<&'a mut Gaps>,
 }
 
 impl<'a> Around<'a> {
     pub(super) fn new(reader: &'a dyn Reader, tree: &'a Tree, start: &[u8], end: &[u8]) -> Around<'a> {
-        Around { reader, tree, from: start.to_vec(), last: None, end: end.to_vec(), pairs: None, passed: 0 }
+        let (from, end) = (start.to_vec(), end.to_vec());
+        Around { reader, tree, from, last: None, end, pairs: None, passed: 0, gaps: None }
+    }
+
+    /// Also notes the ranges that it passes over because the engine refuses them.
+    pub(super) fn noting(self, gaps: &'a mut Gaps) -> Around<'a> {
+        Around { gaps: Some(gaps), ..self }
     }
 
     /// How many places were passed over so far.
@@ -73,7 +81,11 @@ impl<'a> Around<'a> {
                 Some(Ok(_)) | None => Ok(false),
             };
         if !damaged_from(&self.from)? {
-            // It is in a bucket above.
+            // It is in a bucket above; or it can be read by now, and how much of it nobody knows.
+            if until == self.end {
+                self.note(&until);
+                self.pass();
+            }
             self.from = until;
             return Ok(());
         }
@@ -93,9 +105,17 @@ impl<'a> Around<'a> {
             if is_damaged(at)? { low = at } else { high = at }
         }
         let readable = place(high);
-        self.from = if high == last { until } else { readable };
+        let readable = if high == last { until } else { readable };
+        self.note(&readable);
+        self.from = readable;
         self.pass();
         Ok(())
+    }
+
+    fn note(&mut self, until: &[u8]) {
+        if let Some(gaps) = &mut self.gaps {
+            gaps.add(self.from.clone(), until.to_vec());
+        }
     }
 }
 

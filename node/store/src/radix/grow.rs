@@ -215,21 +215,31 @@ impl Tree {
         }
     }
 
-    /// Closes all open buckets; gives them as they are now.
+    /// Closes all open buckets that have something; gives them as they are now. A row says nothing of an empty one.
     pub(super) fn close(&mut self) -> Vec<(Path, Summary)> {
         if self.open == 0 {
             return Vec::new();
         }
-        let open: Vec<(Path, Summary)> =
+        let mut open: Vec<(Path, Summary)> =
             self.buckets().filter(|bucket| bucket.open).map(|bucket| (bucket.path, bucket.sum)).collect();
         assert_eq!(open.len(), self.open, "INDEX-WITH-DATA: open buckets are counted");
+        open.retain(|(_, sum)| sum.entries > 0);
         for (path, _) in &open {
             if let Some(branch) = self.branch_mut(path.bytes(), path.depth()) {
                 branch.open = false;
             }
         }
-        self.open = 0;
+        self.open -= open.len();
         open
+    }
+
+    /// Opens a bucket again. Says whether there is such a bucket.
+    pub(super) fn reopen(&mut self, path: &Path) -> bool {
+        let branch = self.branch_mut(path.bytes(), path.depth()).filter(|branch| branch.below.is_none());
+        let Some(branch) = branch else { return false };
+        let was_open = std::mem::replace(&mut branch.open, true);
+        self.open += usize::from(!was_open);
+        true
     }
 
     /// Whether every bucket's path is as short as it can be (BUCKET-SHORT), inner nodes have branches enough, and

@@ -19,6 +19,7 @@ mod around;
 mod cache;
 mod changes;
 mod committer;
+mod gaps;
 mod grow;
 mod mend;
 mod nibbles;

@@ -2,7 +2,9 @@
 
 use super::{
     Summary,
+    around::Around,
     changes::{Change, Row, apply_changes},
+    gaps::Gaps,
     grow::Misfit,
     nibbles::{Path, TOP},
     summary::Scale,
@@ -43,20 +45,20 @@ pub(super) fn weighed<'a>(
     })
 }
 
-/// As [`weighed`], without what is no record (counted as nothing, see `mend`), and how much of that there was.
+/// As [`weighed`], without what is no record (counted as nothing, see `mend`); `lost` has where that stands.
 pub(super) fn readable<'a>(
     reader: &'a dyn Reader,
     scale: &'a Scale,
     start: &[u8],
     end: &[u8],
-    damaged: &'a mut u64,
+    lost: &'a mut Vec<Bytes>,
 ) -> impl Iterator<Item = Result<(Bytes, Summary), EngineError>> + 'a {
     reader.scan(Table::Data, start, end, Direction::Forward).filter_map(|pair| match pair {
         Ok((position, record)) => match scale.weigh_stored(&position, &record) {
             Ok(sum) => Some(Ok((position, sum))),
             Err(error) => {
                 tracing::error!(error = %bad_record(&position, &error), "a record is not counted");
-                *damaged += 1;
+                lost.push(position);
                 None
             }
         },
@@ -64,42 +66,75 @@ pub(super) fn readable<'a>(
     })
 }
 
-/// Reads the tree from its rows. Cost: one pass over the index table, and over the data of buckets with open rows.
-pub(super) fn load(reader: &dyn Reader, scale: &Scale) -> Result<Tree, EngineError> {
-    let mut tree = Tree::default();
-    let mut damaged = 0;
+/// What a start finds.
+pub(super) struct Loaded {
+    pub(super) tree: Tree,
+    /// Where it is not known what stands there.
+    pub(super) gaps: Gaps,
+    /// How much could not be read of what was to be counted: the tree is so much short of what was written.
+    pub(super) damaged: u64,
+}
+
+/// Reads the tree from its rows. Cost: one pass over the index table, and over the data of buckets with open rows. What
+/// cannot be read there is passed over (DAMAGE-APART).
+pub(super) fn load(reader: &dyn Reader, scale: &Scale) -> Result<Loaded, EngineError> {
+    let mut loaded = Loaded { tree: Tree::default(), gaps: Gaps::default(), damaged: 0 };
     for row in reader.scan(Table::Index, &[], &TOP, Direction::Forward) {
         let (key, value) = row?;
         let path = Path::decode(&key);
         let path =
             path.ok_or_else(|| Misfit(format!("a row's key is {} bytes that name no bucket", key.len())))?;
-        let open = value.is_empty();
-        let before = damaged;
-        let sum =
-            if open { Some(count(reader, scale, &path, &mut damaged)?) } else { Summary::decode(&value) };
-        if damaged > before && sum.is_some_and(|sum| sum.entries == 0) {
-            // Nothing in it can be read.
+        if value.is_empty() {
+            // An empty one too, of which nothing can be read, or nothing is left: its row is there.
+            let sum = count(reader, scale, &path, &mut loaded)?;
+            loaded.tree.graft(&path, sum, true)?;
             continue;
         }
-        let sum = sum
+        let sum = Summary::decode(&value)
             .filter(|sum| sum.entries > 0)
             .ok_or_else(|| Misfit(format!("the row of bucket {path:?} is no summary")))?;
-        tree.graft(&path, sum, open)?;
+        loaded.tree.graft(&path, sum, false)?;
     }
-    tree.check_shape()?;
-    let first = reader.scan(Table::Data, &[], &TOP, Direction::Forward).next().transpose()?;
-    match (first, tree.sum.entries) {
-        (Some(_), 0) if damaged == 0 => Err(Misfit("there are data and no rows".to_owned()).into()),
+    loaded.tree.check_shape()?;
+    let first = reader.scan(Table::Data, &[], &TOP, Direction::Forward).next();
+    let is_record = match &first {
+        None | Some(Err(EngineError::Corrupt(_))) => false,
+        Some(Err(error)) => return Err(error.clone()),
+        Some(Ok((position, record))) => scale.weigh_stored(position, record).is_ok(),
+    };
+    match (first, loaded.tree.sum.entries) {
+        (Some(_), 0) if is_record && loaded.gaps.is_empty() => {
+            Err(Misfit("there are data and no rows".to_owned()).into())
+        }
         (None, 1..) => Err(Misfit("there are rows and no data".to_owned()).into()),
-        _ => Ok(tree),
+        _ => Ok(loaded),
     }
 }
 
-fn count(reader: &dyn Reader, scale: &Scale, path: &Path, damaged: &mut u64) -> Result<Summary, EngineError> {
-    let mut sum = Summary::default();
-    for entry in readable(reader, scale, path.bytes(), &path.end(), damaged) {
-        sum += &entry?.1;
+/// What can be read in a bucket. An engine that finds a block damaged says so once for all that is in it.
+fn count(
+    reader: &dyn Reader,
+    scale: &Scale,
+    path: &Path,
+    loaded: &mut Loaded,
+) -> Result<Summary, EngineError> {
+    let (mut sum, none) = (Summary::default(), Tree::default());
+    let mut pairs = Around::new(reader, &none, path.bytes(), &path.end()).noting(&mut loaded.gaps);
+    while let Some(pair) = pairs.next() {
+        let (position, record) = pair?;
+        match scale.weigh_stored(&position, &record) {
+            Ok(one) => sum += &one,
+            Err(error) => {
+                tracing::error!(error = %bad_record(&position, &error), "a record is not counted");
+                pairs.pass();
+            }
+        }
     }
+    let passed = pairs.passed();
+    if passed > 0 {
+        tracing::error!(bucket = ?path, places = passed, "damaged records are not counted");
+    }
+    loaded.damaged += passed;
     Ok(sum)
 }
 
@@ -109,9 +144,8 @@ pub(super) fn compute(
     scale: &Scale,
     limits: Limits,
 ) -> Result<(Tree, Vec<(Bytes, Row)>), EngineError> {
-    let mut tree = Tree::default();
-    let mut damaged = 0;
-    let mut entries = readable(reader, scale, &[], &TOP, &mut damaged);
+    let (mut tree, mut lost) = (Tree::default(), Vec::new());
+    let mut entries = readable(reader, scale, &[], &TOP, &mut lost);
     loop {
         let step = entries.by_ref().take(REBUILD_STEP).map(|entry| {
             entry.map(|(position, after)| Change { position, before: Summary::default(), after })
@@ -119,7 +153,7 @@ pub(super) fn compute(
         let step: Vec<Change> = step.collect::<Result<_, _>>()?;
         let Some(first) = step.first().map(|change| change.position.clone()) else { break };
         let scan = |start: &[u8], end: &[u8]| {
-            let mut again = 0;
+            let mut again = Vec::new();
             // Only what was taken in already.
             let end = end.min(&first).max(start);
             let all = readable(reader, scale, start, end, &mut again);

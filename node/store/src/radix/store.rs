@@ -4,14 +4,15 @@ use super::{
     Summary, View,
     cache::VersionCache,
     committer::{CommitError, Committer, CommitterSettings},
+    mend::{lost_beside, lost_outside},
     nibbles::TOP,
-    rows::{bad_record, load, rebuild},
+    rows::{Loaded, bad_record, load, rebuild},
     summary::Scale,
-    tree::Limits,
+    tree::{Limits, Tree},
     writer::{Job, Published, Verdict, Writer},
 };
 use crate::{
-    engine::{Cached, Durability, Engine, EngineError, Snapshot, Table},
+    engine::{Cached, Durability, Engine, EngineError, Reader, Snapshot, Table},
     seam::Offload,
 };
 use bytes::Bytes;
@@ -21,7 +22,7 @@ use god_proto::{
     version::Version,
 };
 use parking_lot::Mutex;
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// About how many entries, and bytes, are removed at once.
 const DROP_STEP: u64 = 4_096;
@@ -58,13 +59,15 @@ pub struct Store {
     committer: Committer<Writer>,
     scale: Scale,
     offload: Offload,
+    is_short: bool,
 }
 
 impl Store {
     /// Opens what an engine holds. `key` is the cluster's id: digests are keyed by it, and rows made with another key
     /// do not compare. Under [`Durability::Always`] it syncs first what was not (READ-SYNCED). Reads the index's
-    /// rows, and after a crash the data of some buckets: see [`Limits::most_open`]. Damaged rows, or missing ones,
-    /// are an error; [`Store::rebuild`] makes them anew.
+    /// rows, and after a crash the data of some buckets: see [`Limits::most_open`]. Records that cannot be read there
+    /// are passed over: see [`Store::is_short`]. Damaged rows, or missing ones, are an error; [`Store::rebuild`] makes
+    /// them anew.
     pub fn open(
         engine: Arc<dyn Engine>,
         key: [u8; 16],
@@ -75,7 +78,7 @@ impl Store {
         if synced {
             engine.sync()?;
         }
-        let tree = load(&*engine, &scale)?;
+        let Loaded { tree, gaps, damaged } = load(&*engine, &scale)?;
         let data = Some(Arc::from(engine.snapshot()));
         let published = Arc::new(Mutex::new(Published { tree, data }));
         let writer = Writer {
@@ -84,6 +87,7 @@ impl Store {
             scale,
             cache: VersionCache::new(&key, settings.limits.remembered),
             limits: settings.limits,
+            gaps,
             threaded: settings.threaded,
             written_through: 0,
         };
@@ -92,7 +96,13 @@ impl Store {
         } else {
             Committer::inline(Arc::clone(&engine), writer, settings.committer)
         };
-        Ok(Store { engine, published, committer, scale, offload: settings.offload })
+        Ok(Store { engine, published, committer, scale, offload: settings.offload, is_short: damaged > 0 })
+    }
+
+    /// Whether some of what was written is not counted, as it could not be read when the store was opened: nobody may
+    /// take this store for one that has it, until it was compared.
+    pub fn is_short(&self) -> bool {
+        self.is_short
     }
 
     /// Computes all rows from the data and replaces those that are there; gives the sum of all. Nobody else may use
@@ -115,25 +125,62 @@ impl Store {
         entries: impl Into<Arc<Vec<Entry>>>,
         ceiling_ms: u64,
     ) -> Result<Vec<Verdict>, CommitError> {
-        self.submit(entries.into(), ceiling_ms, false).await
+        self.submit(entries.into(), ceiling_ms, None).await
     }
 
     /// As [`Store::write_below`], and what cannot be read gives way too, where the rest of its bucket can be: what it
-    /// was is lost here, and the caller must see to it that nobody takes this store for one that has it. Else its
-    /// verdict is `Damaged`. Cost: a scan of the bucket of each damaged record.
+    /// was is lost here, and the caller must see to it that nobody takes this store for one that has it. Nor for one
+    /// that has what is damaged beside it, which is not counted any more: `noted` are those of which that is seen to,
+    /// see [`Store::damaged_beside`]. Else its verdict is `Damaged`. Cost: a scan of the bucket of each damaged record.
     pub async fn write_over_damage(
         &self,
         entries: impl Into<Arc<Vec<Entry>>>,
+        noted: impl Into<Arc<BTreeSet<Position>>>,
         ceiling_ms: u64,
     ) -> Result<Vec<Verdict>, CommitError> {
-        self.submit(entries.into(), ceiling_ms, true).await
+        self.submit(entries.into(), ceiling_ms, Some(noted.into())).await
+    }
+
+    /// What is no record beside some positions: what is in the same buckets, for [`Store::write_over_damage`]. Cost: a
+    /// scan of each bucket.
+    pub async fn damaged_beside(&self, positions: &[Position]) -> Result<BTreeSet<Position>, EngineError> {
+        let mut positions = positions.to_vec();
+        positions.sort();
+        self.look(move |reader, scale, tree| {
+            let positions: Vec<&[u8]> = positions.iter().map(Position::as_bytes).collect();
+            lost_beside(reader, scale, tree, &positions)
+        })
+        .await
+    }
+
+    /// What is no record just outside of a range: in buckets that are partly in it, for [`Store::drop_part`]. Cost: a
+    /// scan of two buckets.
+    pub async fn damaged_outside(&self, range: &PositionRange) -> Result<BTreeSet<Position>, EngineError> {
+        let range = range.clone();
+        self.look(move |reader, scale, tree| {
+            lost_outside(reader, scale, tree, range.start.as_bytes(), range.end.as_bytes())
+        })
+        .await
+    }
+
+    async fn look(
+        &self,
+        work: impl FnOnce(&dyn Reader, &Scale, &Tree) -> Result<Vec<Bytes>, EngineError> + Send + 'static,
+    ) -> Result<BTreeSet<Position>, EngineError> {
+        let (data, tree) = {
+            let mut published = self.published.lock();
+            (self.held(&mut published), published.tree.clone())
+        };
+        let scale = self.scale;
+        let lost = self.offload.run(move || work(&*data, &scale, &tree)).await?;
+        Ok(lost.into_iter().map(Position::from_bytes).collect())
     }
 
     async fn submit(
         &self,
         entries: Arc<Vec<Entry>>,
         ceiling_ms: u64,
-        over_damage: bool,
+        over_damage: Option<Arc<BTreeSet<Position>>>,
     ) -> Result<Vec<Verdict>, CommitError> {
         if entries.is_empty() {
             return Ok(Vec::new());
@@ -171,10 +218,15 @@ impl Store {
 
     /// Removes what stands in a range, as if it had never been: for what this node does not hold any more, never for a
     /// deletion. What cannot be read goes too, as nobody will ever read it. Says whether all is gone: nothing is, where
-    /// something damaged shares its bucket with what is outside of the range, and that cannot be read either. Cost: a
-    /// scan of what is removed.
-    pub async fn drop_part(&self, range: PositionRange) -> Result<bool, CommitError> {
-        let verdicts = self.committer.submit(Job::Drop(range)).await?;
+    /// something damaged shares its bucket with what is outside of the range, and that cannot be read either, or is
+    /// damaged and not among those `noted`, see [`Store::damaged_outside`]: it is not counted any more. Cost: a scan of
+    /// what is removed.
+    pub async fn drop_part(
+        &self,
+        range: PositionRange,
+        noted: &Arc<BTreeSet<Position>>,
+    ) -> Result<bool, CommitError> {
+        let verdicts = self.committer.submit(Job::Drop(range, Arc::clone(noted))).await?;
         Ok(verdicts.is_empty())
     }
 

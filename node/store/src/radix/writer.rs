@@ -5,7 +5,9 @@ use super::{
     cache::{Known, Tag, VersionCache},
     changes::{Change, Row, apply_changes},
     committer::Apply,
-    mend::{Stored, count_around, count_within, read_each},
+    gaps::Gaps,
+    mend::{Counted, Noted, Stored, count_around, count_within, read_each},
+    nibbles::Path,
     rows::{push_rows, weighed},
     summary::Scale,
     tree::{Limits, Tree},
@@ -19,7 +21,10 @@ use god_proto::{
 };
 use metrics::counter;
 use parking_lot::Mutex;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// What reads begin from, as the writer left it.
 pub(super) struct Published {
@@ -49,13 +54,13 @@ pub enum Job {
         entries: Arc<Vec<Entry>>,
         /// What stands above this millisecond stands in nobody's way.
         ceiling_ms: u64,
-        /// What cannot be read stands in nobody's way either.
-        over_damage: bool,
+        /// What cannot be read stands in nobody's way either, where these are all others of its bucket that cannot.
+        over_damage: Option<Arc<BTreeSet<Position>>>,
     },
     /// See [`super::Store::forget`].
     Forget(Vec<(Position, Version)>),
     /// See [`super::Store::drop_part`].
-    Drop(PositionRange),
+    Drop(PositionRange, Arc<BTreeSet<Position>>),
     /// Writes all open rows as they are.
     Close,
 }
@@ -68,6 +73,8 @@ pub struct Writer {
     pub(super) scale: Scale,
     pub(super) cache: VersionCache,
     pub(super) limits: Limits,
+    /// Where what is read was not counted.
+    pub(super) gaps: Gaps,
     /// Whether others read while this writes: not in the simulation, whose engine copies what changes while it is held
     /// still.
     pub(super) threaded: bool,
@@ -110,9 +117,9 @@ impl Apply for Writer {
     fn apply(&mut self, jobs: Vec<Job>, synced: bool) -> Result<Vec<Vec<Verdict>>, EngineError> {
         let mut answers = Vec::with_capacity(jobs.len());
         // What is dropped is dropped between what was written before and after.
-        for run in jobs.chunk_by(|a, b| !matches!(a, Job::Drop(_)) && !matches!(b, Job::Drop(_))) {
+        for run in jobs.chunk_by(|a, b| !matches!(a, Job::Drop(..)) && !matches!(b, Job::Drop(..))) {
             match run {
-                [Job::Drop(range)] => answers.push(self.drop_range(range, synced)?),
+                [Job::Drop(range, noted)] => answers.push(self.drop_range(range, noted, synced)?),
                 run => answers.extend(self.write(run, synced)?),
             }
         }
@@ -122,7 +129,7 @@ impl Apply for Writer {
     fn makes_room(job: &Job) -> bool {
         match job {
             Job::Write { entries, .. } => entries.iter().all(|entry| entry.record.kind == Kind::Tombstone),
-            Job::Forget(_) | Job::Drop(_) | Job::Close => true,
+            Job::Forget(_) | Job::Drop(..) | Job::Close => true,
         }
     }
 
@@ -135,7 +142,7 @@ impl Apply for Writer {
             Job::Forget(which) => {
                 which.iter().map(|(position, _)| position.as_bytes().len() + ENTRY_OVERHEAD).sum()
             }
-            Job::Drop(_) | Job::Close => 0,
+            Job::Drop(..) | Job::Close => 0,
         }
     }
 }
@@ -152,11 +159,11 @@ impl Writer {
         let mut order: Vec<u32> = (0..items.len() as u32).collect();
         // Stable: at one position, entries stay in the order in which they came.
         order.sort_by(|a, b| items[*a as usize].position.cmp(items[*b as usize].position));
-        let (looked_up, sums) = self.look(&items, &order)?;
+        let (looked_up, Counted { sums, whole }) = self.look(&items, &order, &noted(jobs))?;
         let plan = plan(&self.scale, &items, &order, looked_up, sums);
         let close = jobs.iter().any(|job| matches!(job, Job::Close));
         // CACHE-TRUE: where it is open what was written, nothing is known.
-        self.commit(plan.batch, &plan.changes, close, synced).inspect_err(|_| self.cache.clear())?;
+        self.commit(plan.batch, &plan.changes, &whole, close, synced).inspect_err(|_| self.cache.clear())?;
         for (tag, after) in plan.notes {
             self.cache.set(tag, after);
         }
@@ -170,10 +177,11 @@ impl Writer {
         &mut self,
         items: &[Item<'a>],
         order: &[u32],
-    ) -> Result<(LookedUp<'a>, BTreeMap<Vec<u8>, Summary>), EngineError> {
+        noted: &Noted<'_>,
+    ) -> Result<(LookedUp<'a>, Counted), EngineError> {
         let mut looked_up = self.look_up(items, order)?;
         if !items.iter().any(|item| item.over_damage) {
-            return Ok((looked_up, BTreeMap::new()));
+            return Ok((looked_up, Counted::default()));
         }
         if looked_up.read.iter().any(|found| matches!(found, Stored::Damaged)) {
             // CACHE-TRUE: of a bucket that is counted anew, only what can be read counts (DAMAGE-APART). What is
@@ -181,7 +189,7 @@ impl Writer {
             self.cache.clear();
             looked_up = self.look_up(items, order)?;
         }
-        let sums = self.damaged_sums(items, order, &looked_up.unread, &looked_up.read)?;
+        let sums = self.damaged_sums(items, order, noted, &looked_up)?;
         Ok((looked_up, sums))
     }
 
@@ -200,19 +208,24 @@ impl Writer {
             }
             known.push((tag, remembered));
         }
-        let read = if unread.is_empty() { vec![] } else { read_each(&*self.engine, &unread)? };
+        let mut read = if unread.is_empty() { vec![] } else { read_each(&*self.engine, &unread)? };
+        if !self.gaps.is_empty() {
+            // What is read of it was not counted.
+            let apart = unread.iter().zip(&mut read).filter(|(position, _)| self.gaps.holds(position));
+            apart.for_each(|(_, found)| *found = Stored::Damaged);
+        }
         Ok(LookedUp { known, unread, read })
     }
 
-    /// What each damaged record that is to be overwritten counts for, all of a bucket at once. `order` sorts the items,
-    /// and `unread` are those of their positions that were read. Cost: a scan of each such bucket.
+    /// What each damaged record that is to be overwritten counts for, all of a bucket at once. `order` sorts the items.
+    /// Cost: a scan of each such bucket.
     fn damaged_sums(
         &self,
         items: &[Item<'_>],
         order: &[u32],
-        unread: &[&[u8]],
-        read: &[Stored],
-    ) -> Result<BTreeMap<Vec<u8>, Summary>, EngineError> {
+        noted: &Noted<'_>,
+        LookedUp { unread, read, .. }: &LookedUp<'_>,
+    ) -> Result<Counted, EngineError> {
         let of = |at: &u32| &items[*at as usize];
         let damaged = unread.iter().zip(read).filter(|(_, found)| matches!(found, Stored::Damaged));
         let mut damaged = damaged.map(|(position, _)| *position).peekable();
@@ -224,14 +237,19 @@ impl Writer {
             }
         }
         if over.is_empty() {
-            return Ok(BTreeMap::new());
+            return Ok(Counted::default());
         }
         let tree = self.published.lock().tree.clone();
-        count_around(&*self.engine, &self.scale, &tree, &over)
+        count_around(&*self.engine, &self.scale, &tree, noted, &over)
     }
 
     /// Cost: a scan of the range; what is removed is one record of the engine.
-    fn drop_range(&mut self, range: &PositionRange, synced: bool) -> Result<Vec<Verdict>, EngineError> {
+    fn drop_range(
+        &mut self,
+        range: &PositionRange,
+        noted: &BTreeSet<Position>,
+        synced: bool,
+    ) -> Result<Vec<Verdict>, EngineError> {
         let (start, end) = (range.start.as_bytes(), range.end.as_bytes());
         if range.is_empty() {
             return Ok(Vec::new());
@@ -240,10 +258,12 @@ impl Writer {
             entry.map(|(position, before)| Change { position, before, after: Summary::default() })
         });
         let (changes, damaged) = match all.collect::<Result<Vec<Change>, EngineError>>() {
-            Ok(changes) => (changes, false),
-            Err(EngineError::Corrupt(_)) => {
+            Ok(changes) if !self.gaps.meets(start, end) => (changes, false),
+            Ok(_) | Err(EngineError::Corrupt(_)) => {
                 let tree = self.published.lock().tree.clone();
-                let Some(changes) = count_within(&*self.engine, &self.scale, &tree, start, end)? else {
+                let known = (&self.gaps, &Noted(vec![noted]));
+                let changes = count_within(&*self.engine, &self.scale, &tree, known, start, end)?;
+                let Some(changes) = changes else {
                     counter!("god_radix_damaged_total", "what" => "refused").increment(1);
                     return Ok(vec![Verdict::Damaged]);
                 };
@@ -257,7 +277,8 @@ impl Writer {
         }
         let mut batch = Batch::default();
         batch.delete_range(Table::Data, range.start.clone().into_bytes(), range.end.clone().into_bytes());
-        self.commit(batch, &changes, false, synced).inspect_err(|_| self.cache.clear())?;
+        let whole = [(start.to_vec(), end.to_vec())];
+        self.commit(batch, &changes, &whole, false, synced).inspect_err(|_| self.cache.clear())?;
         if damaged {
             // Nobody knows which positions these were.
             self.cache.clear();
@@ -271,10 +292,12 @@ impl Writer {
         Ok(Vec::new())
     }
 
+    /// `whole` are ranges that are counted as they are read once this is done, and have no gaps.
     fn commit(
         &mut self,
         mut batch: Batch,
         changes: &[Change],
+        whole: &[(Vec<u8>, Vec<u8>)],
         close: bool,
         synced: bool,
     ) -> Result<(), EngineError> {
@@ -283,7 +306,12 @@ impl Writer {
         }
         let mut tree = self.published.lock().tree.clone();
         let mut rows = Vec::with_capacity(changes.len());
+        let mut gaps = self.gaps.clone();
+        whole.iter().for_each(|(start, end)| gaps.close(start, end));
         let scan = |start: &[u8], end: &[u8]| {
+            if gaps.meets(start, end) {
+                return Ok(None);
+            }
             let all = weighed(&*self.engine, &self.scale, start, end, Direction::Forward);
             match all.collect::<Result<Vec<_>, _>>() {
                 Ok(all) => Ok(Some(all)),
@@ -305,6 +333,15 @@ impl Writer {
             self.written_through = 0;
             rows.extend(tree.close().into_iter().map(|(path, sum)| (path.encode(), Row::Sum(sum))));
         }
+        if !gaps.is_empty() {
+            // A start is to find them again.
+            for (key, row) in rows.iter_mut().filter(|(_, row)| matches!(row, Row::Sum(_))) {
+                let path = Path::decode(key).filter(|path| gaps.meets(path.bytes(), &path.end()));
+                if path.is_some_and(|path| tree.reopen(&path)) {
+                    *row = Row::Open;
+                }
+            }
+        }
         counter!("god_radix_rows_written_total").increment(rows.len() as u64);
         push_rows(&mut batch, rows);
 
@@ -322,6 +359,7 @@ impl Writer {
         let data = self.threaded.then(|| Arc::from(self.engine.snapshot()));
         let old = std::mem::replace(&mut *self.published.lock(), Published { tree, data });
         drop(old);
+        self.gaps = gaps;
         Ok(())
     }
 }
@@ -331,9 +369,17 @@ impl Job {
         match self {
             Job::Write { entries, .. } => entries.len(),
             Job::Forget(which) => which.len(),
-            Job::Drop(_) | Job::Close => 0,
+            Job::Drop(..) | Job::Close => 0,
         }
     }
+}
+
+fn noted(jobs: &[Job]) -> Noted<'_> {
+    let noted = jobs.iter().filter_map(|job| match job {
+        Job::Write { over_damage, .. } => over_damage.as_deref(),
+        Job::Forget(_) | Job::Drop(..) | Job::Close => None,
+    });
+    Noted(noted.collect())
 }
 
 fn items(jobs: &[Job]) -> Vec<Item<'_>> {
@@ -346,7 +392,7 @@ fn items(jobs: &[Job]) -> Vec<Item<'_>> {
                     version: record.version,
                     record: Some(record),
                     ceiling_ms: *ceiling_ms,
-                    over_damage: *over_damage,
+                    over_damage: over_damage.is_some(),
                 }));
             }
             Job::Forget(which) => items.extend(which.iter().map(|(position, version)| Item {
@@ -356,7 +402,7 @@ fn items(jobs: &[Job]) -> Vec<Item<'_>> {
                 ceiling_ms: u64::MAX,
                 over_damage: false,
             })),
-            Job::Drop(_) | Job::Close => {}
+            Job::Drop(..) | Job::Close => {}
         }
     }
     items

@@ -1,12 +1,17 @@
 //! Writes that wait for a replica to come back: a bounded log a target, never counted toward a quorum.
 //!
+//! - `damage`: gives up what cannot be read of the log.
 //! - `row`: how they are stored: pure.
 //! - `replay`: sends them when their target is there again.
 
+mod damage;
 mod replay;
 mod row;
 
-use self::row::{Row, SUSPECT, SUSPECT_END, decode_key, suspect_key};
+use self::{
+    damage::Targets,
+    row::{Row, SUSPECT, SUSPECT_END, decode_key, suspect_key},
+};
 use crate::{
     engine::{Batch, Direction, Engine, EngineError, Table},
     membership::Liveness,
@@ -88,6 +93,8 @@ struct State {
     recent: BTreeMap<Bytes, Instant>,
     /// First positions of arcs of which a replica has not answered a write for long.
     late: BTreeSet<Bytes>,
+    /// Targets of which something could not be read when the log was opened.
+    broken: Vec<Targets>,
     dropped: u64,
     replayed: u64,
 }
@@ -100,7 +107,8 @@ struct Load {
 }
 
 impl Hints {
-    /// Opens the log that an engine holds. Cost: one pass over what is kept. Blocks on the disk.
+    /// Opens the log that an engine holds. What of it cannot be read is given up by [`Hints::run`]. Cost: one pass over
+    /// what is kept. Blocks on the disk.
     pub fn open(
         engine: Arc<dyn Engine>,
         ring: CurrentRing,
@@ -108,16 +116,7 @@ impl Hints {
         settings: HintSettings,
     ) -> Result<Hints, EngineError> {
         let mut state = State::default();
-        for pair in engine.scan(Table::Hints, &[], &[0xff; 13], Direction::Forward) {
-            let (key, value) = pair?;
-            let Some((target, sequence)) = decode_key(&key) else {
-                let problem = format!("the key of a hint has {} bytes, not 12", key.len());
-                return Err(EngineError::Corrupt(problem));
-            };
-            let bytes = Row { key, value }.bytes();
-            state.take(target, bytes);
-            state.sequence = state.sequence.max(sequence);
-        }
+        state.count(&*engine)?;
         for pair in engine.scan(Table::System, SUSPECT, SUSPECT_END, Direction::Forward) {
             let (key, _) = pair?;
             state.suspects.insert(key.slice(SUSPECT.len()..), 0);
@@ -313,16 +312,20 @@ impl Hints {
         );
         state.dropped += 1;
         counter!("god_quorum_hints_dropped_total").increment(1);
-        state.losses += 1;
-        let losses = state.losses;
-        if state.suspects.insert(start.clone(), losses).is_none() {
-            state.forgiven.retain(|forgiven| *forgiven != start);
-            state.unsaved.push(start);
-        }
+        state.suspect(start);
     }
 }
 
 impl State {
+    /// An arc with this first position lost a hint.
+    fn suspect(&mut self, start: Bytes) {
+        self.losses += 1;
+        if self.suspects.insert(start.clone(), self.losses).is_none() {
+            self.forgiven.retain(|forgiven| *forgiven != start);
+            self.unsaved.push(start);
+        }
+    }
+
     /// A row is there.
     fn take(&mut self, target: NodeId, bytes: u64) {
         self.rows += 1;

@@ -77,6 +77,9 @@ impl Hints {
         let mut paces: BTreeMap<NodeId, Pace> = BTreeMap::new();
         loop {
             let mut sent = 0;
+            if let Some(ring) = self.ring.get() {
+                self.give_up_broken(&ring).await;
+            }
             let targets: Vec<NodeId> = self.state.lock().loads.keys().copied().collect();
             paces.retain(|target, _| targets.contains(target));
             for target in targets {
@@ -138,7 +141,14 @@ impl Hints {
     ) -> Result<Replayed, String> {
         let single = pace.single > 0;
         let limit = if single { 1 } else { ROWS };
-        let rows = self.oldest(target, pace.past.clone(), limit).await.map_err(|error| error.to_string())?;
+        let rows = match self.oldest(target, pace.past.clone(), limit).await {
+            Err(EngineError::Corrupt(problem)) => {
+                tracing::error!(%target, problem, "hints cannot be read: all those of this node are dropped");
+                let given_up = self.give_up(ring, &(target.0..=target.0)).await;
+                return given_up.map(|()| Replayed::Nothing).map_err(|error| error.to_string());
+            }
+            rows => rows.map_err(|error| error.to_string())?,
+        };
         let count = rows.len();
         let Some(last) = rows.last().map(|row| row.key.clone()) else { return Ok(Replayed::Nothing) };
         let entries: Vec<Option<Entry>> = rows.iter().map(|row| decode_value(&row.value)).collect();
@@ -176,7 +186,10 @@ impl Hints {
                 // What is lost must be found by comparison.
                 self.lose(&mut state, &entry.position);
             } else {
+                // Of which arc it was nobody knows.
                 tracing::warn!(%target, "a damaged hint is dropped");
+                counter!("god_quorum_hints_damaged_total").increment(1);
+                ring.arcs().iter().for_each(|arc| state.suspect(arc.range.start.clone().into_bytes()));
             }
         }
         state.show();

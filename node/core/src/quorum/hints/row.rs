@@ -11,6 +11,7 @@ use god_proto::{
     position::Position,
     record::{Entry, Record},
 };
+use std::ops::RangeInclusive;
 
 /// Before the first position of each suspect arc.
 pub(super) const SUSPECT: &[u8] = b"suspect/";
@@ -68,11 +69,16 @@ pub(super) fn decode_value(value: &Bytes) -> Option<Entry> {
 
 /// Where the rows of a target start and, exclusively, end.
 pub(super) fn range_of(target: NodeId) -> (Bytes, Bytes) {
+    range_of_targets(&(target.0..=target.0))
+}
+
+/// Where the rows of neighbouring targets start and, exclusively, end.
+pub(super) fn range_of_targets(targets: &RangeInclusive<u32>) -> (Bytes, Bytes) {
     let mut end = BytesMut::with_capacity(13);
-    end.put_u32(target.0);
+    end.put_u32(*targets.end());
     end.put_u64(u64::MAX);
     end.put_u8(0);
-    (Bytes::copy_from_slice(&target.0.to_be_bytes()), end.freeze())
+    (Bytes::copy_from_slice(&targets.start().to_be_bytes()), end.freeze())
 }
 
 pub(super) fn suspect_key(arc_start: &[u8]) -> Bytes {

@@ -2,12 +2,13 @@
 
 use super::world::{Cluster, Does, document, joint, ordered, position, put, ring, value};
 use crate::{
-    engine::Table,
+    engine::{Batch, Direction, Engine as _, Reader as _, Table},
     membership::PeerState,
     quorum::{HintSettings, Hints},
     seam::Offload,
     stop::{Stopper, stop},
 };
+use bytes::Bytes;
 use god_proto::{ids::NodeId, peer::Cause, position::PositionRange};
 use std::{sync::Arc, time::Duration};
 use tokio::time::{sleep, timeout};
@@ -235,4 +236,95 @@ async fn a_hint_for_a_record_that_cannot_be_overwritten_does_not_hold_up_the_oth
         .await
         .unwrap();
     until("it is delivered", || cluster.world.hints.pending() == 0).await;
+}
+
+/// The keys of what waits for a node, on the disk.
+fn stored(cluster: &Cluster, target: u32) -> Vec<Bytes> {
+    let (start, end) = (target.to_be_bytes(), (target + 1).to_be_bytes());
+    let engine = cluster.world.disk.open();
+    let rows = engine.scan(Table::Hints, &start, &end, Direction::Forward);
+    rows.map(|row| row.unwrap().0).collect()
+}
+
+/// Nodes 2 and 3 have three hints each, on the disk.
+async fn hinted(cluster: &Cluster) {
+    for target in [2, 3] {
+        cluster.state(target, PeerState::Down);
+        let entries: Vec<_> = (0..3).map(|at| value(&position(&format!("k{at}")), -10, "v")).collect();
+        cluster.world.hints.add(NodeId(target), &entries);
+    }
+    until("they are written", || stored(cluster, 2).len() + stored(cluster, 3).len() == 6).await;
+}
+
+fn arcs(cluster: &Cluster) -> usize {
+    cluster.world.ring.get().unwrap().arcs().len()
+}
+
+#[tokio::test(start_paused = true)]
+async fn hints_that_cannot_be_read_are_dropped_with_their_targets_and_all_arcs_are_suspect() {
+    let cluster = Cluster::new(3);
+    let _stopper = run(&cluster);
+    hinted(&cluster).await;
+    cluster.world.disk.corrupt(Table::Hints, stored(&cluster, 2)[1].clone());
+    let hints = &cluster.world.hints;
+    cluster.state(2, PeerState::Up);
+    until("none waits for node 2", || hints.pending() == 3).await;
+    assert_eq!((hints.dropped(), hints.suspect_arcs()), (3, arcs(&cluster)));
+    assert!(stored(&cluster, 2).is_empty());
+    cluster.world.hints.add(NodeId(2), &[value(&position("later"), -10, "v")]);
+    until("it is delivered", || hints.pending() == 3).await;
+    assert!(cluster.held(2, &position("later")).await.is_some());
+    cluster.state(3, PeerState::Up);
+    until("those of node 3 are delivered", || hints.pending() == 0).await;
+    assert_eq!(hints.replayed(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_of_hints_that_cannot_be_read_is_opened_without() {
+    // In the midst of a target's, before all others, and of all.
+    for (damaged, kept) in [
+        (vec![(2, 1)], vec![3]),
+        (vec![(2, 0)], vec![3]),
+        (vec![(3, 2)], vec![2]),
+        (vec![(2, 2), (3, 0)], vec![]),
+    ] {
+        let cluster = Cluster::new(3);
+        let stopper = run(&cluster);
+        hinted(&cluster).await;
+        stopper.stop();
+        for (target, at) in damaged {
+            cluster.world.disk.corrupt(Table::Hints, stored(&cluster, target)[at].clone());
+        }
+        let open = || {
+            let (disk, ring) = (cluster.world.disk.open(), cluster.world.ring.clone());
+            Arc::new(Hints::open(disk, ring, Offload::Inline, HintSettings::default()).unwrap())
+        };
+        let (hints, (stopper, stopped)) = (open(), stop());
+        tokio::spawn(Arc::clone(&hints).run(
+            Cluster::wire(&cluster.world),
+            Arc::clone(&cluster.world.liveness),
+            stopped,
+        ));
+        until("the damaged ones are given up", || hints.suspect_arcs() == arcs(&cluster)).await;
+        assert_eq!(hints.pending(), 3 * kept.len() as u64);
+        stopper.stop();
+        sleep(Duration::from_secs(1)).await;
+        let hints = open();
+        assert_eq!((hints.pending(), hints.suspect_arcs()), (3 * kept.len() as u64, arcs(&cluster)));
+        assert!(kept.iter().all(|target| stored(&cluster, *target).len() == 3));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_that_is_none_is_dropped_and_all_arcs_are_suspect() {
+    let cluster = Cluster::new(3);
+    let _stopper = run(&cluster);
+    hinted(&cluster).await;
+    let mut batch = Batch::default();
+    batch.put(Table::Hints, stored(&cluster, 2)[1].clone(), vec![77]);
+    cluster.world.disk.open().commit(batch).unwrap();
+    cluster.state(2, PeerState::Up);
+    until("none waits for node 2", || cluster.world.hints.pending() <= 3).await;
+    assert_eq!(cluster.world.hints.suspect_arcs(), arcs(&cluster));
+    assert!(cluster.held(2, &position("k0")).await.is_some());
 }
