@@ -5,15 +5,17 @@ use crate::{
     doctor::Voters,
     failure::Failure,
     figures::counted,
-    follow::follow,
+    follow::{follow, follow_for_programs},
+    options::Output,
     output::{self, render},
 };
 use clap::{ArgGroup, Args};
 use god_proto::v1::{
-    EndedOperation, JoinWish, LeaveWish, ListOperationsReply, Operation, OperationPhase, PlanOperationReply,
+    EndedOperation, JoinWish, LeaveWish, Operation, OperationPhase, OperationStatus, PlanOperationReply,
     RebalanceWish, ReplaceWish, ReplicasWish, ReweightWish, RezoneWish, Wish, wish,
 };
 use serde_json::{Value, json};
+use std::io;
 
 /// What is asked of the ring: one of these.
 #[derive(Args, Clone, Debug)]
@@ -162,13 +164,17 @@ pub async fn cancel(context: &Context, id: &str) -> Result<(), Failure> {
 }
 
 pub async fn watch(context: &Context) -> Result<(), Failure> {
+    if context.output() != Output::Table {
+        let last = follow_for_programs(context).await?;
+        let mut document = list_json(last.epoch, &[]);
+        document["ended"] = last.ended.iter().map(ended_json).collect();
+        return output::item(&mut io::stdout().lock(), context.output(), document);
+    }
     let last = follow(context, None).await?;
-    output::document(context.output(), &list_json(&last), || {
-        let ended: Vec<String> = last.ended.iter().rev().take(5).map(ended_words).collect();
-        match ended.is_empty() {
-            true => "nothing is under way, and nothing was".to_owned(),
-            false => format!("nothing is under way; the latest that ended:\n  {}", ended.join("\n  ")),
-        }
+    let ended: Vec<String> = last.ended.iter().rev().take(5).map(ended_words).collect();
+    output::line(&match ended.is_empty() {
+        true => "nothing is under way, and nothing was".to_owned(),
+        false => format!("nothing is under way; the latest that ended:\n  {}", ended.join("\n  ")),
     })
 }
 
@@ -272,17 +278,40 @@ pub fn as_json(operation: &Operation) -> Value {
     })
 }
 
-fn list_json(list: &ListOperationsReply) -> Value {
+/// An operation as JSON, with how far it is. What is not known, or is not so, is null.
+pub fn status_json(status: &OperationStatus) -> Value {
+    let mut json = status.operation.as_ref().map_or_else(|| json!({}), as_json);
+    for (name, value) in [
+        ("driver", json!(status.driver)),
+        ("arcs_done", json!(status.arcs_done)),
+        ("arcs_total", json!(status.arcs_total)),
+        ("arcs_moving", json!(status.arcs_moving)),
+        ("entries_done", json!(status.entries_done)),
+        ("entries_total", json!(status.entries_total)),
+        ("bytes_done", json!(status.bytes_done)),
+        ("bytes_total", json!(status.bytes_total)),
+        ("bytes_per_second", json!(status.bytes_per_second)),
+        ("eta_ms", json!((status.eta_ms > 0).then_some(status.eta_ms))),
+        ("blocked", json!((!status.blocked.is_empty()).then_some(&status.blocked))),
+    ] {
+        json[name] = value;
+    }
+    json
+}
+
+/// What is under way, as JSON.
+pub fn list_json(epoch: u64, under_way: &[&OperationStatus]) -> Value {
+    let operations: Vec<Value> = under_way.iter().map(|it| status_json(it)).collect();
+    json!({ "epoch": epoch, "operations": operations })
+}
+
+fn ended_json(ended: &EndedOperation) -> Value {
     json!({
-        "epoch": list.epoch,
-        "operations": list.operations.iter().filter_map(|it| it.operation.as_ref()).map(as_json).collect::<Vec<_>>(),
-        "ended": list.ended.iter().map(|it| json!({
-            "id": it.id,
-            "what": wish_words(it.wish.as_ref()),
-            "cancelled": it.cancelled,
-            "refused": it.refused,
-            "epoch": it.epoch,
-        })).collect::<Vec<_>>(),
+        "id": ended.id,
+        "what": wish_words(ended.wish.as_ref()),
+        "cancelled": ended.cancelled,
+        "refused": ended.refused,
+        "epoch": ended.epoch,
     })
 }
 
