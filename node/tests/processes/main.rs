@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod changes;
 mod client;
 mod clocks;
 mod cluster;
