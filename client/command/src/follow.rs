@@ -1,17 +1,20 @@
-//! Operations while they go on: a bar each on a terminal, else a line whenever something is new. Always on stderr.
+//! Operations while they go on. For people on stderr: a bar each on a terminal, else a line whenever something is new.
+//! For programs on stdout: a document whenever something is new.
 
 use crate::{
     context::Context,
     failure::Failure,
     figures::{bytes, grouped},
-    operation::words,
-    output::say,
+    operation::{list_json, words},
+    options::Output,
+    output::{self, say},
 };
 use god_proto::v1::{ListOperationsReply, OperationStatus};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use serde_json::Value;
 use std::{
     collections::BTreeMap,
-    io::{self, IsTerminal as _},
+    io::{self, IsTerminal as _, Write as _},
     time::Duration,
 };
 use tokio::time::sleep;
@@ -22,9 +25,21 @@ const LOOK: Duration = Duration::from_millis(500);
 const PARTS: u64 = 1_000;
 const BAR: &str = "{prefix}\n  [{bar:40}] {percent:>3} %  {msg}";
 
-/// Shows what is under way, until nothing is, or the one operation has ended. An error when that was refused.
+/// Shows people what is under way, until nothing is, or the one operation has ended. An error when that was refused.
 pub async fn follow(context: &Context, id: Option<&str>) -> Result<ListOperationsReply, Failure> {
-    let mut view = View::new();
+    follow_in(context, id, View::new()).await
+}
+
+/// As [`follow`] of all that is under way, with a document for each change of it.
+pub async fn follow_for_programs(context: &Context) -> Result<ListOperationsReply, Failure> {
+    follow_in(context, None, View::Documents(context.output(), Value::Null)).await
+}
+
+async fn follow_in(
+    context: &Context,
+    id: Option<&str>,
+    mut view: View,
+) -> Result<ListOperationsReply, Failure> {
     loop {
         let list = context.client().list_operations().await?;
         let mine = |it: &&OperationStatus| {
@@ -32,7 +47,7 @@ pub async fn follow(context: &Context, id: Option<&str>) -> Result<ListOperation
             id.is_none_or(|id| operation.is_some_and(|operation| operation.id == id))
         };
         let under_way: Vec<&OperationStatus> = list.operations.iter().filter(mine).collect();
-        view.show(&under_way);
+        view.show(list.epoch, &under_way)?;
         if under_way.is_empty() {
             // Of several of one name the latest.
             return match list.ended.iter().rev().find(|ended| Some(&*ended.id) == id) {
@@ -53,6 +68,8 @@ pub async fn follow(context: &Context, id: Option<&str>) -> Result<ListOperation
 enum View {
     Bars(MultiProgress, BTreeMap<String, ProgressBar>),
     Lines(String),
+    /// In which form, and the one that was printed last.
+    Documents(Output, Value),
 }
 
 impl View {
@@ -63,8 +80,17 @@ impl View {
         }
     }
 
-    fn show(&mut self, under_way: &[&OperationStatus]) {
+    fn show(&mut self, epoch: u64, under_way: &[&OperationStatus]) -> Result<(), Failure> {
         match self {
+            View::Documents(form, shown) => {
+                let document = list_json(epoch, under_way);
+                if document != *shown && !under_way.is_empty() {
+                    let mut out = io::stdout().lock();
+                    output::item(&mut out, *form, document.clone())?;
+                    out.flush().map_err(|error| Failure::of_output(&error))?;
+                }
+                *shown = document;
+            }
             View::Lines(shown) => {
                 let lines: Vec<String> = under_way.iter().map(|it| line(it)).collect();
                 let lines = lines.join("\n");
@@ -92,6 +118,7 @@ impl View {
                 }
             }
         }
+        Ok(())
     }
 }
 
@@ -112,7 +139,8 @@ fn share(status: &OperationStatus) -> f64 {
     (f64::from(status.arcs_done) + moving) / f64::from(status.arcs_total.max(1))
 }
 
-fn line(status: &OperationStatus) -> String {
+/// An operation and how far it is, in a line; nothing, where it is none.
+pub fn line(status: &OperationStatus) -> String {
     let Some(operation) = &status.operation else { return String::new() };
     format!("{}: {}; {}", operation.id, words(operation), figures(status))
 }
@@ -126,6 +154,9 @@ fn figures(status: &OperationStatus) -> String {
             grouped(status.entries_done),
             grouped(status.entries_total)
         );
+        if status.bytes_total > 0 {
+            out += &format!(", {} of {}", bytes(status.bytes_done), bytes(status.bytes_total));
+        }
     }
     if status.bytes_per_second > 0 {
         out += &format!(", {}/s", bytes(status.bytes_per_second));

@@ -5,15 +5,23 @@ use crate::{
     doctor::Voters,
     failure::Failure,
     figures::counted,
-    follow::follow,
+    follow::{follow, follow_for_programs},
+    keyspace::quorums,
+    options::Output,
     output::{self, render},
 };
 use clap::{ArgGroup, Args};
 use god_proto::v1::{
-    EndedOperation, JoinWish, LeaveWish, ListOperationsReply, Operation, OperationPhase, PlanOperationReply,
+    EndedOperation, JoinWish, LeaveWish, Operation, OperationPhase, OperationStatus, PlanOperationReply,
     RebalanceWish, ReplaceWish, ReplicasWish, ReweightWish, RezoneWish, Wish, wish,
 };
 use serde_json::{Value, json};
+use std::io;
+
+/// Wishes beside which quorums mean nothing; those beside which a loss does not. (`requires` would not do: clap asks for
+/// nothing that the wish itself shuts out.)
+const NOT_OF_COPIES: [&str; 6] = ["join", "leave", "replace", "weight", "zone", "rebalance"];
+const NOT_OF_LOSS: [&str; 5] = ["join", "weight", "zone", "replicas", "rebalance"];
 
 /// What is asked of the ring: one of these.
 #[derive(Args, Clone, Debug)]
@@ -35,14 +43,20 @@ pub struct WishArgs {
     /// A member is in another zone
     #[arg(long, value_name = "NODE:ZONE", value_parser = zone, group = "wish")]
     zone: Option<(u32, String)>,
-    /// The keyspace (see --keyspace) has so many copies of each key, with quorums of more than half
+    /// The keyspace (see --keyspace) has so many copies of each key
     #[arg(long, value_name = "N", group = "wish")]
     replicas: Option<u32>,
+    /// With --replicas: copies that must acknowledge a write (default: more than half)
+    #[arg(long, value_name = "N", conflicts_with_all = NOT_OF_COPIES)]
+    write_quorum: Option<u32>,
+    /// With --replicas: copies that must answer a read (default: as many as see every acknowledged write)
+    #[arg(long, value_name = "N", conflicts_with_all = NOT_OF_COPIES)]
+    read_quorum: Option<u32>,
     /// What has grown uneven is made even
     #[arg(long, group = "wish")]
     rebalance: bool,
     /// With --leave or --replace: the node's data are gone; what only it had is given up
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = NOT_OF_LOSS)]
     lost: bool,
 }
 
@@ -100,13 +114,9 @@ impl WishArgs {
                 let Some(keyspace) = found else {
                     return Err(Failure::Usage(format!("there is no keyspace {}", context.name())));
                 };
-                let quorum = replicas / 2 + 1;
-                wish::Wish::Replicas(ReplicasWish {
-                    keyspace: keyspace.id,
-                    replicas: *replicas,
-                    write_quorum: quorum,
-                    read_quorum: replicas + 1 - quorum,
-                })
+                let (write_quorum, read_quorum) = quorums(*replicas, self.write_quorum, self.read_quorum)?;
+                let (keyspace, replicas) = (keyspace.id, *replicas);
+                wish::Wish::Replicas(ReplicasWish { keyspace, replicas, write_quorum, read_quorum })
             }
             _ => wish::Wish::Rebalance(RebalanceWish {}),
         };
@@ -162,13 +172,17 @@ pub async fn cancel(context: &Context, id: &str) -> Result<(), Failure> {
 }
 
 pub async fn watch(context: &Context) -> Result<(), Failure> {
+    if context.output() != Output::Table {
+        let last = follow_for_programs(context).await?;
+        let mut document = list_json(last.epoch, &[]);
+        document["ended"] = last.ended.iter().map(ended_json).collect();
+        return output::item(&mut io::stdout().lock(), context.output(), document);
+    }
     let last = follow(context, None).await?;
-    output::document(context.output(), &list_json(&last), || {
-        let ended: Vec<String> = last.ended.iter().rev().take(5).map(ended_words).collect();
-        match ended.is_empty() {
-            true => "nothing is under way, and nothing was".to_owned(),
-            false => format!("nothing is under way; the latest that ended:\n  {}", ended.join("\n  ")),
-        }
+    let ended: Vec<String> = last.ended.iter().rev().take(5).map(ended_words).collect();
+    output::line(&match ended.is_empty() {
+        true => "nothing is under way, and nothing was".to_owned(),
+        false => format!("nothing is under way; the latest that ended:\n  {}", ended.join("\n  ")),
     })
 }
 
@@ -272,17 +286,40 @@ pub fn as_json(operation: &Operation) -> Value {
     })
 }
 
-fn list_json(list: &ListOperationsReply) -> Value {
+/// An operation as JSON, with how far it is. What is not known, or is not so, is null.
+pub fn status_json(status: &OperationStatus) -> Value {
+    let mut json = status.operation.as_ref().map_or_else(|| json!({}), as_json);
+    for (name, value) in [
+        ("driver", json!(status.driver)),
+        ("arcs_done", json!(status.arcs_done)),
+        ("arcs_total", json!(status.arcs_total)),
+        ("arcs_moving", json!(status.arcs_moving)),
+        ("entries_done", json!(status.entries_done)),
+        ("entries_total", json!(status.entries_total)),
+        ("bytes_done", json!(status.bytes_done)),
+        ("bytes_total", json!(status.bytes_total)),
+        ("bytes_per_second", json!(status.bytes_per_second)),
+        ("eta_ms", json!((status.eta_ms > 0).then_some(status.eta_ms))),
+        ("blocked", json!((!status.blocked.is_empty()).then_some(&status.blocked))),
+    ] {
+        json[name] = value;
+    }
+    json
+}
+
+/// What is under way, as JSON.
+pub fn list_json(epoch: u64, under_way: &[&OperationStatus]) -> Value {
+    let operations: Vec<Value> = under_way.iter().map(|it| status_json(it)).collect();
+    json!({ "epoch": epoch, "operations": operations })
+}
+
+fn ended_json(ended: &EndedOperation) -> Value {
     json!({
-        "epoch": list.epoch,
-        "operations": list.operations.iter().filter_map(|it| it.operation.as_ref()).map(as_json).collect::<Vec<_>>(),
-        "ended": list.ended.iter().map(|it| json!({
-            "id": it.id,
-            "what": wish_words(it.wish.as_ref()),
-            "cancelled": it.cancelled,
-            "refused": it.refused,
-            "epoch": it.epoch,
-        })).collect::<Vec<_>>(),
+        "id": ended.id,
+        "what": wish_words(ended.wish.as_ref()),
+        "cancelled": ended.cancelled,
+        "refused": ended.refused,
+        "epoch": ended.epoch,
     })
 }
 
@@ -307,6 +344,15 @@ mod tests {
         let change = parse("change --replace 4:6 --lost --id disk").unwrap();
         assert_eq!((change.wish.replace, change.wish.lost, &*change.id), (Some((4, 6)), true, "disk"));
         assert!(parse("change --leave 4 --lost").unwrap().wish.lost);
+    }
+
+    #[test]
+    fn quorums_are_named_beside_a_number_of_copies() {
+        let wish = parse("change --replicas 3 --write-quorum 3 --read-quorum 2").unwrap().wish;
+        assert_eq!((wish.replicas, wish.write_quorum, wish.read_quorum), (Some(3), Some(3), Some(2)));
+        assert!(parse("change --leave 3 --write-quorum 2").is_err());
+        assert!(parse("change --read-quorum 2").is_err());
+        assert!(parse("change --weight 3:2 --lost").is_err());
     }
 
     #[test]

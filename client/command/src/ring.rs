@@ -26,6 +26,7 @@ Examples:
   god ring plan --leave 3                what would move if node 3 left; nothing does
   god ring change --leave 3              node 3 gives its data to the others, and is retired
   god ring watch                         operations and how far they are
+  god ring watch -o json                 the same as lines of JSON, one at each change
   god ring cancel ID                     undo one that has not ended")]
 pub struct RingArgs {
     /// List every arc

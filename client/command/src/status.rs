@@ -4,10 +4,12 @@ use crate::{
     context::Context,
     failure::Failure,
     figures::{bytes, counted, offset_us, short, uptime},
+    follow::line,
+    operation::status_json,
     output::{self, Judgement, judged, render},
 };
 use clap::Args;
-use god_proto::v1::{DepartedNode, NodeStatus, StatusReply};
+use god_proto::v1::{DepartedNode, NodeStatus, OperationStatus, StatusReply};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -21,19 +23,29 @@ Examples:
 
 What is shown of each node: its state; its part of all copies (share, arcs); keys, bytes and requests a second;
 how far its clock is ahead of its peers'; writes it keeps for others (hints); how long it runs (age).
+Below them: operations that are under way, how far they are, and why one does not go on.
 A * marks the voters, which decide changes of the ring.")]
 pub struct StatusArgs {}
 
 pub async fn run(context: &Context, _: &StatusArgs) -> Result<(), Failure> {
-    let reply = context.client().status().await?;
-    output::document(context.output(), &as_json(&reply), || as_text(&reply))
+    let mut reply = context.client().status().await?;
+    // What is wrong is looked for when much is: one answer less keeps nobody from the others.
+    let operations = match context.client().list_operations().await {
+        Ok(list) => Some(list.operations),
+        Err(error) => {
+            reply.warnings.push(format!("what is under way is not known: {error}"));
+            None
+        }
+    };
+    let operations = operations.as_deref();
+    output::document(context.output(), &as_json(&reply, operations), || as_text(&reply, operations))
 }
 
 /// Microseconds beyond which a clock is worth a look, and beyond which its node is refused soon.
 const CLOCK_LOOK_US: u64 = 100_000;
 const CLOCK_BAD_US: u64 = 400_000;
 
-fn as_text(reply: &StatusReply) -> String {
+fn as_text(reply: &StatusReply, operations: Option<&[OperationStatus]>) -> String {
     let up = reply.nodes.iter().filter(|node| node.state == "up").count();
     let versions: BTreeSet<&str> = reply.nodes.iter().map(|node| node.version.as_str()).collect();
     let zones = reply.nodes.iter().any(|node| !node.zone.is_empty());
@@ -49,6 +61,11 @@ fn as_text(reply: &StatusReply) -> String {
     out += "\n\n";
     out += &table(reply, zones, versions.len() > 1);
     let mut said = false;
+    for operation in operations.into_iter().flatten() {
+        out += if said { "\n" } else { "\n\n" };
+        out += &format!("operation {}", line(operation));
+        said = true;
+    }
     for (node, reason) in
         reply.nodes.iter().flat_map(|node| reasons(node).into_iter().map(move |why| (node, why)))
     {
@@ -173,7 +190,7 @@ pub fn context_id(id: &[u8]) -> String {
     uuid::Uuid::from_slice(id).map_or_else(|_| hex::encode(id), |id| id.to_string())
 }
 
-fn as_json(reply: &StatusReply) -> Value {
+fn as_json(reply: &StatusReply, operations: Option<&[OperationStatus]>) -> Value {
     let nodes: Vec<Value> = reply.nodes.iter().map(node_json).collect();
     json!({
         "cluster": context_id(&reply.cluster),
@@ -182,6 +199,7 @@ fn as_json(reply: &StatusReply) -> Value {
         "under_replicated_arcs": reply.under_replicated_arcs,
         "warnings": reply.warnings,
         "nodes": nodes,
+        "operations": operations.map(|all| all.iter().map(status_json).collect::<Vec<_>>()),
         "departed": reply.departed.iter().map(|it| json!({
             "uuid": context_id(&it.uuid),
             "epoch": it.epoch,
@@ -266,7 +284,7 @@ mod tests {
     fn the_widest_cluster_fits_100_columns() {
         let mut reply = StatusReply { cluster: vec![1; 16].into(), arcs: 99_999, ..StatusReply::default() };
         reply.nodes = vec![node(1, "up"), node(200, "unready"), node(999, "down")];
-        for line in as_text(&reply).lines() {
+        for line in as_text(&reply, None).lines() {
             assert!(line.chars().count() <= 100, "{}: {line}", line.chars().count());
         }
     }
@@ -277,7 +295,7 @@ mod tests {
         reply.nodes = vec![node(1, "up"), node(2, "unready")];
         reply.nodes[1].reasons = vec!["its clock is 612 ms ahead".to_owned()];
         reply.warnings = vec!["fewer zones than replicas".to_owned()];
-        let text = as_text(&reply);
+        let text = as_text(&reply, None);
         assert!(text.contains("1 of 2 nodes up, 4 of 30 arcs UNDER-REPLICATED"), "{text}");
         assert!(text.contains("node 2 is unready: its clock is 612 ms ahead"), "{text}");
         assert!(text.contains("warning: fewer zones than replicas"), "{text}");
@@ -293,7 +311,7 @@ mod tests {
             ..DepartedNode::default()
         };
         reply.departed = vec![gone.clone(), DepartedNode { handed_over: true, acknowledged: true, ..gone }];
-        let text = as_text(&reply);
+        let text = as_text(&reply, None);
         assert!(
             text.contains(
                 "in epoch 12; not yet known to a quorum (1 node): keep its volume; it handed nothing"
@@ -309,10 +327,10 @@ mod tests {
     #[test]
     fn a_version_has_a_column_only_while_they_differ() {
         let mut reply = StatusReply { nodes: vec![node(1, "up"), node(2, "up")], ..StatusReply::default() };
-        assert!(as_text(&reply).contains("version 0.1.0"));
-        assert!(!as_text(&reply).contains("VERSION"));
+        assert!(as_text(&reply, None).contains("version 0.1.0"));
+        assert!(!as_text(&reply, None).contains("VERSION"));
         reply.nodes[1].version = "0.2.0".to_owned();
-        assert!(as_text(&reply).contains("VERSION"));
+        assert!(as_text(&reply, None).contains("VERSION"));
     }
 
     #[test]

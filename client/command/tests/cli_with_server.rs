@@ -8,6 +8,9 @@ mod fake;
 
 use command::god_with;
 use fake::Fake;
+use god_proto::v1::{
+    EndedOperation, JoinWish, ListOperationsReply, Operation, OperationPhase, OperationStatus, Wish, wish,
+};
 use serde_json::Value;
 use std::{
     fs,
@@ -205,6 +208,89 @@ fn status_and_ring_are_for_people_and_for_programs() {
     assert!(ring.contains("(start)") && ring.contains("default"), "{ring}");
     let yaml = ends_with(&fake, 0, &["ring", "-o", "yaml"]).stdout;
     assert!(String::from_utf8(yaml).unwrap().contains("epoch: 1"));
+}
+
+/// Of a join, what a node says while so much of it is done; nothing is under way where nothing is left of it.
+fn joining(bytes_done: u64, bytes_total: u64) -> ListOperationsReply {
+    let joins = Wish { wish: Some(wish::Wish::Join(JoinWish { node: 4 })) };
+    let operation = Operation {
+        id: "join-4".to_owned(),
+        wish: Some(joins.clone()),
+        phase: OperationPhase::Moving.into(),
+        ..Operation::default()
+    };
+    let status = OperationStatus {
+        operation: Some(operation),
+        driver: 1,
+        arcs_done: 3,
+        arcs_total: 12,
+        arcs_moving: 2,
+        entries_done: 10,
+        entries_total: 40,
+        bytes_done,
+        bytes_total,
+        bytes_per_second: 1 << 20,
+        eta_ms: 2_000,
+        blocked: if bytes_done == 0 { "node 4 is away".to_owned() } else { String::new() },
+    };
+    let ended = EndedOperation { id: "join-4".to_owned(), wish: Some(joins), ..EndedOperation::default() };
+    match bytes_done < bytes_total {
+        true => ListOperationsReply { operations: vec![status], epoch: 7, ..ListOperationsReply::default() },
+        false => ListOperationsReply { ended: vec![ended], epoch: 8, ..ListOperationsReply::default() },
+    }
+}
+
+#[test]
+fn status_shows_what_is_under_way() {
+    let fake = fake::start();
+    let none: Value = serde_json::from_slice(&ends_with(&fake, 0, &["status", "-o", "json"]).stdout).unwrap();
+    assert_eq!(none["operations"], Value::Array(vec![]));
+    fake.knobs.tell_operations([joining(3 << 20, 8 << 20)]);
+    let text = String::from_utf8(ends_with(&fake, 0, &["status"]).stdout).unwrap();
+    let line = "operation join-4: node 4 joins; it moves data; 3 of 12 arcs, 2 moving: 10 of 40 entries, \
+                3.0 MiB of 8.0 MiB, 1.0 MiB/s, about 2 s left";
+    assert!(text.lines().any(|it| it == line), "{text}");
+    let json: Value = serde_json::from_slice(&ends_with(&fake, 0, &["status", "-o", "json"]).stdout).unwrap();
+    let operation = &json["operations"][0];
+    assert_eq!((&operation["id"], &operation["phase"]), (&"join-4".into(), &"moving".into()));
+    assert_eq!(operation["bytes_done"], 3 << 20);
+    assert_eq!(operation["driver"], 1);
+    // A node that does not say what is under way keeps nobody from the rest.
+    let failed = god_proto::v1::Rejected { message: "not now".to_owned(), ..Default::default() };
+    fake.knobs.tell_operations([ListOperationsReply { failed: Some(failed), ..Default::default() }]);
+    let text = String::from_utf8(ends_with(&fake, 0, &["status"]).stdout).unwrap();
+    assert!(text.contains("1 node up") && text.contains("warning: what is under way is not known"), "{text}");
+    let json: Value = serde_json::from_slice(&ends_with(&fake, 0, &["status", "-o", "json"]).stdout).unwrap();
+    assert_eq!(json["operations"], Value::Null);
+}
+
+#[test]
+fn a_watch_prints_a_line_of_json_at_each_change() {
+    let fake = fake::start();
+    let steps = [(0, 8 << 20), (0, 8 << 20), (4 << 20, 8 << 20), (1, 1)];
+    fake.knobs.tell_operations(steps.map(|(done, total)| joining(done, total)));
+    let said = ends_with(&fake, 0, &["ring", "watch", "-o", "json"]);
+    assert!(said.stderr.is_empty(), "{}", String::from_utf8_lossy(&said.stderr));
+    let lines: Vec<Value> = String::from_utf8(said.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    let of = |at: usize, what: &str| lines[at]["operations"][0][what].clone();
+    assert_eq!((of(0, "bytes_done"), of(0, "bytes_total")), (0.into(), (8 << 20).into()));
+    assert_eq!((of(0, "blocked"), of(1, "blocked")), ("node 4 is away".into(), Value::Null));
+    assert_eq!((of(1, "bytes_done"), of(1, "eta_ms")), ((4 << 20).into(), 2_000.into()));
+    assert_eq!(of(1, "bytes_per_second"), 1 << 20);
+    assert_eq!((lines[1]["epoch"].clone(), lines[1]["ended"].clone()), (7.into(), Value::Null));
+    assert_eq!(lines[2]["operations"], Value::Array(vec![]));
+    assert_eq!(lines[2]["ended"][0]["id"], "join-4");
+    // For people the same goes to stderr, and bytes stand in it.
+    fake.knobs.tell_operations(steps.map(|(done, total)| joining(done, total)));
+    let said = ends_with(&fake, 0, &["ring", "watch"]);
+    let told = String::from_utf8(said.stderr).unwrap();
+    assert!(told.contains("0 B of 8.0 MiB") && told.contains("4.0 MiB of 8.0 MiB"), "{told}");
+    assert!(told.contains("blocked: node 4 is away"), "{told}");
 }
 
 #[test]

@@ -1,9 +1,12 @@
 //! What can be made to go wrong at one node, and what it has seen.
 
 use god_proto::v1::{self, call};
-use std::sync::{
-    Mutex,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    collections::VecDeque,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
 };
 use tokio::sync::watch;
 
@@ -24,6 +27,8 @@ pub struct Knobs {
     pub frames: AtomicUsize,
     /// How often it was asked for all keyspaces.
     pub listed: AtomicUsize,
+    /// What it says of operations, one answer after the other; the last one stays.
+    operations: Mutex<VecDeque<v1::ListOperationsReply>>,
     seen: Mutex<Vec<call::Call>>,
 }
 
@@ -38,6 +43,7 @@ impl Default for Knobs {
             backwards: AtomicBool::new(false),
             frames: AtomicUsize::new(0),
             listed: AtomicUsize::new(0),
+            operations: Mutex::default(),
             seen: Mutex::default(),
         }
     }
@@ -58,6 +64,17 @@ impl Knobs {
     pub fn go_down(&self) {
         self.down.store(true, Ordering::SeqCst);
         self.cut();
+    }
+
+    /// Sets what it says of operations, one answer after the other; the last one stays.
+    pub fn tell_operations(&self, answers: impl IntoIterator<Item = v1::ListOperationsReply>) {
+        *self.operations.lock().unwrap() = answers.into_iter().collect();
+    }
+
+    pub(super) fn operations(&self) -> v1::ListOperationsReply {
+        let mut answers = self.operations.lock().unwrap();
+        let next = if answers.len() > 1 { answers.pop_front() } else { answers.front().cloned() };
+        next.unwrap_or_default()
     }
 
     /// The calls about single keys that came, in their order.

@@ -448,7 +448,7 @@ impl cluster_server::Cluster for Fake {
     }
 
     async fn list_operations(&self, _: Request<v1::ListOperationsRequest>) -> Reply<v1::ListOperationsReply> {
-        Ok(Response::new(v1::ListOperationsReply::default()))
+        Ok(Response::new(self.knobs.operations()))
     }
 
     async fn recover(&self, _: Request<v1::RecoverRequest>) -> Reply<v1::RecoverReply> {

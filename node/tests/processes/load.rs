@@ -12,9 +12,9 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
-use tokio::task::JoinHandle;
+use tokio::{task::JoinHandle, time::sleep};
 
 /// Keys below are registers: few, written, deleted and read over and over. From here on each key is put once, and
 /// some are deleted once: together they are a set.
@@ -60,6 +60,11 @@ pub struct Evidence {
 impl Load {
     /// Starts so many clients; each sends every request to a server of its own choice.
     pub fn start(clients: u32, servers: &[Client]) -> Load {
+        Load::paced(clients, servers, Duration::ZERO)
+    }
+
+    /// As [`Load::start`]; each client rests so long between two requests, so that what is stored hardly grows.
+    pub fn paced(clients: u32, servers: &[Client], rest: Duration) -> Load {
         let shared = Arc::new(Shared {
             began: Instant::now(),
             stop: AtomicBool::new(false),
@@ -72,7 +77,7 @@ impl Load {
         let start = |client| {
             // Connections of its own: one that hangs must not hold the others up.
             let servers = servers.iter().map(|server| Client::of(server.server())).collect();
-            tokio::spawn(run(client, servers, Arc::clone(&shared)))
+            tokio::spawn(run(client, servers, Arc::clone(&shared), rest))
         };
         let clients = (1..=clients).map(start).collect();
         Load { shared, clients }
@@ -111,7 +116,7 @@ impl Chance {
     }
 }
 
-async fn run(client: u32, mut servers: Vec<Client>, shared: Arc<Shared>) {
+async fn run(client: u32, mut servers: Vec<Client>, shared: Arc<Shared>, rest: Duration) {
     let mut chance = Chance(0x9E37_79B9_7F4A_7C15 ^ u64::from(client) << 32);
     let mut own_set: Vec<u32> = Vec::new();
     let mut next_set = SET + client * 1_000_000;
@@ -144,6 +149,9 @@ async fn run(client: u32, mut servers: Vec<Client>, shared: Arc<Shared>) {
             }
         };
         shared.history.lock().unwrap().push(event);
+        if !rest.is_zero() {
+            sleep(rest).await;
+        }
     }
 }
 

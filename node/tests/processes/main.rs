@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod changes;
 mod client;
 mod clocks;
 mod cluster;
@@ -23,6 +24,7 @@ mod hostile;
 mod kill;
 mod load;
 mod metrics;
+mod operations;
 mod phases;
 mod random;
 mod ring;

@@ -1,7 +1,12 @@
 //! Why an operation does not go on: which nodes it waits for, and what to do about it.
 
 use super::drive::{Answers, Unclean};
-use god_proto::{ids::NodeId, peer::ArcProgress, ring::RingArc};
+use crate::peer::CallError;
+use god_proto::{
+    ids::NodeId,
+    peer::{ArcProgress, ArcSizesDone, Cause},
+    ring::RingArc,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The most nodes that are named one by one.
@@ -82,6 +87,50 @@ pub(super) fn unheard(id: &str, waiting: &BTreeMap<NodeId, Unclean>) -> String {
     }
 }
 
+/// Why a node that leaves is not retired yet: what is in the way of what it still holds, and says of it in `said`.
+pub(super) fn handing_over(
+    id: &str,
+    node: NodeId,
+    is_down: bool,
+    said: &Result<ArcSizesDone, CallError>,
+) -> String {
+    let said = match said {
+        _ if is_down => {
+            return format!(
+                "node {node} does not answer: start it to have it hand over what it holds; it is retired without \
+                 when it stays silent"
+            );
+        }
+        Err(CallError::Refused(failure)) if failure.cause() == Cause::StaleEpoch => {
+            return format!("node {node} has yet to hear of the newest ring");
+        }
+        Err(error) => {
+            return format!(
+                "node {node} does not say what it still holds ({error}): look at its log; once it is down it is \
+                 retired without handing over, or `god ring cancel {id}`"
+            );
+        }
+        Ok(said) => said,
+    };
+    let Some(kept) = said.kept.as_ref().filter(|_| said.misplaced_entries > 0) else {
+        return String::new();
+    };
+    let (records, error) = (said.misplaced_entries, &kept.error);
+    let owners: Vec<NodeId> = kept.owners.iter().map(|owner| NodeId(*owner)).collect();
+    let Some(first) = owners.first() else {
+        return format!(
+            "node {node} cannot hand over {records} records that it still holds ({error}): look at its disk and its \
+             log; where it cannot be mended, stop it: it is retired without, or `god ring cancel {id}`"
+        );
+    };
+    let it = if owners.len() == 1 { "it" } else { "them" };
+    format!(
+        "node {node} still holds {records} records that {} not take ({error}): `god status` says how {it} fared; \
+         start {it}, or `god ring cancel {id}`, or, where data are gone, `god ring change --leave {first} --lost`",
+        named(&owners, "does", "do")
+    )
+}
+
 fn does_not_answer(silent: &[NodeId], id: &str) -> String {
     let (does, it) = if silent.len() == 1 { ("does", "it") } else { ("do", "them") };
     let lost = silent.first().map_or_else(String::new, |node| {
@@ -106,7 +155,7 @@ mod tests {
     use super::*;
     use god_proto::{
         ids::{ArcId, Epoch, KeyspaceId},
-        peer::MovingDone,
+        peer::{Kept, MovingDone},
         position::PositionRange,
     };
 
@@ -133,6 +182,36 @@ mod tests {
         let many: Vec<(u32, Unclean)> = (1..=8).map(|node| (node, Unclean::Silent)).collect();
         assert!(why(&many).contains("nodes 1, 2, 3, 4, 5 and 3 others are"), "{}", why(&many));
         assert!(why(&[(2, Unclean::Behind)]).contains("node 2 has yet to hear of the newest ring"));
+    }
+
+    #[test]
+    fn what_keeps_a_node_from_leaving_is_said_with_what_to_do() {
+        let holds = |kept: Option<Kept>| {
+            let said = ArcSizesDone { misplaced_entries: 12, kept, ..ArcSizesDone::default() };
+            handing_over("out", NodeId(3), false, &Ok(said))
+        };
+        let kept = |owners: &[u32], error: &str| Kept { owners: owners.to_vec(), error: error.to_owned() };
+        assert_eq!(holds(None), "", "it hands over");
+        assert_eq!(handing_over("out", NodeId(3), false, &Ok(ArcSizesDone::default())), "");
+        let told = holds(Some(kept(&[2], "refused: its disk is full")));
+        for words in [
+            "node 3 still holds 12 records that node 2 does not take",
+            "(refused: its disk is full)",
+            "`god ring cancel out`",
+            "--leave 2 --lost",
+        ] {
+            assert!(told.contains(words), "{words:?} is not in {told:?}");
+        }
+        let told = holds(Some(kept(&[1, 2], "2 of its 3 owners have to take it, and 1 can")));
+        assert!(told.contains("nodes 1, 2 do not take (2 of its 3 owners have to"), "{told}");
+        assert!(told.contains("start them"), "{told}");
+        let told = holds(Some(kept(&[], "checksum")));
+        assert!(told.contains("cannot hand over 12 records") && told.contains("(checksum)"), "{told}");
+        assert!(told.contains("stop it"), "{told}");
+        let silent = || Err(CallError::TimedOut);
+        assert!(handing_over("out", NodeId(3), true, &silent()).contains("start it to have it hand over"));
+        let told = handing_over("out", NodeId(3), false, &silent());
+        assert!(told.contains("does not say what it still holds (no answer in time)"), "{told}");
     }
 
     #[test]

@@ -13,21 +13,49 @@ use crate::{
 };
 use god_proto::{
     ids::NodeId,
-    peer::{self, Pull, request, response},
+    peer::{self, Kept, Pull, request, response},
     position::PositionRange,
     ring::{Ring, RingArc, quorums},
 };
 use metrics::counter;
+use parking_lot::Mutex;
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// How often it is looked for what is misplaced.
 const LOOK: Duration = Duration::from_millis(250);
 /// How long an owner may take to compare one range.
 const TIMEOUT: Duration = Duration::from_secs(20);
+/// The most characters of an error that are passed on.
+const MOST_WORDS: usize = 300;
+
+/// How long something has to be in the way before it is told: an owner that has yet to hear of a ring hears of it.
+const TELL_AFTER: Duration = Duration::from_secs(2);
+
+/// Why looks leave something where it is: since when there is something, and what it was at the latest.
+#[derive(Debug, Default)]
+pub(super) struct KeptFor(Mutex<Option<(Instant, Kept)>>);
+
+impl KeptFor {
+    pub(super) fn why(&self) -> Option<Kept> {
+        let known = self.0.lock();
+        known.as_ref().filter(|(since, _)| since.elapsed() >= TELL_AFTER).map(|(_, why)| why.clone())
+    }
+
+    fn is(&self, why: Option<Kept>) {
+        let mut known = self.0.lock();
+        let since = known.as_ref().map_or_else(Instant::now, |(since, _)| *since);
+        *known = why.map(|why| (since, why));
+    }
+}
+
+fn kept(owners: &[NodeId], error: &impl ToString) -> Kept {
+    let error = error.to_string().chars().take(MOST_WORDS).collect();
+    Kept { owners: owners.iter().map(|owner| owner.0).collect(), error }
+}
 
 impl Upkeep {
     pub(super) async fn clean(&self) {
@@ -41,16 +69,23 @@ impl Upkeep {
                 Ok(misplaced) => misplaced,
                 Err(error) => {
                     tracing::warn!(%error, "cannot look for misplaced data");
+                    self.kept.is(Some(kept(&[], &error)));
                     continue;
                 }
             };
+            let mut why = None;
             for range in misplaced {
                 // The ring may have changed since; what is misplaced now is found at the next look.
                 if self.ring.epoch() != ring.epoch() {
                     break;
                 }
-                self.hand_over(&ring, &range).await;
+                if let Err(reason) = self.hand_over(&ring, &range).await {
+                    // Told at once: of many ranges each may take long.
+                    self.kept.is(Some(reason.clone()));
+                    why = Some(reason);
+                }
             }
+            self.kept.is(why);
         }
     }
 
@@ -97,12 +132,12 @@ impl Upkeep {
         self.offload.run(find).await
     }
 
-    /// Hands one arc's range over to its owners, and removes it.
-    async fn hand_over(&self, ring: &Ring, range: &PositionRange) {
-        let [arc] = ring.arcs_in(range) else { return };
+    /// Hands one arc's range over to its owners, and removes it; or says what is in the way.
+    async fn hand_over(&self, ring: &Ring, range: &PositionRange) -> Result<(), Kept> {
+        let [arc] = ring.arcs_in(range) else { return Ok(()) };
         // While it changes hands it is not settled who its owners are.
         if arc.next.is_some() {
-            return;
+            return Ok(());
         }
         let quorum = ring
             .keyspace_by_id(arc.keyspace)
@@ -111,21 +146,27 @@ impl Upkeep {
         let gone = lost(ring);
         let owners: Vec<NodeId> =
             arc.replicas.iter().copied().filter(|owner| !gone.contains(owner)).collect();
-        let mut took = 0;
+        let mut away = Vec::new();
         for owner in &owners {
             match self.offer(ring, arc, *owner).await {
-                Ok(()) => took += 1,
+                Ok(()) => {}
                 Err(error) if self.is_down(*owner) => {
                     tracing::debug!(%owner, %error, "an owner is away; the others must do");
+                    away.push(*owner);
                 }
                 Err(error) => {
                     tracing::debug!(%owner, %error, "misplaced data is kept for now");
-                    return;
+                    return Err(kept(&[*owner], &error));
                 }
             }
         }
-        if took < quorum.clamp(1, owners.len().max(1)) {
-            return;
+        let (took, needed) = (owners.len() - away.len(), quorum.clamp(1, owners.len().max(1)));
+        if took < needed {
+            let error = match owners.len() {
+                0 => "the data of all its owners are gone".to_owned(),
+                all => format!("{needed} of its {all} owners have to take it, and {took} can"),
+            };
+            return Err(kept(&away, &error));
         }
         match self.replica.drop_misplaced(range, &arc.replicas).await {
             Ok(true) => {
@@ -133,8 +174,12 @@ impl Upkeep {
                 tracing::info!(%arc, "misplaced data was handed over and removed");
             }
             Ok(false) => {}
-            Err(error) => tracing::warn!(%error, "misplaced data could not be removed"),
+            Err(error) => {
+                tracing::warn!(%error, "misplaced data could not be removed");
+                return Err(kept(&[], &error));
+            }
         }
+        Ok(())
     }
 
     /// Has an owner take what is newer here.

@@ -5,7 +5,7 @@
 
 use super::{
     Upkeep,
-    blocked::{blocked, unheard},
+    blocked::{blocked, handing_over, unheard},
     sizes::gather_sizes,
 };
 use crate::{
@@ -17,10 +17,10 @@ use crate::{
         replace_voter, retires, start, step, unheard_of,
     },
 };
-use futures::future::{join, join_all};
+use futures::future::{OptionFuture, join_all, join3};
 use god_proto::{
     ids::{ArcId, Epoch, NodeId},
-    peer::{ArcProgress, ArcSizes, Fence, Moving, MovingDone, request, response},
+    peer::{ArcProgress, ArcSizes, ArcSizesDone, Fence, Moving, MovingDone, request, response},
     ring::{Ring, RingArc},
     v1::{self, ListOperationsReply, OperationPhase, OperationStatus},
 };
@@ -76,6 +76,15 @@ impl Heard {
             known.1.extend(nodes);
         }
     }
+}
+
+/// What an operation is seen to wait for.
+struct Waits {
+    progress: Answers,
+    /// To whom no arc may begin to move, or who has to hear of other quorums.
+    unclean: BTreeMap<NodeId, Unclean>,
+    /// What a node says that leaves and hands over what is left.
+    leaver: Option<Result<ArcSizesDone, CallError>>,
 }
 
 /// Why no arc may begin to move to a node.
@@ -185,7 +194,7 @@ impl Upkeep {
         }
         let ready = if ring.is_moving() { self.ready_arcs(ring).await } else { BTreeSet::new() };
         let leaver = match operation.phase() {
-            OperationPhase::Cleaning => match retires(&wish).filter(|node| !lost(ring).contains(node)) {
+            OperationPhase::Cleaning => match hands_over(ring, operation) {
                 Some(node) => self.has_handed_over(node, ring, silent).await,
                 None if self.unheard(ring).await.is_empty() => Leaver::Gone,
                 None => Leaver::Holds,
@@ -313,9 +322,8 @@ impl Upkeep {
     /// Whether a node that leaves has nothing left that the others should have. One that has been silent for long is
     /// gone: what was acknowledged at a quorum is on the new replicas.
     async fn has_handed_over(&self, node: NodeId, ring: &Ring, silent: &mut Silent) -> Leaver {
-        let ask = request::Body::Sizes(ArcSizes { middles: false });
-        match self.ask_node(node, ring.epoch().0, TIMEOUT, ask).await {
-            Ok(response::Body::Sizes(said)) => {
+        match self.what_it_holds(node, ring).await {
+            Ok(said) => {
                 *silent = None;
                 match said.misplaced_entries == 0 && said.arcs.is_empty() {
                     true => Leaver::Clean,
@@ -334,6 +342,14 @@ impl Upkeep {
                 *silent = None;
                 Leaver::Holds
             }
+        }
+    }
+
+    async fn what_it_holds(&self, node: NodeId, ring: &Ring) -> Result<ArcSizesDone, CallError> {
+        let ask = request::Body::Sizes(ArcSizes { middles: false });
+        match self.ask_node(node, ring.epoch().0, TIMEOUT, ask).await? {
+            response::Body::Sizes(said) => Ok(said),
+            _ => Err(CallError::Lost("its answer is not what it holds".to_owned())),
         }
     }
 
@@ -389,19 +405,24 @@ impl Upkeep {
     /// The operations, and how far they are.
     pub async fn list_operations(&self) -> Result<ListOperationsReply, Driven> {
         let ring = self.ring.get().ok_or(RegisterError::NoRing)?;
+        let cleaning = current(&ring).filter(|it| it.phase() == OperationPhase::Cleaning);
+        let leaver = cleaning.and_then(|operation| hands_over(&ring, operation));
         let unclean = async {
             match current(&ring) {
-                Some(operation) if operation.phase() == OperationPhase::Cleaning => self.unheard(&ring).await,
+                Some(_) if leaver.is_some() => BTreeMap::new(),
+                Some(_) if cleaning.is_some() => self.unheard(&ring).await,
                 Some(operation) => self.unclean(&ring, operation).await,
                 None => BTreeMap::new(),
             }
         };
-        let (progress, unclean) = join(self.progress(&ring), unclean).await;
+        let leaver = OptionFuture::from(leaver.map(|node| self.what_it_holds(node, &ring)));
+        let (progress, unclean, leaver) = join3(self.progress(&ring), unclean, leaver).await;
+        let waits = Waits { progress, unclean, leaver };
         let driver = self.driver(&ring).map_or(0, |node| node.0);
         let operations = ring
             .operations()
             .iter()
-            .map(|operation| self.status_of(&ring, operation, driver, &progress, &unclean))
+            .map(|operation| self.status_of(&ring, operation, driver, &waits))
             .collect();
         Ok(ListOperationsReply {
             operations,
@@ -416,9 +437,9 @@ impl Upkeep {
         ring: &Ring,
         operation: &v1::Operation,
         driver: u32,
-        progress: &Answers,
-        unclean: &BTreeMap<NodeId, Unclean>,
+        waits: &Waits,
     ) -> OperationStatus {
+        let Waits { progress, unclean, leaver } = waits;
         let back = operation.phase() == OperationPhase::Cancelling;
         let moves: BTreeMap<u64, &Vec<u32>> =
             operation.moves.iter().map(|step| (step.arc, if back { &step.from } else { &step.to })).collect();
@@ -452,13 +473,9 @@ impl Upkeep {
             OperationPhase::Waiting if current(ring).is_some_and(|first| first.id != operation.id) => {
                 "it waits for the operations before it".to_owned()
             }
-            OperationPhase::Cleaning => match operation.wish.as_ref().and_then(retires) {
-                Some(node) if self.is_down(node) => format!(
-                    "node {node} does not answer: start it to have it hand over what it holds; it is retired without \
-                     when it stays silent"
-                ),
-                Some(_) => String::new(),
-                None => unheard(&operation.id, unclean),
+            OperationPhase::Cleaning => match (hands_over(ring, operation), leaver) {
+                (Some(node), Some(said)) => handing_over(&operation.id, node, self.is_down(node), said),
+                _ => unheard(&operation.id, unclean),
             },
             _ => blocked(&operation.id, &moving, &said, progress, unclean),
         };
@@ -477,6 +494,11 @@ impl Upkeep {
             blocked,
         }
     }
+}
+
+/// The node that an operation retires, and that has to hand over what it holds before: not one whose data are gone.
+fn hands_over(ring: &Ring, operation: &v1::Operation) -> Option<NodeId> {
+    operation.wish.as_ref().and_then(retires).filter(|node| !lost(ring).contains(node))
 }
 
 /// What of a ring is planned: what holds data, as if nobody had asked for anything. (EMPTY-MOVES-FREE: the rest is

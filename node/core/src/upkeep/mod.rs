@@ -156,6 +156,7 @@ pub struct Upkeep {
     suspects: sync::Suspects,
     heard: drive::Heard,
     misplaced: AtomicU64,
+    kept: clean::KeptFor,
 }
 
 impl Upkeep {
@@ -182,6 +183,7 @@ impl Upkeep {
             suspects: sync::Suspects::default(),
             heard: drive::Heard::default(),
             misplaced: AtomicU64::new(0),
+            kept: clean::KeptFor::default(),
         }
     }
 

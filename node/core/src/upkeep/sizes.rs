@@ -39,6 +39,7 @@ impl Upkeep {
         let figures = self.store.engine().figures();
         let free = figures.into_iter().find(|(name, _)| *name == "disk_free_bytes");
         done.epoch = epoch;
+        done.kept = (done.misplaced_entries > 0).then(|| self.kept.why()).flatten();
         done.disk_free_bytes = free.map_or(0, |(_, bytes)| bytes as u64);
         Ok(done)
     }

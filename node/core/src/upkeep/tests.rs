@@ -9,7 +9,7 @@ use crate::{
     engine::{SimulatedDisk, Table},
     quorum::HintSettings,
     quorum::tests::world::{
-        Cluster, NOW_MS, document, joint, ordered, position, ring, tombstone, value, version,
+        Cluster, Does, NOW_MS, document, joint, ordered, position, ring, tombstone, value, version,
     },
     replica::Floor,
     seam::Entropy,
@@ -210,6 +210,44 @@ async fn of_a_deleted_keyspace_nothing_stays_not_even_where_it_is_damaged_or_emp
     floors.raise(&of(4), floor).await.unwrap();
     sleep(Duration::from_secs(5)).await;
     assert_eq!(floors.lowest(&of(4)), Floor::default());
+    cleans.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_says_why_it_keeps_what_it_should_not_hold() {
+    let cluster = Cluster::new(4);
+    let upkeep = upkeep(&cluster, 4);
+    let left = position("k");
+    cluster.seed(4, value(&left, -10, "its owners are nodes 1 to 3")).await;
+    let cleans = tokio::spawn({
+        let upkeep = Arc::clone(&upkeep);
+        async move { upkeep.clean().await }
+    });
+    let why = async || {
+        sleep(Duration::from_secs(3)).await;
+        let said = upkeep.sizes(false).await.unwrap();
+        said.kept.map(|kept| (kept.owners, kept.error))
+    };
+    cluster.does(1, Does::Refuse(Cause::DiskFull));
+    assert_eq!(why().await, Some((vec![1], "refused: as the test says".to_owned())));
+    for node in 1..=3 {
+        cluster.does(node, Does::Unreachable);
+        cluster.state(node, PeerState::Down);
+    }
+    let all = "2 of its 3 owners have to take it, and 0 can".to_owned();
+    assert_eq!(why().await, Some((vec![1, 2, 3], all)));
+    assert!(cluster.held(4, &left).await.is_some(), "OWNERS-FIRST");
+    // Once it is in place, nothing is in its way.
+    let mut mine = document(4, 6);
+    mine.arcs[0].replicas = vec![2, 3, 4];
+    cluster.node(4).ring.advance(ring(mine));
+    assert_eq!(why().await, None);
+    // What has just come into the way may be gone in a moment, and is not told.
+    cluster.node(4).ring.advance(ring(document(4, 7)));
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(upkeep.sizes(false).await.unwrap().kept, None);
+    assert_eq!(upkeep.sizes(false).await.unwrap().misplaced_entries, 1);
+    assert!(why().await.is_some());
     cleans.abort();
 }
 
