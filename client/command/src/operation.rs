@@ -6,6 +6,7 @@ use crate::{
     failure::Failure,
     figures::counted,
     follow::{follow, follow_for_programs},
+    keyspace::quorums,
     options::Output,
     output::{self, render},
 };
@@ -16,6 +17,11 @@ use god_proto::v1::{
 };
 use serde_json::{Value, json};
 use std::io;
+
+/// Wishes beside which quorums mean nothing; and those beside which a loss does not. (`requires` would not do: clap
+/// asks for nothing that the wish itself shuts out.)
+const NOT_OF_COPIES: [&str; 6] = ["join", "leave", "replace", "weight", "zone", "rebalance"];
+const NOT_OF_LOSS: [&str; 5] = ["join", "weight", "zone", "replicas", "rebalance"];
 
 /// What is asked of the ring: one of these.
 #[derive(Args, Clone, Debug)]
@@ -37,14 +43,20 @@ pub struct WishArgs {
     /// A member is in another zone
     #[arg(long, value_name = "NODE:ZONE", value_parser = zone, group = "wish")]
     zone: Option<(u32, String)>,
-    /// The keyspace (see --keyspace) has so many copies of each key, with quorums of more than half
+    /// The keyspace (see --keyspace) has so many copies of each key
     #[arg(long, value_name = "N", group = "wish")]
     replicas: Option<u32>,
+    /// With --replicas: copies that must acknowledge a write (default: more than half)
+    #[arg(long, value_name = "N", conflicts_with_all = NOT_OF_COPIES)]
+    write_quorum: Option<u32>,
+    /// With --replicas: copies that must answer a read (default: as many as see every acknowledged write)
+    #[arg(long, value_name = "N", conflicts_with_all = NOT_OF_COPIES)]
+    read_quorum: Option<u32>,
     /// What has grown uneven is made even
     #[arg(long, group = "wish")]
     rebalance: bool,
     /// With --leave or --replace: the node's data are gone; what only it had is given up
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = NOT_OF_LOSS)]
     lost: bool,
 }
 
@@ -102,13 +114,9 @@ impl WishArgs {
                 let Some(keyspace) = found else {
                     return Err(Failure::Usage(format!("there is no keyspace {}", context.name())));
                 };
-                let quorum = replicas / 2 + 1;
-                wish::Wish::Replicas(ReplicasWish {
-                    keyspace: keyspace.id,
-                    replicas: *replicas,
-                    write_quorum: quorum,
-                    read_quorum: replicas + 1 - quorum,
-                })
+                let (write_quorum, read_quorum) = quorums(*replicas, self.write_quorum, self.read_quorum)?;
+                let (keyspace, replicas) = (keyspace.id, *replicas);
+                wish::Wish::Replicas(ReplicasWish { keyspace, replicas, write_quorum, read_quorum })
             }
             _ => wish::Wish::Rebalance(RebalanceWish {}),
         };
@@ -336,6 +344,15 @@ mod tests {
         let change = parse("change --replace 4:6 --lost --id disk").unwrap();
         assert_eq!((change.wish.replace, change.wish.lost, &*change.id), (Some((4, 6)), true, "disk"));
         assert!(parse("change --leave 4 --lost").unwrap().wish.lost);
+    }
+
+    #[test]
+    fn quorums_are_named_beside_a_number_of_copies() {
+        let wish = parse("change --replicas 3 --write-quorum 3 --read-quorum 2").unwrap().wish;
+        assert_eq!((wish.replicas, wish.write_quorum, wish.read_quorum), (Some(3), Some(3), Some(2)));
+        assert!(parse("change --leave 3 --write-quorum 2").is_err());
+        assert!(parse("change --read-quorum 2").is_err());
+        assert!(parse("change --weight 3:2 --lost").is_err());
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod hostile;
 mod kill;
 mod load;
 mod metrics;
+mod operations;
 mod phases;
 mod random;
 mod ring;

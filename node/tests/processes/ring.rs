@@ -59,7 +59,7 @@ pub fn another(cluster: &mut Cluster, arguments: &[&str]) {
     another_of(cluster, &seed, arguments);
 }
 
-fn another_of(cluster: &mut Cluster, seed: &str, arguments: &[&str]) {
+pub fn another_of(cluster: &mut Cluster, seed: &str, arguments: &[&str]) {
     // Never the name of one that left: its directory is refused.
     let name = format!("node-at-{}", cluster.nodes.len() + NAMES.fetch_add(1, Relaxed));
     let mut node = Process::new(cluster.path().join(&name), cluster.path().join(format!("{name}.log")));
