@@ -23,7 +23,7 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// How often it is looked for what is misplaced.
 const LOOK: Duration = Duration::from_millis(250);
@@ -32,17 +32,23 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 /// The most characters of an error that are passed on.
 const MOST_WORDS: usize = 300;
 
-/// Why the latest look left something where it is.
+/// How long something has to be in the way before it is told: an owner that has yet to hear of a ring hears of it.
+const TELL_AFTER: Duration = Duration::from_secs(2);
+
+/// Why looks leave something where it is: since when there is something, and what it was at the latest.
 #[derive(Debug, Default)]
-pub(super) struct KeptFor(Mutex<Option<Kept>>);
+pub(super) struct KeptFor(Mutex<Option<(Instant, Kept)>>);
 
 impl KeptFor {
     pub(super) fn why(&self) -> Option<Kept> {
-        self.0.lock().clone()
+        let known = self.0.lock();
+        known.as_ref().filter(|(since, _)| since.elapsed() >= TELL_AFTER).map(|(_, why)| why.clone())
     }
 
     fn is(&self, why: Option<Kept>) {
-        *self.0.lock() = why;
+        let mut known = self.0.lock();
+        let since = known.as_ref().map_or_else(Instant::now, |(since, _)| *since);
+        *known = why.map(|why| (since, why));
     }
 }
 
