@@ -18,8 +18,8 @@ use god_proto::v1::{
 use serde_json::{Value, json};
 use std::io;
 
-/// Wishes beside which quorums mean nothing; those beside which a loss does not. (`requires` would not do: clap asks for
-/// nothing that the wish itself shuts out.)
+/// Wishes beside which quorums mean nothing; and those beside which a loss does not. (`requires` would not do: clap
+/// asks for nothing that the wish itself shuts out.)
 const NOT_OF_COPIES: [&str; 6] = ["join", "leave", "replace", "weight", "zone", "rebalance"];
 const NOT_OF_LOSS: [&str; 5] = ["join", "weight", "zone", "replicas", "rebalance"];
 
