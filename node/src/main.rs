@@ -211,8 +211,8 @@ async fn serve(
     };
     let node_settings = node_settings(&settings, uuid, budget.clone());
     let node = tokio::task::spawn_blocking(move || Node::start(node_settings, ground)).await??;
-    let face = Arc::new(PeerHandler(Arc::clone(&node)));
-    transport.set_local(Arc::clone(&face) as Arc<dyn god_core::peer::Handler>);
+    let handler = Arc::new(PeerHandler(Arc::clone(&node)));
+    transport.set_local(Arc::clone(&handler) as Arc<dyn god_core::peer::Handler>);
 
     let (stopper, stop) = stop();
     let (refreshing, shown_budget, budget) = (Arc::clone(&node), budget.clone(), budget.for_clients());
@@ -227,7 +227,7 @@ async fn serve(
     let heard = Arc::clone(&transport);
     let mut doors: JoinSet<anyhow::Result<()>> = JoinSet::new();
     let peer_door =
-        PeerDoor::new(peers, identity, face, stop.clone()).on_hello(move |node| heard.heard_from(node));
+        PeerDoor::new(peers, identity, handler, stop.clone()).on_hello(move |node| heard.heard_from(node));
     doors.spawn(async move {
         peer_door.serve(peer).await;
         Ok(())

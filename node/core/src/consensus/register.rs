@@ -93,7 +93,7 @@ struct Instance {
 struct Fetching {
     turn: Mutex<()>,
     /// How often it was asked to the end.
-    landed: AtomicU64,
+    ended: AtomicU64,
 }
 
 /// A node's part in the register: acceptor, proposer and learner.
@@ -343,18 +343,18 @@ impl Register {
 
     /// Asks a node for its ring, and takes it if it is newer. Who comes while that node is being asked waits for it.
     pub async fn fetch_newer(&self, from: Target) {
-        let flight = Arc::clone(self.fetching.lock().entry(from.clone()).or_default());
-        let landed = flight.landed.load(Relaxed);
+        let fetch = Arc::clone(self.fetching.lock().entry(from.clone()).or_default());
+        let ended = fetch.ended.load(Relaxed);
         {
             // Whoever is cancelled lets the next one ask.
-            let _turn = flight.turn.lock().await;
-            if flight.landed.load(Relaxed) == landed {
+            let _turn = fetch.turn.lock().await;
+            if fetch.ended.load(Relaxed) == ended {
                 self.fetch(from).await;
-                flight.landed.fetch_add(1, Relaxed);
+                fetch.ended.fetch_add(1, Relaxed);
             }
         }
-        drop(flight);
-        self.fetching.lock().retain(|_, flight| Arc::strong_count(flight) > 1);
+        drop(fetch);
+        self.fetching.lock().retain(|_, fetch| Arc::strong_count(fetch) > 1);
     }
 
     async fn fetch(&self, from: Target) {

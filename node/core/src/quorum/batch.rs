@@ -123,7 +123,7 @@ impl Report<'_> {
 }
 
 /// What is under way for some calls of a batch.
-enum Flight {
+enum Errand {
     /// Their keyspace is made live (invariant EMPTY-MOVES-FREE).
     Wake { keyspace: KeyspaceId, deadline: Instant, calls: Vec<PendingCall> },
     /// One message carries them, under the ring that follows on so many others.
@@ -131,7 +131,7 @@ enum Flight {
 }
 
 /// How it ended.
-enum Landed {
+enum Ended {
     Woken(Vec<PendingCall>, Result<(), Rejected>),
     Carried(Carried, usize),
 }
@@ -141,7 +141,7 @@ struct Batch<'a, 'b> {
     shared: &'a Arc<Shared>,
     stages: Stages,
     /// What is yet to be begun.
-    ready: Vec<Flight>,
+    ready: Vec<Errand>,
     report: &'a mut Report<'b>,
 }
 
@@ -150,22 +150,22 @@ impl Batch<'_, '_> {
         // What goes in one message costs no more than that.
         while self.ready.len() == 1
             && self.stages.is_empty()
-            && let Some(flight) = self.ready.pop()
+            && let Some(errand) = self.ready.pop()
         {
-            let landed = self.shared.fly(flight).await;
-            self.land(landed);
+            let ended = self.shared.carry(errand).await;
+            self.ended(ended);
         }
         if self.ready.is_empty() {
             return;
         }
-        let mut flying = FuturesUnordered::new();
+        let mut under_way = FuturesUnordered::new();
         loop {
-            flying.extend(self.ready.drain(..).map(|flight| self.shared.fly(flight)));
+            under_way.extend(self.ready.drain(..).map(|errand| self.shared.carry(errand)));
             let late = self.stages.first_deadline();
             tokio::select! {
                 biased;
-                landed = flying.next() => match landed {
-                    Some(landed) => self.land(landed),
+                ended = under_way.next() => match ended {
+                    Some(ended) => self.ended(ended),
                     // What waits waits for something under way.
                     None => return,
                 },
@@ -174,18 +174,18 @@ impl Batch<'_, '_> {
         }
     }
 
-    fn land(&mut self, landed: Landed) {
-        match landed {
-            Landed::Woken(mut calls, Ok(())) => {
+    fn ended(&mut self, ended: Ended) {
+        match ended {
+            Ended::Woken(mut calls, Ok(())) => {
                 calls.iter_mut().for_each(|call| call.wakes = None);
                 self.go(calls, 0, Answered::default());
             }
-            Landed::Woken(calls, Err(why)) => {
+            Ended::Woken(calls, Err(why)) => {
                 let mut answers = Answered::default();
                 answers.extend(calls.into_iter().map(|call| call.refused(why.clone())));
                 self.tell(answers);
             }
-            Landed::Carried((answers, again), rings) => self.go(again, rings + 1, answers),
+            Ended::Carried((answers, again), rings) => self.go(again, rings + 1, answers),
         }
     }
 
@@ -238,7 +238,7 @@ impl Batch<'_, '_> {
             }
             for (keyspace, calls) in asleep {
                 for (deadline, calls) in hastened(calls, now) {
-                    self.ready.push(Flight::Wake { keyspace, deadline, calls });
+                    self.ready.push(Errand::Wake { keyspace, deadline, calls });
                 }
             }
         }
@@ -246,7 +246,7 @@ impl Batch<'_, '_> {
             for (deadline, calls) in hastened(calls, now) {
                 let scope = QuorumScope::new(&ring, arc, need, deadline);
                 for calls in chunks(calls) {
-                    self.ready.push(Flight::Message { scope: scope.clone(), write, calls, rings });
+                    self.ready.push(Errand::Message { scope: scope.clone(), write, calls, rings });
                 }
             }
         }
@@ -278,12 +278,12 @@ impl Shared {
         batch.run().await;
     }
 
-    async fn fly(self: &Arc<Self>, flight: Flight) -> Landed {
-        match flight {
-            Flight::Message { scope, write, calls, rings } => {
-                Landed::Carried(self.message(scope, write, calls).await, rings)
+    async fn carry(self: &Arc<Self>, errand: Errand) -> Ended {
+        match errand {
+            Errand::Message { scope, write, calls, rings } => {
+                Ended::Carried(self.message(scope, write, calls).await, rings)
             }
-            Flight::Wake { keyspace, deadline, calls } => {
+            Errand::Wake { keyspace, deadline, calls } => {
                 let woken = match timeout_at(deadline, self.sync.make_live(keyspace)).await {
                     Ok(Ok(())) => Ok(()),
                     Ok(Err(problem)) => Err(Rejected::later(Reason::Unavailable, problem, 200)),
@@ -293,7 +293,7 @@ impl Shared {
                         200,
                     )),
                 };
-                Landed::Woken(calls, woken)
+                Ended::Woken(calls, woken)
             }
         }
     }

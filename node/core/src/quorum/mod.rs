@@ -65,15 +65,15 @@ struct Shared {
     /// Room for writes that go on after their clients were answered, in kibibytes.
     background: Arc<Semaphore>,
     /// A place for each group of writes that is under way, from its first message to its last hint.
-    flights: Arc<Semaphore>,
+    writes: Arc<Semaphore>,
     /// Tells those writes to end.
     closing: (Stopper, Stop),
 }
 
 /// More groups of writes than can be under way.
-const MAX_FLIGHTS: u32 = 1 << 20;
+const MAX_WRITES: u32 = 1 << 20;
 /// How long the end of a node waits for those whose requests are still being dropped.
-const LANDING: Duration = Duration::from_secs(5);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The rooms that a coordinator works with.
 #[derive(Clone)]
@@ -109,7 +109,7 @@ impl Coordinator {
             sync,
             settings,
             background,
-            flights: Arc::new(Semaphore::new(MAX_FLIGHTS as usize)),
+            writes: Arc::new(Semaphore::new(MAX_WRITES as usize)),
             closing: stop(),
         }))
     }
@@ -120,7 +120,7 @@ impl Coordinator {
     pub async fn close(&self) {
         self.0.closing.0.stop();
         // Each gives its place back when its hints are queued, which waits for nothing.
-        if timeout(LANDING, self.0.flights.acquire_many(MAX_FLIGHTS)).await.is_err() {
+        if timeout(CLOSE_TIMEOUT, self.0.writes.acquire_many(MAX_WRITES)).await.is_err() {
             tracing::warn!(
                 "some writes are still under way; what their replicas lack is for comparing to find"
             );

@@ -108,7 +108,7 @@ impl Shared {
             calls: FuturesUnordered::new(),
             failures: Failures::default(),
             released: false,
-            place: Arc::clone(&self.flights).try_acquire_owned().ok(),
+            place: Arc::clone(&self.writes).try_acquire_owned().ok(),
             writes,
             scope,
         };
