@@ -60,6 +60,7 @@ async fn what_one_node_says_has_expired_no_other_finds_again() {
 async fn no_time_to_live_begins_by_a_clock_that_was_not_compared() {
     let cluster = Cluster::new(3);
     let (behind, wall) = cluster.coordinator(0);
+    cluster.world.wall.pass(3_600_000);
     let clock = &behind.0.clock;
     clock.watch();
     let put = |ttl_ms| put_request(PutRequest { ttl_ms, timeout_ms: 5_000, ..expiring("k") });
