@@ -9,8 +9,6 @@ use god_core::{
     doors::Service,
     node::PeerHandler,
     peer::{Call, Handler},
-    quorum::Hints,
-    seam::Wall as _,
 };
 use god_history::{Ask, Event, Told, Violation, check_register, check_set, check_surveys};
 use god_proto::peer::{Range, Summarize, Summary, request, response};
@@ -129,12 +127,8 @@ pub async fn heal(world: &World) -> Result<(), String> {
         if misplaced.iter().any(|entries| *entries > 0) {
             return Err(format!("the nodes hold {misplaced:?} misplaced entries"));
         }
-        // What a node alone stamped by a clock that was an hour ahead waits for an hour.
-        let now_ms =
-            (0..world.size()).filter_map(|at| world.wall(at)).map(|wall| wall.now_us() / 1_000).min();
-        let due = |hints: &Hints| hints.pending() - hints.ahead_of(now_ms.unwrap_or(0)).unwrap_or(0);
         let pending: Vec<u64> =
-            nodes.iter().filter_map(|running| Some(due(&running.node.member()?.hints))).collect();
+            nodes.iter().filter_map(|running| Some(running.node.member()?.hints.pending())).collect();
         match pending.iter().all(|pending| *pending == 0) {
             true => Ok(()),
             false => Err(format!("the nodes keep {pending:?} hints")),

@@ -19,7 +19,6 @@ use crate::{
     ring::CurrentRing,
     seam::Offload,
     stop::Stop,
-    version::MAX_AHEAD_MS,
 };
 use bytes::Bytes;
 use god_proto::{
@@ -165,19 +164,6 @@ impl Hints {
     /// Hints that wait.
     pub fn pending(&self) -> u64 {
         self.state.lock().rows
-    }
-
-    /// Those of them on the disk that were stamped further ahead of a time than a replica takes, by a clock that was
-    /// wrong: they wait for their time. Blocks on the disk. Cost: O(hints).
-    pub fn ahead_of(&self, now_ms: u64) -> Result<u64, EngineError> {
-        let (start, end) = row::range_of_targets(&(0..=u32::MAX));
-        let mut ahead = 0;
-        for pair in self.engine.scan(Table::Hints, &start, &end, Direction::Forward) {
-            let (_, value) = pair?;
-            let is_ahead = |entry: Entry| entry.record.version.ms() > now_ms + MAX_AHEAD_MS;
-            ahead += u64::from(row::decode_value(&value).is_some_and(is_ahead));
-        }
-        Ok(ahead)
     }
 
     /// Hints that were dropped since the node started.
