@@ -28,9 +28,11 @@ A * marks the voters, which decide changes of the ring.")]
 pub struct StatusArgs {}
 
 pub async fn run(context: &Context, _: &StatusArgs) -> Result<(), Failure> {
-    let mut reply = context.client().status().await?;
+    // Both at once: a node that hangs is waited for once.
+    let (reply, operations) = tokio::join!(context.client().status(), context.client().list_operations());
+    let mut reply = reply?;
     // What is wrong is looked for when much is: one answer less keeps nobody from the others.
-    let operations = match context.client().list_operations().await {
+    let operations = match operations {
         Ok(list) => Some(list.operations),
         Err(error) => {
             reply.warnings.push(format!("what is under way is not known: {error}"));

@@ -14,7 +14,7 @@ use std::{collections::BTreeMap, time::Duration};
 use OperationPhase::{Cancelling, Cleaning, Moving, Waiting};
 
 /// Slow enough that arcs of [`FILLED`] are met while they move; and quick to see that a node is away.
-const SLOW: [&str; 4] = ["--transfer-rate", "256KiB", "--ping-interval", "200ms"];
+const SLOW: [&str; 4] = ["--transfer-rate", "64KiB", "--ping-interval", "200ms"];
 /// As [`SLOW`], and only told to join.
 const NEW: [&str; 6] = ["--join", "manual", SLOW[0], SLOW[1], SLOW[2], SLOW[3]];
 /// Keys beside those of the load, and the bytes of their values.

@@ -149,7 +149,9 @@ impl Charge {
             if self.grow(bytes) {
                 return true;
             }
-            if self.budget.shared.beyond.swap(true, Relaxed) {
+            let Inner { used, beyond, .. } = &*self.budget.shared;
+            // What went beyond may be held by others by now: nobody begins beyond the limit.
+            if used.load(Relaxed) > self.budget.limit || beyond.swap(true, Relaxed) {
                 return false;
             }
             self.beyond = true;
@@ -293,6 +295,22 @@ mod tests {
         assert_eq!((third.bytes(), budget.used()), (100, 160));
         third.clear();
         assert!(first.insist(100) && !third.insist(1));
+    }
+
+    #[test]
+    fn nobody_begins_beyond_what_there_is_though_nobody_holds_the_right_to_it() {
+        let budget = Budget::new(100);
+        let mut answers = budget.new_charge();
+        let mut reads = 0;
+        // What was read becomes an answer that waits, and is counted whatever is left.
+        while budget.new_charge().insist(40) {
+            answers.force(40);
+            reads += 1;
+            assert!(reads < 100, "it never ends");
+        }
+        assert_eq!(answers.bytes(), 120);
+        answers.clear();
+        assert!(budget.new_charge().insist(400), "one alone gets on");
     }
 
     #[test]

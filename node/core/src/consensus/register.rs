@@ -42,9 +42,6 @@ const ACCEPTOR_KEY: &[u8] = b"ring/acceptor";
 /// How far a ring may be ahead of the one that is known. What a node missed in years fits, and one word too many leaves
 /// room for all epochs to come.
 const MAX_AHEAD: u64 = 1 << 40;
-/// How far a ballot's round may be ahead of the one that was promised last. What is tried once a second for a lifetime
-/// fits, and so many words that are too much leave rounds for all attempts to come.
-const MAX_ROUNDS_AHEAD: u64 = 1 << 32;
 /// How long one voter is waited for.
 const VOTER_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest pause between two attempts.
@@ -257,7 +254,7 @@ impl Register {
             if let Some(decided) = valid(done.decided, epoch) {
                 return Ok(Attempt::Decided(decided));
             }
-            *round = after(*round, done.promised);
+            *round = (*round).max(done.promised.map_or(0, |promised| promised.round));
             if done.granted {
                 promises.push(done.accepted.zip(done.ring).map(|(at, value)| (self::ballot(at), value)));
             }
@@ -280,7 +277,7 @@ impl Register {
             if let Some(decided) = valid(done.decided, epoch) {
                 return Ok(Attempt::Decided(decided));
             }
-            *round = after(*round, done.promised);
+            *round = (*round).max(done.promised.map_or(0, |promised| promised.round));
             accepted += usize::from(done.granted);
             if accepted == majority(voters.len()) {
                 let ring = Ring::new(value).map_err(ChangeError::from)?;
@@ -410,7 +407,6 @@ impl Register {
         if let Some(done) = self.enter(&mut instance, message.epoch)? {
             return Ok(response::Body::Paxos(done));
         }
-        in_bounds(at, instance.acceptor.promised())?;
         let promise = instance.acceptor.prepare(at);
         let mut done =
             PaxosDone { promised: Some(self::message(instance.acceptor.promised())), ..PaxosDone::default() };
@@ -429,7 +425,6 @@ impl Register {
         if let Some(done) = self.enter(&mut instance, message.epoch)? {
             return Ok(response::Body::Paxos(done));
         }
-        in_bounds(at, instance.acceptor.promised())?;
         let document = message.ring.and_then(|document| self.fits(document));
         let document = document.filter(|ring| ring.epoch() == Epoch(message.epoch));
         let document = document.ok_or_else(|| failure(Cause::Invalid, "this is no ring of that epoch"))?;
@@ -524,24 +519,6 @@ fn valid(document: Option<RingDocument>, least: u64) -> Option<Arc<Ring>> {
 
 fn ballot(message: peer::Ballot) -> Ballot {
     Ballot { round: message.round, node: message.node }
-}
-
-/// The round to go on from, as a voter says that it promised another one.
-fn after(round: u64, promised: Option<peer::Ballot>) -> u64 {
-    let promised = promised.map_or(0, |promised| promised.round);
-    round.max(promised.min(round.saturating_add(MAX_ROUNDS_AHEAD)))
-}
-
-/// Whether attempts can have come so far (EPOCH-BOUNDED): a promise to the last round would be the last one.
-fn in_bounds(at: Ballot, promised: Ballot) -> Result<(), Failure> {
-    match at.round.saturating_sub(promised.round) <= MAX_ROUNDS_AHEAD {
-        true => Ok(()),
-        false => {
-            let message =
-                format!("no attempt can have come to round {}, after round {}", at.round, promised.round);
-            Err(failure(Cause::Invalid, message))
-        }
-    }
 }
 
 fn message(ballot: Ballot) -> peer::Ballot {

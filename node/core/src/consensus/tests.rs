@@ -258,31 +258,6 @@ async fn a_ring_that_is_further_ahead_than_a_cluster_can_have_come_is_refused() 
     assert_eq!(next.epoch().0, known.epoch().0 + 1);
 }
 
-/// EPOCH-BOUNDED: a promise to the last round there is would be the last one.
-#[tokio::test(start_paused = true)]
-async fn a_ballot_that_is_further_ahead_than_attempts_can_have_come_is_refused() {
-    let world = World::new(1, 0, false);
-    let registers = cluster(&world, 3).await;
-    let known = registers[0].change(Duration::from_secs(1), |_| Ok(None)).await.unwrap();
-    let (epoch, ballot) = (known.epoch().0 + 1, Some(peer::Ballot { round: u64::MAX, node: u32::MAX }));
-    for register in &registers {
-        register.learn(Arc::clone(&known)).await.unwrap();
-        let refused = register.prepare(peer::Prepare { epoch, ballot }).await.unwrap_err();
-        assert_eq!(refused.cause(), Cause::Invalid);
-        let ring = Some(RingDocument { epoch, ..known.document().clone() });
-        let refused = register.accept(peer::Accept { epoch, ballot, ring }).await.unwrap_err();
-        assert_eq!(refused.cause(), Cause::Invalid);
-    }
-    // As far as one word may go, changes go on from there.
-    let ballot = Some(peer::Ballot { round: 1 << 32, node: 7 });
-    for register in &registers {
-        register.prepare(peer::Prepare { epoch, ballot }).await.unwrap();
-    }
-    let create = |ring: &Ring| create_keyspace(ring, &keyspace("after".to_owned()), &[]).map(Some);
-    let next = registers[0].change(Duration::from_secs(60), create).await.unwrap();
-    assert_eq!(next.epoch().0, epoch);
-}
-
 /// A vote that a disk kept is not forgotten where the ring that it followed is.
 #[tokio::test(start_paused = true)]
 async fn who_voted_on_a_later_epoch_than_it_can_know_of_votes_on_none_before() {

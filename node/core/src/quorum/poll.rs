@@ -3,6 +3,7 @@
 use super::{fan::QuorumScope, refusal::Failures};
 use crate::peer::Held;
 use god_proto::{
+    ids::ArcId,
     position::{Position, PositionRange},
     record::Entry,
     v1::{Reason, Rejected},
@@ -190,19 +191,21 @@ impl<'a> Repair<'a> {
         }
     }
 
-    /// Who holds these records, and the range in which each of them does.
-    pub fn holders(&self, which: &[usize]) -> BTreeMap<usize, PositionRange> {
-        let mut ranges: BTreeMap<usize, PositionRange> = BTreeMap::new();
+    /// Who holds these records, and the ranges in which each of them does: one an arc, as what lies between two arcs
+    /// may be on other nodes.
+    pub fn holders(&self, which: &[usize]) -> Vec<(usize, PositionRange)> {
+        let mut ranges: BTreeMap<(usize, Option<ArcId>), PositionRange> = BTreeMap::new();
         for torn in which.iter().filter_map(|index| self.torn.get(*index)) {
             let newest = self.poll(torn).and_then(|poll| self.said.get(poll.newest?));
             let Some((holder, _)) = newest else { continue };
             let position = &torn.entry.position;
             let only = || PositionRange { start: position.clone(), end: position.next() };
-            let range = ranges.entry(*holder).or_insert_with(only);
+            let arc = self.scope.ring.arc_at(position).map(|arc| arc.id);
+            let range = ranges.entry((*holder, arc)).or_insert_with(only);
             range.start = range.start.clone().min(position.clone());
             range.end = range.end.clone().max(position.next());
         }
-        ranges
+        ranges.into_iter().map(|((holder, _), range)| (holder, range)).collect()
     }
 
     /// Why some records are on too few members; those are marked. Nothing where all are on enough.

@@ -19,7 +19,6 @@ use god_proto::{
     version::Version,
 };
 use god_rules::quorum::{ReplicaMask, bits};
-use std::collections::BTreeMap;
 use tokio::time::Instant;
 
 /// What a quorum says of one position.
@@ -262,7 +261,7 @@ impl Shared {
         &self,
         scope: &QuorumScope,
         member: usize,
-        ranges: BTreeMap<usize, PositionRange>,
+        ranges: Vec<(usize, PositionRange)>,
     ) -> Result<(), CallError> {
         for (holder, range) in ranges {
             let Some(from) = scope.replicas.node(holder) else { continue };

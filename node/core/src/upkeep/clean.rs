@@ -173,6 +173,12 @@ impl Upkeep {
                 counter!("god_upkeep_cleaned_ranges_total").increment(1);
                 tracing::info!(%arc, "misplaced data was handed over and removed");
             }
+            Ok(false) if self.ring.epoch() == ring.epoch() => {
+                let error =
+                    "damaged records share their place in the index with what stays: replace the node";
+                return Err(kept(&[], &error));
+            }
+            // It is looked at anew by the ring that came meanwhile.
             Ok(false) => {}
             Err(error) => {
                 tracing::warn!(%error, "misplaced data could not be removed");

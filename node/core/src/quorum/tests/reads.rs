@@ -1,15 +1,27 @@
 //! Outcomes of reads.
 
 use super::world::{
-    Cluster, Does, document, get, get_request, got, joint, position, put, ring, tombstone, value, version,
+    Cluster, Does, document, get, get_request, got, joint, ordered, position, put, ring, tombstone, value,
+    version,
 };
-use crate::{budget::Budget, membership::PeerState, quorum::HintSettings};
+use crate::{
+    budget::Budget,
+    membership::PeerState,
+    quorum::{
+        HintSettings,
+        fan::QuorumScope,
+        poll::{Poll, Repair},
+    },
+};
 use futures::future::join_all;
 use god_proto::{
     MAX_VALUE,
     peer::Cause,
+    position::{Position, PositionRange},
     v1::{Reason, get_reply::Outcome},
+    version::Version,
 };
+use god_rules::quorum::Need;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -298,4 +310,22 @@ async fn a_damaged_record_fails_no_read_beside_it_and_counts_for_none_of_its_own
             }
         }
     }
+}
+
+/// What lies between two arcs of the same replicas may be on others.
+#[test]
+fn who_is_to_compare_itself_is_asked_arc_by_arc() {
+    let mut document = document(5, 5);
+    document.arcs[2].replicas = vec![3, 4, 5];
+    document.arcs[3].replicas = vec![3, 1, 2];
+    let ring = ring(document);
+    let at = [ordered("k0"), ordered("k1"), ordered("k7")];
+    let scope = QuorumScope::new(&ring, ring.arc_at(&at[0]).unwrap(), Need::All, Instant::now());
+    let held = at.iter().map(|at| Ok(Some(value(at, -10, "v").record))).collect();
+    let said = vec![(0, held), (1, vec![Ok(None); 3])];
+    let mut polls = Poll::all(&said, &scope.replicas);
+    let asked: Vec<_> = at.iter().map(|at| (at.clone(), Version::ZERO)).collect();
+    let repair = Repair::plan(&scope, &asked, &said, &mut polls).unwrap();
+    let only = |from: &Position, to: &Position| PositionRange { start: from.clone(), end: to.next() };
+    assert_eq!(repair.holders(&[0, 1, 2]), [(0, only(&at[0], &at[1])), (0, only(&at[2], &at[2]))]);
 }
