@@ -4,12 +4,12 @@ use super::{Service, meter::Method};
 use crate::{
     budget::{Budget, Charge, PART, Paid},
     connections::{Outbox, OutboxRoom, Outgoing, outbox},
-    quorum::Told,
+    quorum::{Told, no_memory},
 };
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use god_proto::{
     MAX_BATCH,
-    v1::{Answer, Call, NumberedAnswer, NumberedCall, PipelineReply, PipelineRequest, Reason, Rejected},
+    v1::{Answer, Call, NumberedAnswer, NumberedCall, PipelineReply, PipelineRequest, Reason},
 };
 use parking_lot::Mutex;
 use prost::Message;
@@ -188,8 +188,7 @@ impl Pipeline {
 
     /// Answers calls for which there is no memory (BUDGET).
     fn refuse(&mut self, open: &[Option<(u64, usize)>], calls: &[Call]) {
-        let message = "the node's memory for requests is taken up; ask again a little later";
-        let busy = Rejected::later(Reason::Busy, message, 50);
+        let busy = no_memory();
         let mut load = self.load.lock();
         for ((id, _), call) in open.iter().flatten().zip(calls) {
             self.method.failed(Reason::Busy.as_str_name());

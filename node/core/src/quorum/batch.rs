@@ -57,8 +57,9 @@ impl Answered {
         self.answers.push(answer);
     }
 
-    pub(super) fn extend(&mut self, answers: impl IntoIterator<Item = (usize, Answer)>) {
-        self.answers.extend(answers);
+    /// The same refusal for each of some calls.
+    pub(super) fn refuse(&mut self, calls: Vec<PendingCall>, why: &Rejected) {
+        self.answers.extend(calls.into_iter().map(|call| call.refused(why.clone())));
     }
 }
 
@@ -182,7 +183,7 @@ impl Batch<'_, '_> {
             }
             Ended::Woken(calls, Err(why)) => {
                 let mut answers = Answered::default();
-                answers.extend(calls.into_iter().map(|call| call.refused(why.clone())));
+                answers.refuse(calls, &why);
                 self.tell(answers);
             }
             Ended::Carried((answers, again), rings) => self.go(again, rings + 1, answers),
@@ -194,7 +195,7 @@ impl Batch<'_, '_> {
         let message = "what the batch has before it at its key was not done in time";
         let why = Rejected::later(Reason::Deadline, message, 200);
         let mut answers = Answered::default();
-        answers.extend(self.stages.late(now).into_iter().map(|call| call.refused(why.clone())));
+        answers.refuse(self.stages.late(now), &why);
         self.tell(answers);
     }
 
@@ -224,7 +225,7 @@ impl Batch<'_, '_> {
             return;
         }
         let Some(ring) = self.shared.ring.get().filter(|_| rings < MAX_RINGS) else {
-            return answers.extend(calls.into_iter().map(|call| call.refused(ring_moves())));
+            return answers.refuse(calls, &ring_moves());
         };
         let now = Instant::now();
         let is_live = |keyspace| ring.keyspace_by_id(keyspace).is_some_and(|keyspace| keyspace.live);
@@ -308,8 +309,7 @@ impl Shared {
         let mut answers = Answered::with_room(calls.len());
         if self.settings.budget.is_spent() {
             self.settings.budget.refused();
-            let busy = no_memory();
-            answers.extend(calls.into_iter().map(|call| call.refused(busy.clone())));
+            answers.refuse(calls, &no_memory());
             return (answers, Vec::new());
         }
         let mut bytes = 0;
@@ -318,7 +318,7 @@ impl Shared {
                 let message =
                     format!("values of {} MiB are on their way; ask again for the rest", bytes >> 20);
                 let rest = Rejected::later(Reason::Busy, message, 10);
-                answers.extend(calls.into_iter().map(|call| call.refused(rest.clone())));
+                answers.refuse(calls, &rest);
                 break;
             }
             let asked: Vec<(Position, Version)> = calls
@@ -336,7 +336,7 @@ impl Shared {
                 }
                 Err(QuorumError::Moved) => return (answers, calls),
                 Err(QuorumError::Failed(rejected)) => {
-                    answers.extend(calls.into_iter().map(|call| call.refused(rejected.clone())));
+                    answers.refuse(calls, &rejected);
                     break;
                 }
             };

@@ -26,7 +26,7 @@ pub(super) fn ring_moves() -> Rejected {
 }
 
 /// What is told where there is no memory for what it takes (BUDGET).
-pub(super) fn no_memory() -> Rejected {
+pub(crate) fn no_memory() -> Rejected {
     let message = "the node's memory for requests is taken up; ask again a little later";
     Rejected::later(Reason::Busy, message, 50)
 }

@@ -88,7 +88,7 @@ impl Shared {
             // Nobody would wait for what comes of it.
             let why = Rejected::later(Reason::Unavailable, "this node is stopping", 0);
             let mut answers = Answered::default();
-            answers.extend(calls.into_iter().map(|call| call.refused(why.clone())));
+            answers.refuse(calls, &why);
             return (answers, vec![]);
         }
         let write = |call: PendingCall| match call.what {

@@ -202,20 +202,20 @@ impl Floors {
 
     /// The lowest anywhere in a range.
     pub fn lowest(&self, range: &PositionRange) -> Floor {
-        let (start, end) = (range.start.clone().into_bytes(), range.end.clone().into_bytes());
+        let (start, end) = bounds(range);
         self.spans.read().lowest(&start, &end)
     }
 
     /// What holds in each part of a range, from its start on, at most so many: where a part ends, and its floor.
     pub fn parts(&self, range: &PositionRange, most: usize) -> Vec<(Position, Floor)> {
-        let (start, end) = (range.start.clone().into_bytes(), range.end.clone().into_bytes());
+        let (start, end) = bounds(range);
         let parts = self.spans.read().parts(&start, &end);
         parts.into_iter().take(most).map(|(end, floor)| (Position::from_bytes(end), floor)).collect()
     }
 
     /// Whether there is any in a range.
     pub fn meets(&self, range: &PositionRange) -> bool {
-        let (start, end) = (range.start.clone().into_bytes(), range.end.clone().into_bytes());
+        let (start, end) = bounds(range);
         !self.spans.read().within(&start, &end).is_empty()
     }
 
@@ -228,7 +228,8 @@ impl Floors {
     pub async fn raise_parts(&self, parts: &[(PositionRange, Floor)]) -> Result<(), EngineError> {
         self.edit(|spans| {
             for (range, to) in parts {
-                spans.raise(&range.start.clone().into_bytes(), &range.end.clone().into_bytes(), *to);
+                let (start, end) = bounds(range);
+                spans.raise(&start, &end, *to);
             }
         })
         .await
@@ -236,7 +237,7 @@ impl Floors {
 
     /// Forgets a range that nobody will own again (invariant GONE-BY-ID).
     pub async fn forget(&self, range: &PositionRange) -> Result<(), EngineError> {
-        let (start, end) = (range.start.clone().into_bytes(), range.end.clone().into_bytes());
+        let (start, end) = bounds(range);
         self.edit(|spans| spans.cut_out(&start, &end)).await
     }
 
@@ -257,6 +258,10 @@ impl Floors {
         *synced = spans;
         Ok(())
     }
+}
+
+fn bounds(range: &PositionRange) -> (Bytes, Bytes) {
+    (range.start.clone().into_bytes(), range.end.clone().into_bytes())
 }
 
 /// What brings the stored rows from one state to another.

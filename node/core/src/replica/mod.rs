@@ -216,8 +216,10 @@ impl Replica {
                     promised: Some(floor.promised.into()),
                     repaired: Some(floor.repaired.into()),
                 };
-                let most = if ask.parts { MAX_FLOOR_PARTS } else { 0 };
-                let parts = self.floors.parts(&range, most).into_iter().map(part).collect();
+                let parts = match ask.parts {
+                    true => self.floors.parts(&range, MAX_FLOOR_PARTS).into_iter().map(part).collect(),
+                    false => Vec::new(),
+                };
                 Ok(response::Body::Floor(peer::FloorDone { promised, repaired, lapsed, parts }))
             }
             _ => Err(failure(Cause::Invalid, "this is no question about data")),
