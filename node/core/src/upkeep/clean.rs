@@ -11,6 +11,7 @@ use crate::{
     radix::CommitError,
     ring::{deleted, lost},
 };
+use futures::future::join_all;
 use god_proto::{
     ids::NodeId,
     peer::{self, Kept, Pull, request, response},
@@ -146,9 +147,10 @@ impl Upkeep {
         let gone = lost(ring);
         let owners: Vec<NodeId> =
             arc.replicas.iter().copied().filter(|owner| !gone.contains(owner)).collect();
+        let offered = owners.iter().map(|owner| self.offer(ring, arc, *owner));
         let mut away = Vec::new();
-        for owner in &owners {
-            match self.offer(ring, arc, *owner).await {
+        for (owner, answer) in owners.iter().zip(join_all(offered).await) {
+            match answer {
                 Ok(()) => {}
                 Err(error) if self.is_down(*owner) => {
                     tracing::debug!(%owner, %error, "an owner is away; the others must do");

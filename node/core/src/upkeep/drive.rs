@@ -32,8 +32,9 @@ use std::{
 };
 use tokio::time::{Instant, sleep};
 
-/// How often the next step is looked for.
+/// How often the next step is looked for; while arcs move, so often that those who receive them need not wait.
 const LOOK: Duration = Duration::from_millis(100);
+const LOOK_MOVING: Duration = Duration::from_millis(50);
 /// How long a node may take to say how far it is.
 const TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a node that leaves may be silent before the others end its leave without it.
@@ -115,7 +116,8 @@ impl Upkeep {
         let mut silent: Silent = None;
         let mut gone: BTreeMap<NodeId, Instant> = BTreeMap::new();
         loop {
-            sleep(LOOK).await;
+            let moving = self.ring.get().is_some_and(|ring| ring.is_moving());
+            sleep(if moving { LOOK_MOVING } else { LOOK }).await;
             let Some(ring) = self.ring.get() else { continue };
             self.mind_voters(&ring, &mut gone).await;
             self.find_voters(&ring).await;

@@ -111,6 +111,33 @@ impl Pulled {
     }
 }
 
+/// Ranges to be listed, and how many entries the other node has in each.
+#[derive(Default)]
+struct Lists(Vec<(PositionRange, u64)>);
+
+impl Lists {
+    fn add(&mut self, range: PositionRange, entries: u64) {
+        self.0.push((range, entries));
+    }
+
+    /// The same positions in order, in as few ranges as give full pages: where two copies differ all over, each range
+    /// of its own would cost a question.
+    fn joined(mut self) -> Vec<PositionRange> {
+        self.0.sort_by(|(a, _), (b, _)| a.start.cmp(&b.start));
+        let mut joined: Vec<(PositionRange, u64)> = Vec::new();
+        for (range, entries) in self.0 {
+            match joined.last_mut() {
+                Some((last, so_far)) if last.end == range.start && *so_far + entries <= u64::from(PAGE) => {
+                    last.end = range.end;
+                    *so_far += entries;
+                }
+                _ => joined.push((range, entries)),
+            }
+        }
+        joined.into_iter().map(|(range, _)| range).collect()
+    }
+}
+
 impl Upkeep {
     /// See the module. Cost: O(differences × depth) messages' worth, or one scan where this node has little.
     pub(super) async fn pull(&self, wanted: &Wanted<'_>) -> Result<Pulled, PullError> {
@@ -130,6 +157,7 @@ impl Upkeep {
             let sums = move || ranges.into_iter().map(sum).collect::<Result<Vec<_>, _>>();
             let mine: Vec<Option<Summary>> = self.offload.run(sums).await.map_err(own)?;
             pulled.compared += batch.len() as u64 * 2 * Summary::SIZE as u64;
+            let mut lists = Lists::default();
             for ((range, mine), theirs) in batch.into_iter().zip(mine).zip(theirs) {
                 let is_equal =
                     |mine: &Summary| mine.digest == theirs.digest && mine.entries == theirs.entries;
@@ -142,13 +170,16 @@ impl Upkeep {
                     mine.entries < theirs.entries / 4 || theirs.entries.max(mine.entries) <= LIST_BELOW
                 });
                 if few || waiting.len() > MAX_WAITING {
-                    self.take(wanted, range, &mut pulled).await?;
+                    lists.add(range, theirs.entries);
                     continue;
                 }
                 match self.cut(&view, &range).await? {
                     parts if parts.len() > 1 => waiting.extend(parts.into_iter().rev()),
-                    _ => self.take(wanted, range, &mut pulled).await?,
+                    _ => lists.add(range, theirs.entries),
                 }
+            }
+            for range in lists.joined() {
+                self.take(wanted, range, &mut pulled).await?;
             }
         }
         // PULL-COVERS

@@ -36,7 +36,7 @@ use std::{
 };
 use tokio::{sync::Semaphore, time::sleep};
 
-/// How often the ring is looked at for arcs to receive.
+/// How often it is looked for arcs to receive, where the ring has not changed.
 const LOOK: Duration = Duration::from_millis(50);
 /// How long a session waits after it could not go on.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -95,6 +95,7 @@ impl Upkeep {
         let copying = Semaphore::new(self.settings.receiving_arcs);
         let mut running = FuturesUnordered::new();
         let mut active: BTreeSet<Session> = BTreeSet::new();
+        let mut changes = self.ring.changes();
         loop {
             self.receiving.bytes_per_second.store(self.pace.rate(), Relaxed);
             let wanted = self.ring.get().map(|ring| sessions(&ring, self.me)).unwrap_or_default();
@@ -115,6 +116,7 @@ impl Upkeep {
                 Some(session) = running.next(), if !running.is_empty() => {
                     active.remove(&session);
                 }
+                _ = changes.changed() => {}
                 () = sleep(LOOK) => {}
             }
         }
@@ -212,10 +214,14 @@ impl Upkeep {
         raised.map_err(|error| PullError::Own(error.to_string()))
     }
 
-    /// The old replicas of an arc, those first that seem to be up.
+    /// The old replicas of an arc, those first that seem to be up. Of different arcs another one comes first: most of an
+    /// arc is copied from one of them, and one alone would answer for all.
     fn by_liveness(&self, arc: &RingArc) -> Vec<NodeId> {
         let mut olds: Vec<NodeId> = arc.replicas.iter().copied().filter(|node| *node != self.me).collect();
-        olds.sort_by_key(|node| (self.liveness.state(*node) != PeerState::Up, *node));
+        let first = arc.id.0 % olds.len().max(1) as u64;
+        olds.sort_unstable();
+        olds.rotate_left(first as usize);
+        olds.sort_by_key(|node| self.liveness.state(*node) != PeerState::Up);
         olds
     }
 

@@ -108,6 +108,20 @@ async fn a_pull_is_not_complete_where_what_it_brings_cannot_be_written() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn copies_that_differ_all_over_are_listed_in_full_pages() {
+    let cluster = Cluster::new(3);
+    let upkeep = upkeep(&cluster, 1);
+    let at = positions(3_000);
+    for at in &at {
+        cluster.seed(1, value(at, -50, "old")).await;
+        cluster.seed(2, value(at, -10, "new")).await;
+    }
+    assert_eq!(pull(&upkeep, 2).await.unwrap().entries, 3_000);
+    let pages = cluster.sent("scan");
+    assert!(pages <= 12, "{pages} pages of up to 4,096 entries");
+}
+
 fn expired(at: &Position, bytes: usize) -> Entry {
     let record = Record::value(version(-60_000), vec![7; bytes]);
     Entry { position: at.clone(), record: Record { expires_at_ms: Some(NOW_MS - 30_000), ..record } }
