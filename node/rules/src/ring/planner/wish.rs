@@ -7,7 +7,7 @@ use god_proto::{
     ring::{Ring, RingArc, check_keyspace},
     v1::{
         JoinWish, Keyspace, LeaveWish, Member, MemberState, ReplaceWish, ReplicasWish, ReweightWish,
-        RezoneWish, Wish as Message, wish::Wish as Asked,
+        RezoneWish, Wish as Message, wish::Wish as WishKind,
     },
 };
 use std::collections::BTreeSet;
@@ -147,18 +147,20 @@ impl Wish {
     /// A wish as the ring document has it. `None`: it is empty, or of a kind that this version does not know.
     pub fn of(message: &Message) -> Option<Wish> {
         Some(match message.wish.clone()? {
-            Asked::Join(JoinWish { node, .. }) => Wish::Join(NodeId(node)),
-            Asked::Leave(LeaveWish { node, lost: false }) => Wish::Leave(NodeId(node)),
-            Asked::Leave(LeaveWish { node, lost: true }) => Wish::Lost(NodeId(node)),
-            Asked::Replace(ReplaceWish { old, new, .. }) => {
+            WishKind::Join(JoinWish { node, .. }) => Wish::Join(NodeId(node)),
+            WishKind::Leave(LeaveWish { node, lost: false }) => Wish::Leave(NodeId(node)),
+            WishKind::Leave(LeaveWish { node, lost: true }) => Wish::Lost(NodeId(node)),
+            WishKind::Replace(ReplaceWish { old, new, .. }) => {
                 Wish::Replace { old: NodeId(old), new: NodeId(new) }
             }
-            Asked::Reweight(ReweightWish { node, weight }) => Wish::Reweight { node: NodeId(node), weight },
-            Asked::Rezone(RezoneWish { node, zone }) => Wish::Rezone { node: NodeId(node), zone },
-            Asked::Replicas(ReplicasWish { keyspace, replicas, write_quorum, read_quorum }) => {
+            WishKind::Reweight(ReweightWish { node, weight }) => {
+                Wish::Reweight { node: NodeId(node), weight }
+            }
+            WishKind::Rezone(RezoneWish { node, zone }) => Wish::Rezone { node: NodeId(node), zone },
+            WishKind::Replicas(ReplicasWish { keyspace, replicas, write_quorum, read_quorum }) => {
                 Wish::Replicas { keyspace: KeyspaceId(keyspace), replicas, write_quorum, read_quorum }
             }
-            Asked::Rebalance(_) => Wish::Rebalance,
+            WishKind::Rebalance(_) => Wish::Rebalance,
         })
     }
 
