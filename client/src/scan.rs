@@ -19,7 +19,7 @@ use std::{
 const PAGE: u32 = 1_000;
 
 /// A page, and the node that gave it.
-type Asked = (Result<ScanReply>, Option<Arc<Node>>);
+type PageReply = (Result<ScanReply>, Option<Arc<Node>>);
 
 /// A scan: a [`Stream`] of entries in order. It holds one page at a time, and asks for the next when that is used up;
 /// each page has the keyspace's time limit for itself. Entries that are written meanwhile may be in it or not.
@@ -32,7 +32,7 @@ pub struct Scan {
     ended: bool,
     at: Option<Arc<Node>>,
     entries: VecDeque<Entry>,
-    asked: Option<BoxFuture<'static, Asked>>,
+    asked: Option<BoxFuture<'static, PageReply>>,
 }
 
 impl Scan {

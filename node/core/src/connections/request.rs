@@ -31,7 +31,7 @@ pub(crate) enum Spent {
 }
 
 /// See the module.
-pub(super) struct Asked {
+pub(super) struct ChargedBody {
     body: Incoming,
     method: Option<Method>,
     budget: Budget,
@@ -51,7 +51,7 @@ pub(super) struct Asked {
     passes: bool,
 }
 
-impl Asked {
+impl ChargedBody {
     pub fn new(
         body: Incoming,
         method: Option<Method>,
@@ -59,8 +59,8 @@ impl Asked {
         spent: Spent,
         charge: Arc<Mutex<Charge>>,
         slow: Duration,
-    ) -> Asked {
-        Asked {
+    ) -> ChargedBody {
+        ChargedBody {
             body,
             method,
             budget,
@@ -192,7 +192,7 @@ fn without(chunks: &[Bytes], mut bytes: usize) -> Vec<Bytes> {
     left
 }
 
-impl HttpBody for Asked {
+impl HttpBody for ChargedBody {
     type Data = Bytes;
     type Error = Status;
 

@@ -111,7 +111,7 @@ impl Node {
         if let Some(known) =
             ring.node_by_uuid(joiner.uuid).filter(|node| node.peer_address != joiner.peer_address)
         {
-            (self.seen)(NodeId(known.number), &joiner.peer_address);
+            (self.on_address)(NodeId(known.number), &joiner.peer_address);
         }
         match self.admit(&joiner).await {
             Ok(ring) => Ok(response::Body::Ring(RingDone { ring: Some(ring.document().clone()) })),

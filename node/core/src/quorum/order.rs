@@ -30,7 +30,7 @@ const AT_ONCE: usize = 8;
 const MAX_TRIES: u64 = 16;
 
 /// What a question about order is about.
-struct Asked {
+struct OrderQuery {
     keyspace: KeyspaceId,
     partitioner: Partitioner,
     need: Need,
@@ -70,10 +70,10 @@ impl Shared {
         keyspace: &str,
         consistency: Option<&god_proto::v1::Consistency>,
         timeout_ms: u32,
-    ) -> Result<Asked, Rejected> {
+    ) -> Result<OrderQuery, Rejected> {
         let ring = self.ring.get().ok_or_else(not_initialised)?;
         let keyspace = find(&ring, keyspace)?;
-        Ok(Asked {
+        Ok(OrderQuery {
             keyspace: KeyspaceId(keyspace.id),
             partitioner: partitioner(keyspace),
             need: need(keyspace, consistency, Use::Read)?,
@@ -128,7 +128,7 @@ impl Shared {
     }
 
     /// What a quorum holds at a position.
-    async fn read_one(&self, asked: &Asked, position: &Position) -> Result<Option<Record>, Rejected> {
+    async fn read_one(&self, asked: &OrderQuery, position: &Position) -> Result<Option<Record>, Rejected> {
         for _ in 0..super::batch::MAX_RINGS {
             let ring = self.ring.get().ok_or_else(not_initialised)?;
             let Some(arc) = ring.arc_at(position) else { return Ok(None) };
@@ -143,7 +143,7 @@ impl Shared {
     }
 
     /// The live key with so many before it in its keyspace.
-    async fn find_ranked(&self, asked: &Asked, rank: u64) -> Result<Option<Position>, Rejected> {
+    async fn find_ranked(&self, asked: &OrderQuery, rank: u64) -> Result<Option<Position>, Rejected> {
         for _ in 0..super::batch::MAX_RINGS {
             match self.find_under_ring(asked, rank).await {
                 Ok(found) => return Ok(found),
@@ -154,7 +154,7 @@ impl Shared {
         Err(ring_moves())
     }
 
-    async fn find_under_ring(&self, asked: &Asked, rank: u64) -> Result<Option<Position>, QuorumError> {
+    async fn find_under_ring(&self, asked: &OrderQuery, rank: u64) -> Result<Option<Position>, QuorumError> {
         let ring = self.ring.get().ok_or_else(not_initialised)?;
         let arcs = ring.arcs_in(&PositionRange::of_keyspace(asked.keyspace));
         let counts: Vec<_> = arcs
@@ -192,7 +192,7 @@ impl Shared {
                 Some(Sum::Alike { members, .. }) => {
                     return self.ask_rank(scope, &members, &range, left).await;
                 }
-                Some(Sum::Torn { member, entries }) => (member, entries),
+                Some(Sum::Differ { member, entries }) => (member, entries),
                 None => return Ok(None),
             };
             let cut = if entries > LIST_BELOW { self.cut(scope, &range, member).await? } else { None };

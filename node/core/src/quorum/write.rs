@@ -4,7 +4,7 @@ use super::{
     Shared,
     admit::{PendingCall, What},
     batch::{Answered, Carried},
-    fan::{Asked, QuorumScope, Reply, damaged, other_epoch, strange},
+    fan::{MemberCall, QuorumScope, Reply, damaged, other_epoch, strange},
     refusal::{Failures, unreachable},
 };
 use crate::{peer::CallError, version::Clock};
@@ -53,7 +53,7 @@ impl Write {
 struct Sent {
     writes: Arc<[(u32, u8)]>,
     pushes: u8,
-    asked: Asked,
+    asked: MemberCall,
 }
 
 impl Future for Sent {
