@@ -1,6 +1,6 @@
 //! The body of a gRPC request: each message of it is whole, counted and paid for before it is decoded.
 
-use crate::budget::{Budget, Charge, Method, PART, parts};
+use crate::budget::{Budget, Charge, Method, NO_MEMORY, PART, parts};
 use axum::body::{Bytes, HttpBody};
 use god_proto::MAX_MESSAGE;
 use http_body::{Frame, SizeHint};
@@ -83,9 +83,8 @@ impl ChargedBody {
             Spent::Refuse if charge.grow(bytes) => {}
             Spent::Refuse => {
                 self.budget.refused();
-                return Err(Status::resource_exhausted(
-                    "the node's memory for requests is taken up; nothing was done, ask again a little later",
-                ));
+                let message = format!("{NO_MEMORY}; nothing was done, ask again a little later");
+                return Err(Status::resource_exhausted(message));
             }
         }
         Ok(())

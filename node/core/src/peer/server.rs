@@ -7,7 +7,7 @@ use super::{
     settings::{CONNECTION_WINDOW, ENVELOPE, HTTP2_FRAME, PeerSettings, STREAM_WINDOW},
 };
 use crate::{
-    budget::{Charge, PART, SMALL},
+    budget::{Charge, NO_MEMORY, PART, SMALL},
     connections::{Bounds, Http2, Outbox, OutboxSlot, Outgoing, Protocol, Spent, outbox, serve},
     stop::Stop,
 };
@@ -37,9 +37,6 @@ use tonic::{Status, Streaming, service::Routes};
 const STREAMS: u32 = 16;
 /// Requests that are begun before others on the runtime get a turn.
 const TURN: usize = 1_024;
-
-/// Why data waits (BUDGET).
-const NO_MEMORY: &str = "the node's memory for requests is taken up";
 
 type Handled = Result<response::Body, Failure>;
 type OnHello = Arc<dyn Fn(NodeId) + Send + Sync>;

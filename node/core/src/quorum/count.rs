@@ -6,7 +6,7 @@
 use super::{
     Shared,
     fan::{QuorumError, QuorumScope, strange},
-    refusal::{not_initialised, ring_moves},
+    refusal::{grew_too_large, not_initialised, ring_moves},
     scan::Wanted,
 };
 use crate::{peer::CallError, radix::Summary};
@@ -16,7 +16,7 @@ use god_proto::{
     ids::NodeId,
     peer::{self, request, response},
     position::{Position, PositionRange},
-    v1::{Reason, Rejected},
+    v1::Rejected,
 };
 use god_rules::quorum::Need;
 use tokio::time::Instant;
@@ -202,8 +202,7 @@ impl Shared {
             }
             rest = merged.rest;
         }
-        let message = "a range grew too large while it was listed; try again";
-        Err(QuorumError::Failed(Rejected::later(Reason::Unavailable, message, 1_000)))
+        Err(grew_too_large().into())
     }
 }
 

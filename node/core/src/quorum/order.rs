@@ -6,7 +6,7 @@ use super::{
     count::{LIST_BELOW, MAX_CUTS, Sum},
     fan::{QuorumError, QuorumScope, strange},
     read::is_unsure,
-    refusal::{not_initialised, ring_moves},
+    refusal::{differ_too_much, gone_each_time, none_could_select, not_initialised, ring_moves, undecodable},
 };
 use futures::{StreamExt, stream};
 use god_proto::{
@@ -16,8 +16,8 @@ use god_proto::{
     record::Record,
     ring::partitioner,
     v1::{
-        CountReply, CountRequest, KeyValue, Partitioner, RankReply, RankRequest, Reason, Rejected,
-        SelectReply, SelectRequest,
+        CountReply, CountRequest, KeyValue, Partitioner, RankReply, RankRequest, Rejected, SelectReply,
+        SelectRequest,
     },
     version::Version,
 };
@@ -115,8 +115,7 @@ impl Shared {
                 continue;
             };
             let decoded = position.decode(asked.partitioner);
-            let (_, key, _) =
-                decoded.map_err(|error| Rejected::later(Reason::Storage, error.to_string(), 0))?;
+            let (_, key, _) = decoded.map_err(|error| undecodable(&error))?;
             return Ok(Some(KeyValue {
                 key,
                 value: record.value,
@@ -124,7 +123,7 @@ impl Shared {
                 expires_at_ms: record.expires_at_ms.unwrap_or(0),
             }));
         }
-        Err(Rejected::later(Reason::Busy, "each key that was found was gone before it could be read", 100))
+        Err(gone_each_time())
     }
 
     /// What a quorum holds at a position.
@@ -208,11 +207,7 @@ impl Shared {
                 range = high;
             }
         }
-        Err(QuorumError::Failed(Rejected::later(
-            Reason::Unavailable,
-            "the replicas differ in too many places",
-            1_000,
-        )))
+        Err(differ_too_much().into())
     }
 
     /// Asks the members, which are alike, one after the other.
@@ -240,7 +235,6 @@ impl Shared {
         if self.ring.epoch() > scope.ring.epoch() {
             return Err(QuorumError::Moved);
         }
-        let message = format!("no replica could say which key it is: {}", last.unwrap_or_default());
-        Err(QuorumError::Failed(Rejected::later(Reason::Unavailable, message, 200)))
+        Err(none_could_select(&last.unwrap_or_default()).into())
     }
 }

@@ -2,11 +2,11 @@
 
 use super::{
     Coordinator, Shared,
-    admit::{find, invalid, need},
+    admit::{bad_continuation, find, invalid, need, too_long_a_page},
     fan::{Answers, QuorumError, QuorumScope, strange},
     merge::{Merged, Page, check, merge},
     read::{is_fresh, is_unsure, may_end},
-    refusal::{no_memory, not_initialised, ring_moves},
+    refusal::{keyspace_gone, no_memory, not_initialised, ring_moves, undecodable},
 };
 use crate::{budget::Paid, peer::CallError};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -17,7 +17,7 @@ use god_proto::{
     position::{Position, PositionRange},
     record::{Entry, Record},
     ring::{Ring, RingArc, partitioner},
-    v1::{KeyValue, Partitioner, Reason, Rejected, ScanReply, ScanRequest},
+    v1::{KeyValue, Partitioner, Rejected, ScanReply, ScanRequest},
     version::Version,
 };
 use god_rules::quorum::{Need, Use};
@@ -91,7 +91,7 @@ impl Shared {
             }
             let ring = self.ring.get().ok_or_else(not_initialised)?;
             let Some(arc) = scan.arc(&ring) else {
-                return Err(Rejected::of(Reason::NoSuchKeyspace, "the keyspace is gone"));
+                return Err(keyspace_gone());
             };
             let part = arc.range.intersect(&scan.range);
             let scope = QuorumScope::new(&ring, arc, scan.need, scan.deadline);
@@ -201,10 +201,7 @@ impl Scan {
         let limit = match request.limit {
             0 => DEFAULT_LIMIT,
             limit @ 1..=MAX_PAGE => limit,
-            limit => {
-                let message = format!("the limit is {limit}; the most keys on a page are {MAX_PAGE}");
-                return Err(Rejected::of(Reason::Invalid, message));
-            }
+            limit => return Err(too_long_a_page(limit)),
         };
         let keys = request.range.unwrap_or_default();
         let mut range = PositionRange::of_keys(id, partitioner, &keys).map_err(|error| invalid(&error))?;
@@ -248,7 +245,7 @@ impl Scan {
                 continue;
             }
             let decoded = position.decode(self.partitioner);
-            let (_, key, _) = decoded.map_err(|error| Rejected::of(Reason::Storage, error.to_string()))?;
+            let (_, key, _) = decoded.map_err(|error| undecodable(&error))?;
             let bytes = key.len() + record.value.len();
             // A page of what fits and one large value more would be more than a message holds.
             if !self.found.is_empty() && self.bytes + bytes > PAGE_BYTES {
@@ -306,16 +303,13 @@ impl Scan {
 
 /// Where a page resumes.
 fn resume(keyspace: KeyspaceId, continuation: &Bytes) -> Result<Position, Rejected> {
-    let bad = |why: &str| {
-        Rejected::of(Reason::Invalid, format!("the continuation {why}; take it from the page before"))
-    };
     if continuation.first() != Some(&CONTINUATION) {
-        return Err(bad("is not one of this version"));
+        return Err(bad_continuation("is not one of this version"));
     }
     let position = Position::from_bytes(continuation.slice(1..));
     let whole = PositionRange::of_keyspace(keyspace);
     if position < whole.start || position > whole.end || position.as_bytes().len() > 5 * god_proto::MAX_KEY {
-        return Err(bad("is not of this keyspace"));
+        return Err(bad_continuation("is not of this keyspace"));
     }
     Ok(position)
 }

@@ -137,7 +137,12 @@ impl Touch {
         if within(&range) && gapless && arcs.iter().all(|arc| Ring::holds(arc, self.me)) {
             Ok(range)
         } else {
-            Err(failure(Cause::NotReplica, format!("node {} does not hold all of the range", self.me)))
+            Err(not_all_of_range(self.me))
         }
     }
+}
+
+/// The refusal of what is asked of all of a range by a node that holds part of it, or none.
+pub(crate) fn not_all_of_range(me: NodeId) -> Failure {
+    failure(Cause::NotReplica, format!("node {me} does not hold all of the range"))
 }
