@@ -4,7 +4,7 @@ use crate::{Entry, Keyspace, Result, node::Node};
 use bytes::Bytes;
 use futures::{FutureExt, Stream, future::BoxFuture};
 use god_proto::{
-    MAX_PAGE,
+    DEFAULT_PAGE, MAX_PAGE,
     v1::{ScanReply, ScanRequest},
 };
 use std::{
@@ -14,9 +14,6 @@ use std::{
     sync::Arc,
     task::{Context, Poll, ready},
 };
-
-/// Keys on a page where nothing else is said.
-const PAGE: u32 = 1_000;
 
 /// A page, and the node that gave it.
 type PageReply = (Result<ScanReply>, Option<Arc<Node>>);
@@ -46,7 +43,7 @@ impl Scan {
         Scan {
             keyspace,
             request,
-            page: PAGE,
+            page: DEFAULT_PAGE,
             left: u64::MAX,
             ended: false,
             at: None,

@@ -2,7 +2,7 @@
 
 use crate::budget::{Budget, Charge, Method, NO_MEMORY, PART, parts};
 use axum::body::{Bytes, HttpBody};
-use god_proto::MAX_MESSAGE;
+use god_proto::{MAX_ELEMENTS, MAX_MESSAGE};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
@@ -18,8 +18,6 @@ use tonic::Status;
 
 /// What gRPC puts before a message: whether it is compressed, and its length.
 const HEADER: usize = 5;
-/// The most elements that all lists of a message may have together.
-const MOST_PARTS: usize = 1 << 18;
 
 /// What to do where the budget is spent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,9 +142,9 @@ impl ChargedBody {
             if let Some(method) = self.method {
                 let content = without(&message, HEADER);
                 let parts = parts(method, &content).unwrap_or(0);
-                if parts > MOST_PARTS {
+                if parts > MAX_ELEMENTS {
                     return Err(Status::invalid_argument(format!(
-                        "the message has lists of {parts} elements together, the most is {MOST_PARTS}: send it in parts"
+                        "the message has lists of {parts} elements together, the most is {MAX_ELEMENTS}: send it in parts"
                     )));
                 }
                 self.pay(parts * PART)?;

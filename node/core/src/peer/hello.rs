@@ -2,13 +2,10 @@
 
 use super::starts::{Answering, Meeting, Starts, Way, heard, told};
 use crate::ring::CurrentRing;
-use god_proto::{ids::NodeId, peer::Hello};
+use god_proto::{PEER_PROTOCOL, ids::NodeId, peer::Hello};
 use god_rules::starts::Start;
 use std::sync::{Arc, OnceLock};
 use uuid::Uuid;
-
-/// Version of the node-to-node protocol.
-pub const PROTOCOL: u32 = 1;
 
 /// What one that introduced itself may ask (MEMBERS-ONLY).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +57,7 @@ impl Identity {
     pub fn hello(&self) -> Hello {
         let cluster = self.ring.get().map_or_else(Vec::new, |ring| ring.cluster().as_bytes().to_vec());
         Hello {
-            protocol: PROTOCOL,
+            protocol: PEER_PROTOCOL,
             cluster: cluster.into(),
             uuid: self.uuid.as_bytes().to_vec().into(),
             number: self.number().map_or(0, |number| number.0),

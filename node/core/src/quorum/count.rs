@@ -12,7 +12,7 @@ use super::{
 use crate::{peer::CallError, radix::Summary};
 use futures::{StreamExt, stream};
 use god_proto::{
-    MAX_PAGE,
+    MAX_PAGE, PAGE_BYTES,
     ids::NodeId,
     peer::{self, request, response},
     position::{Position, PositionRange},
@@ -191,7 +191,7 @@ impl Shared {
         scope: &QuorumScope,
         range: &PositionRange,
     ) -> Result<Vec<Position>, QuorumError> {
-        let wanted = Wanted { reverse: false, keys_only: true, limit: MAX_PAGE, max_bytes: 4 << 20 };
+        let wanted = Wanted { reverse: false, keys_only: true, limit: MAX_PAGE, max_bytes: PAGE_BYTES };
         let (mut keys, mut rest) = (Vec::new(), range.clone());
         for _ in 0..MAX_CUTS {
             let (merged, _paid) = self.page(scope, &rest, wanted).await?;

@@ -11,10 +11,10 @@ use super::{
 use crate::{budget::Paid, peer::CallError};
 use bytes::{BufMut, Bytes, BytesMut};
 use god_proto::{
-    MAX_PAGE,
+    DEFAULT_PAGE, MAX_PAGE, PAGE_BYTES,
     ids::KeyspaceId,
     peer::{self, request, response},
-    position::{Position, PositionRange},
+    position::{MAX_POSITION, Position, PositionRange},
     record::{Entry, Record},
     ring::{Ring, RingArc, partitioner},
     v1::{KeyValue, Partitioner, Rejected, ScanReply, ScanRequest},
@@ -24,10 +24,8 @@ use god_rules::quorum::{Need, Use};
 use std::collections::BTreeSet;
 use tokio::time::Instant;
 
-/// Keys on a page that does not say how many.
-const DEFAULT_LIMIT: u32 = 1_000;
-/// Bytes at which a page ends.
-const PAGE_BYTES: usize = 4 << 20;
+/// The longest bound that a page resumes at: the next after the longest position.
+const MAX_BOUND: usize = MAX_POSITION + 1;
 /// Entries asked for at least, once a page of replicas gave fewer keys than were wanted.
 const ENTRIES_AGAIN: u32 = 256;
 /// The most questions to replicas for one page; then it ends where it is.
@@ -199,7 +197,7 @@ impl Scan {
         let keyspace = find(ring, &request.keyspace)?;
         let (id, partitioner) = (KeyspaceId(keyspace.id), partitioner(keyspace));
         let limit = match request.limit {
-            0 => DEFAULT_LIMIT,
+            0 => DEFAULT_PAGE,
             limit @ 1..=MAX_PAGE => limit,
             limit => return Err(too_long_a_page(limit)),
         };
@@ -308,7 +306,7 @@ fn resume(keyspace: KeyspaceId, continuation: &Bytes) -> Result<Position, Reject
     }
     let position = Position::from_bytes(continuation.slice(1..));
     let whole = PositionRange::of_keyspace(keyspace);
-    if position < whole.start || position > whole.end || position.as_bytes().len() > 5 * god_proto::MAX_KEY {
+    if position < whole.start || position > whole.end || position.as_bytes().len() > MAX_BOUND {
         return Err(bad_continuation("is not of this keyspace"));
     }
     Ok(position)

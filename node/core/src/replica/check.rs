@@ -2,17 +2,14 @@
 
 use crate::peer::failure;
 use god_proto::{
-    MAX_KEY, MAX_VALUE,
+    MAX_VALUE,
     ids::{ArcId, Epoch, NodeId},
     peer::{self, Cause, Failure},
-    position::{Position, PositionRange},
+    position::{MAX_POSITION, Position, PositionRange},
     record::Entry,
     ring::{Ring, RingArc},
 };
 use std::sync::Arc;
-
-/// The longest position: a keyspace and a hash, a key and a member with every byte escaped, and their marks.
-const MAX_POSITION: usize = 4 + 8 + 2 * (2 * MAX_KEY + 2) + 1;
 
 /// The ring under which a question is asked and answered.
 pub(super) struct Touch {
