@@ -105,6 +105,7 @@ impl Node {
             version: join.version,
             takes_part: join.takes_part,
         };
+        // `join` checks them too, for whatever makes a ring; here, before the address goes anywhere.
         check_texts(&joiner).map_err(|error| failure(Cause::Invalid, error.to_string()))?;
         self.recognise(&ring, joiner.uuid, &heard(join.start.as_ref())).await?;
         // Where all nodes came back at other addresses, this is how those who decide find one another.
