@@ -2,7 +2,7 @@
 
 use crate::{
     Error, Keyspace, Result, Session,
-    connection::Shared,
+    connection::ConnectionContext,
     error::cause,
     node::Node,
     retry::Budget,
@@ -49,7 +49,7 @@ pub struct Client {
 /// See the module.
 pub(crate) struct Inner {
     pub settings: ClientSettings,
-    pub shared: Arc<Shared>,
+    pub shared: Arc<ConnectionContext>,
     pub routes: ArcSwap<Routes>,
     pub budget: Budget,
     pub turn: AtomicUsize,
@@ -80,7 +80,7 @@ impl Client {
 
     pub(crate) async fn connect(servers: Vec<String>, settings: ClientSettings) -> Result<Client> {
         let in_flight = settings.in_flight as usize;
-        let shared = Arc::new(Shared::new(settings.connect_timeout, settings.stall, in_flight));
+        let shared = Arc::new(ConnectionContext::new(settings.connect_timeout, settings.stall, in_flight));
         let mut seeds: Vec<Arc<Node>> = Vec::new();
         for server in &servers {
             if !seeds.iter().any(|seed| seed.address() == server) {
@@ -193,7 +193,7 @@ impl Drop for Inner {
 }
 
 /// Asks for the ring whenever there is a reason to, until the client is gone.
-async fn keep(inner: Weak<Inner>, shared: Arc<Shared>) {
+async fn keep(inner: Weak<Inner>, shared: Arc<ConnectionContext>) {
     loop {
         shared.news.arrived().await;
         let Some(inner) = inner.upgrade() else { return };

@@ -1,7 +1,7 @@
 //! One node: its connections for single keys, and a channel for everything else.
 
 use crate::{
-    connection::{Connection, Lost, Shared, State, Waiting},
+    connection::{Connection, ConnectionContext, ConnectionState, Lost, Waiting},
     settings::ClientSettings,
     transport,
 };
@@ -26,7 +26,11 @@ pub(crate) struct Node {
 
 impl Node {
     /// Connects when it is wanted.
-    pub fn new(address: &str, settings: &ClientSettings, shared: &Arc<Shared>) -> Result<Node, String> {
+    pub fn new(
+        address: &str,
+        settings: &ClientSettings,
+        shared: &Arc<ConnectionContext>,
+    ) -> Result<Node, String> {
         let channel = transport::endpoint(address, settings.connect_timeout)?.connect_lazy();
         let connections = (0..settings.connections.max(1))
             .map(|_| Connection::start(address, Arc::clone(shared)))
@@ -47,8 +51,8 @@ impl Node {
     }
 
     /// How it does: as its first connection.
-    pub fn state(&self) -> State {
-        self.connections.first().map_or(State::Down, |connection| connection.state())
+    pub fn state(&self) -> ConnectionState {
+        self.connections.first().map_or(ConnectionState::Down, |connection| connection.state())
     }
 
     /// Calls that have no answer yet.

@@ -1,6 +1,6 @@
 //! Which node to ask for a key: the ring, and how the nodes do.
 
-use crate::{connection::State, node::Node};
+use crate::{connection::ConnectionState, node::Node};
 use god_proto::{
     ids::{KeyspaceId, NodeId},
     position::Position,
@@ -41,12 +41,12 @@ impl Routes {
         let busy = best.is_some_and(|best| best.load() >= BUSY);
         for node in replicas.filter(|node| busy || nearest.is_some_and(|nearest| Arc::ptr_eq(nearest, node)))
         {
-            if node.state() == State::Idle {
+            if node.state() == ConnectionState::Idle {
                 node.want();
             }
         }
         match best {
-            Some(node) if node.state() == State::Open => Some(node),
+            Some(node) if node.state() == ConnectionState::Open => Some(node),
             replica => {
                 // Wanted from now on; until it is there, somebody who is there is asked.
                 if let Some(node) = replica {
@@ -72,7 +72,7 @@ impl Routes {
     pub fn in_turn(&self, turn: usize, tried: &[Arc<Node>]) -> Option<&Arc<Node>> {
         let at = turn.checked_rem(self.nodes.len()).unwrap_or_default();
         match self.nodes.values().nth(at) {
-            Some(node) if node.state() == State::Open && !is_in(tried, node) => Some(node),
+            Some(node) if node.state() == ConnectionState::Open && !is_in(tried, node) => Some(node),
             other => {
                 if let Some(node) = other {
                     node.want();

@@ -4,7 +4,7 @@ use crate::{Entry, Keyspace, Result, node::Node};
 use bytes::Bytes;
 use futures::{FutureExt, Stream, future::BoxFuture};
 use god_proto::{
-    MAX_PAGE,
+    DEFAULT_PAGE, MAX_PAGE,
     v1::{ScanReply, ScanRequest},
 };
 use std::{
@@ -15,11 +15,8 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-/// Keys on a page where nothing else is said.
-const PAGE: u32 = 1_000;
-
 /// A page, and the node that gave it.
-type Asked = (Result<ScanReply>, Option<Arc<Node>>);
+type PageReply = (Result<ScanReply>, Option<Arc<Node>>);
 
 /// A scan: a [`Stream`] of entries in order. It holds one page at a time, and asks for the next when that is used up;
 /// each page has the keyspace's time limit for itself. Entries that are written meanwhile may be in it or not.
@@ -32,7 +29,7 @@ pub struct Scan {
     ended: bool,
     at: Option<Arc<Node>>,
     entries: VecDeque<Entry>,
-    asked: Option<BoxFuture<'static, Asked>>,
+    asked: Option<BoxFuture<'static, PageReply>>,
 }
 
 impl Scan {
@@ -46,7 +43,7 @@ impl Scan {
         Scan {
             keyspace,
             request,
-            page: PAGE,
+            page: DEFAULT_PAGE,
             left: u64::MAX,
             ended: false,
             at: None,

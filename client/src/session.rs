@@ -20,7 +20,7 @@ const REMEMBERED: usize = 4_096;
 #[derive(Clone)]
 pub struct Session {
     client: Client,
-    seen: Arc<Mutex<Seen>>,
+    seen: Arc<Mutex<SeenVersions>>,
 }
 
 type Key = (Arc<str>, Bytes);
@@ -34,7 +34,7 @@ struct Mark {
 
 /// Two halves: when the younger is full, the older is forgotten.
 #[derive(Default)]
-struct Seen {
+struct SeenVersions {
     young: HashMap<Key, Mark>,
     old: HashMap<Key, Mark>,
     /// The fewest replicas that hold something in the half.
@@ -44,7 +44,7 @@ struct Seen {
     forgotten: Option<u32>,
 }
 
-impl Seen {
+impl SeenVersions {
     fn note(&mut self, key: Key, mark: Mark) {
         let known = self.young.get(&key).or_else(|| self.old.get(&key));
         let mark = match known {
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn an_older_version_does_not_take_the_place_of_a_newer_one() {
-        let mut seen = Seen::default();
+        let mut seen = SeenVersions::default();
         seen.note(key(1), mark(5, 2));
         seen.note(key(1), mark(3, 3));
         assert_eq!(seen.version(&key(1)), Some(mark(5, 2).version));
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn the_memory_is_bounded_and_tells_what_was_forgotten() {
-        let mut seen = Seen::default();
+        let mut seen = SeenVersions::default();
         for number in 0..REMEMBERED {
             seen.note(key(number), mark(1, 2));
         }

@@ -204,7 +204,7 @@ async fn serve(
         ring,
         resolver: Arc::new(Dns),
         seams,
-        seen: Arc::new(move |node, address| {
+        on_address: Arc::new(move |node, address| {
             seen.learn(node, address.to_owned());
             seen.heard_from(node);
         }),

@@ -2,6 +2,13 @@
 
 use std::net::Ipv6Addr;
 
+/// Where clients find a node, by custom.
+pub const GRPC_PORT: u16 = 7000;
+/// Where nodes find each other, by custom.
+pub const PEER_PORT: u16 = 7100;
+/// Where people and monitors find a node, by custom.
+pub const HTTP_PORT: u16 = 7200;
+
 /// What is wrong with an address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {

@@ -39,6 +39,8 @@ mod god {
     }
 }
 
+use std::time::Duration;
+
 /// Messages between nodes, generated from `god/peer/v1/peer.proto`.
 pub use god::peer::v1 as peer;
 /// Messages of the client protocol, generated from `god/v1/*.proto`.
@@ -55,7 +57,23 @@ pub const MAX_VALUE: usize = 8 << 20;
 pub const MAX_MESSAGE: usize = 12 << 20;
 /// The most calls in one batch.
 pub const MAX_BATCH: usize = 1024;
+/// The most elements that all lists of a message may have together, as they are in it: what they take once they are
+/// decoded is many times what they take on the wire. More than any message of this version has: the longest pages and
+/// rings are below it.
+pub const MAX_ELEMENTS: usize = 1 << 18;
 /// The most keys on a page of a scan.
 pub const MAX_PAGE: u32 = 10_000;
+/// Keys on a page of a scan that does not say how many.
+pub const DEFAULT_PAGE: u32 = 1_000;
+/// Bytes of keys and values at which a page ends, but for a larger single one: a page and one largest value more fit
+/// in a message.
+pub const PAGE_BYTES: usize = 4 << 20;
+/// The longest that any request may take, whatever it says itself.
+pub const MAX_TIMEOUT: Duration = Duration::from_secs(30);
+/// A version further ahead of a node's clock than this is refused, in milliseconds (invariant CLOCK-BOUND). A node
+/// whose clock is further off the others' writes nothing.
+pub const MAX_AHEAD_MS: u64 = 500;
+/// Version of the protocol between nodes, in the first frame of a stream: others are not spoken to.
+pub const PEER_PROTOCOL: u32 = 1;
 /// The keyspace that `god init` makes.
 pub const DEFAULT_KEYSPACE: &str = "default";

@@ -23,6 +23,9 @@ use crate::{
 use bytes::{BufMut, Bytes, BytesMut};
 use std::fmt;
 
+/// The longest position, in bytes: a keyspace and a hash, a key and a member with every byte escaped, and their marks.
+pub const MAX_POSITION: usize = 4 + 8 + 2 * (2 * MAX_KEY + 2) + 1;
+
 const OWN: u8 = 0x00;
 const HEADER: u8 = 0x01;
 const MEMBER: u8 = 0x02;
@@ -418,6 +421,20 @@ mod tests {
         assert_eq!(of(&[]), Err(PositionError::KeyEmpty));
         assert_eq!(of(&[1; MAX_KEY + 1]), Err(PositionError::KeyTooLong(MAX_KEY + 1)));
         assert!(of(&[0; MAX_KEY]).is_ok());
+    }
+
+    #[test]
+    fn the_longest_position_has_a_key_and_a_member_of_which_every_byte_is_escaped() {
+        let longest = [0; MAX_KEY];
+        let mut out = key_prefix(KS, Partitioner::Hashed, &longest);
+        out.put_u8(MEMBER);
+        escape(&longest, &mut out);
+        out.put_slice(&[0x00, 0x01]);
+        assert_eq!(out.len(), MAX_POSITION);
+        let position = Position::from_bytes(out);
+        let part = Part::Member(Bytes::copy_from_slice(&longest));
+        let key = Bytes::copy_from_slice(&longest);
+        assert_eq!(position.decode(Partitioner::Hashed), Ok((KS, key, part)));
     }
 
     #[test]

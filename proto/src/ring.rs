@@ -37,6 +37,10 @@ pub const MAX_SPLITS: usize = 4_096;
 pub const MAX_SPLIT: usize = 1_024;
 /// The most copies of a key.
 pub const MAX_REPLICAS: u32 = 16;
+/// The largest weight of a node, beside ordinary ones of weight 1.
+pub const MAX_WEIGHT: f64 = 1_000.0;
+/// The most arcs that a node of weight 1 leads in each keyspace, when a cluster is founded.
+pub const MAX_VIRTUAL_NODES: u32 = 1_000;
 
 /// The most operations that wait or are under way.
 pub const MAX_OPERATIONS: usize = 64;
@@ -245,6 +249,11 @@ pub fn ring_bytes(document: &RingDocument) -> usize {
 /// How a keyspace cuts its keys.
 pub fn partitioner(keyspace: &Keyspace) -> Partitioner {
     Partitioner::try_from(keyspace.partitioner).unwrap_or(Partitioner::Hashed)
+}
+
+/// Whether a node may have this weight: above 0, and up to [`MAX_WEIGHT`].
+pub fn is_weight(weight: f64) -> bool {
+    weight > 0.0 && weight <= MAX_WEIGHT
 }
 
 /// Rules for a keyspace, as sentences for who asked for it.

@@ -1,7 +1,7 @@
 //! Clusters to which nothing happens but what a test does to them.
 
 use crate::{
-    client::Shared,
+    client::Clients,
     world::{World, WorldSettings},
 };
 use god_core::{doors::Service as _, engine::Durability};
@@ -66,9 +66,9 @@ pub fn agree(world: &World) -> bool {
 /// # Errors
 ///
 /// They are not one after a minute.
-pub async fn cluster(seed: u64, nodes: usize) -> Result<Shared, String> {
+pub async fn cluster(seed: u64, nodes: usize) -> Result<Clients, String> {
     let world = start(seed, nodes).await;
     let waits = Arc::clone(&world);
     within(Duration::from_secs(60), || agree(&waits)).await?;
-    Ok(Shared::new(world, Level::Quorum))
+    Ok(Clients::new(world, Level::Quorum))
 }

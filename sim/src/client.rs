@@ -43,7 +43,7 @@ pub const LOOSE: &str = "loose";
 pub const SLACK: Duration = Duration::from_millis(400);
 
 /// What all clients of a run share.
-pub struct Shared {
+pub struct Clients {
     /// The cluster.
     pub world: Arc<World>,
     /// Reads and writes, in the order of their answers.
@@ -99,10 +99,10 @@ fn patience(token: Token) -> Option<Duration> {
     spread.is_multiple_of(20).then(|| Duration::from_micros(spread / 20 % 30_000))
 }
 
-impl Shared {
+impl Clients {
     /// Clients of a cluster who have done nothing yet.
-    pub fn new(world: Arc<World>, level: Level) -> Shared {
-        Shared {
+    pub fn new(world: Arc<World>, level: Level) -> Clients {
+        Clients {
             world,
             history: Mutex::default(),
             hung: Mutex::default(),

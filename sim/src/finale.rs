@@ -1,7 +1,7 @@
 //! After the faults: the cluster must come back, lose nothing, and be of one mind.
 
 use crate::{
-    client::{ALL, ONE, SET, Shared, consistency, copies},
+    client::{ALL, Clients, ONE, SET, consistency, copies},
     network::Weather,
     world::World,
 };
@@ -138,7 +138,7 @@ pub async fn heal(world: &World) -> Result<(), String> {
 }
 
 /// Reads everything once more, and lets the checkers judge.
-pub async fn judge(shared: &Arc<Shared>) -> Vec<String> {
+pub async fn judge(shared: &Arc<Clients>) -> Vec<String> {
     let mut problems: Vec<String> =
         shared.hung.lock().iter().map(|hung| format!("DEADLINE: {hung}")).collect();
     let nodes = shared.world.size();
@@ -181,14 +181,14 @@ pub async fn judge(shared: &Arc<Shared>) -> Vec<String> {
 }
 
 /// A violation, with what the trace says of its keys.
-fn with_events(shared: &Shared, violation: &Violation) -> String {
+fn with_events(shared: &Clients, violation: &Violation) -> String {
     let keys: Vec<u32> = violation.events.iter().map(|event| event.key).collect();
     let events = shared.world.trace.last(&keys, SHOWN);
     format!("{violation}the last events around it:\n  {}", events.join("\n  "))
 }
 
 /// Lists and counts a keyspace by each node.
-async fn list_everywhere(shared: &Shared, keyspace: u32, history: &[Event], problems: &mut Vec<String>) {
+async fn list_everywhere(shared: &Clients, keyspace: u32, history: &[Event], problems: &mut Vec<String>) {
     for node in 0..shared.world.size() {
         let who = node + 1;
         let Some(running) = shared.world.running(node) else { continue };
@@ -214,7 +214,7 @@ async fn list_everywhere(shared: &Shared, keyspace: u32, history: &[Event], prob
 
 /// Whether the replicas of each arc hold the same, now that hints were sent and everything was read from a quorum.
 /// Reads at all replicas come first, as hints may have been dropped and a quorum does not see everybody.
-async fn level(shared: &Shared) -> Result<(), String> {
+async fn level(shared: &Clients) -> Result<(), String> {
     let world = &shared.world;
     let Some(first) = world.running(0) else { return Err("the first node does not run".to_owned()) };
     let Some(ring) = first.node.current_ring().get() else {

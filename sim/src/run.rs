@@ -1,7 +1,7 @@
 //! One run: a cluster, its clients, what goes wrong, and the verdict. Everything follows from the seed.
 
 use crate::{
-    client::{COPIED, LOOSE, ORDERED, Shared},
+    client::{COPIED, Clients, LOOSE, ORDERED},
     faults::{Fault, FaultSettings, draw, happen},
     finale::{heal, judge, ready},
     lies::{Lie, liar},
@@ -154,7 +154,7 @@ async fn simulate(seed: u64, broken: Broken) -> RunReport {
     let setting = setting(&entropy, broken);
     let world = World::new(entropy.below(u64::MAX), setting.world);
     let level = if broken == Broken::Quorum { Level::One } else { Level::Quorum };
-    let shared = Arc::new(Shared::new(Arc::clone(&world), level));
+    let shared = Arc::new(Clients::new(Arc::clone(&world), level));
     let words = format!(
         "{} nodes, {:?}, gossip {}, clocks off by {}, joins {} writes, ring {}, {:?} of faults",
         setting.world.nodes,
@@ -241,7 +241,7 @@ async fn found(world: &Arc<World>, setting: &Setting, entropy: &Entropy) -> Resu
 
 /// Clients work while things go wrong, one after the other and several at once.
 async fn trouble(
-    shared: &Arc<Shared>,
+    shared: &Arc<Clients>,
     setting: &Setting,
     entropy: &Entropy,
     happened: &mut Vec<(u64, Fault)>,

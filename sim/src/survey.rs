@@ -1,7 +1,7 @@
 //! Clients that list and count whole keyspaces.
 
 use crate::{
-    client::{SET, SLACK, Shared, consistency, place},
+    client::{Clients, SET, SLACK, consistency, place},
     world::Running,
 };
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use tokio::time::timeout;
 /// Keys a page: few, so that listings have several.
 const PAGE: u32 = 50;
 
-impl Shared {
+impl Clients {
     /// What a call comes to, if its node lives so long; notes a call that takes longer than it may.
     async fn in_time<T>(
         &self,

@@ -180,7 +180,7 @@ impl World {
                 entropy: Arc::new(Entropy::seeded(self.entropy.below(u64::MAX))),
                 offload: if self.settings.threads { Offload::threads() } else { Offload::Inline },
             },
-            seen: Arc::new(|_, _| {}),
+            on_address: Arc::new(|_, _| {}),
         };
         // The founder has nobody to look for; what starts on its machine when that has lost its disk has.
         let founds = at == 0 && machine.incarnation == 1;

@@ -5,7 +5,7 @@ use god_core::{
     engine::{Batch, Engine, Table},
 };
 use god_history::{Ask, Told, check_register};
-use god_sim::client::Shared;
+use god_sim::client::Clients;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -21,7 +21,7 @@ async fn wait(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 /// Three nodes that are one cluster.
-async fn cluster() -> Shared {
+async fn cluster() -> Clients {
     god_sim::calm::cluster(7, 3).await.expect("three nodes know each other")
 }
 

@@ -20,7 +20,7 @@ use god_proto::{
 };
 use god_sim::{
     calm::{agree, cluster, within},
-    client::Shared,
+    client::Clients,
     run::{Broken, run},
 };
 use std::{sync::Arc, time::Duration};
@@ -58,7 +58,7 @@ async fn summary(entries: &[Entry]) -> Summary {
     store.view().summary(&PositionRange::of_keyspace(KeyspaceId(1))).unwrap()
 }
 
-async fn put(clients: &Shared, node: usize, key: u32, token: u64) -> Told {
+async fn put(clients: &Clients, node: usize, key: u32, token: u64) -> Told {
     clients.perform(1, node, key, Ask::Put(token), LIMIT).await
 }
 

@@ -5,7 +5,7 @@ use god_history::{Ask, Told, check_register};
 use god_proto::v1::{Level, StatusRequest};
 use god_sim::{
     calm::{agree, start_with, within},
-    client::{Shared, consistency},
+    client::{Clients, consistency},
     world::WorldSettings,
 };
 use std::{sync::Arc, time::Duration};
@@ -16,12 +16,12 @@ const LIMIT: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Three nodes under real threads and real time, with keys on all their disks.
-async fn cluster(durability: Durability) -> Shared {
+async fn cluster(durability: Durability) -> Clients {
     let settings =
         WorldSettings { nodes: 3, durability, gossip: true, compares: true, careful: true, threads: true };
     let world = start_with(7, settings).await;
     within(PATIENCE, || agree(&world)).await.expect("they know each other");
-    let clients = Shared::new(Arc::clone(&world), Level::Quorum);
+    let clients = Clients::new(Arc::clone(&world), Level::Quorum);
     let told = clients.perform(1, 0, 1, Ask::Put(1), Duration::from_secs(5)).await;
     assert!(matches!(told, Told::Committed(_)), "{told:?}");
     clients.read_all(&world.running(1).expect("node 2 runs"), 1).await.expect("it is on all of them");
@@ -29,7 +29,7 @@ async fn cluster(durability: Durability) -> Shared {
 }
 
 /// Asks each node for all there is to ask. Gives what was read.
-async fn ask_everything(clients: &Shared) -> Vec<Told> {
+async fn ask_everything(clients: &Clients) -> Vec<Told> {
     let mut read = Vec::new();
     for at in 0..3 {
         let running = clients.world.running(at).expect("it runs");

@@ -13,7 +13,7 @@ use god_proto::{
 };
 use god_sim::{
     calm::{agree, cluster, settings, within},
-    client::{ORDERED, SET, Shared},
+    client::{Clients, ORDERED, SET},
     world::World,
 };
 use std::{sync::Arc, time::Duration};
@@ -22,7 +22,7 @@ use tokio::time::sleep;
 const LIMIT: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(60);
 
-async fn make(clients: &Shared) -> KeyspaceId {
+async fn make(clients: &Clients) -> KeyspaceId {
     let request = CreateKeyspaceRequest {
         name: ORDERED.to_owned(),
         partitioner: Partitioner::Ordered.into(),
@@ -50,7 +50,7 @@ fn stored(world: &World, at: usize, keyspace: KeyspaceId) -> usize {
     view.scan(&PositionRange::of_keyspace(keyspace), Direction::Forward).count()
 }
 
-async fn put(clients: &Shared, key: u32) -> Told {
+async fn put(clients: &Clients, key: u32) -> Told {
     clients.perform(1, 0, key, Ask::Put(key.into()), LIMIT).await
 }
 
@@ -150,7 +150,7 @@ async fn the_first_write_waits_for_as_many_nodes_as_there_are_to_be_copies() {
     );
     world.start(2);
     within(PATIENCE, members(3)).await.unwrap();
-    let clients = Shared::new(Arc::clone(&world), Level::Quorum);
+    let clients = Clients::new(Arc::clone(&world), Level::Quorum);
     within(PATIENCE, || agree(&world)).await.unwrap();
     let told = clients.perform(1, 0, 1, Ask::Put(1), LIMIT).await;
     assert!(matches!(told, Told::Committed(_)), "{told:?}");

@@ -10,7 +10,7 @@ use god_history::{Ask, Told, check_register};
 use god_proto::v1::{CountRequest, Level, StatusRequest};
 use god_sim::{
     calm::{agree, start_with, within},
-    client::Shared,
+    client::Clients,
     world::{World, WorldSettings},
 };
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -20,12 +20,12 @@ const LIMIT: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Three nodes that are one cluster, with key 5 on all their disks.
-async fn cluster(durability: Durability, compares: bool) -> Shared {
+async fn cluster(durability: Durability, compares: bool) -> Clients {
     let settings =
         WorldSettings { nodes: 3, durability, gossip: true, compares, careful: true, threads: false };
     let world = start_with(7, settings).await;
     within(PATIENCE, || agree(&world)).await.expect("they know each other");
-    let clients = Shared::new(Arc::clone(&world), Level::Quorum);
+    let clients = Clients::new(Arc::clone(&world), Level::Quorum);
     let told = clients.perform(1, 1, 5, Ask::Put(1), LIMIT).await;
     assert!(matches!(told, Told::Committed(_)), "{told:?}");
     clients.read_all(&world.running(1).expect("node 2 runs"), 5).await.expect("it is on all of them");
@@ -51,7 +51,7 @@ fn is_whole(world: &World, at: usize) -> bool {
 
 /// C is behind, A and B acknowledge a deletion, and A's machine stops before it has synced: what A and C hold is alike,
 /// and older. B is cut off from them then. Gives what a client read from A and C.
-async fn power_cut(clients: &Shared) -> Vec<Told> {
+async fn power_cut(clients: &Clients) -> Vec<Told> {
     let world = &clients.world;
     cut_off(world, 2);
     let told = clients.perform(1, 1, 5, Ask::Delete(2), LIMIT).await;

@@ -14,7 +14,7 @@ use god_proto::{
 };
 use god_sim::{
     calm::{agree, cluster, start, within},
-    client::{ORDERED, SET, Shared},
+    client::{Clients, ORDERED, SET},
     world::World,
 };
 use std::{sync::Arc, time::Duration};
@@ -36,7 +36,7 @@ fn machine_of(world: &World, ring: &Ring, node: NodeId) -> usize {
     (0..world.size()).find(|at| world.address(*at) == *address).unwrap()
 }
 
-async fn put(clients: &Shared, node: usize, key: u32) -> Version {
+async fn put(clients: &Clients, node: usize, key: u32) -> Version {
     match clients.perform(1, node, key, Ask::Put(key.into()), LIMIT).await {
         Told::Committed(version) => version,
         other => panic!("key {key}: {other:?}"),
@@ -44,7 +44,7 @@ async fn put(clients: &Shared, node: usize, key: u32) -> Version {
 }
 
 /// An ordered keyspace of one arc.
-async fn ordered(clients: &Shared) -> PositionRange {
+async fn ordered(clients: &Clients) -> PositionRange {
     let request = CreateKeyspaceRequest {
         name: ORDERED.to_owned(),
         partitioner: Partitioner::Ordered.into(),

@@ -1,5 +1,12 @@
 //! Numbers as a person reads them.
 
+use god_proto::MAX_AHEAD_MS;
+
+/// Microseconds beyond which a clock is worth a look.
+pub const CLOCK_LOOK_US: u64 = MAX_AHEAD_MS * 200;
+/// Microseconds beyond which its node is nearly at what is refused.
+pub const CLOCK_BAD_US: u64 = MAX_AHEAD_MS * 800;
+
 /// `1,234,567`.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();

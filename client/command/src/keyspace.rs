@@ -6,7 +6,7 @@ use crate::{
     figures::counted,
     input,
     output::{self, render},
-    ring::{keyspace_json, mode, order},
+    ring::{cells, keyspace_json},
 };
 use clap::{Args, Subcommand};
 use god_client::{Error, Range};
@@ -174,15 +174,7 @@ fn table(keyspaces: &[Keyspace]) -> String {
             0 => "-".to_owned(),
             ms => humantime::format_duration(Duration::from_millis(ms)).to_string(),
         };
-        table.add_row([
-            keyspace.name.clone(),
-            order(keyspace).to_owned(),
-            keyspace.replicas.to_string(),
-            keyspace.write_quorum.to_string(),
-            keyspace.read_quorum.to_string(),
-            mode(keyspace).to_owned(),
-            ttl,
-        ]);
+        table.add_row(cells(keyspace).into_iter().chain([ttl]));
     }
     render(table)
 }

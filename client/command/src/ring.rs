@@ -95,16 +95,8 @@ fn as_text(ring: &RingDocument, arcs: bool) -> String {
     );
     for keyspace in &ring.keyspaces {
         let moving = arcs_of(ring, keyspace).filter(|arc| arc.transition.is_some()).count();
-        table.add_row([
-            keyspace.name.clone(),
-            order(keyspace).to_owned(),
-            keyspace.replicas.to_string(),
-            keyspace.write_quorum.to_string(),
-            keyspace.read_quorum.to_string(),
-            mode(keyspace).to_owned(),
-            arcs_of(ring, keyspace).count().to_string(),
-            moving.to_string(),
-        ]);
+        let arcs = arcs_of(ring, keyspace).count();
+        table.add_row(cells(keyspace).into_iter().chain([arcs.to_string(), moving.to_string()]));
     }
     out += &render(table);
     out += "\n\n";
@@ -152,18 +144,30 @@ fn numbers(nodes: &[u32]) -> String {
     nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
-pub fn order(keyspace: &Keyspace) -> &'static str {
+fn order(keyspace: &Keyspace) -> &'static str {
     match partitioner(keyspace) {
         Partitioner::Hashed => "hashed",
         Partitioner::Ordered => "ordered",
     }
 }
 
-pub fn mode(keyspace: &Keyspace) -> &'static str {
+fn mode(keyspace: &Keyspace) -> &'static str {
     match keyspace.mode() {
         Mode::Lww => "lww",
         Mode::Linearizable => "linearizable",
     }
+}
+
+/// What tables show of a keyspace: its name, order, replicas, quorums of writes and reads, and mode.
+pub fn cells(keyspace: &Keyspace) -> [String; 6] {
+    [
+        keyspace.name.clone(),
+        order(keyspace).to_owned(),
+        keyspace.replicas.to_string(),
+        keyspace.write_quorum.to_string(),
+        keyspace.read_quorum.to_string(),
+        mode(keyspace).to_owned(),
+    ]
 }
 
 /// Where an arc starts, as its keyspace counts: a hash, or a key.

@@ -3,7 +3,7 @@
 use crate::{
     context::Context,
     failure::Failure,
-    figures::{bytes, counted, offset_us, short, uptime},
+    figures::{CLOCK_BAD_US, CLOCK_LOOK_US, bytes, counted, offset_us, short, uptime},
     follow::line,
     operation::status_json,
     output::{self, Judgement, judged, render},
@@ -42,10 +42,6 @@ pub async fn run(context: &Context, _: &StatusArgs) -> Result<(), Failure> {
     let operations = operations.as_deref();
     output::document(context.output(), &as_json(&reply, operations), || as_text(&reply, operations))
 }
-
-/// Microseconds beyond which a clock is worth a look, and beyond which its node is refused soon.
-const CLOCK_LOOK_US: u64 = 100_000;
-const CLOCK_BAD_US: u64 = 400_000;
 
 fn as_text(reply: &StatusReply, operations: Option<&[OperationStatus]>) -> String {
     let up = reply.nodes.iter().filter(|node| node.state == "up").count();

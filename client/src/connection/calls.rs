@@ -1,6 +1,6 @@
 //! Calls about one key, as they wait on a connection.
 
-use super::Shared;
+use super::ConnectionContext;
 use god_proto::v1::{self, Answer, NumberedCall, answer, call};
 use god_stream::{Backlog, Lost, Protocol};
 use std::{sync::Arc, time::Duration};
@@ -21,7 +21,7 @@ pub(crate) struct Caller {
 }
 
 /// The protocol: that of a store's pipelines.
-pub(crate) struct Pipeline(pub Arc<Shared>);
+pub(crate) struct Pipeline(pub Arc<ConnectionContext>);
 
 impl Pipeline {
     /// Tells callers what came of their calls, and gives back the places that those took.
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn places_are_given_back_whether_anybody_waits_for_the_outcome_or_not() {
-        let pipeline = Pipeline(Arc::new(Shared::new(Duration::ZERO, Duration::ZERO, 0)));
+        let pipeline = Pipeline(Arc::new(ConnectionContext::new(Duration::ZERO, Duration::ZERO, 0)));
         let caller = || {
             let (reply, outcome) = oneshot::channel();
             (Caller { reply, places: 2, is_read: true }, outcome)

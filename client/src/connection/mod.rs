@@ -5,7 +5,7 @@ mod task;
 
 pub(crate) use calls::{CallResult, Caller, Waiting};
 pub(crate) use god_stream::Lost;
-pub(crate) use task::{Connection, State};
+pub(crate) use task::{Connection, ConnectionState};
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -14,7 +14,7 @@ use std::{
 use tokio::sync::{Notify, Semaphore};
 
 /// What all connections of a client share.
-pub(crate) struct Shared {
+pub(crate) struct ConnectionContext {
     /// How long to wait for a connection.
     pub connect_timeout: Duration,
     /// After how much silence a connection counts as stalled.
@@ -25,10 +25,10 @@ pub(crate) struct Shared {
     pub news: News,
 }
 
-impl Shared {
+impl ConnectionContext {
     /// Nothing is in flight and nothing known.
-    pub fn new(connect_timeout: Duration, stall: Duration, in_flight: usize) -> Shared {
-        Shared { connect_timeout, stall, places: Semaphore::new(in_flight), news: News::default() }
+    pub fn new(connect_timeout: Duration, stall: Duration, in_flight: usize) -> ConnectionContext {
+        ConnectionContext { connect_timeout, stall, places: Semaphore::new(in_flight), news: News::default() }
     }
 }
 

@@ -1,7 +1,7 @@
 //! A connection's task: connects, sends what waits whenever HTTP/2 can take a frame, matches answers, keeps deadlines.
 
 use super::{
-    Shared,
+    ConnectionContext,
     calls::{Pipeline, outcome},
 };
 use crate::{error::cause, transport};
@@ -29,7 +29,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
 /// How a connection does, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum State {
+pub(crate) enum ConnectionState {
     /// Calls go through.
     Open,
     /// It connects; calls wait for it.
@@ -42,12 +42,18 @@ pub(crate) enum State {
     Down,
 }
 
-const STATES: [State; 5] = [State::Open, State::Connecting, State::Idle, State::Stalled, State::Down];
+const STATES: [ConnectionState; 5] = [
+    ConnectionState::Open,
+    ConnectionState::Connecting,
+    ConnectionState::Idle,
+    ConnectionState::Stalled,
+    ConnectionState::Down,
+];
 
 /// See the module.
 pub(crate) struct Connection {
     address: String,
-    shared: Arc<Shared>,
+    shared: Arc<ConnectionContext>,
     pub calls: Arc<Calls<Pipeline>>,
     state: AtomicU8,
     wanted: AtomicBool,
@@ -61,12 +67,12 @@ enum End {
 
 impl Connection {
     /// A connection and its task, which ends when the connection is closed. Connects when it is wanted.
-    pub fn start(address: &str, shared: Arc<Shared>) -> Arc<Connection> {
+    pub fn start(address: &str, shared: Arc<ConnectionContext>) -> Arc<Connection> {
         let connection = Arc::new(Connection {
             address: address.to_owned(),
             calls: Arc::new(Calls::new(Pipeline(Arc::clone(&shared)), BOUNDS)),
             shared,
-            state: AtomicU8::new(State::Idle as u8),
+            state: AtomicU8::new(ConnectionState::Idle as u8),
             wanted: AtomicBool::new(false),
         });
         tokio::spawn(Arc::clone(&connection).run());
@@ -74,19 +80,19 @@ impl Connection {
     }
 
     /// How it does.
-    pub fn state(&self) -> State {
-        STATES.get(usize::from(self.state.load(Ordering::Relaxed))).copied().unwrap_or(State::Down)
+    pub fn state(&self) -> ConnectionState {
+        STATES.get(usize::from(self.state.load(Ordering::Relaxed))).copied().unwrap_or(ConnectionState::Down)
     }
 
-    fn is_now(&self, state: State) {
+    fn is_now(&self, state: ConnectionState) {
         self.state.store(state as u8, Ordering::Relaxed);
     }
 
     /// Connects, if it never was.
     pub fn want(&self) {
         if !self.wanted.swap(true, Ordering::AcqRel) {
-            let idle = State::Idle as u8;
-            let connecting = State::Connecting as u8;
+            let idle = ConnectionState::Idle as u8;
+            let connecting = ConnectionState::Connecting as u8;
             let _ = self.state.compare_exchange(idle, connecting, Ordering::Relaxed, Ordering::Relaxed);
             self.calls.call_attention();
         }
@@ -110,14 +116,14 @@ impl Connection {
             }
             self.rest(&why, failures).await;
         }
-        self.is_now(State::Down);
+        self.is_now(ConnectionState::Down);
         self.calls.down(Some("the client is closed".to_owned()));
         self.calls.end("the client is closed");
     }
 
     /// Lets calls fail at once for a while: twice as long each time, and half of it at random.
     async fn rest(&self, why: &str, failures: u32) {
-        self.is_now(State::Down);
+        self.is_now(ConnectionState::Down);
         self.calls.down(Some(format!("{} cannot be reached: {why}", self.address)));
         self.calls.end(why);
         self.shared.news.look();
@@ -127,8 +133,8 @@ impl Connection {
 
     /// One try to connect, and what follows if it does. While calls fail at once, they do until it stands.
     async fn session(&self) -> End {
-        if self.state() != State::Down {
-            self.is_now(State::Connecting);
+        if self.state() != ConnectionState::Down {
+            self.is_now(ConnectionState::Connecting);
         }
         let limit = self.shared.connect_timeout;
         let mut incoming = match unless(self.look_after(), timeout(limit, self.connect())).await {
@@ -137,8 +143,8 @@ impl Connection {
             Ok(Err(_)) => return End::Failed(format!("no connection within {limit:?}")),
             Err(end) => return end,
         };
-        self.calls.open();
-        self.is_now(State::Open);
+        self.calls.establish();
+        self.is_now(ConnectionState::Open);
         match unless(self.look_after(), self.read(&mut incoming)).await {
             Ok(why) => End::Failed(why),
             Err(end) => end,
@@ -176,8 +182,8 @@ impl Connection {
         let answers = reply.answers.into_iter().map(|numbered| (numbered.id, numbered.answer));
         let answered = self.calls.answered(Instant::now(), answers);
         self.calls.protocol().hand_out(answered, outcome);
-        if self.state() == State::Stalled {
-            self.is_now(State::Open);
+        if self.state() == ConnectionState::Stalled {
+            self.is_now(ConnectionState::Open);
         }
     }
 
@@ -195,9 +201,9 @@ impl Connection {
             let silent_since = self.calls.backlog().silent_since;
             let is_stalled =
                 silent_since.is_some_and(|since| swept.saturating_duration_since(since) >= stall);
-            if is_stalled && self.state() == State::Open {
+            if is_stalled && self.state() == ConnectionState::Open {
                 tracing::debug!(server = self.address, "a connection is stalled");
-                self.is_now(State::Stalled);
+                self.is_now(ConnectionState::Stalled);
             }
             self.calls.expire(swept, |caller| is_stalled && caller.is_read);
         }

@@ -3,6 +3,7 @@
 use futures::{StreamExt as _, stream};
 use god_operator::controller::build::{GRPC_PORT, PEER_PORT};
 use god_proto::{
+    PEER_PROTOCOL,
     peer::{Frame, Hello, peer_server},
     v1::{self, cluster_server},
 };
@@ -202,7 +203,7 @@ impl peer_server::Peer for StandIns {
         request: Request<Streaming<Frame>>,
     ) -> Result<Response<Self::ExchangeStream>, Status> {
         let hello = self.at("who they are", &request, |node, cluster| Hello {
-            protocol: 1,
+            protocol: PEER_PROTOCOL,
             cluster: if cluster.founded.is_some() { cluster.id() } else { bytes::Bytes::new() },
             uuid: node.uuid.as_bytes().to_vec().into(),
             ..Hello::default()

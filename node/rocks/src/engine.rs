@@ -198,8 +198,8 @@ impl Engine for RocksEngine {
     }
 
     fn snapshot(&self) -> Box<dyn Snapshot> {
-        let held = Held::new(Arc::clone(&self.db), |db| Frozen(db.snapshot()));
-        Box::new(RocksSnapshot { held, gauge: Arc::clone(&self.gauge) })
+        let snapshot = OwnedSnapshot::new(Arc::clone(&self.db), |db| Frozen(db.snapshot()));
+        Box::new(RocksSnapshot { snapshot, gauge: Arc::clone(&self.gauge) })
     }
 
     fn commit(&self, batch: Batch) -> Result<(), EngineError> {
@@ -292,7 +292,7 @@ impl Engine for RocksEngine {
 struct Frozen<'a>(SnapshotWithThreadMode<'a, DB>);
 
 self_cell!(
-    struct Held {
+    struct OwnedSnapshot {
         owner: Arc<DB>,
         #[covariant]
         dependent: Frozen,
@@ -301,33 +301,33 @@ self_cell!(
 
 /// A snapshot that keeps its database open.
 struct RocksSnapshot {
-    held: Held,
+    snapshot: OwnedSnapshot,
     gauge: Arc<Gauge>,
 }
 
 impl RocksSnapshot {
     fn options(&self) -> ReadOptions {
         let mut options = ReadOptions::default();
-        options.set_snapshot(&self.held.borrow_dependent().0);
+        options.set_snapshot(&self.snapshot.borrow_dependent().0);
         options
     }
 }
 
 impl Reader for RocksSnapshot {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
-        let family = family(self.held.borrow_owner(), table)?;
-        let found = self.held.borrow_dependent().0.get_pinned_cf(family, key);
+        let family = family(self.snapshot.borrow_owner(), table)?;
+        let found = self.snapshot.borrow_dependent().0.get_pinned_cf(family, key);
         found.map(owned).map_err(|error| unread(&error, &self.gauge))
     }
 
     fn scan<'a>(&'a self, table: Table, start: &[u8], end: &[u8], direction: Direction) -> Pairs<'a> {
-        scan(self.held.borrow_owner(), &self.gauge, self.options(), table, start, end, direction)
+        scan(self.snapshot.borrow_owner(), &self.gauge, self.options(), table, start, end, direction)
     }
 }
 
 impl Snapshot for RocksSnapshot {
     fn get_cached(&self, table: Table, key: &[u8]) -> Result<Cached<Option<Bytes>>, EngineError> {
-        let db = self.held.borrow_owner();
+        let db = self.snapshot.borrow_owner();
         let mut options = self.options();
         options.set_read_tier(ReadTier::BlockCache);
         match db.get_pinned_cf_opt(family(db, table)?, key, &options) {
@@ -338,6 +338,6 @@ impl Snapshot for RocksSnapshot {
     }
 
     fn multi_get(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, EngineError> {
-        multi_get(self.held.borrow_owner(), &self.gauge, &self.options(), table, keys)
+        multi_get(self.snapshot.borrow_owner(), &self.gauge, &self.options(), table, keys)
     }
 }

@@ -6,9 +6,13 @@ use super::{
     merge::Merged,
     units::{ByteSize, Span},
 };
-use god_core::{connections::Times, quorum::MAX_TIMEOUT};
+use god_core::connections::Times;
 use god_manual::yaml::{number, quoted};
-use god_proto::{address::check_address, ring::MAX_REPLICAS};
+use god_proto::{
+    MAX_TIMEOUT,
+    address::check_address,
+    ring::{MAX_REPLICAS, MAX_VIRTUAL_NODES, MAX_WEIGHT, is_weight},
+};
 use god_store::engine::Durability;
 use std::{
     fmt::Write as _,
@@ -17,8 +21,6 @@ use std::{
 };
 
 /// The largest weight that a ring takes.
-const MAX_WEIGHT: f64 = 1_000.0;
-const MAX_VIRTUAL_NODES: u32 = 1_000;
 const MAX_WORKERS: u32 = 1_024;
 const MAX_CONNECTIONS: u32 = 1_000_000;
 const MIN_MEMORY: u64 = 16 << 20;
@@ -59,7 +61,7 @@ pub(super) fn check(merged: &Merged, host_name: &str) -> Checked<Settings> {
     }
     let seeds = seeds(given)?;
     let weight = take("weight", given.weight.as_ref())?;
-    if !(weight > 0.0 && weight <= MAX_WEIGHT) {
+    if !is_weight(weight) {
         return refuse(format!("weight {weight} is not above 0 and up to {MAX_WEIGHT}"));
     }
     let memory = at_least("memory", given.memory, ByteSize(MIN_MEMORY))?;

@@ -6,6 +6,7 @@ use super::{
     units::{ByteSize, Span, Switch},
 };
 use clap::{ArgMatches, FromArgMatches as _, parser::ValueSource};
+use god_proto::address::{GRPC_PORT, HTTP_PORT, PEER_PORT};
 use serde_yaml::{Mapping, Value};
 use std::{fs, path::Path, time::Duration};
 
@@ -94,9 +95,9 @@ fn defaults() -> Given {
     let ms = |ms| Some(Span(Duration::from_millis(ms)));
     Given {
         data: Some("/var/lib/god".into()),
-        grpc_address: on_all(7000),
-        peer_address: on_all(7100),
-        http_address: on_all(7200),
+        grpc_address: on_all(GRPC_PORT),
+        peer_address: on_all(PEER_PORT),
+        http_address: on_all(HTTP_PORT),
         advertise_grpc: None,
         advertise_peer: None,
         advertise_http: None,

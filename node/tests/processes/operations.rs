@@ -4,7 +4,7 @@ use crate::{
     client::Client,
     cluster::{Cluster, Process, wait_for},
     ring::{another_of, operations, settled},
-    shell::Desk,
+    shell::{Desk, blocks},
 };
 
 const OPERATIONS: &str = include_str!("../../../docs/OPERATIONS.md");
@@ -18,24 +18,9 @@ const KEYS: usize = 2_000;
 
 /// The lines of all `sh` blocks, without what is said of them, by the section that they stand in.
 fn sections() -> Vec<(String, Vec<String>)> {
-    let mut all: Vec<(String, Vec<String>)> = Vec::new();
-    let (mut title, mut inside) = (String::new(), false);
-    for line in OPERATIONS.lines() {
-        match line {
-            "```sh" => inside = true,
-            "```" => inside = false,
-            _ if inside => {
-                let command = line.split("  ").next().unwrap().to_owned();
-                match all.last_mut() {
-                    Some((last, lines)) if *last == title => lines.push(command),
-                    _ => all.push((title.clone(), vec![command])),
-                }
-            }
-            _ if line.starts_with("## ") || line.starts_with("### ") => {
-                line.trim_start_matches(['#', ' ']).clone_into(&mut title);
-            }
-            _ => {}
-        }
+    let mut all = blocks(OPERATIONS, "sh", &["##", "###"]);
+    for line in all.iter_mut().flat_map(|(_, lines)| lines) {
+        *line = line.split("  ").next().unwrap().to_owned();
     }
     all
 }

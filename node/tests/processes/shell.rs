@@ -11,6 +11,30 @@ use std::{
 };
 use tempfile::TempDir;
 
+/// The lines of all blocks of a language in a text of Markdown, by the section that they stand in. A section begins at
+/// a heading of one of these kinds.
+pub fn blocks(text: &str, language: &str, headings: &[&str]) -> Vec<(String, Vec<String>)> {
+    let mut all: Vec<(String, Vec<String>)> = Vec::new();
+    let (mut title, mut inside) = (String::new(), false);
+    for line in text.lines() {
+        if line.strip_prefix("```") == Some(language) {
+            inside = true;
+        } else if line == "```" {
+            inside = false;
+        } else if inside {
+            match all.last_mut() {
+                Some((last, lines)) if *last == title => lines.push(line.to_owned()),
+                _ => all.push((title.clone(), vec![line.to_owned()])),
+            }
+        } else if let Some((kind, name)) = line.split_once(' ')
+            && headings.contains(&kind)
+        {
+            name.clone_into(&mut title);
+        }
+    }
+    all
+}
+
 /// What came of a command.
 #[derive(Debug)]
 pub struct Said {

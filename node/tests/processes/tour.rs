@@ -2,7 +2,7 @@
 
 use crate::{
     cluster::{PATIENCE, turn},
-    shell::{Desk, Said},
+    shell::{Desk, Said, blocks},
 };
 use serde_json::Value;
 use std::{
@@ -27,35 +27,22 @@ struct Step {
 
 /// The steps of each section that has any.
 fn sections() -> Vec<(String, Vec<Step>)> {
-    let mut all: Vec<(String, Vec<Step>)> = Vec::new();
-    let (mut title, mut inside) = (String::new(), false);
-    for line in README.lines() {
-        match line {
-            "```console" => inside = true,
-            "```" => inside = false,
-            _ if inside => {
-                if all.last().is_none_or(|(last, _)| *last != title) {
-                    all.push((title.clone(), Vec::new()));
-                }
-                let steps = &mut all.last_mut().unwrap().1;
-                if let Some(command) = line.strip_prefix("$ ") {
-                    steps.push(Step { command: command.to_owned(), shown: Vec::new() });
-                } else {
-                    let step = steps.last_mut().expect("a block begins with a command");
-                    match step.command.strip_suffix('\\') {
-                        Some(begun) => step.command = format!("{begun}{}", line.trim_start()),
-                        None => step.shown.push(line.to_owned()),
-                    }
-                }
+    let of = |lines: Vec<String>| {
+        let mut steps: Vec<Step> = Vec::new();
+        for line in lines {
+            if let Some(command) = line.strip_prefix("$ ") {
+                steps.push(Step { command: command.to_owned(), shown: Vec::new() });
+                continue;
             }
-            _ => {
-                if let Some(new) = line.strip_prefix("## ") {
-                    new.clone_into(&mut title);
-                }
+            let step = steps.last_mut().expect("a block begins with a command");
+            match step.command.strip_suffix('\\') {
+                Some(begun) => step.command = format!("{begun}{}", line.trim_start()),
+                None => step.shown.push(line),
             }
         }
-    }
-    all
+        steps
+    };
+    blocks(README, "console", &["##"]).into_iter().map(|(title, lines)| (title, of(lines))).collect()
 }
 
 /// What differs from one cluster to the next, wherever it stands.

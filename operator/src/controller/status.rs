@@ -5,7 +5,7 @@ use super::{
     plan::{Blocked, Next, Plan, Step},
     world::{
         Desired, Observed,
-        ring::{self, Member, Ring, State, Wish},
+        ring::{self, Member, MemberHealth, Ring, Wish},
     },
 };
 use crate::crd::{
@@ -38,7 +38,8 @@ pub fn status(facts: &Facts) -> GodClusterStatus {
     let previous = cluster.status.clone().unwrap_or_default();
     let ring = observed.ring();
     let blocked = blocked(facts);
-    let up = ring.map_or(0, |ring| ring.members.values().filter(|member| member.state == State::Up).count());
+    let up = ring
+        .map_or(0, |ring| ring.members.values().filter(|member| member.state == MemberHealth::Up).count());
     let mut status = GodClusterStatus {
         observed_generation: cluster.metadata.generation,
         phase: phase(facts, ring, blocked.is_some()),
@@ -124,7 +125,7 @@ fn phase(facts: &Facts, ring: Option<&Ring>, is_blocked: bool) -> Phase {
             .and_then(|set| set.revision.as_ref())
             .is_some_and(|it| *it != pod.revision)
     });
-    let all_up = ring.members.values().all(|member| member.state == State::Up);
+    let all_up = ring.members.values().all(|member| member.state == MemberHealth::Up);
     match step {
         _ if pods > desired.nodes() => Phase::Shrinking,
         _ if pods < desired.nodes() || (ring.members.len() as u32) < desired.nodes() => Phase::Growing,
@@ -152,10 +153,10 @@ fn missing(cluster: &GodCluster) -> Phase {
 fn nodes(ring: &Ring, observed: &Observed, desired: &Desired) -> Vec<NodeState> {
     let state = |member: &Member| match (member.leaving, member.state) {
         (true, _) => "leaving",
-        (_, State::Up) => "up",
-        (_, State::Unready) => "unready",
-        (_, State::Suspect) => "suspect",
-        (_, State::Down) => "down",
+        (_, MemberHealth::Up) => "up",
+        (_, MemberHealth::Unready) => "unready",
+        (_, MemberHealth::Suspect) => "suspect",
+        (_, MemberHealth::Down) => "down",
     };
     let mut nodes: Vec<NodeState> = ring
         .members
@@ -234,8 +235,9 @@ fn conditions(
 ) -> Vec<Condition> {
     let rests = matches!(facts.plan.map(|plan| &plan.next), Some(Next::Rest));
     let is_blocked = status.blocked.is_some();
-    let up =
-        |ring: &Ring, number: u32| ring.numbered(number).is_some_and(|(_, member)| member.state == State::Up);
+    let up = |ring: &Ring, number: u32| {
+        ring.numbered(number).is_some_and(|(_, member)| member.state == MemberHealth::Up)
+    };
     let without = ring.map(|ring| ring.arcs_without_quorum(|number| up(ring, number)));
     let available = match without {
         Some(0) => ("True", "QuorumUp", "every arc has a quorum".to_owned()),
@@ -244,7 +246,7 @@ fn conditions(
         None if facts.desired.hibernate => ("False", "Hibernates", "no pods run".to_owned()),
         None => ("Unknown", "RingUnknown", "no node told of the ring".to_owned()),
     };
-    let away = ring.and_then(|ring| ring.members.values().find(|member| member.state != State::Up));
+    let away = ring.and_then(|ring| ring.members.values().find(|member| member.state != MemberHealth::Up));
     let degraded = match (away, ring) {
         (Some(member), _) => ("True", "NodeAway", format!("node {} is not up", member.number)),
         (None, Some(_)) => ("False", "AllUp", "all members are up".to_owned()),

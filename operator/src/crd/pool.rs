@@ -1,6 +1,7 @@
 //! A pool of nodes that are alike.
 
 use super::rules;
+use god_proto::ring::MAX_WEIGHT;
 use k8s_openapi::api::core::v1::{Affinity, ResourceRequirements, Toleration};
 use kube::KubeSchema;
 use schemars::JsonSchema;
@@ -20,7 +21,7 @@ pub struct NodePool {
     pub replicas: Option<u32>,
     /// How much of the data each node takes, beside nodes of weight 1.
     #[serde(default = "one")]
-    #[schemars(range(min = 0.01, max = 1_000.0))]
+    #[schemars(range(min = 0.01, max = MAX_WEIGHT))]
     pub weight: f64,
     /// What fails together with these nodes; copies are spread over zones. Pods go to Kubernetes nodes whose label
     /// topology.kubernetes.io/zone has this value, unless placeByZone is false.

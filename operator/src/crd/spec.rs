@@ -1,6 +1,7 @@
 //! What a user asks for.
 
 use super::{GodClusterStatus, NodePool, rules};
+use god_proto::ring::{MAX_REPLICAS, MAX_VIRTUAL_NODES};
 use k8s_openapi::api::{core::v1::LocalObjectReference, networking::v1::NetworkPolicyPeer};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -81,7 +82,7 @@ pub struct GodClusterSpec {
     pub node_pools: Vec<NodePool>,
     /// Arcs that a node of weight 1 leads in each keyspace. Fixed at the founding.
     #[serde(default = "virtual_nodes")]
-    #[schemars(range(min = 1, max = 1_000))]
+    #[schemars(range(min = 1, max = MAX_VIRTUAL_NODES))]
     #[x_kube(validation = Rule::new(rules::FIXED).message(rules::VIRTUAL_NODES_SAYS))]
     pub virtual_nodes: u32,
     /// Of the keyspace `default`, and of keyspaces that say nothing else.
@@ -141,15 +142,15 @@ pub struct GodClusterSpec {
 pub struct Consistency {
     /// Copies of each key.
     #[serde(default = "three")]
-    #[schemars(range(min = 1, max = 16))]
+    #[schemars(range(min = 1, max = MAX_REPLICAS))]
     pub replicas: u32,
     /// Copies that acknowledge a write. Left out: more than half.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 16))]
+    #[schemars(range(min = 1, max = MAX_REPLICAS))]
     pub write_quorum: Option<u32>,
     /// Copies that answer a read. Left out: more than half.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 16))]
+    #[schemars(range(min = 1, max = MAX_REPLICAS))]
     pub read_quorum: Option<u32>,
 }
 
@@ -173,15 +174,15 @@ pub struct Keyspace {
     pub partitioner: Partitioner,
     /// Copies of each key. Left out: as spec.consistency says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 16))]
+    #[schemars(range(min = 1, max = MAX_REPLICAS))]
     pub replicas: Option<u32>,
     /// Copies that acknowledge a write. Left out: more than half.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 16))]
+    #[schemars(range(min = 1, max = MAX_REPLICAS))]
     pub write_quorum: Option<u32>,
     /// Copies that answer a read. Left out: more than half.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 16))]
+    #[schemars(range(min = 1, max = MAX_REPLICAS))]
     pub read_quorum: Option<u32>,
     /// How writes to a key are ordered.
     #[serde(default)]

@@ -73,14 +73,14 @@ impl<P: Protocol> Calls<P> {
         Ok(())
     }
 
-    /// What the next session sends. It sends nothing before [`Calls::open`], and ends with [`Calls::end`].
+    /// What the next session sends. It sends nothing before [`Calls::establish`], and ends with [`Calls::end`].
     pub fn frames(self: &Arc<Self>) -> Frames<P> {
         let session = self.queue.lock().session;
         Frames { calls: Arc::clone(self), session, stood_back: false }
     }
 
     /// The session stands: calls are sent from now on, and none fails at once.
-    pub fn open(&self) {
+    pub fn establish(&self) {
         let writer = {
             let mut queue = self.queue.lock();
             queue.open = true;

@@ -191,7 +191,7 @@ async fn a_session_sends_what_waits_once_it_is_open_and_nothing_after_its_end() 
     let mut frames = calls.frames();
     push(&calls, "a").unwrap();
     assert_eq!(poll!(frames.next()), Poll::Pending, "not open");
-    calls.open();
+    calls.establish();
     assert_eq!(names(poll!(frames.next())), ["a"]);
     assert_eq!(calls.load(), 1);
     calls.down(Some("nobody there".to_owned()));
@@ -199,7 +199,7 @@ async fn a_session_sends_what_waits_once_it_is_open_and_nothing_after_its_end() 
     assert_eq!(*calls.protocol().0.lock(), [("a", Lost::Broke("it broke".to_owned()))]);
     assert_eq!(push(&calls, "b"), Err(Lost::NotSent("nobody there".to_owned())));
     let mut next = calls.frames();
-    calls.open();
+    calls.establish();
     push(&calls, "c").unwrap();
     assert_eq!(poll!(frames.next()), Poll::Ready(None));
     assert_eq!(names(poll!(next.next())), ["c"]);
@@ -226,7 +226,7 @@ fn whoever_sends_is_woken_by_what_it_can_send_or_by_the_end() {
     assert!(frames.poll_next_unpin(&mut cx).is_pending());
     push(&calls, "a").unwrap();
     assert_eq!(count(), 0, "it could not send that");
-    calls.open();
+    calls.establish();
     assert_eq!(count(), 1);
     assert_eq!(names(frames.poll_next_unpin(&mut cx)), ["a"]);
     assert!(frames.poll_next_unpin(&mut cx).is_pending());
@@ -243,7 +243,7 @@ fn whoever_sends_is_woken_by_what_it_can_send_or_by_the_end() {
 async fn others_go_first_once_before_a_frame_is_taken() {
     let calls = connection::<true>();
     let mut frames = calls.frames();
-    calls.open();
+    calls.establish();
     for (first, other) in [("a", "b"), ("c", "d")] {
         push(&calls, first).unwrap();
         assert_eq!(poll!(frames.next()), Poll::Pending);
@@ -256,7 +256,7 @@ async fn others_go_first_once_before_a_frame_is_taken() {
 async fn answers_meet_their_callers_and_end_the_silence_once_none_is_due() {
     let calls = connection::<false>();
     let mut frames = calls.frames();
-    calls.open();
+    calls.establish();
     push(&calls, "a").unwrap();
     push(&calls, "b").unwrap();
     let Poll::Ready(Some(sent)) = poll!(frames.next()) else { panic!("no frame") };

@@ -13,7 +13,7 @@ mod run;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
-use plan::{Kind, Plan};
+use plan::{FaultPlan, Kind};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{
     env, fs,
@@ -84,10 +84,10 @@ struct Which {
 }
 
 impl Which {
-    fn plan(self) -> Plan {
+    fn plan(self) -> FaultPlan {
         let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_secs());
         let kinds = if self.only.is_empty() { Kind::all() } else { self.only };
-        Plan { seed: self.seed.unwrap_or_else(now), nodes: self.nodes.into(), kinds }
+        FaultPlan { seed: self.seed.unwrap_or_else(now), nodes: self.nodes.into(), kinds }
     }
 }
 

@@ -152,7 +152,7 @@ impl fmt::Display for Trouble {
 
 /// All rounds of a seed.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct FaultPlan {
     /// What it follows from.
     pub seed: u64,
     /// How many nodes there are.
@@ -164,7 +164,7 @@ pub struct Plan {
 /// Where the numbers for the order of the kinds come from, apart from those for the rounds.
 const ORDER: u64 = 0x6f72_6465_7200_0000;
 
-impl Plan {
+impl FaultPlan {
     /// What happens in a round, from 0. So many rounds in a row as there are kinds have each kind once. In half of the
     /// rounds something else befalls other nodes meanwhile. Never are two clocks wrong at a time: what most clocks say
     /// is the time.
@@ -178,14 +178,14 @@ impl Plan {
         nodes.shuffle(&mut chance);
         let main = deck[(number % kinds) as usize];
         let Some(fault) = Fault::draw(main, &nodes, &mut chance) else { return Vec::new() };
-        let mut troubles = vec![Plan::time(fault, &mut chance)];
+        let mut troubles = vec![FaultPlan::time(fault, &mut chance)];
         if chance.random_bool(0.5) {
             let taken = fault.nodes(self.nodes);
             nodes.retain(|node| !taken.contains(node));
             let other = self.kinds[chance.random_range(0..self.kinds.len())];
             let may = other != Kind::KillAll && (main, other) != (Kind::Clock, Kind::Clock);
             let fault = Fault::draw(other, &nodes, &mut chance).filter(|_| may);
-            troubles.extend(fault.map(|fault| Plan::time(fault, &mut chance)));
+            troubles.extend(fault.map(|fault| FaultPlan::time(fault, &mut chance)));
         }
         troubles
     }
@@ -205,11 +205,11 @@ impl Plan {
 mod tests {
     use super::*;
 
-    fn plan(seed: u64) -> Plan {
-        Plan { seed, nodes: 5, kinds: Kind::all() }
+    fn plan(seed: u64) -> FaultPlan {
+        FaultPlan { seed, nodes: 5, kinds: Kind::all() }
     }
 
-    fn rounds(plan: &Plan, count: u64) -> Vec<Vec<Trouble>> {
+    fn rounds(plan: &FaultPlan, count: u64) -> Vec<Vec<Trouble>> {
         (0..count).map(|number| plan.round(number)).collect()
     }
 
@@ -253,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_plan_of_one_kind_has_no_other() {
-        let plan = Plan { kinds: vec![Kind::Freeze], ..plan(3) };
+        let plan = FaultPlan { kinds: vec![Kind::Freeze], ..plan(3) };
         let all: Vec<Trouble> = rounds(&plan, 20).into_iter().flatten().collect();
         assert!(all.len() >= 20 && all.iter().all(|it| matches!(it.fault, Fault::Freeze(_))));
     }

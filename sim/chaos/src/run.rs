@@ -4,7 +4,7 @@ use crate::{
     cluster::Cluster,
     diary::Diary,
     load::{Load, is_of_set},
-    plan::{Fault, Plan, Trouble},
+    plan::{Fault, FaultPlan, Trouble},
 };
 use anyhow::{Context as _, bail};
 use god_history::{Event, Violation, check_register, check_set, check_surveys};
@@ -25,7 +25,7 @@ const PRINTED: usize = 60;
 /// What a run is given.
 pub struct Run {
     /// What happens.
-    pub plan: Plan,
+    pub plan: FaultPlan,
     /// Rounds begin until so long has passed.
     pub lasts: Duration,
     /// Or so many, if said.

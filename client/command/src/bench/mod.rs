@@ -11,7 +11,7 @@ use god_client::{Client, Consistency};
 use god_proto::MAX_VALUE;
 use machine::Machine;
 use process::{Nodes, Process};
-use report::{BenchSettings, Cluster, Load, Memory, Report};
+use report::{BenchSettings, Cluster, LoadPhase, Memory, Report};
 use std::{path::PathBuf, time::Duration};
 use work::{Course, Data, Workload};
 
@@ -115,7 +115,10 @@ pub async fn run(global: &Global, args: &BenchArgs) -> Result<(), Failure> {
         let took = work::load(&keyspace, &data, |keys| progress.at(keys, keys)).await;
         progress.finish();
         let took = took?;
-        Some(Load { seconds: took.as_secs_f64(), keys_per_second: crate::progress::rate(args.keys, took) })
+        Some(LoadPhase {
+            seconds: took.as_secs_f64(),
+            keys_per_second: crate::progress::rate(args.keys, took),
+        })
     };
     let memory = || nodes.processes.iter().filter_map(Process::memory).collect::<Vec<_>>();
     let mut memory_seen = Memory { loaded: memory(), ended: Vec::new() };

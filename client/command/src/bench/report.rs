@@ -28,7 +28,7 @@ pub struct Report {
     pub machine: Machine,
     pub cluster: Cluster,
     pub settings: BenchSettings,
-    pub load: Option<Load>,
+    pub load: Option<LoadPhase>,
     pub runs: Vec<Run>,
     pub memory: Memory,
     pub aims: Vec<Aim>,
@@ -55,7 +55,7 @@ pub struct BenchSettings {
 }
 
 #[derive(Debug, Serialize)]
-pub struct Load {
+pub struct LoadPhase {
     pub seconds: f64,
     pub keys_per_second: f64,
 }

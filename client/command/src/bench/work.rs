@@ -115,7 +115,7 @@ pub async fn load(keyspace: &Keyspace, data: &Data, mut at: impl FnMut(u64)) -> 
 }
 
 /// What one client saw.
-struct Seen {
+struct ClientStats {
     latencies: Histogram<u64>,
     failed: u64,
     missing: u64,
@@ -261,13 +261,13 @@ async fn client(
     course: Course,
     phase: Arc<AtomicU8>,
     windows: Windows,
-) -> Result<Seen, Failure> {
+) -> Result<ClientStats, Failure> {
     let Course { workload, clients, rate, window, .. } = course;
     // With a rate, calls are due at set times, and those that come late because others took long are late from then.
     let pause = rate.map(|rate| Duration::from_secs_f64(f64::from(clients) / f64::from(rate)));
     let mut due = Instant::now() + pause.unwrap_or_default().mul_f64(rand::random());
     let mut measuring: Option<Instant> = None;
-    let mut seen = Seen { latencies: fresh()?, failed: 0, missing: 0, first_error: None };
+    let mut seen = ClientStats { latencies: fresh()?, failed: 0, missing: 0, first_error: None };
     loop {
         let writes = match workload {
             Workload::Write => true,

@@ -2,10 +2,13 @@
 
 use super::observe::{Http, Observed};
 use crate::{
-    figures::{bytes, counted, offset_us},
+    figures::{CLOCK_BAD_US, CLOCK_LOOK_US, bytes, counted, offset_us},
     status::context_id,
 };
-use god_proto::v1::{NodeReport, NodeStatus, StatusReply};
+use god_proto::{
+    MAX_AHEAD_MS,
+    v1::{NodeReport, NodeStatus, StatusReply},
+};
 use std::collections::BTreeSet;
 
 /// How a finding is to be taken.
@@ -41,10 +44,6 @@ pub struct Finding {
     pub remedy: String,
 }
 
-/// Microseconds by which clocks may differ without being told, and beyond which a node is nearly refused; it is at
-/// 500 ms.
-const CLOCK_LOOK_US: u64 = 100_000;
-const CLOCK_BAD_US: u64 = 400_000;
 /// Below so much free space a disk is nearly where writes are refused (64 MiB, unless a node is set otherwise).
 const DISK_BAD: u64 = 256 << 20;
 /// Below so much it is to be looked at, however little is stored.
@@ -326,7 +325,8 @@ fn clock(node: &NodeStatus, report: &NodeReport, all: &mut Findings) {
     if off.unsigned_abs() < CLOCK_LOOK_US {
         return;
     }
-    let what = format!("its clock is {} off its peers'; at 500 ms it writes nothing", offset_us(off));
+    let what =
+        format!("its clock is {} off its peers'; at {MAX_AHEAD_MS} ms it writes nothing", offset_us(off));
     let severity = if off.unsigned_abs() < CLOCK_BAD_US { Severity::Warning } else { Severity::Problem };
     all.add(severity, "clocks", &place(node), what)
         .to("look at its time service (chronyc tracking, timedatectl)");

@@ -26,14 +26,14 @@ pub struct Observed {
     pub ring: RingDocument,
     pub operations: ListOperationsReply,
     /// What each node of the status says for itself, in its order.
-    pub nodes: Vec<Seen>,
+    pub nodes: Vec<NodeAnswers>,
     /// This program's version.
     pub version: String,
 }
 
 /// A node, asked by itself.
 #[derive(Debug)]
-pub struct Seen {
+pub struct NodeAnswers {
     /// Its own answer at its door for clients, or why there is none.
     pub own: Result<StatusReply, String>,
     /// Its answer at its door for HTTP, or why there is none.
@@ -60,7 +60,7 @@ pub async fn observe(global: &Global, context: &Context) -> Result<Observed, Fai
     Ok(Observed { status, ring, operations, nodes, version: env!("CARGO_PKG_VERSION").to_owned() })
 }
 
-async fn ask(node: &NodeStatus, patience: Duration) -> Seen {
+async fn ask(node: &NodeStatus, patience: Duration) -> NodeAnswers {
     let own = async {
         let to = Client::builder()
             .servers([node.grpc_address.clone()])
@@ -71,7 +71,7 @@ async fn ask(node: &NodeStatus, patience: Duration) -> Seen {
     };
     let late = || format!("no answer within {} ms", patience.as_millis());
     let (own, http) = tokio::join!(timeout(patience, own), timeout(patience, metrics(&node.http_address)));
-    Seen { own: own.unwrap_or_else(|_| Err(late())), http: http.unwrap_or_else(|_| Err(late())) }
+    NodeAnswers { own: own.unwrap_or_else(|_| Err(late())), http: http.unwrap_or_else(|_| Err(late())) }
 }
 
 async fn metrics(address: &str) -> Result<Http, String> {

@@ -19,10 +19,10 @@ const NAME: usize = 50;
 /// What is written to, buffered.
 pub struct Target {
     pub out: BufWriter<Box<dyn Write>>,
-    place: Place,
+    destination: Destination,
 }
 
-enum Place {
+enum Destination {
     Stdout,
     /// A pipe or a device: written into, as it can be nothing else.
     Open(PathBuf),
@@ -44,27 +44,34 @@ impl Target {
     /// Opens it; none: stdout. Nothing of a file that is there is changed yet.
     pub fn open(file: Option<&Path>) -> Result<Target, Failure> {
         let Some(file) = file else {
-            return Ok(Target { out: BufWriter::new(Box::new(io::stdout())), place: Place::Stdout });
+            return Ok(Target {
+                out: BufWriter::new(Box::new(io::stdout())),
+                destination: Destination::Stdout,
+            });
         };
         let opened = match fs::metadata(file) {
             Ok(meta) if meta.is_dir() => Err(io::Error::other("it is a directory")),
             Ok(meta) if meta.is_file() => follow(file).and_then(|file| in_place_of(file, &meta)),
-            Ok(_) => OpenOptions::new().write(true).open(file).map(|out| (out, Place::Open(file.to_owned()))),
+            Ok(_) => {
+                OpenOptions::new().write(true).open(file).map(|out| (out, Destination::Open(file.to_owned())))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => follow(file).and_then(new),
             Err(error) => Err(error),
         };
         match opened {
-            Ok((out, place)) => Ok(Target { out: BufWriter::with_capacity(BUFFER, Box::new(out)), place }),
+            Ok((out, destination)) => {
+                Ok(Target { out: BufWriter::with_capacity(BUFFER, Box::new(out)), destination })
+            }
             Err(error) => Err(Failure::Usage(format!("cannot write {}: {error}", file.display()))),
         }
     }
 
     /// A failure to write.
     pub fn failed(&self, error: &io::Error) -> Failure {
-        let path: &Path = match &self.place {
-            Place::Stdout => return Failure::of_output(error),
-            Place::Open(file) => file,
-            Place::Beside { partial, .. } => partial,
+        let path: &Path = match &self.destination {
+            Destination::Stdout => return Failure::of_output(error),
+            Destination::Open(file) => file,
+            Destination::Beside { partial, .. } => partial,
         };
         Failure::Usage(format!("cannot write {}: {error}", path.display()))
     }
@@ -72,7 +79,7 @@ impl Target {
     /// All is written: a file takes its name.
     pub fn finish(mut self) -> Result<(), Failure> {
         self.out.flush().map_err(|error| self.failed(&error))?;
-        let Place::Beside { partial, file } = self.place else { return Ok(()) };
+        let Destination::Beside { partial, file } = self.destination else { return Ok(()) };
         partial.persist(&file).map_err(|failed| {
             Failure::Usage(format!(
                 "cannot name {} {}: {}",
@@ -101,24 +108,24 @@ fn folder(file: &Path) -> &Path {
 }
 
 /// A file that is to take the place of one, with its mode and, as far as may be, its owner.
-fn in_place_of(file: PathBuf, there: &Metadata) -> io::Result<(File, Place)> {
+fn in_place_of(file: PathBuf, there: &Metadata) -> io::Result<(File, Destination)> {
     // Who may not write a file may not replace it either, whatever the directory allows.
     OpenOptions::new().write(true).open(&file)?;
-    let (out, place) = beside(file, Permissions::from_mode(0o600))?;
+    let (out, destination) = beside(file, Permissions::from_mode(0o600))?;
     // Only root may give files away; everyone else keeps what they wrote.
     let _ = fchown(&out, Some(there.uid()), Some(there.gid()));
     // After the owner, since a change of that takes bits of the mode away.
     out.set_permissions(there.permissions())?;
-    Ok((out, place))
+    Ok((out, destination))
 }
 
-fn new(file: PathBuf) -> io::Result<(File, Place)> {
+fn new(file: PathBuf) -> io::Result<(File, Destination)> {
     // Less what the umask takes, as every new file.
     beside(file, Permissions::from_mode(0o666))
 }
 
 /// A file under a name that nobody else has.
-fn beside(file: PathBuf, mode: Permissions) -> io::Result<(File, Place)> {
+fn beside(file: PathBuf, mode: Permissions) -> io::Result<(File, Destination)> {
     let name: String =
         file.file_name().map(OsStr::to_string_lossy).unwrap_or_default().chars().take(NAME).collect();
     let made = tempfile::Builder::new()
@@ -127,7 +134,7 @@ fn beside(file: PathBuf, mode: Permissions) -> io::Result<(File, Place)> {
         .permissions(mode)
         .tempfile_in(folder(&file))?;
     let (out, partial) = made.into_parts();
-    Ok((out, Place::Beside { partial, file }))
+    Ok((out, Destination::Beside { partial, file }))
 }
 
 #[cfg(test)]

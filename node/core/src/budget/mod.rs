@@ -20,6 +20,9 @@ use std::sync::{
 /// them, and what a growing list keeps free.
 pub(crate) const PART: usize = 512;
 
+/// Why something is refused that there is not enough left for, as a sentence that may go on.
+pub(crate) const NO_MEMORY: &str = "the node's memory for requests is taken up";
+
 /// Answers of replicas up to so many bytes are paid with the call that asked for them.
 pub(crate) const SMALL: usize = 1 << 10;
 

@@ -4,7 +4,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// What storage (`max_open_files` of 512), the log, and connections to other nodes may need at once.
 const RESERVE: u64 = 1_024;
-/// Where the system gives almost none, a door still has this many places.
+/// Where the system gives almost none, a door still has this many slots.
 const LEAST: usize = 8;
 
 /// Raises the limit of open files to what the system permits, and says how many that is.
@@ -57,7 +57,7 @@ mod tests {
         for descriptors in [256, 1_024, 2_048, 4_096, 7_000] {
             let Shares { grpc, peer, http } = share(descriptors, wish);
             let left = descriptors - (grpc + peer + http) as u64;
-            // But for the few places that a door has in any case.
+            // But for the few slots that a door has in any case.
             let reserve = RESERVE.min(descriptors / 2) - 3 * LEAST as u64;
             assert!(left >= reserve, "{descriptors}: {left} are left");
             assert!(grpc >= LEAST && peer >= LEAST && http >= LEAST);

@@ -1,7 +1,7 @@
 //! What a node's doors have in common: it accepts connections within bounds, serves HTTP on them, and ends those that
-//! cost a place and give nothing.
+//! cost a slot and give nothing.
 //!
-//! - CONNECTIONS-BOUNDED: each door has a number of places. Where all are taken, a newcomer gets the place of one that
+//! - CONNECTIONS-BOUNDED: each door has a number of slots. Where all are taken, a newcomer gets the slot of one that
 //!   has said nothing yet, else of the one that has been without a request for longest, else none.
 //! - A connection that does not say what it wants is closed after a time, one without requests after a longer one.
 //! - An answer that is not taken for a time ends its connection: what waits to be sent is memory.
@@ -10,12 +10,12 @@
 mod ahead;
 mod descriptors;
 mod outbox;
-mod place;
 mod request;
 mod serve;
+mod slots;
 mod socket;
 
-pub(crate) use outbox::{Outbox, Room as OutboxRoom, outbox};
+pub(crate) use outbox::{Outbox, OutboxSlot, outbox};
 pub(crate) use request::Spent;
 pub use {
     descriptors::{Shares, raise, share},
@@ -23,6 +23,6 @@ pub use {
     serve::Times,
 };
 pub(crate) use {
-    place::describe,
     serve::{Bounds, Http2, Protocol, serve},
+    slots::describe,
 };

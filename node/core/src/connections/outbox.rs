@@ -1,4 +1,4 @@
-//! A place for one frame between the work on a stream and HTTP/2, which takes the frame when it can send it.
+//! A slot for one frame between the work on a stream and HTTP/2, which takes the frame when it can send it.
 //!
 //! READERS-APART: what is polled by HTTP/2 only takes frames out. The work has a task of its own, and goes on whether
 //! anybody takes them or not, so that a client that does not read holds nothing that others wait for.
@@ -17,7 +17,7 @@ struct Slot<T> {
     gone: bool,
     /// Who puts frames, and is woken when the reader goes.
     writer: Option<Waker>,
-    /// Whether it has one that waits for the place to be free.
+    /// Whether it has one that waits for the slot to be free.
     waits: bool,
     reader: Option<Waker>,
 }
@@ -28,9 +28,9 @@ pub(crate) struct Outbox<T>(Arc<Mutex<Slot<T>>>);
 /// The end of HTTP/2.
 pub struct Outgoing<T>(Arc<Mutex<Slot<T>>>);
 
-/// What became of a frame's place.
+/// Whether the slot takes a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Room {
+pub(crate) enum OutboxSlot {
     /// It is free.
     Free,
     /// The last frame was not taken yet; a task that has another one is woken when it is.
@@ -49,17 +49,17 @@ pub(crate) fn outbox<T>() -> (Outbox<T>, Outgoing<T>) {
 impl<T> Outbox<T> {
     /// Whether a frame may be put. The task is woken when nobody reads any more, and if it `has_more` to put when there
     /// is room: not at each frame that is taken, for nothing.
-    pub fn room(&self, cx: &mut Context<'_>, has_more: bool) -> Room {
+    pub fn room(&self, cx: &mut Context<'_>, has_more: bool) -> OutboxSlot {
         let mut slot = self.0.lock();
         if slot.gone {
-            return Room::Gone;
+            return OutboxSlot::Gone;
         }
         // Also where it is free: a reader that goes must be noticed.
         if !slot.writer.as_ref().is_some_and(|writer| writer.will_wake(cx.waker())) {
             slot.writer = Some(cx.waker().clone());
         }
         slot.waits = has_more && slot.frame.is_some();
-        if slot.frame.is_some() { Room::Taken } else { Room::Free }
+        if slot.frame.is_some() { OutboxSlot::Taken } else { OutboxSlot::Free }
     }
 
     /// Puts a frame where [`Outbox::room`] said that there is room.
@@ -141,9 +141,9 @@ mod tests {
         tokio::spawn(async move {
             for frame in 0..100 {
                 poll_fn(|cx| match work.room(cx, true) {
-                    Room::Taken => Poll::Pending,
+                    OutboxSlot::Taken => Poll::Pending,
                     room => {
-                        assert_eq!(room, Room::Free);
+                        assert_eq!(room, OutboxSlot::Free);
                         Poll::Ready(())
                     }
                 })
@@ -163,7 +163,7 @@ mod tests {
         let working = tokio::spawn(async move {
             work.put(1);
             poll_fn(|cx| match work.room(cx, false) {
-                Room::Gone => Poll::Ready(()),
+                OutboxSlot::Gone => Poll::Ready(()),
                 _ => Poll::Pending,
             })
             .await;
@@ -190,9 +190,9 @@ mod tests {
         let waker = Waker::from(Arc::clone(&woken));
         let mut cx = Context::from_waker(&waker);
         for (has_more, times) in [(false, 0), (true, 1), (false, 1)] {
-            assert_eq!(work.room(&mut cx, has_more), Room::Free);
+            assert_eq!(work.room(&mut cx, has_more), OutboxSlot::Free);
             work.put(1);
-            assert_eq!(work.room(&mut cx, has_more), Room::Taken);
+            assert_eq!(work.room(&mut cx, has_more), OutboxSlot::Taken);
             assert_eq!(reads.next().await, Some(1));
             assert_eq!(woken.0.load(Ordering::Relaxed), times);
         }

@@ -1,8 +1,8 @@
 //! The body of a gRPC request: each message of it is whole, counted and paid for before it is decoded.
 
-use crate::budget::{Budget, Charge, Method, PART, parts};
+use crate::budget::{Budget, Charge, Method, NO_MEMORY, PART, parts};
 use axum::body::{Bytes, HttpBody};
-use god_proto::MAX_MESSAGE;
+use god_proto::{MAX_ELEMENTS, MAX_MESSAGE};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
@@ -18,8 +18,6 @@ use tonic::Status;
 
 /// What gRPC puts before a message: whether it is compressed, and its length.
 const HEADER: usize = 5;
-/// The most elements that all lists of a message may have together.
-const MOST_PARTS: usize = 1 << 18;
 
 /// What to do where the budget is spent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +29,7 @@ pub(crate) enum Spent {
 }
 
 /// See the module.
-pub(super) struct Asked {
+pub(super) struct ChargedBody {
     body: Incoming,
     method: Option<Method>,
     budget: Budget,
@@ -51,7 +49,7 @@ pub(super) struct Asked {
     passes: bool,
 }
 
-impl Asked {
+impl ChargedBody {
     pub fn new(
         body: Incoming,
         method: Option<Method>,
@@ -59,8 +57,8 @@ impl Asked {
         spent: Spent,
         charge: Arc<Mutex<Charge>>,
         slow: Duration,
-    ) -> Asked {
-        Asked {
+    ) -> ChargedBody {
+        ChargedBody {
             body,
             method,
             budget,
@@ -83,9 +81,8 @@ impl Asked {
             Spent::Refuse if charge.grow(bytes) => {}
             Spent::Refuse => {
                 self.budget.refused();
-                return Err(Status::resource_exhausted(
-                    "the node's memory for requests is taken up; nothing was done, ask again a little later",
-                ));
+                let message = format!("{NO_MEMORY}; nothing was done, ask again a little later");
+                return Err(Status::resource_exhausted(message));
             }
         }
         Ok(())
@@ -145,9 +142,9 @@ impl Asked {
             if let Some(method) = self.method {
                 let content = without(&message, HEADER);
                 let parts = parts(method, &content).unwrap_or(0);
-                if parts > MOST_PARTS {
+                if parts > MAX_ELEMENTS {
                     return Err(Status::invalid_argument(format!(
-                        "the message has lists of {parts} elements together, the most is {MOST_PARTS}: send it in parts"
+                        "the message has lists of {parts} elements together, the most is {MAX_ELEMENTS}: send it in parts"
                     )));
                 }
                 self.pay(parts * PART)?;
@@ -192,7 +189,7 @@ fn without(chunks: &[Bytes], mut bytes: usize) -> Vec<Bytes> {
     left
 }
 
-impl HttpBody for Asked {
+impl HttpBody for ChargedBody {
     type Data = Bytes;
     type Error = Status;
 

@@ -2,8 +2,8 @@
 
 use super::{
     ahead::Ahead,
-    place::{Action, Active, Held, Places},
-    request::{Asked, Spent},
+    request::{ChargedBody, Spent},
+    slots::{Action, Active, ConnectionSlots, HeldSlot},
     socket::Socket,
 };
 use crate::{
@@ -121,7 +121,7 @@ pub(crate) struct Bounds {
 
 /// Serves until told to stop; then what was begun may end, for as long as the grace lasts.
 pub(crate) async fn serve(listener: TcpListener, router: Router, bounds: Bounds, stop: Stop) {
-    let places = Places::new(bounds.door, bounds.connections);
+    let slots = ConnectionSlots::new(bounds.door, bounds.connections);
     let ahead = Ahead::new(bounds.door, bounds.budget.limit() / 2);
     let mut connections = JoinSet::new();
     let mut stopped = pin!(stop.clone().stopped());
@@ -136,7 +136,7 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, bounds: Bounds,
         match accepted {
             Ok((stream, _)) => {
                 backoff = BACKOFF_MIN;
-                if let Some(held) = places.take() {
+                if let Some(held) = slots.take() {
                     let ahead = ahead.clone();
                     connections.spawn(hold(
                         stream,
@@ -175,11 +175,18 @@ fn is_of_the_other_side(error: &io::Error) -> bool {
 }
 
 /// One connection, until its end.
-async fn hold(stream: TcpStream, router: Router, mut bounds: Bounds, ahead: Ahead, held: Held, stop: Stop) {
+async fn hold(
+    stream: TcpStream,
+    router: Router,
+    mut bounds: Bounds,
+    ahead: Ahead,
+    held: HeldSlot,
+    stop: Stop,
+) {
     // Without it small answers wait for company; a failure means that the connection is gone already.
     let _gone = stream.set_nodelay(true);
     let held = Arc::new(held);
-    // Buffers and the like are made for who says something: one that is silent costs its place and little else
+    // Buffers and the like are made for who says something: one that is silent costs its slot and little else
     // (CONNECTIONS-BOUNDED).
     if speaks(&stream, &held, &bounds.times, &stop).await {
         // Held until the connection ends.
@@ -192,14 +199,14 @@ async fn hold(stream: TcpStream, router: Router, mut bounds: Bounds, ahead: Ahea
 }
 
 /// Waits for the first byte. Whether it came before the connection had to go.
-async fn speaks(stream: &TcpStream, held: &Held, times: &Times, stop: &Stop) -> bool {
+async fn speaks(stream: &TcpStream, held: &HeldSlot, times: &Times, stop: &Stop) -> bool {
     let mut stopped = pin!(stop.clone().stopped());
     let mut first = [0];
     loop {
-        let next = match held.place.judge(times) {
+        let next = match held.slot.judge(times) {
             Action::Until(next) => next,
             Action::Close(reason) | Action::Leave(reason) => {
-                held.places.ended(reason);
+                held.slots.ended(reason);
                 return false;
             }
         };
@@ -207,14 +214,14 @@ async fn speaks(stream: &TcpStream, held: &Held, times: &Times, stop: &Stop) -> 
             biased;
             () = &mut stopped => return false,
             bytes = stream.peek(&mut first) => return bytes.is_ok_and(|bytes| bytes > 0),
-            () = held.place.lost.notified() => {}
+            () = held.slot.lost.notified() => {}
             () = sleep_until(next) => {}
         }
     }
 }
 
 /// A connection that has begun to speak, until its end.
-async fn talk(stream: TcpStream, router: Router, bounds: Bounds, held: Arc<Held>, stop: Stop) {
+async fn talk(stream: TcpStream, router: Router, bounds: Bounds, held: Arc<HeldSlot>, stop: Stop) {
     let greeting = matches!(bounds.protocol, Protocol::Http2(_)).then_some(HTTP2_GREETING);
     let greeted = Arc::clone(&held);
     let socket = Socket::new(stream, bounds.times.unread, greeting, move || greeted.greeted());
@@ -223,12 +230,13 @@ async fn talk(stream: TcpStream, router: Router, bounds: Bounds, held: Arc<Held>
     let budget = bounds.budget.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         of_requests.greeted();
-        let active = of_requests.place.begin();
+        let active = of_requests.slot.begin();
         let charge = Arc::new(Mutex::new(budget.new_charge()));
         let method = method(request.uri().path());
         let paid = Arc::clone(&charge);
-        let request = request
-            .map(|body| Asked::new(body, method, budget.clone(), bounds.spent, paid, bounds.times.unread));
+        let request = request.map(|body| {
+            ChargedBody::new(body, method, budget.clone(), bounds.spent, paid, bounds.times.unread)
+        });
         let answer = router.call(request);
         let sending = budget.new_charge();
         async move {
@@ -244,11 +252,11 @@ async fn talk(stream: TcpStream, router: Router, bounds: Bounds, held: Arc<Held>
         let now = Instant::now();
         let mut look = leaves_by;
         if leaves_by.is_none() {
-            match held.place.judge(&bounds.times) {
+            match held.slot.judge(&bounds.times) {
                 Action::Until(next) => look = Some(next),
-                Action::Close(reason) => return held.places.ended(reason),
+                Action::Close(reason) => return held.slots.ended(reason),
                 Action::Leave(reason) => {
-                    held.places.ended(reason);
+                    held.slots.ended(reason);
                     connection.as_mut().graceful_shutdown();
                     leaves_by = Some(now + PARTING);
                     look = leaves_by;
@@ -265,7 +273,7 @@ async fn talk(stream: TcpStream, router: Router, bounds: Bounds, held: Arc<Held>
                 stopping = true;
                 connection.as_mut().graceful_shutdown();
             }
-            () = held.place.lost.notified() => {}
+            () = held.slot.lost.notified() => {}
             () = sleep_until(look.unwrap_or(now + bounds.times.unread)) => {}
         }
     }

@@ -3,7 +3,7 @@
 use super::{Service, meter::Method};
 use crate::{
     budget::{Budget, Charge, PART, Paid},
-    connections::{Outbox, OutboxRoom, Outgoing, outbox},
+    connections::{Outbox, OutboxSlot, Outgoing, outbox},
     quorum::{Told, no_memory},
 };
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
@@ -34,7 +34,7 @@ const REPLY_BYTES: usize = 1 << 20;
 type Weighed = (NumberedAnswer, usize);
 
 /// What a stream has under way. Only its own task takes the lock: its calls are worked on in it.
-struct Load {
+struct InFlight {
     /// Calls that are worked on, and their bytes.
     calls: usize,
     bytes: usize,
@@ -45,7 +45,7 @@ struct Load {
 
 /// The calls of a frame, or of a part of one, as they are worked on.
 struct Frame {
-    load: Arc<Mutex<Load>>,
+    in_flight: Arc<Mutex<InFlight>>,
     method: Arc<Method>,
     since: Instant,
     /// The number and the bytes of each call that has no answer yet.
@@ -58,7 +58,7 @@ impl Told for Frame {
     /// Each call gives its place and its bytes back when it is answered, whatever the others do.
     fn take(&mut self, answers: Vec<(usize, Answer)>, paid: Paid) {
         self.method.answered(answers.len(), self.since);
-        let mut load = self.load.lock();
+        let mut in_flight = self.in_flight.lock();
         let (mut freed, mut taken) = (0, 0);
         for (slot, answer) in answers {
             let Some((id, bytes)) = self.calls.get_mut(slot).and_then(Option::take) else { continue };
@@ -66,13 +66,13 @@ impl Told for Frame {
                 self.method.failed(reason);
             }
             let answer = weighed((id, answer));
-            load.calls -= 1;
-            load.bytes -= bytes;
+            in_flight.calls -= 1;
+            in_flight.bytes -= bytes;
             freed += bytes + PART;
             taken += answer.1;
-            load.answered.push_back(answer);
+            in_flight.answered.push_back(answer);
         }
-        load.charge.force(taken);
+        in_flight.charge.force(taken);
         self.charge.shrink(freed);
         drop(paid);
     }
@@ -91,7 +91,7 @@ pub(super) struct Pipeline {
     /// The rest of the frame that was read last.
     begun: vec::IntoIter<NumberedCall>,
     running: FuturesUnordered<BoxFuture<'static, ()>>,
-    load: Arc<Mutex<Load>>,
+    in_flight: Arc<Mutex<InFlight>>,
     budget: Budget,
     fault: Option<Status>,
     stopped: BoxFuture<'static, ()>,
@@ -113,7 +113,7 @@ impl Pipeline {
             reading: true,
             begun: Vec::new().into_iter(),
             running: FuturesUnordered::new(),
-            load: Arc::new(Mutex::new(Load {
+            in_flight: Arc::new(Mutex::new(InFlight {
                 calls: 0,
                 bytes: 0,
                 answered: VecDeque::new(),
@@ -130,11 +130,11 @@ impl Pipeline {
 
     /// Reads and begins one frame, or a part of it. Says whether it got anywhere.
     fn begin(&mut self, cx: &mut Context<'_>) -> bool {
-        let is_full = |load: &Load| {
-            load.calls + load.answered.len() >= IN_FLIGHT
-                || load.bytes + load.charge.bytes() >= IN_FLIGHT_BYTES
+        let is_full = |in_flight: &InFlight| {
+            in_flight.calls + in_flight.answered.len() >= IN_FLIGHT
+                || in_flight.bytes + in_flight.charge.bytes() >= IN_FLIGHT_BYTES
         };
-        if is_full(&self.load.lock()) {
+        if is_full(&self.in_flight.lock()) {
             return false;
         }
         let calls: Vec<NumberedCall> = self.begun.by_ref().take(MAX_BATCH).collect();
@@ -169,13 +169,13 @@ impl Pipeline {
             self.budget.refused();
             return self.refuse(&open, &calls);
         };
-        let mut load = self.load.lock();
-        load.calls += open.len();
-        load.bytes += bytes;
-        drop(load);
+        let mut in_flight = self.in_flight.lock();
+        in_flight.calls += open.len();
+        in_flight.bytes += bytes;
+        drop(in_flight);
         let service = Arc::clone(&self.service);
-        let (load, method) = (Arc::clone(&self.load), Arc::clone(&self.method));
-        let mut frame = Frame { load, method, since: Instant::now(), calls: open, charge };
+        let (in_flight, method) = (Arc::clone(&self.in_flight), Arc::clone(&self.method));
+        let mut frame = Frame { in_flight, method, since: Instant::now(), calls: open, charge };
         self.running.push(
             async move {
                 service.batch_to(calls, &mut frame).await;
@@ -189,38 +189,38 @@ impl Pipeline {
     /// Answers calls for which there is no memory (BUDGET).
     fn refuse(&mut self, open: &[Option<(u64, usize)>], calls: &[Call]) {
         let busy = no_memory();
-        let mut load = self.load.lock();
+        let mut in_flight = self.in_flight.lock();
         for ((id, _), call) in open.iter().flatten().zip(calls) {
             self.method.failed(Reason::Busy.as_str_name());
             let answer = weighed((*id, Answer::refused(call.is_read(), busy.clone())));
-            load.charge.force(answer.1);
-            load.answered.push_back(answer);
+            in_flight.charge.force(answer.1);
+            in_flight.answered.push_back(answer);
         }
     }
 
     /// Works on what was begun, whether its answers are taken or not: it may hold what others wait for. Says whether
     /// anything was answered or ended.
     fn work(&mut self, cx: &mut Context<'_>) -> bool {
-        let waiting = self.load.lock().answered.len();
+        let waiting = self.in_flight.lock().answered.len();
         let mut progress = false;
         while let Poll::Ready(Some(())) = self.running.poll_next_unpin(cx) {
             progress = true;
         }
-        progress || self.load.lock().answered.len() != waiting
+        progress || self.in_flight.lock().answered.len() != waiting
     }
 
     fn take_reply(&mut self) -> Option<PipelineReply> {
-        let mut load = self.load.lock();
-        let mut answers = Vec::with_capacity(load.answered.len());
+        let mut in_flight = self.in_flight.lock();
+        let mut answers = Vec::with_capacity(in_flight.answered.len());
         let mut total = 0;
         while let Some((answer, bytes)) =
-            load.answered.pop_front_if(|(_, bytes)| total == 0 || total + *bytes <= REPLY_BYTES)
+            in_flight.answered.pop_front_if(|(_, bytes)| total == 0 || total + *bytes <= REPLY_BYTES)
         {
             total += bytes;
             answers.push(answer);
         }
-        load.charge.shrink(total);
-        drop(load);
+        in_flight.charge.shrink(total);
+        drop(in_flight);
         (!answers.is_empty()).then(|| PipelineReply { answers, epoch: self.service.epoch() })
     }
 
@@ -242,11 +242,11 @@ impl Pipeline {
             }
             progress |= self.work(cx);
             let has_ended = !self.reading && self.begun.as_slice().is_empty() && self.running.is_empty();
-            let has_answers = !self.load.lock().answered.is_empty();
+            let has_answers = !self.in_flight.lock().answered.is_empty();
             match replies.room(cx, has_ended || has_answers) {
-                OutboxRoom::Gone => return Poll::Ready(()),
-                OutboxRoom::Taken => {}
-                OutboxRoom::Free => {
+                OutboxSlot::Gone => return Poll::Ready(()),
+                OutboxSlot::Taken => {}
+                OutboxSlot::Free => {
                     if let Some(reply) = self.take_reply() {
                         replies.put(Ok(reply));
                         progress = true;

@@ -6,7 +6,7 @@ use std::{fmt::Write as _, fs};
 
 /// What the system says of this process.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Seen {
+struct ProcessStats {
     cpu_seconds: f64,
     resident_bytes: u64,
     virtual_bytes: u64,
@@ -27,14 +27,14 @@ pub(super) fn render() -> String {
     out
 }
 
-fn look() -> Option<Seen> {
+fn look() -> Option<ProcessStats> {
     let read = |path: &str| fs::read_to_string(path).ok();
     let figures = Figures::of(&read("/proc/self/stat")?)?;
     let booted = booted_at(&read("/proc/stat")?)?;
     let ticks = rustix::param::clock_ticks_per_second() as f64;
     // One of them is this look's own.
     let open_files = (fs::read_dir("/proc/self/fd").ok()?.count() as u64).saturating_sub(1);
-    Some(Seen {
+    Some(ProcessStats {
         cpu_seconds: figures.cpu_ticks as f64 / ticks,
         resident_bytes: figures.resident_pages * rustix::param::page_size() as u64,
         virtual_bytes: figures.virtual_bytes,
@@ -73,8 +73,9 @@ fn booted_at(stat: &str) -> Option<u64> {
     stat.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok())
 }
 
-fn show(seen: &Seen, out: &mut String) {
-    let Seen { cpu_seconds, resident_bytes, virtual_bytes, started_at, open_files, most_files } = *seen;
+fn show(seen: &ProcessStats, out: &mut String) {
+    let ProcessStats { cpu_seconds, resident_bytes, virtual_bytes, started_at, open_files, most_files } =
+        *seen;
     let mut of = |name: &str, kind: &str, help: &str, value: f64| family(out, name, kind, help, "", value);
     of(
         "process_cpu_seconds_total",
@@ -119,7 +120,7 @@ mod tests {
 
     #[test]
     fn all_families_of_a_process_are_shown_with_what_they_are() {
-        let seen = Seen {
+        let seen = ProcessStats {
             cpu_seconds: 0.25,
             resident_bytes: 1 << 20,
             virtual_bytes: 1 << 30,

@@ -76,7 +76,7 @@ impl GossipSettings {
 }
 
 /// Told where nodes are, as gossip learns it.
-pub type Seen = Arc<dyn Fn(NodeId, &str) + Send + Sync>;
+pub type AddressListener = Arc<dyn Fn(NodeId, &str) + Send + Sync>;
 
 /// What gossip needs.
 pub struct Gossip {
@@ -93,7 +93,7 @@ pub struct Gossip {
     /// Told of newer rings.
     pub newer: NewerRing,
     /// Called when a node comes up or moves, with its address: for the transport to learn.
-    pub seen: Seen,
+    pub on_address: AddressListener,
     /// The world.
     pub seams: Seams,
 }
@@ -310,7 +310,7 @@ impl Task {
     fn seen(&self, member: &GossipIdentity) {
         if let Some(node) = self.number_of(member) {
             self.addresses.write().insert(node, member.peer_address.clone());
-            (self.gossip.seen)(node, &member.peer_address);
+            (self.gossip.on_address)(node, &member.peer_address);
         }
     }
 }

@@ -57,7 +57,7 @@ pub struct Peer {
 
 /// A peer, and the evidence for its state.
 #[derive(Debug, Default)]
-struct Entry {
+struct Evidence {
     peer: Peer,
     /// Until when an answer of its own outweighs what others say.
     trusted_until: Option<Instant>,
@@ -67,7 +67,7 @@ struct Entry {
     rumour: PeerState,
 }
 
-impl Entry {
+impl Evidence {
     /// A node's own answer beats what others say of it, for as long as it is fresh; then the worse of the two beliefs
     /// holds: it cannot be called, or the others cannot reach it.
     fn judge(&mut self) {
@@ -83,7 +83,7 @@ impl Entry {
 
 /// The table. A belief, never an authority: only the ring says who holds what.
 #[derive(Debug, Default)]
-pub struct Liveness(RwLock<BTreeMap<NodeId, Entry>>);
+pub struct Liveness(RwLock<BTreeMap<NodeId, Evidence>>);
 
 impl Liveness {
     /// What is known of a node.
@@ -164,7 +164,7 @@ impl Liveness {
         }
     }
 
-    fn weigh(&self, node: NodeId, evidence: impl FnOnce(&mut Entry)) {
+    fn weigh(&self, node: NodeId, evidence: impl FnOnce(&mut Evidence)) {
         let mut all = self.0.write();
         let entry = all.entry(node).or_default();
         let before = entry.peer.state;

@@ -11,7 +11,7 @@ mod pinger;
 mod tests;
 
 pub use discovery::{AsGiven, Dns, Resolver, candidates};
-pub use gossip::{Gossip, GossipHandle, GossipSettings};
+pub use gossip::{AddressListener, Gossip, GossipHandle, GossipSettings};
 pub use join::{JoinError, Joined, Joining, find_cluster, homes, introduce};
 pub use liveness::{Liveness, Peer, PeerState};
 pub use member::GossipIdentity;

@@ -105,13 +105,14 @@ impl Node {
             version: join.version,
             takes_part: join.takes_part,
         };
+        // `join` checks them too, for whatever makes a ring; here, before the address goes anywhere.
         check_texts(&joiner).map_err(|error| failure(Cause::Invalid, error.to_string()))?;
         self.recognise(&ring, joiner.uuid, &heard(join.start.as_ref())).await?;
         // Where all nodes came back at other addresses, this is how those who decide find one another.
         if let Some(known) =
             ring.node_by_uuid(joiner.uuid).filter(|node| node.peer_address != joiner.peer_address)
         {
-            (self.seen)(NodeId(known.number), &joiner.peer_address);
+            (self.on_address)(NodeId(known.number), &joiner.peer_address);
         }
         match self.admit(&joiner).await {
             Ok(ring) => Ok(response::Body::Ring(RingDone { ring: Some(ring.document().clone()) })),

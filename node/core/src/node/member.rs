@@ -110,7 +110,7 @@ impl Node {
                 transport: Arc::clone(&self.transport),
                 liveness: Arc::clone(&self.liveness),
                 newer: self.newer.clone(),
-                seen: Arc::clone(&self.seen),
+                on_address: Arc::clone(&self.on_address),
                 seams: self.seams.clone(),
             };
             gossip.start(self.stop.clone())

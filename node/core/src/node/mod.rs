@@ -24,7 +24,7 @@ pub use serve::ClientService;
 use crate::{
     consensus::Register,
     engine::{Engine, EngineError, IdentityStore},
-    membership::{GossipSettings, Liveness, NewerRing, Resolver},
+    membership::{AddressListener, GossipSettings, Liveness, NewerRing, Resolver},
     peer::{Starts, Transport},
     quorum::{HintSettings, QuorumSettings},
     radix::{CommitterSettings, Limits},
@@ -71,9 +71,6 @@ pub struct NodeSettings {
     pub change_timeout: Duration,
 }
 
-/// Told where another node is.
-pub type Seen = Arc<dyn Fn(NodeId, &str) + Send + Sync>;
-
 /// What a node stands on.
 pub struct Ground {
     /// Who it is.
@@ -93,7 +90,7 @@ pub struct Ground {
     /// Time, randomness, threads.
     pub seams: Seams,
     /// Told where other nodes are, as gossip learns it.
-    pub seen: Seen,
+    pub on_address: AddressListener,
 }
 
 /// A node. It runs until [`Node::stop`]; whoever starts it calls that at the end.
@@ -107,7 +104,7 @@ pub struct Node {
     ring: CurrentRing,
     resolver: Arc<dyn Resolver>,
     seams: Seams,
-    seen: Seen,
+    on_address: AddressListener,
     clock: Arc<Clock>,
     offsets: Arc<Offsets>,
     liveness: Arc<Liveness>,
@@ -130,7 +127,7 @@ pub struct Node {
 impl Node {
     /// Starts a node: opens what it keeps, and looks for its cluster in the background. Blocks on the disk.
     pub fn start(settings: NodeSettings, ground: Ground) -> Result<Arc<Node>, EngineError> {
-        let Ground { identity, run, engine, transport, starts, ring, resolver, seams, seen } = ground;
+        let Ground { identity, run, engine, transport, starts, ring, resolver, seams, on_address } = ground;
         let clock = Arc::new(Clock::open(Arc::clone(&engine), Arc::clone(&seams.wall), seams.offload)?);
         let register = Arc::new(Register::open(
             settings.own.uuid,
@@ -151,7 +148,7 @@ impl Node {
             ring,
             resolver,
             seams,
-            seen,
+            on_address,
             clock,
             offsets: Arc::default(),
             liveness: Arc::default(),

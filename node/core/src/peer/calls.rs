@@ -16,7 +16,7 @@ pub(super) type CallResult = Result<response::Body, CallError>;
 pub(super) type Waiting = god_stream::Waiting<PeerProtocol>;
 
 /// What is asked.
-pub(super) struct Asked {
+pub(super) struct PeerCall {
     pub epoch: u64,
     pub arcs: u64,
     pub body: request::Body,
@@ -49,13 +49,13 @@ impl PeerProtocol {
 }
 
 impl Protocol for PeerProtocol {
-    type Call = Asked;
+    type Call = PeerCall;
     type Caller = Caller;
     type Request = Request;
 
     const STANDS_BACK: bool = false;
 
-    fn request(id: u64, Asked { epoch, arcs, body }: Asked, left: Duration) -> Request {
+    fn request(id: u64, PeerCall { epoch, arcs, body }: PeerCall, left: Duration) -> Request {
         Request { id, epoch, arcs_epoch: arcs, timeout_ms: millis(left), body: Some(body) }
     }
 

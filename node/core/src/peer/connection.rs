@@ -151,7 +151,7 @@ impl Connection {
             }
             Err(end) => return end,
         };
-        self.calls.open();
+        self.calls.establish();
         match unless(self.look_after(address), self.read(&mut incoming)).await {
             Ok(why) => End::Broke(format!("{} at {address}: {why}", self.route)),
             Err(end) => end,

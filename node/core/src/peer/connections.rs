@@ -2,7 +2,7 @@
 
 use super::{
     Call, CallError, Target,
-    calls::{Asked, CallResult, Caller, Waiting},
+    calls::{CallResult, Caller, PeerCall, Waiting},
     connection::Connection,
     hello::Identity,
     meter::{Meter, SAMPLE},
@@ -176,7 +176,7 @@ impl PeerConnections {
             .ok_or_else(|| CallError::NotSent("no connection".to_owned()))?;
         let deadline = now + timeout.min(LONGEST);
         let caller = reply.map(|reply| Caller { reply, timed });
-        connection.push(Waiting { call: Asked { epoch, arcs, body }, bytes, deadline, caller }, now)
+        connection.push(Waiting { call: PeerCall { epoch, arcs, body }, bytes, deadline, caller }, now)
     }
 
     /// Whether nobody waits for anything of it.

@@ -2,17 +2,14 @@
 
 use super::starts::{Answering, Meeting, Starts, Way, heard, told};
 use crate::ring::CurrentRing;
-use god_proto::{ids::NodeId, peer::Hello};
+use god_proto::{PEER_PROTOCOL, ids::NodeId, peer::Hello};
 use god_rules::starts::Start;
 use std::sync::{Arc, OnceLock};
 use uuid::Uuid;
 
-/// Version of the node-to-node protocol.
-pub const PROTOCOL: u32 = 1;
-
 /// What one that introduced itself may ask (MEMBERS-ONLY).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum PeerRole {
     /// The ring says that it is this node. It may ask anything.
     Member(NodeId),
     /// It is no node of the ring that this node knows, or there is none yet. It may ask for the ring, and to be taken
@@ -60,7 +57,7 @@ impl Identity {
     pub fn hello(&self) -> Hello {
         let cluster = self.ring.get().map_or_else(Vec::new, |ring| ring.cluster().as_bytes().to_vec());
         Hello {
-            protocol: PROTOCOL,
+            protocol: PEER_PROTOCOL,
             cluster: cluster.into(),
             uuid: self.uuid.as_bytes().to_vec().into(),
             number: self.number().map_or(0, |number| number.0),
@@ -94,18 +91,18 @@ impl Identity {
 
     /// What one that introduces itself like this may ask; an error says why not to talk to it at all. A number counts
     /// only with the UUID that the ring has for it.
-    pub(super) fn standing(&self, theirs: &Hello) -> Result<Standing, String> {
+    pub(super) fn role(&self, theirs: &Hello) -> Result<PeerRole, String> {
         self.accepts(theirs)?;
-        let Some(ring) = self.ring.get() else { return Ok(Standing::Stranger) };
+        let Some(ring) = self.ring.get() else { return Ok(PeerRole::Stranger) };
         // The place of what is to come: who proves by a certificate who it is needs no word of its own here.
         let (false, Some(number)) = (theirs.cluster.is_empty(), number_of(theirs)) else {
-            return Ok(Standing::Stranger);
+            return Ok(PeerRole::Stranger);
         };
         match ring.node(number) {
-            None => Ok(Standing::Stranger),
+            None => Ok(PeerRole::Stranger),
             Some(member) if member.uuid == theirs.uuid => Ok(match self.meet(number, theirs, Way::Caller) {
-                Ok(_) => Standing::Member(number),
-                Err(why) => Standing::Other(why),
+                Ok(_) => PeerRole::Member(number),
+                Err(why) => PeerRole::Other(why),
             }),
             Some(member) => Err(format!(
                 "node {} says that it is node {number}, which is {}",

@@ -17,7 +17,7 @@ mod tests;
 mod transport;
 
 pub(crate) use held::{Damaged, Held, from_entry, to_entry, weight};
-pub use hello::{Identity, PROTOCOL};
+pub use hello::Identity;
 pub use server::PeerDoor;
 pub use settings::PeerSettings;
 pub use starts::{Meeting, Starts, Way, heard, told};

@@ -2,13 +2,13 @@
 
 use super::{
     Call, Handler, failure,
-    hello::{Identity, Standing},
+    hello::{Identity, PeerRole},
     meter::{ServerMeter, answers},
     settings::{CONNECTION_WINDOW, ENVELOPE, HTTP2_FRAME, PeerSettings, STREAM_WINDOW},
 };
 use crate::{
-    budget::{Charge, PART, SMALL},
-    connections::{Bounds, Http2, Outbox, OutboxRoom, Outgoing, Protocol, Spent, outbox, serve},
+    budget::{Charge, NO_MEMORY, PART, SMALL},
+    connections::{Bounds, Http2, Outbox, OutboxSlot, Outgoing, Protocol, Spent, outbox, serve},
     stop::Stop,
 };
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
@@ -37,9 +37,6 @@ use tonic::{Status, Streaming, service::Routes};
 const STREAMS: u32 = 16;
 /// Requests that are begun before others on the runtime get a turn.
 const TURN: usize = 1_024;
-
-/// Why data waits (BUDGET).
-const NO_MEMORY: &str = "the node's memory for requests is taken up";
 
 type Handled = Result<response::Body, Failure>;
 type OnHello = Arc<dyn Fn(NodeId) + Send + Sync>;
@@ -127,7 +124,7 @@ impl Peer for PeerDoor {
             hello: Some(self.identity.hello()),
             fault: None,
             theirs: hello,
-            standing: Standing::Stranger,
+            role: PeerRole::Stranger,
             judged: (Epoch(0), 0),
             handler: Arc::clone(&self.handler),
             identity: Arc::clone(&self.identity),
@@ -164,7 +161,7 @@ struct Exchange {
     fault: Option<Status>,
     /// Who is at the other end, what it may ask, and under which ring that was found.
     theirs: Hello,
-    standing: Standing,
+    role: PeerRole,
     judged: (Epoch, u64),
     handler: Arc<dyn Handler>,
     identity: Arc<Identity>,
@@ -187,14 +184,14 @@ impl Exchange {
     /// Judges who is at the other end, by the ring as it is now.
     fn greeted(&mut self) -> Result<(), Status> {
         self.judged = self.known();
-        self.standing = self.identity.standing(&self.theirs).map_err(Status::failed_precondition)?;
-        if let Standing::Member(from) = self.standing {
+        self.role = self.identity.role(&self.theirs).map_err(Status::failed_precondition)?;
+        if let PeerRole::Member(from) = self.role {
             (self.on_hello)(from);
         }
         Ok(())
     }
 
-    /// What standing depends on, beside the hello.
+    /// What the role depends on, beside the hello.
     fn known(&self) -> (Epoch, u64) {
         (self.identity.ring().epoch(), self.identity.starts().changes())
     }
@@ -259,13 +256,13 @@ impl Exchange {
             let unknown = failure(Cause::Invalid, "the request is of a kind that this version does not know");
             return self.answer(respond(id, Err(unknown)));
         };
-        let (from, why) = match &self.standing {
-            Standing::Member(from) => (Some(*from), ""),
-            Standing::Stranger => (
+        let (from, why) = match &self.role {
+            PeerRole::Member(from) => (Some(*from), ""),
+            PeerRole::Stranger => (
                 None,
                 "only a node of the ring may ask for this; others may ask for the ring, and to be taken in",
             ),
-            Standing::Other(why) => (None, why.as_str()),
+            PeerRole::Other(why) => (None, why.as_str()),
         };
         if from.is_none() && !is_for_all(&body) {
             let mut refused = failure(Cause::NotMember, why);
@@ -367,9 +364,9 @@ impl Exchange {
             let mut put = false;
             let has_ended = !self.reading && self.begun.as_slice().is_empty() && self.running.is_empty();
             match frames.room(cx, has_ended || self.hello.is_some() || !self.answered.is_empty()) {
-                OutboxRoom::Gone => return Poll::Ready(()),
-                OutboxRoom::Taken => {}
-                OutboxRoom::Free => {
+                OutboxSlot::Gone => return Poll::Ready(()),
+                OutboxSlot::Taken => {}
+                OutboxSlot::Free => {
                     if let Some(hello) = self.hello.take() {
                         frames.put(Ok(Frame { hello: Some(hello), ..Frame::default() }));
                         put = true;

@@ -1,6 +1,7 @@
 //! The bounds and times of node-to-node calls.
 
 use crate::{budget::Budget, connections::Times};
+use god_proto::MAX_VALUE;
 use std::time::Duration;
 
 /// Each has a default that suits a cluster in one region.
@@ -77,7 +78,7 @@ impl Default for PeerSettings {
 }
 
 /// What both ends of HTTP/2 are told: windows that hold a largest value, so that one round trip does not cut it up.
-pub(super) const STREAM_WINDOW: u32 = 8 << 20;
+pub(super) const STREAM_WINDOW: u32 = MAX_VALUE as u32;
 /// The same for a whole connection.
 pub(super) const CONNECTION_WINDOW: u32 = 16 << 20;
 /// HTTP/2's own frames; larger ones save work on large values.

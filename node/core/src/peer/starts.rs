@@ -53,7 +53,7 @@ pub enum Meeting {
 }
 
 #[derive(Default)]
-struct Entry {
+struct NodeStarts {
     known: Known,
     /// Connections to it, where it is known to be, whose other end is the latest start.
     answering: usize,
@@ -85,7 +85,7 @@ pub struct Starts {
     /// Why this directory is no node's any more.
     own_refusal: Option<String>,
     kept: Option<Kept>,
-    nodes: Arc<Mutex<BTreeMap<NodeId, Entry>>>,
+    nodes: Arc<Mutex<BTreeMap<NodeId, NodeStarts>>>,
     changes: AtomicU64,
 }
 
@@ -130,7 +130,7 @@ impl Starts {
             let (Some(number), Some(known)) = (number.map(u32::from_be_bytes), known) else {
                 return Err(damaged("what is known of another node's starts"));
             };
-            nodes.insert(NodeId(number), Entry { known, ..Entry::default() });
+            nodes.insert(NodeId(number), NodeStarts { known, ..NodeStarts::default() });
         }
         let (nodes, changes) = (Arc::new(Mutex::new(nodes)), AtomicU64::new(0));
         let kept = Some(Kept { engine, offload, dirty: Arc::default() });
@@ -301,7 +301,7 @@ impl Starts {
 }
 
 /// What is to be written, as it is known now; `None`: nothing, and whoever adds to it writes it.
-fn fill(dirty: &Mutex<Dirty>, nodes: &Mutex<BTreeMap<NodeId, Entry>>) -> Option<Batch> {
+fn fill(dirty: &Mutex<Dirty>, nodes: &Mutex<BTreeMap<NodeId, NodeStarts>>) -> Option<Batch> {
     let (changed, own_refusal) = {
         let mut dirty = dirty.lock();
         (std::mem::take(&mut dirty.nodes), dirty.own_refusal.take())
@@ -322,8 +322,8 @@ fn fill(dirty: &Mutex<Dirty>, nodes: &Mutex<BTreeMap<NodeId, Entry>>) -> Option<
 }
 
 /// The row of a node as it is known now.
-fn put(batch: &mut Batch, node: NodeId, nodes: &BTreeMap<NodeId, Entry>) {
-    let Some(Entry { known, .. }) = nodes.get(&node) else {
+fn put(batch: &mut Batch, node: NodeId, nodes: &BTreeMap<NodeId, NodeStarts>) {
+    let Some(NodeStarts { known, .. }) = nodes.get(&node) else {
         return batch.delete(Table::System, row_of(node));
     };
     let mut row = Vec::new();

@@ -12,7 +12,7 @@ use crate::{
 };
 use futures::{FutureExt, future::join_all};
 use god_proto::{
-    MAX_MESSAGE, MAX_VALUE,
+    MAX_MESSAGE, MAX_VALUE, PEER_PROTOCOL,
     ids::Epoch,
     peer::{
         Cause, Decided, Entry, Frame, GetRing, Hello, Ping, Pong, Read, ReadDone, Report, Request, Response,
@@ -305,8 +305,10 @@ async fn noting_server(sizes: mpsc::UnboundedSender<usize>) -> String {
                 }
                 let _gone = sizes.send(ENDED);
             });
-            let hello =
-                Frame { hello: Some(Hello { protocol: PROTOCOL, ..Hello::default() }), ..Frame::default() };
+            let hello = Frame {
+                hello: Some(Hello { protocol: PEER_PROTOCOL, ..Hello::default() }),
+                ..Frame::default()
+            };
             let stream = futures::stream::iter([Ok(hello)]).chain(futures::stream::pending());
             Ok(tonic::Response::new(stream.boxed()))
         }
@@ -406,7 +408,7 @@ async fn nodes_of_two_clusters_do_not_talk_and_say_why() {
 #[tokio::test]
 async fn another_version_of_the_protocol_is_refused() {
     let node = node(1).await;
-    let hello = Hello { protocol: PROTOCOL + 1, ..Hello::default() };
+    let hello = Hello { protocol: PEER_PROTOCOL + 1, ..Hello::default() };
     let status = greet(&node.address, Frame { hello: Some(hello), ..Frame::default() }).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::FailedPrecondition);
     assert!(status.message().contains("speaks peer protocol 2"), "{status:?}");
@@ -434,7 +436,7 @@ fn tokio_stream_of(mut frames: mpsc::Receiver<Frame>) -> impl futures::Stream<It
 fn hello_of(number: u32, uuid: u32, cluster: u8) -> Hello {
     let cluster = if cluster == 0 { vec![] } else { vec![cluster; 16] };
     let uuid = uuid_of(uuid).as_bytes().to_vec().into();
-    Hello { protocol: PROTOCOL, cluster: cluster.into(), uuid, number, start: None }
+    Hello { protocol: PEER_PROTOCOL, cluster: cluster.into(), uuid, number, start: None }
 }
 
 fn hello() -> Frame {
@@ -446,7 +448,7 @@ fn hello() -> Frame {
 async fn a_request_of_an_unknown_kind_is_refused_and_the_stream_goes_on() {
     let node = node(1).await;
     let (frames, mut incoming) = greet(&node.address, hello()).await.unwrap();
-    assert_eq!(incoming.message().await.unwrap().unwrap().hello.unwrap().protocol, PROTOCOL);
+    assert_eq!(incoming.message().await.unwrap().unwrap().hello.unwrap().protocol, PEER_PROTOCOL);
     let unknown = Request { id: 3, timeout_ms: 1_000, ..Request::default() };
     let known = Request { id: 4, timeout_ms: 1_000, body: Some(ping(5).body), ..Request::default() };
     frames.send(Frame { requests: vec![unknown, known], ..Frame::default() }).await.unwrap();

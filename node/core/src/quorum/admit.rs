@@ -1,7 +1,7 @@
 //! Decides what a client's call asks for, or why it is refused. Pure.
 
 use god_proto::{
-    MAX_VALUE,
+    MAX_BATCH, MAX_PAGE, MAX_VALUE,
     ids::KeyspaceId,
     position::{Position, PositionError},
     record::{Kind, Record},
@@ -131,6 +131,21 @@ fn value(keyspace: &Keyspace, put: PutRequest, now_ms: Option<u64>) -> Result<Re
         }
     };
     Ok(Record { version: Version::ZERO, kind: Kind::Value, expires_at_ms, value: put.value })
+}
+
+/// A batch of more calls than one may have.
+pub(super) fn too_many(calls: usize) -> Rejected {
+    Rejected::of(Reason::Invalid, format!("the batch has {calls} calls; the most is {MAX_BATCH}"))
+}
+
+/// A page of more keys than one may have.
+pub(super) fn too_long_a_page(limit: u32) -> Rejected {
+    Rejected::of(Reason::Invalid, format!("the limit is {limit}; the most keys on a page are {MAX_PAGE}"))
+}
+
+/// A continuation that no page before it gave.
+pub(super) fn bad_continuation(why: &str) -> Rejected {
+    Rejected::of(Reason::Invalid, format!("the continuation {why}; take it from the page before"))
 }
 
 pub(super) fn invalid(error: &PositionError) -> Rejected {

@@ -2,10 +2,13 @@
 
 use super::{
     Coordinator, Shared,
-    admit::{PendingCall, What, admit},
+    admit::{PendingCall, What, admit, too_many},
     fan::{QuorumError, QuorumScope},
-    read::{seen, too_large},
-    refusal::{no_memory, not_initialised, ring_moves},
+    read::seen,
+    refusal::{
+        enough_on_the_way, held_up, keyspace_gone, lost_track, no_memory, not_initialised, not_live_in_time,
+        not_made_live, ring_moves, too_large,
+    },
     stages::Stages,
     told::{Collected, Told},
 };
@@ -16,7 +19,7 @@ use god_proto::{
     ids::{KeyspaceId, NodeId},
     position::Position,
     ring::{Ring, RingArc},
-    v1::{Answer, Call, Reason, Rejected, Unknown, get_reply, write_reply},
+    v1::{Answer, Call, Rejected, get_reply},
     version::Version,
 };
 use god_rules::quorum::Need;
@@ -106,18 +109,9 @@ impl Report<'_> {
 
     /// Every call has its answer by now. One that has none must look neither like success nor like nothing.
     fn end(self) {
-        let silent = |read: bool| {
-            let message = "the coordinator lost track of the call, a defect of this program".to_owned();
-            match read {
-                true => Answer::refused(true, Rejected::of(Reason::Unspecified, message)),
-                false => {
-                    let outcome = write_reply::Outcome::Unknown(Unknown { version: None, acks: 0, message });
-                    outcome.into()
-                }
-            }
-        };
         if self.open.iter().any(Option::is_some) {
-            let open = self.open.iter().enumerate().filter_map(|(slot, read)| Some((slot, silent((*read)?))));
+            let open = self.open.iter().enumerate();
+            let open = open.filter_map(|(slot, read)| Some((slot, lost_track((*read)?))));
             self.told.take(open.collect(), Paid::default());
         }
     }
@@ -192,10 +186,8 @@ impl Batch<'_, '_> {
 
     /// Calls that waited for others until they were out of time. Nothing of them was done.
     fn out_of_time(&mut self, now: Instant) {
-        let message = "what the batch has before it at its key was not done in time";
-        let why = Rejected::later(Reason::Deadline, message, 200);
         let mut answers = Answered::default();
-        answers.refuse(self.stages.late(now), &why);
+        answers.refuse(self.stages.late(now), &held_up());
         self.tell(answers);
     }
 
@@ -257,8 +249,7 @@ impl Batch<'_, '_> {
 impl Shared {
     async fn answer(self: &Arc<Self>, calls: Vec<Call>, report: &mut Report<'_>) {
         if calls.len() > MAX_BATCH {
-            let message = format!("the batch has {} calls; the most is {MAX_BATCH}", calls.len());
-            return report.tell(refused(&calls, &Rejected::of(Reason::Invalid, message)));
+            return report.tell(refused(&calls, &too_many(calls.len())));
         }
         let Some(ring) = self.ring.get() else { return report.tell(refused(&calls, &not_initialised())) };
         let (start, now_ms) = (Instant::now(), self.clock.trusted_hybrid_ms());
@@ -287,12 +278,8 @@ impl Shared {
             Errand::Wake { keyspace, deadline, calls } => {
                 let woken = match timeout_at(deadline, self.sync.make_live(keyspace)).await {
                     Ok(Ok(())) => Ok(()),
-                    Ok(Err(problem)) => Err(Rejected::later(Reason::Unavailable, problem, 200)),
-                    Err(_) => Err(Rejected::later(
-                        Reason::Deadline,
-                        "the keyspace could not be opened for writes in time",
-                        200,
-                    )),
+                    Ok(woken) => woken.map_err(not_made_live),
+                    Err(_) => Err(not_live_in_time()),
                 };
                 Ended::Woken(calls, woken)
             }
@@ -315,10 +302,7 @@ impl Shared {
         let mut bytes = 0;
         while !calls.is_empty() {
             if bytes >= READ_BYTES || bytes > 0 && self.settings.budget.is_spent() {
-                let message =
-                    format!("values of {} MiB are on their way; ask again for the rest", bytes >> 20);
-                let rest = Rejected::later(Reason::Busy, message, 10);
-                answers.refuse(calls, &rest);
+                answers.refuse(calls, &enough_on_the_way(bytes));
                 break;
             }
             let asked: Vec<(Position, Version)> = calls
@@ -378,7 +362,7 @@ fn groups<'a>(
     let mut ordered: BTreeMap<Group<&[NodeId]>, Grouped<'a>> = BTreeMap::new();
     for call in calls {
         let Some(arc) = ring.arc_at(&call.position) else {
-            answers.push(call.refused(Rejected::of(Reason::NoSuchKeyspace, "the keyspace is gone")));
+            answers.push(call.refused(keyspace_gone()));
             continue;
         };
         let group = (&arc.replicas[..], arc.next.as_deref(), arc.keyspace, call.is_write(), call.need);

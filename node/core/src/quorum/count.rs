@@ -6,17 +6,17 @@
 use super::{
     Shared,
     fan::{QuorumError, QuorumScope, strange},
-    refusal::{not_initialised, ring_moves},
+    refusal::{grew_too_large, not_initialised, ring_moves},
     scan::Wanted,
 };
 use crate::{peer::CallError, radix::Summary};
 use futures::{StreamExt, stream};
 use god_proto::{
-    MAX_PAGE,
+    MAX_PAGE, PAGE_BYTES,
     ids::NodeId,
     peer::{self, request, response},
     position::{Position, PositionRange},
-    v1::{Reason, Rejected},
+    v1::Rejected,
 };
 use god_rules::quorum::Need;
 use tokio::time::Instant;
@@ -35,11 +35,11 @@ pub(super) enum Sum {
     /// All are alike: these members, so many live keys.
     Alike { members: Vec<usize>, live_keys: u64 },
     /// They differ. This member holds the most entries, so many.
-    Torn { member: usize, entries: u64 },
+    Differ { member: usize, entries: u64 },
 }
 
 /// What became of a range that differs.
-enum Torn {
+enum Narrowed {
     Listed(u64),
     /// With how many cuts there are above each half.
     Cut(PositionRange, PositionRange, usize),
@@ -98,15 +98,15 @@ impl Shared {
             {
                 match sum {
                     Sum::Alike { live_keys, .. } => total += live_keys,
-                    Sum::Torn { member, entries } => torn.push((range.clone(), member, entries, cuts)),
+                    Sum::Differ { member, entries } => torn.push((range.clone(), member, entries, cuts)),
                 }
             }
             let torn: Vec<_> = torn.into_iter().map(|torn| self.descend(scope, torn)).collect();
             let mut torn = stream::iter(torn).buffered(AT_ONCE);
             while let Some(torn) = torn.next().await {
                 match torn? {
-                    Torn::Listed(live) => total += live,
-                    Torn::Cut(low, high, cuts) => pending.extend([(low, cuts), (high, cuts)]),
+                    Narrowed::Listed(live) => total += live,
+                    Narrowed::Cut(low, high, cuts) => pending.extend([(low, cuts), (high, cuts)]),
                 }
             }
         }
@@ -117,14 +117,14 @@ impl Shared {
         &self,
         scope: &QuorumScope,
         (range, member, entries, cuts): (PositionRange, usize, u64, usize),
-    ) -> Result<Torn, QuorumError> {
+    ) -> Result<Narrowed, QuorumError> {
         if entries > LIST_BELOW
             && cuts < MAX_CUTS
             && let Some((low, high)) = self.cut(scope, &range, member).await?
         {
-            return Ok(Torn::Cut(low, high, cuts + 1));
+            return Ok(Narrowed::Cut(low, high, cuts + 1));
         }
-        Ok(Torn::Listed(self.list(scope, &range).await?.len() as u64))
+        Ok(Narrowed::Listed(self.list(scope, &range).await?.len() as u64))
     }
 
     /// Compares what a quorum holds of ranges of one arc.
@@ -143,7 +143,7 @@ impl Shared {
             // Those who only come to be replicas confirm the ring by answering. What they have is not all yet.
             let full = || said.iter().filter(|(member, _)| scope.replicas.outgoing() & 1 << *member != 0);
             let mut sums = full().filter_map(|(member, sums)| Some((*member, sums.get(at)?)));
-            let Some((first, reference)) = sums.next() else { return Sum::Torn { member: 0, entries: 0 } };
+            let Some((first, reference)) = sums.next() else { return Sum::Differ { member: 0, entries: 0 } };
             let (mut alike, mut most) = (true, (first, reference.entries));
             for (member, sum) in sums {
                 alike &= sum.digest == reference.digest && sum.entries == reference.entries;
@@ -156,7 +156,7 @@ impl Shared {
                 Sum::Alike { members, live_keys: reference.live_keys }
             } else {
                 metrics::counter!("god_quorum_torn_ranges_total").increment(1);
-                Sum::Torn { member: most.0, entries: most.1 }
+                Sum::Differ { member: most.0, entries: most.1 }
             }
         });
         Ok(compared.collect())
@@ -191,7 +191,7 @@ impl Shared {
         scope: &QuorumScope,
         range: &PositionRange,
     ) -> Result<Vec<Position>, QuorumError> {
-        let wanted = Wanted { reverse: false, keys_only: true, limit: MAX_PAGE, max_bytes: 4 << 20 };
+        let wanted = Wanted { reverse: false, keys_only: true, limit: MAX_PAGE, max_bytes: PAGE_BYTES };
         let (mut keys, mut rest) = (Vec::new(), range.clone());
         for _ in 0..MAX_CUTS {
             let (merged, _paid) = self.page(scope, &rest, wanted).await?;
@@ -202,8 +202,7 @@ impl Shared {
             }
             rest = merged.rest;
         }
-        let message = "a range grew too large while it was listed; try again";
-        Err(QuorumError::Failed(Rejected::later(Reason::Unavailable, message, 1_000)))
+        Err(grew_too_large().into())
     }
 }
 

@@ -77,12 +77,12 @@ pub(super) struct Answers<T> {
 }
 
 /// A call to a member.
-pub(super) struct Asked {
+pub(super) struct MemberCall {
     pub at: usize,
     pub call: BoxFuture<'static, Reply>,
 }
 
-impl Future for Asked {
+impl Future for MemberCall {
     type Output = (usize, Reply);
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
@@ -240,7 +240,7 @@ impl Shared {
         at: usize,
         timeout: Duration,
         body: request::Body,
-    ) -> Asked {
+    ) -> MemberCall {
         let call = match scope.replicas.node(at) {
             Some(node) => {
                 let call = Call { epoch: scope.ring.epoch().0, arcs: scope.arcs.0, timeout, body };
@@ -248,7 +248,7 @@ impl Shared {
             }
             None => async { Err(CallError::NotSent("it is no replica".to_owned())) }.boxed(),
         };
-        Asked { at, call }
+        MemberCall { at, call }
     }
 
     /// The same call again, after this node's ring was given to a member that has an older one.
@@ -258,8 +258,8 @@ impl Shared {
         at: usize,
         timeout: Duration,
         body: request::Body,
-    ) -> Asked {
-        let Asked { call, .. } = match scope.replicas.node(at) {
+    ) -> MemberCall {
+        let MemberCall { call, .. } = match scope.replicas.node(at) {
             Some(node) => {
                 let push = self.sync.push(node, Arc::clone(&scope.ring));
                 let (transport, epoch) = (Arc::clone(&self.transport), scope.ring.epoch().0);
@@ -272,11 +272,11 @@ impl Shared {
                     let timeout = until.saturating_duration_since(Instant::now());
                     transport.call(Target::Node(node), Call { epoch, arcs, timeout, body }).await
                 };
-                Asked { at, call: call.boxed() }
+                MemberCall { at, call: call.boxed() }
             }
             None => self.call(scope, at, timeout, body),
         };
-        Asked { at, call }
+        MemberCall { at, call }
     }
 
     /// Gets the newer ring of a member that refused; says whether this node now has one newer than the scope's.
@@ -360,7 +360,7 @@ impl Shared {
         mut each: impl FnMut(usize, Result<T, CallError>) -> bool,
     ) -> Result<(), Rejected> {
         let left = scope.deadline.saturating_duration_since(Instant::now());
-        let mut calls: FuturesUnordered<Asked> =
+        let mut calls: FuturesUnordered<MemberCall> =
             asked.into_iter().map(|(at, body)| self.call(scope, at, left, body)).collect();
         let all = async {
             while let Some((at, reply)) = calls.next().await {

@@ -34,7 +34,7 @@ pub(crate) mod tests;
 
 pub use hints::{HintSettings, Hints};
 pub(crate) use refusal::no_memory;
-pub use settings::{MAX_TIMEOUT, QuorumSettings};
+pub use settings::QuorumSettings;
 pub use sync::RingSync;
 pub use told::{Collected, Told};
 

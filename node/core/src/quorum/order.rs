@@ -6,7 +6,7 @@ use super::{
     count::{LIST_BELOW, MAX_CUTS, Sum},
     fan::{QuorumError, QuorumScope, strange},
     read::is_unsure,
-    refusal::{not_initialised, ring_moves},
+    refusal::{differ_too_much, gone_each_time, none_could_select, not_initialised, ring_moves, undecodable},
 };
 use futures::{StreamExt, stream};
 use god_proto::{
@@ -16,8 +16,8 @@ use god_proto::{
     record::Record,
     ring::partitioner,
     v1::{
-        CountReply, CountRequest, KeyValue, Partitioner, RankReply, RankRequest, Reason, Rejected,
-        SelectReply, SelectRequest,
+        CountReply, CountRequest, KeyValue, Partitioner, RankReply, RankRequest, Rejected, SelectReply,
+        SelectRequest,
     },
     version::Version,
 };
@@ -30,7 +30,7 @@ const AT_ONCE: usize = 8;
 const MAX_TRIES: u64 = 16;
 
 /// What a question about order is about.
-struct Asked {
+struct OrderQuery {
     keyspace: KeyspaceId,
     partitioner: Partitioner,
     need: Need,
@@ -70,10 +70,10 @@ impl Shared {
         keyspace: &str,
         consistency: Option<&god_proto::v1::Consistency>,
         timeout_ms: u32,
-    ) -> Result<Asked, Rejected> {
+    ) -> Result<OrderQuery, Rejected> {
         let ring = self.ring.get().ok_or_else(not_initialised)?;
         let keyspace = find(&ring, keyspace)?;
-        Ok(Asked {
+        Ok(OrderQuery {
             keyspace: KeyspaceId(keyspace.id),
             partitioner: partitioner(keyspace),
             need: need(keyspace, consistency, Use::Read)?,
@@ -115,8 +115,7 @@ impl Shared {
                 continue;
             };
             let decoded = position.decode(asked.partitioner);
-            let (_, key, _) =
-                decoded.map_err(|error| Rejected::later(Reason::Storage, error.to_string(), 0))?;
+            let (_, key, _) = decoded.map_err(|error| undecodable(&error))?;
             return Ok(Some(KeyValue {
                 key,
                 value: record.value,
@@ -124,11 +123,11 @@ impl Shared {
                 expires_at_ms: record.expires_at_ms.unwrap_or(0),
             }));
         }
-        Err(Rejected::later(Reason::Busy, "each key that was found was gone before it could be read", 100))
+        Err(gone_each_time())
     }
 
     /// What a quorum holds at a position.
-    async fn read_one(&self, asked: &Asked, position: &Position) -> Result<Option<Record>, Rejected> {
+    async fn read_one(&self, asked: &OrderQuery, position: &Position) -> Result<Option<Record>, Rejected> {
         for _ in 0..super::batch::MAX_RINGS {
             let ring = self.ring.get().ok_or_else(not_initialised)?;
             let Some(arc) = ring.arc_at(position) else { return Ok(None) };
@@ -143,7 +142,7 @@ impl Shared {
     }
 
     /// The live key with so many before it in its keyspace.
-    async fn find_ranked(&self, asked: &Asked, rank: u64) -> Result<Option<Position>, Rejected> {
+    async fn find_ranked(&self, asked: &OrderQuery, rank: u64) -> Result<Option<Position>, Rejected> {
         for _ in 0..super::batch::MAX_RINGS {
             match self.find_under_ring(asked, rank).await {
                 Ok(found) => return Ok(found),
@@ -154,7 +153,7 @@ impl Shared {
         Err(ring_moves())
     }
 
-    async fn find_under_ring(&self, asked: &Asked, rank: u64) -> Result<Option<Position>, QuorumError> {
+    async fn find_under_ring(&self, asked: &OrderQuery, rank: u64) -> Result<Option<Position>, QuorumError> {
         let ring = self.ring.get().ok_or_else(not_initialised)?;
         let arcs = ring.arcs_in(&PositionRange::of_keyspace(asked.keyspace));
         let counts: Vec<_> = arcs
@@ -192,7 +191,7 @@ impl Shared {
                 Some(Sum::Alike { members, .. }) => {
                     return self.ask_rank(scope, &members, &range, left).await;
                 }
-                Some(Sum::Torn { member, entries }) => (member, entries),
+                Some(Sum::Differ { member, entries }) => (member, entries),
                 None => return Ok(None),
             };
             let cut = if entries > LIST_BELOW { self.cut(scope, &range, member).await? } else { None };
@@ -208,11 +207,7 @@ impl Shared {
                 range = high;
             }
         }
-        Err(QuorumError::Failed(Rejected::later(
-            Reason::Unavailable,
-            "the replicas differ in too many places",
-            1_000,
-        )))
+        Err(differ_too_much().into())
     }
 
     /// Asks the members, which are alike, one after the other.
@@ -240,7 +235,6 @@ impl Shared {
         if self.ring.epoch() > scope.ring.epoch() {
             return Err(QuorumError::Moved);
         }
-        let message = format!("no replica could say which key it is: {}", last.unwrap_or_default());
-        Err(QuorumError::Failed(Rejected::later(Reason::Unavailable, message, 200)))
+        Err(none_could_select(&last.unwrap_or_default()).into())
     }
 }

@@ -6,7 +6,7 @@ use god_proto::{
     ids::ArcId,
     position::{Position, PositionRange},
     record::Entry,
-    v1::{Reason, Rejected},
+    v1::Rejected,
     version::Version,
 };
 use god_rules::quorum::{JointReplicas, ReplicaMask, bits};
@@ -222,11 +222,6 @@ impl<'a> Repair<'a> {
                 poll.is_unsettled = is_unsettled;
             }
         }
-        let (is, needed) = worst?;
-        let because = self.failures.because();
-        let message =
-            format!("{is} of {needed} replicas needed hold the newest record, and repair failed{because}");
-        let reason = if late { Reason::Deadline } else { Reason::Unavailable };
-        Some(Rejected::later(reason, message, 200))
+        Some(self.failures.unrepaired(worst?, late))
     }
 }

@@ -4,6 +4,7 @@ use super::{
     Shared,
     fan::{Answers, QuorumError, QuorumScope, damaged, other_epoch, strange},
     poll::{Poll, Repair, Said},
+    refusal::{no_time_to_judge_by, stale, unreadable},
 };
 use crate::{
     budget::Paid,
@@ -15,7 +16,7 @@ use god_proto::{
     peer::{request, response},
     position::{Position, PositionRange},
     record::Record,
-    v1::{Found, Missing, Reason, Rejected, get_reply},
+    v1::{Found, Missing, Rejected, get_reply},
     version::Version,
 };
 use god_rules::quorum::{ReplicaMask, bits};
@@ -117,8 +118,7 @@ impl Shared {
                     return Err(unreadable(scope.replicas.shortfall(poll.asked)));
                 }
                 if poll.version < *least {
-                    let message = format!("no replica that answered has version {least} or a newer one");
-                    return Err(Rejected::later(Reason::Stale, message, 100));
+                    return Err(stale(*least));
                 }
                 if let Some(why) = unsettled.as_ref().filter(|_| poll.is_unsettled) {
                     return Err(why.clone());
@@ -186,12 +186,8 @@ impl Shared {
     /// The time by which this node says whether a record's is up.
     pub(super) async fn judging_ms(&self, scope: &QuorumScope) -> Result<u64, Rejected> {
         let patience = scope.deadline.saturating_duration_since(Instant::now());
-        match self.clock.trusted(patience).await {
-            Ok(now_ms) => Ok(self.clock.hybrid_at(now_ms)),
-            Err(error) => {
-                Err(Rejected::later(Reason::Clock, format!("whether a key has expired: {error}"), 500))
-            }
-        }
+        let trusted = self.clock.trusted(patience).await;
+        trusted.map(|now_ms| self.clock.hybrid_at(now_ms)).map_err(|error| no_time_to_judge_by(&error))
     }
 
     /// Writes the newest records to members that lack them, until each is on a quorum. Why that is not so, of those of
@@ -307,23 +303,6 @@ impl Shared {
 
 /// The most positions in one read.
 const READ_AT_ONCE: usize = 256;
-
-/// What is said of a position that found no room.
-pub(super) fn too_large() -> Rejected {
-    Rejected::of(
-        Reason::Invalid,
-        format!("the values asked for together exceed {} MiB; ask for fewer", god_proto::MAX_MESSAGE >> 20),
-    )
-}
-
-/// What is said of a position at which too few can read what they hold (DAMAGE-APART).
-fn unreadable((can, needed): (u32, u32)) -> Rejected {
-    let message = format!(
-        "{can} of {needed} replicas needed could say what they hold of this key; another one's is damaged"
-    );
-    // Others may have been too slow to say.
-    Rejected::later(Reason::Storage, message, 200)
-}
 
 /// Whether a record's time may be up.
 pub(super) fn may_end(record: &Record) -> bool {

@@ -2,32 +2,30 @@
 
 use super::{
     Coordinator, Shared,
-    admit::{find, invalid, need},
+    admit::{bad_continuation, find, invalid, need, too_long_a_page},
     fan::{Answers, QuorumError, QuorumScope, strange},
     merge::{Merged, Page, check, merge},
     read::{is_fresh, is_unsure, may_end},
-    refusal::{no_memory, not_initialised, ring_moves},
+    refusal::{keyspace_gone, no_memory, not_initialised, ring_moves, undecodable},
 };
 use crate::{budget::Paid, peer::CallError};
 use bytes::{BufMut, Bytes, BytesMut};
 use god_proto::{
-    MAX_PAGE,
+    DEFAULT_PAGE, MAX_PAGE, PAGE_BYTES,
     ids::KeyspaceId,
     peer::{self, request, response},
-    position::{Position, PositionRange},
+    position::{MAX_POSITION, Position, PositionRange},
     record::{Entry, Record},
     ring::{Ring, RingArc, partitioner},
-    v1::{KeyValue, Partitioner, Reason, Rejected, ScanReply, ScanRequest},
+    v1::{KeyValue, Partitioner, Rejected, ScanReply, ScanRequest},
     version::Version,
 };
 use god_rules::quorum::{Need, Use};
 use std::collections::BTreeSet;
 use tokio::time::Instant;
 
-/// Keys on a page that does not say how many.
-const DEFAULT_LIMIT: u32 = 1_000;
-/// Bytes at which a page ends.
-const PAGE_BYTES: usize = 4 << 20;
+/// The longest bound that a page resumes at: the next after the longest position.
+const MAX_BOUND: usize = MAX_POSITION + 1;
 /// Entries asked for at least, once a page of replicas gave fewer keys than were wanted.
 const ENTRIES_AGAIN: u32 = 256;
 /// The most questions to replicas for one page; then it ends where it is.
@@ -91,7 +89,7 @@ impl Shared {
             }
             let ring = self.ring.get().ok_or_else(not_initialised)?;
             let Some(arc) = scan.arc(&ring) else {
-                return Err(Rejected::of(Reason::NoSuchKeyspace, "the keyspace is gone"));
+                return Err(keyspace_gone());
             };
             let part = arc.range.intersect(&scan.range);
             let scope = QuorumScope::new(&ring, arc, scan.need, scan.deadline);
@@ -199,12 +197,9 @@ impl Scan {
         let keyspace = find(ring, &request.keyspace)?;
         let (id, partitioner) = (KeyspaceId(keyspace.id), partitioner(keyspace));
         let limit = match request.limit {
-            0 => DEFAULT_LIMIT,
+            0 => DEFAULT_PAGE,
             limit @ 1..=MAX_PAGE => limit,
-            limit => {
-                let message = format!("the limit is {limit}; the most keys on a page are {MAX_PAGE}");
-                return Err(Rejected::of(Reason::Invalid, message));
-            }
+            limit => return Err(too_long_a_page(limit)),
         };
         let keys = request.range.unwrap_or_default();
         let mut range = PositionRange::of_keys(id, partitioner, &keys).map_err(|error| invalid(&error))?;
@@ -248,7 +243,7 @@ impl Scan {
                 continue;
             }
             let decoded = position.decode(self.partitioner);
-            let (_, key, _) = decoded.map_err(|error| Rejected::of(Reason::Storage, error.to_string()))?;
+            let (_, key, _) = decoded.map_err(|error| undecodable(&error))?;
             let bytes = key.len() + record.value.len();
             // A page of what fits and one large value more would be more than a message holds.
             if !self.found.is_empty() && self.bytes + bytes > PAGE_BYTES {
@@ -306,16 +301,13 @@ impl Scan {
 
 /// Where a page resumes.
 fn resume(keyspace: KeyspaceId, continuation: &Bytes) -> Result<Position, Rejected> {
-    let bad = |why: &str| {
-        Rejected::of(Reason::Invalid, format!("the continuation {why}; take it from the page before"))
-    };
     if continuation.first() != Some(&CONTINUATION) {
-        return Err(bad("is not one of this version"));
+        return Err(bad_continuation("is not one of this version"));
     }
     let position = Position::from_bytes(continuation.slice(1..));
     let whole = PositionRange::of_keyspace(keyspace);
-    if position < whole.start || position > whole.end || position.as_bytes().len() > 5 * god_proto::MAX_KEY {
-        return Err(bad("is not of this keyspace"));
+    if position < whole.start || position > whole.end || position.as_bytes().len() > MAX_BOUND {
+        return Err(bad_continuation("is not of this keyspace"));
     }
     Ok(position)
 }

@@ -1,10 +1,8 @@
 //! What a coordinator may be told.
 
 use crate::budget::Budget;
+use god_proto::MAX_TIMEOUT;
 use std::time::Duration;
-
-/// The longest that any request may take.
-pub const MAX_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How a coordinator works. The defaults are those of a node.
 #[derive(Clone, Debug)]

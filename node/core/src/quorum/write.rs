@@ -4,8 +4,10 @@ use super::{
     Shared,
     admit::{PendingCall, What},
     batch::{Answered, Carried},
-    fan::{Asked, QuorumScope, Reply, damaged, other_epoch, strange},
-    refusal::{Failures, unreachable},
+    fan::{MemberCall, QuorumScope, Reply, damaged, other_epoch, strange},
+    refusal::{
+        Failures, not_stamped_in_time, stopping, superseded_each_time, unknown, unreachable, unstampable,
+    },
 };
 use crate::{peer::CallError, version::Clock};
 use futures::{StreamExt, stream::FuturesUnordered};
@@ -13,7 +15,7 @@ use god_proto::{
     peer,
     peer::{request, response},
     record::Entry,
-    v1::{self, Committed, Reason, Rejected, Unknown, write_reply},
+    v1::{Committed, Rejected, write_reply},
     version::Version,
 };
 use god_rules::quorum::{MAX_ROUNDS, ReplicaMask, Tally, WriteOutcome, bits};
@@ -53,7 +55,7 @@ impl Write {
 struct Sent {
     writes: Arc<[(u32, u8)]>,
     pushes: u8,
-    asked: Asked,
+    asked: MemberCall,
 }
 
 impl Future for Sent {
@@ -86,9 +88,8 @@ impl Shared {
     pub(super) async fn write(self: &Arc<Self>, scope: QuorumScope, calls: Vec<PendingCall>) -> Carried {
         if self.closing.1.is_stopped() {
             // Nobody would wait for what comes of it.
-            let why = Rejected::later(Reason::Unavailable, "this node is stopping", 0);
             let mut answers = Answered::default();
-            answers.refuse(calls, &why);
+            answers.refuse(calls, &stopping());
             return (answers, vec![]);
         }
         let write = |call: PendingCall| match call.what {
@@ -291,7 +292,7 @@ impl QuorumWrite {
             // What is there is from a clock so far ahead that this node may not follow.
             Some(Err(error)) => {
                 write.tally.superseded(who);
-                write.refusal = Some(Rejected::later(Reason::Clock, error.to_string(), 0));
+                write.refusal = Some(unstampable(&error));
                 false
             }
         }
@@ -337,7 +338,7 @@ impl QuorumWrite {
         } else if write.refusal.is_none() {
             let shortfall = self.scope.replicas.shortfall(0);
             let refusal = if write.tally.round() >= MAX_ROUNDS {
-                Rejected::later(Reason::Busy, "it met a newer write each time it was stamped", 0)
+                superseded_each_time()
             } else {
                 self.failures.refusal(shortfall, out_of_time)
             };
@@ -469,16 +470,6 @@ impl QuorumWrite {
     }
 }
 
-/// What is told of a write that some replicas may hold.
-fn unknown(version: Option<v1::Version>, acks: u32, needed: u32, because: &str) -> Unknown {
-    // While an arc changes hands each of both sets must.
-    let count = match acks < needed {
-        true => format!("{acks} of {needed} replicas needed acknowledged"),
-        false => format!("{acks} replicas acknowledged, and not enough of the old or new ones"),
-    };
-    Unknown { version, acks, message: format!("{count}; it may surface later{because}") }
-}
-
 /// Versions for so many writes. Not a method: a write waits for futures that no two threads may look at.
 async fn stamp(
     clock: &Arc<Clock>,
@@ -486,7 +477,7 @@ async fn stamp(
     count: usize,
 ) -> Result<impl Iterator<Item = Version> + use<>, Rejected> {
     match timeout_at(deadline, clock.stamp(count)).await {
-        Ok(stamps) => stamps.map_err(|error| Rejected::later(Reason::Clock, error.to_string(), 0)),
-        Err(_) => Err(Rejected::later(Reason::Deadline, "no version could be stamped in time", 0)),
+        Ok(stamps) => stamps.map_err(|error| unstampable(&error)),
+        Err(_) => Err(not_stamped_in_time()),
     }
 }

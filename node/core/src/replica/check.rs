@@ -2,17 +2,14 @@
 
 use crate::peer::failure;
 use god_proto::{
-    MAX_KEY, MAX_VALUE,
+    MAX_VALUE,
     ids::{ArcId, Epoch, NodeId},
     peer::{self, Cause, Failure},
-    position::{Position, PositionRange},
+    position::{MAX_POSITION, Position, PositionRange},
     record::Entry,
     ring::{Ring, RingArc},
 };
 use std::sync::Arc;
-
-/// The longest position: a keyspace and a hash, a key and a member with every byte escaped, and their marks.
-const MAX_POSITION: usize = 4 + 8 + 2 * (2 * MAX_KEY + 2) + 1;
 
 /// The ring under which a question is asked and answered.
 pub(super) struct Touch {
@@ -137,7 +134,12 @@ impl Touch {
         if within(&range) && gapless && arcs.iter().all(|arc| Ring::holds(arc, self.me)) {
             Ok(range)
         } else {
-            Err(failure(Cause::NotReplica, format!("node {} does not hold all of the range", self.me)))
+            Err(not_all_of_range(self.me))
         }
     }
+}
+
+/// The refusal of what is asked of all of a range by a node that holds part of it, or none.
+pub(crate) fn not_all_of_range(me: NodeId) -> Failure {
+    failure(Cause::NotReplica, format!("node {me} does not hold all of the range"))
 }

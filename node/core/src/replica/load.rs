@@ -24,10 +24,10 @@ const INTERVALS: usize = 6;
 /// Requests of each arc. Counting costs a lookup; no lock is held alone but when an arc is new.
 pub struct Loads {
     counts: RwLock<BTreeMap<ArcId, AtomicU64>>,
-    known: Mutex<Known>,
+    known: Mutex<MeasuredRates>,
 }
 
-struct Known {
+struct MeasuredRates {
     began: Instant,
     arcs: BTreeMap<ArcId, History>,
 }
@@ -41,7 +41,7 @@ struct History {
 impl Loads {
     /// Nothing is known yet.
     pub fn new() -> Loads {
-        let known = Known { began: Instant::now(), arcs: BTreeMap::new() };
+        let known = MeasuredRates { began: Instant::now(), arcs: BTreeMap::new() };
         Loads { counts: RwLock::default(), known: Mutex::new(known) }
     }
 

@@ -2,7 +2,7 @@
 
 use super::{Replica, at_most, broken, check::Touch, pages};
 use crate::{
-    budget::Paid,
+    budget::{NO_MEMORY, Paid},
     engine::EngineError,
     peer::{Damaged, Held, failure, to_entry},
     radix::{Store, Summary, View},
@@ -20,7 +20,7 @@ const MEMORY_RETRY_MS: u32 = 50;
 
 /// There is no memory for the answer (BUDGET).
 fn no_memory() -> Failure {
-    let refused = failure(Cause::Busy, "the node's memory for requests is taken up");
+    let refused = failure(Cause::Busy, NO_MEMORY);
     Failure { retry_after_ms: MEMORY_RETRY_MS, ..refused }
 }
 

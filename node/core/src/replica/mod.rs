@@ -19,6 +19,7 @@ mod vote;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::check::not_all_of_range;
 pub use self::{
     floors::{Floor, Floors},
     lapse::Lapse,

@@ -5,12 +5,10 @@ use crate::{
     radix::View,
 };
 use bytes::Bytes;
-use god_proto::{MAX_PAGE, peer, position::PositionRange};
+use god_proto::{MAX_PAGE, PAGE_BYTES, peer, position::PositionRange};
 
 /// How much of a page is read before it is paid for.
 const PAID_AT: usize = 64 << 10;
-/// The most bytes on a page, but for a larger single entry.
-const MAX_PAGE_BYTES: usize = 4 << 20;
 
 /// The entries from one end of a range, tombstones among them: one at least, if there is one. What is above a
 /// ceiling is not there (FAR-IS-NOT-THERE). Each part is paid for as it is read: where that cannot be done the page
@@ -30,8 +28,8 @@ pub(super) fn page(
     };
     let limit = scan.limit.clamp(1, MAX_PAGE) as usize;
     let most = match scan.max_bytes as usize {
-        0 => MAX_PAGE_BYTES,
-        bytes => bytes.min(MAX_PAGE_BYTES),
+        0 => PAGE_BYTES,
+        bytes => bytes.min(PAGE_BYTES),
     };
     let (mut entries, mut bytes, mut unpaid) = (Vec::new(), 0, 0);
     for entry in all {

@@ -38,7 +38,7 @@ use crate::{
     peer::{Call, CallError, Target, Transport, failure, no_cluster},
     quorum::{Hints, RingSync},
     radix::Store,
-    replica::Replica,
+    replica::{Replica, not_all_of_range},
     ring::CurrentRing,
     seam::{Offload, Seams},
     stop::Stop,
@@ -259,10 +259,7 @@ impl Upkeep {
             !range.is_empty() && !arcs.is_empty() && arcs.iter().all(|arc| Ring::holds(arc, self.me))
         };
         if !mine(&ring) {
-            return Err(failure(
-                Cause::NotReplica,
-                format!("node {} does not hold all of the range", self.me),
-            ));
+            return Err(not_all_of_range(self.me));
         }
         let arcs = ring.arcs_in(&range).to_vec();
         let still = || self.ring.get().is_some_and(|ring| ring.arcs_in(&range) == arcs);

@@ -30,7 +30,7 @@ impl Pace {
     }
 
     /// Waits until what was taken so far is paid for. Paying afterwards, nothing that was fetched lies about meanwhile.
-    pub(super) async fn settled(&self) {
+    pub(super) async fn wait_until_paid(&self) {
         let until = self.state.lock().free;
         sleep_until(until).await;
     }

@@ -246,7 +246,7 @@ impl Upkeep {
         let mut rest = range;
         let (mut stale, mut busy) = (0, 0);
         while !rest.is_empty() {
-            self.pace.settled().await;
+            self.pace.wait_until_paid().await;
             let epoch = self.ring.epoch();
             let scan = peer::Scan {
                 range: Some(peer::Range::from(&rest)),

@@ -333,7 +333,7 @@ impl Upkeep {
         // Who did not hear that a floor is repaired keeps tombstones that the others have forgotten.
         let repaired = self.replica.floors().lowest(&arc.range).repaired;
         if matches!(compared, Compared::Differs) && repaired > Version::ZERO {
-            self.settle_floor(ring, arc, repaired).await;
+            self.raise_floor(ring, arc, repaired).await;
         }
         let complete = match compared {
             Compared::Equal => true,
@@ -347,7 +347,7 @@ impl Upkeep {
             && promised
             && let Some(floor) = floor
         {
-            self.settle_floor(ring, arc, floor).await;
+            self.raise_floor(ring, arc, floor).await;
         }
         let mut state = self.suspects.0.lock();
         match compared {
@@ -471,7 +471,7 @@ impl Upkeep {
     }
 
     /// Tells every replica that all are equal at or below a version.
-    async fn settle_floor(&self, ring: &Ring, arc: &RingArc, floor: Version) {
+    async fn raise_floor(&self, ring: &Ring, arc: &RingArc, floor: Version) {
         if self.tell_floor(ring, arc, floor, floor).await {
             counter!("god_upkeep_floors_raised_total").increment(1);
         }

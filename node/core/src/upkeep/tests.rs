@@ -19,7 +19,7 @@ use god_proto::{
     position::{Position, PositionRange},
     record::{Entry, Record},
 };
-use tokio::time::sleep;
+use tokio::{task::JoinHandle, time::sleep};
 use uuid::Uuid;
 
 fn upkeep(cluster: &Cluster, node: u32) -> Arc<Upkeep> {
@@ -48,6 +48,14 @@ fn upkeep(cluster: &Cluster, node: u32) -> Arc<Upkeep> {
         longest_read: Duration::from_secs(5),
     };
     Arc::new(Upkeep::new(parts, UpkeepSettings::default()))
+}
+
+/// Begins one of the things that upkeep does for as long as its node runs.
+fn begins<F: Future<Output = ()> + Send + 'static>(
+    upkeep: &Arc<Upkeep>,
+    task: impl FnOnce(Arc<Upkeep>) -> F,
+) -> JoinHandle<()> {
+    tokio::spawn(task(Arc::clone(upkeep)))
 }
 
 /// All that a node stores.
@@ -136,10 +144,7 @@ async fn a_sweep_that_another_epoch_cut_short_is_done_again() {
     cluster.seed(1, expired(&first, 1 << 20)).await;
     cluster.seed(1, expired(&last, 9)).await;
     let interval = upkeep.settings.sync_interval;
-    let sweeps = tokio::spawn({
-        let upkeep = Arc::clone(&upkeep);
-        async move { upkeep.sweep().await }
-    });
+    let sweeps = begins(&upkeep, |upkeep| async move { upkeep.sweep().await });
     sleep(interval + Duration::from_millis(50)).await;
     assert!(!cluster.held(1, &first).await.unwrap().is_live());
     assert!(cluster.held(1, &last).await.unwrap().is_live());
@@ -158,10 +163,7 @@ async fn what_expired_behind_a_damaged_record_is_ended() {
         cluster.seed(1, expired(at, 9)).await;
     }
     damage(&cluster, 1, &at[1]);
-    let sweeps = tokio::spawn({
-        let upkeep = Arc::clone(&upkeep);
-        async move { upkeep.sweep().await }
-    });
+    let sweeps = begins(&upkeep, |upkeep| async move { upkeep.sweep().await });
     sleep(2 * upkeep.settings.sync_interval).await;
     for at in [&at[0], &at[2]] {
         assert!(!cluster.held(1, at).await.unwrap().is_live());
@@ -206,10 +208,7 @@ async fn of_a_deleted_keyspace_nothing_stays_not_even_where_it_is_damaged_or_emp
     let kept = position("k");
     cluster.seed(1, value(&kept, -10, "kept")).await;
     damage(&cluster, 1, &at[3]);
-    let cleans = tokio::spawn({
-        let upkeep = Arc::clone(&upkeep);
-        async move { upkeep.clean().await }
-    });
+    let cleans = begins(&upkeep, |upkeep| async move { upkeep.clean().await });
     sleep(Duration::from_secs(5)).await;
     for at in &at {
         assert_eq!(cluster.held(1, at).await, None);
@@ -233,10 +232,7 @@ async fn a_node_says_why_it_keeps_what_it_should_not_hold() {
     let upkeep = upkeep(&cluster, 4);
     let left = position("k");
     cluster.seed(4, value(&left, -10, "its owners are nodes 1 to 3")).await;
-    let cleans = tokio::spawn({
-        let upkeep = Arc::clone(&upkeep);
-        async move { upkeep.clean().await }
-    });
+    let cleans = begins(&upkeep, |upkeep| async move { upkeep.clean().await });
     let why = async || {
         sleep(Duration::from_secs(3)).await;
         let said = upkeep.sizes(false).await.unwrap();
@@ -283,10 +279,7 @@ async fn what_cannot_be_recalled_is_tried_seldom_and_holds_up_nothing_beside_it(
     let all: Vec<Position> = (0..1_100).map(|n| position(&format!("lapsed {n}"))).collect();
     lapse.add(&all).await.unwrap();
     assert!(at.iter().all(|at| lapse.holds(at)));
-    let recalls = tokio::spawn({
-        let upkeep = Arc::clone(&upkeep);
-        async move { upkeep.recall().await }
-    });
+    let recalls = begins(&upkeep, |upkeep| async move { upkeep.recall().await });
     sleep(Duration::from_secs(60)).await;
     assert!(lapse.holds(&at[0]) && !lapse.holds(&at[1]) && !lapse.holds(&at[2]));
     let before = cluster.world.log.lock().len();
@@ -313,7 +306,7 @@ async fn where_there_is_no_other_replica_nothing_stays_lapsed() {
     damage(&cluster, 1, &at[0]);
     let lapse = Arc::clone(cluster.node(1).replica.lapse());
     lapse.add(&at).await.unwrap();
-    let recalls = tokio::spawn(async move { upkeep.recall().await });
+    let recalls = begins(&upkeep, |upkeep| async move { upkeep.recall().await });
     sleep(Duration::from_secs(1)).await;
     assert!(lapse.is_whole());
     recalls.abort();
@@ -367,10 +360,7 @@ async fn a_new_replica_takes_over_the_floors_of_each_part_of_an_arc() {
         cluster.seed(4, value(at, -30_000, "left behind")).await;
     }
     cluster.seed(1, value(&at[1], -25_000, "newer")).await;
-    let receives = tokio::spawn({
-        let upkeep = Arc::clone(&upkeep);
-        async move { upkeep.receive().await }
-    });
+    let receives = begins(&upkeep, |upkeep| async move { upkeep.receive().await });
     sleep(Duration::from_secs(5)).await;
     assert!(upkeep.receiving.report().arcs[0].ready);
     let floors = cluster.node(4).replica.floors();
@@ -390,10 +380,7 @@ async fn what_was_purged_in_one_part_of_an_arc_is_not_recalled() {
         cluster.seed(1, value(at, -30_000, "here alone")).await;
     }
     cluster.node(1).replica.lapse().add(&at[..1]).await.unwrap();
-    let recalls = tokio::spawn({
-        let upkeep = Arc::clone(&upkeep);
-        async move { upkeep.recall().await }
-    });
+    let recalls = begins(&upkeep, |upkeep| async move { upkeep.recall().await });
     sleep(Duration::from_secs(5)).await;
     assert!(cluster.node(1).replica.lapse().is_whole());
     assert_eq!(cluster.held(1, &at[0]).await, None, "it was deleted, and the others know it");

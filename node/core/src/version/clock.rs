@@ -1,11 +1,11 @@
 //! The node's clock: stamps within a durable promise, refuses versions from too far ahead.
 
-use super::{ClockError, FAR_MS, MAX_AHEAD_MS, trust::Trust};
+use super::{ClockError, FAR_MS, trust::Trust};
 use crate::{
     engine::{Batch, Engine, EngineError, Table},
     seam::{Offload, Wall},
 };
-use god_proto::{ids::NodeId, version::Version};
+use god_proto::{MAX_AHEAD_MS, ids::NodeId, version::Version};
 use god_rules::version::{Eras, Hlc, MOST_ERAS};
 use parking_lot::Mutex;
 use std::{

@@ -1,6 +1,6 @@
 //! Why the clock does not do as asked.
 
-use super::MAX_AHEAD_MS;
+use god_proto::MAX_AHEAD_MS;
 use god_proto::ids::NodeId;
 
 /// Why the clock does not do as asked.

@@ -6,4 +6,4 @@ mod trust;
 
 pub use clock::{Clock, SURE_MS};
 pub use fault::ClockError;
-pub use god_rules::version::{FAR_MS, MAX_AHEAD_MS, Offsets, Sample};
+pub use god_rules::version::{FAR_MS, Offsets, Sample};

@@ -4,8 +4,9 @@
 //! measured anew, and not while it is further from their median than CLOCK-BOUND. A node that starts knows nothing of
 //! its wall, which is as good as a step.
 
-use super::{ClockError, MAX_AHEAD_MS};
+use super::ClockError;
 use crate::seam::Wall;
+use god_proto::MAX_AHEAD_MS;
 use parking_lot::Mutex;
 use tokio::{
     sync::Notify,

@@ -7,7 +7,7 @@ use super::{
 };
 use god_proto::{
     ids::{ArcId, KeyspaceId, NodeId},
-    ring::{CROWDED_RING_BYTES, RING_FORMAT, Ring, check_keyspace},
+    ring::{CROWDED_RING_BYTES, MAX_VIRTUAL_NODES, MAX_WEIGHT, RING_FORMAT, Ring, check_keyspace, is_weight},
     v1::{JoinWish, Keyspace, Member, MemberState, RingDocument, Wish, wish},
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,9 +52,9 @@ pub struct Founding {
 /// The ring of a new cluster: one node, which is the one voter, and the keyspace `default`.
 pub fn found(cluster: Uuid, first: &Joiner, founding: Founding) -> Result<Ring, ChangeError> {
     check_texts(first)?;
-    if !(1..=1_000).contains(&founding.virtual_nodes) {
+    if !(1..=MAX_VIRTUAL_NODES).contains(&founding.virtual_nodes) {
         return Err(ChangeError::Invalid(format!(
-            "virtual-nodes {} is not 1 to 1000",
+            "virtual-nodes {} is not 1 to {MAX_VIRTUAL_NODES}",
             founding.virtual_nodes
         )));
     }
@@ -258,8 +258,8 @@ pub fn shares(ring: &Ring) -> BTreeMap<NodeId, (u32, f64)> {
 
 fn member(number: u32, joiner: &Joiner) -> Result<Member, ChangeError> {
     let Joiner { uuid, weight, .. } = joiner;
-    if !(weight.is_finite() && *weight > 0.0 && *weight <= 1_000.0) {
-        return Err(ChangeError::Invalid(format!("weight {weight} is not above 0 and up to 1000")));
+    if !is_weight(*weight) {
+        return Err(ChangeError::Invalid(format!("weight {weight} is not above 0 and up to {MAX_WEIGHT}")));
     }
     Ok(Member {
         number,

@@ -1,6 +1,6 @@
 //! How far the peers' clocks are off, from exchanges there are anyway.
 
-use super::MAX_AHEAD_MS;
+use god_proto::MAX_AHEAD_MS;
 use god_proto::ids::NodeId;
 use parking_lot::Mutex;
 use std::{

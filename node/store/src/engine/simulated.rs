@@ -197,13 +197,13 @@ fn damaged(table: Table, key: &[u8]) -> EngineError {
 type Pairs<'a> = Box<dyn Iterator<Item = Result<(Bytes, Bytes), EngineError>> + 'a>;
 
 /// Tables held still.
-struct Held {
+struct SimulatedSnapshot {
     tables: Tables,
     corrupt: BTreeSet<(Table, Bytes)>,
     dead: Option<EngineError>,
 }
 
-impl Reader for Held {
+impl Reader for SimulatedSnapshot {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
         if let Some(error) = &self.dead {
             return Err(error.clone());
@@ -231,7 +231,7 @@ impl Reader for Held {
     }
 }
 
-impl Snapshot for Held {
+impl Snapshot for SimulatedSnapshot {
     fn get_cached(&self, table: Table, key: &[u8]) -> Result<Cached<Option<Bytes>>, EngineError> {
         self.get(table, key).map(Cached::Hit)
     }
@@ -242,11 +242,13 @@ impl Snapshot for Held {
 }
 
 impl SimulatedEngine {
-    fn hold(&self) -> Held {
+    fn hold(&self) -> SimulatedSnapshot {
         let held = self.alive(|state| Ok((state.tables.clone(), state.corrupt.clone())));
         match held {
-            Ok((tables, corrupt)) => Held { tables, corrupt, dead: None },
-            Err(error) => Held { tables: Tables::default(), corrupt: BTreeSet::new(), dead: Some(error) },
+            Ok((tables, corrupt)) => SimulatedSnapshot { tables, corrupt, dead: None },
+            Err(error) => {
+                SimulatedSnapshot { tables: Tables::default(), corrupt: BTreeSet::new(), dead: Some(error) }
+            }
         }
     }
 }

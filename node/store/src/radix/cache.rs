@@ -6,7 +6,7 @@ use std::hash::Hasher;
 
 /// What the writer must know of a record that it replaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Known {
+pub(super) struct CachedVersion {
     pub version: Version,
     pub kind: Kind,
     /// Bytes of the encoded record.
@@ -17,7 +17,7 @@ pub(super) struct Known {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tag(u128);
 
-/// A table of fixed places, of which each holds the last one that came there: nothing to keep in order, and a place
+/// A table of fixed slots, of which each holds the last one that came there: nothing to keep in order, and a slot
 /// costs 32 bytes. Positions are told apart by 128 bits of a hash (SipHash-1-3, keyed by the cluster's id), which
 /// are the same for two of them with a chance of 2^-128, as in the digests.
 ///
@@ -25,14 +25,14 @@ pub(super) struct Tag(u128);
 /// data; it takes note of each batch after its commit, and forgets everything when a commit fails.
 pub(super) struct VersionCache {
     hasher: SipHasher13,
-    places: Vec<Place>,
+    slots: Vec<CacheSlot>,
     used: usize,
     most: usize,
 }
 
 /// A tag, and what is known under it. Free where it is of no bytes: no record is so short.
 #[derive(Clone, Copy, Default)]
-struct Place {
+struct CacheSlot {
     tag: [u64; 2],
     time: u64,
     node: u32,
@@ -40,9 +40,9 @@ struct Place {
     len_and_kind: u32,
 }
 
-impl Place {
-    fn new(tag: Tag, known: Known) -> Place {
-        Place {
+impl CacheSlot {
+    fn new(tag: Tag, known: CachedVersion) -> CacheSlot {
+        CacheSlot {
             tag: tag.halves(),
             time: known.version.time,
             node: known.version.node.0,
@@ -54,8 +54,8 @@ impl Place {
         self.len_and_kind == 0
     }
 
-    fn known(&self) -> Known {
-        Known {
+    fn known(&self) -> CachedVersion {
+        CachedVersion {
             version: Version { time: self.time, node: NodeId(self.node) },
             kind: if self.len_and_kind & 1 == 0 { Kind::Value } else { Kind::Tombstone },
             len: self.len_and_kind >> 1,
@@ -73,12 +73,12 @@ impl Tag {
 const FIRST: usize = 1 << 10;
 
 impl VersionCache {
-    /// An empty table of up to `most` places (a power of two).
+    /// An empty table of up to `most` slots (a power of two).
     pub fn new(key: &[u8; 16], most: usize) -> VersionCache {
         let most = most.next_power_of_two();
         VersionCache {
             hasher: SipHasher13::new_with_key(key),
-            places: vec![Place::default(); most.min(FIRST)],
+            slots: vec![CacheSlot::default(); most.min(FIRST)],
             used: 0,
             most,
         }
@@ -91,30 +91,30 @@ impl VersionCache {
         Tag(hasher.finish128().as_u128())
     }
 
-    fn place(&self, tag: Tag) -> usize {
-        tag.0 as usize & (self.places.len() - 1)
+    fn slot(&self, tag: Tag) -> usize {
+        tag.0 as usize & (self.slots.len() - 1)
     }
 
     /// What stands there, if that is remembered.
-    pub fn get(&self, tag: Tag) -> Option<Known> {
-        let place = self.places.get(self.place(tag))?;
-        (!place.is_free() && place.tag == tag.halves()).then(|| place.known())
+    pub fn get(&self, tag: Tag) -> Option<CachedVersion> {
+        let slot = self.slots.get(self.slot(tag))?;
+        (!slot.is_free() && slot.tag == tag.halves()).then(|| slot.known())
     }
 
     /// Takes note of what stands there now; `None`: nothing.
-    pub fn set(&mut self, tag: Tag, known: Option<Known>) {
-        let at = self.place(tag);
-        let Some(place) = self.places.get_mut(at) else { return };
+    pub fn set(&mut self, tag: Tag, known: Option<CachedVersion>) {
+        let at = self.slot(tag);
+        let Some(slot) = self.slots.get_mut(at) else { return };
         match known {
-            None if !place.is_free() && place.tag == tag.halves() => {
-                *place = Place::default();
+            None if !slot.is_free() && slot.tag == tag.halves() => {
+                *slot = CacheSlot::default();
                 self.used -= 1;
             }
             None => {}
             Some(known) => {
-                self.used += usize::from(place.is_free());
-                *place = Place::new(tag, known);
-                if self.used > self.places.len() / 2 && self.places.len() < self.most {
+                self.used += usize::from(slot.is_free());
+                *slot = CacheSlot::new(tag, known);
+                if self.used > self.slots.len() / 2 && self.slots.len() < self.most {
                     self.grow();
                 }
             }
@@ -122,18 +122,18 @@ impl VersionCache {
     }
 
     fn grow(&mut self) {
-        let old = std::mem::take(&mut self.places);
-        self.places = vec![Place::default(); old.len() * 2];
+        let old = std::mem::take(&mut self.slots);
+        self.slots = vec![CacheSlot::default(); old.len() * 2];
         self.used = 0;
-        for place in old.into_iter().filter(|place| !place.is_free()) {
-            let [high, low] = place.tag;
-            self.set(Tag(u128::from(high) << 64 | u128::from(low)), Some(place.known()));
+        for slot in old.into_iter().filter(|slot| !slot.is_free()) {
+            let [high, low] = slot.tag;
+            self.set(Tag(u128::from(high) << 64 | u128::from(low)), Some(slot.known()));
         }
     }
 
     /// Forgets everything.
     pub fn clear(&mut self) {
-        self.places.fill(Place::default());
+        self.slots.fill(CacheSlot::default());
         self.used = 0;
     }
 }
@@ -153,7 +153,7 @@ mod tests {
             let mut cache = VersionCache::new(&[7; 16], 1 << 11);
             let mut truth = BTreeMap::new();
             for (position, version) in notes {
-                let known = version.map(|ms| Known { version: Version::new(ms, 0, NodeId(1)), kind: Kind::Value, len: 9 });
+                let known = version.map(|ms| CachedVersion { version: Version::new(ms, 0, NodeId(1)), kind: Kind::Value, len: 9 });
                 let tag = cache.tag(&position.to_be_bytes());
                 cache.set(tag, known);
                 prop_assert_eq!(cache.get(tag), known);

@@ -53,7 +53,7 @@ pub(super) fn apply_changes<E: From<Misfit>>(
             delta += &change.after;
             delta -= &change.before;
         }
-        let touched = tree.add(&first.position, &delta, limits.open_below(tree.open));
+        let touched = tree.add(&first.position, &delta, limits.open_limit(tree.open));
         assert_eq!(touched.depth, depth, "BUCKET-FOUND: a bucket is made where it was looked for");
         let key = row_key(&first.position, depth);
         let split = match limits.too_much(&touched.sum) {

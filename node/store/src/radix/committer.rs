@@ -89,14 +89,14 @@ fn unanswered() -> EngineError {
 /// How long a refused job should wait.
 const RETRY_AFTER: Duration = Duration::from_millis(20);
 
-struct Waiting<A: Apply> {
+struct QueuedJob<A: Apply> {
     job: A::Job,
     weight: usize,
     answer: oneshot::Sender<Result<A::Answer, CommitError>>,
 }
 
 struct Queue<A: Apply> {
-    jobs: VecDeque<Waiting<A>>,
+    jobs: VecDeque<QueuedJob<A>>,
     bytes: usize,
     /// The writer waits on the condition variable and must be woken.
     idle: bool,
@@ -105,7 +105,8 @@ struct Queue<A: Apply> {
     failed: Option<EngineError>,
 }
 
-struct Shared<A: Apply> {
+/// What the writer and those who hand it jobs have in common.
+struct GroupCommit<A: Apply> {
     engine: Arc<dyn Engine>,
     settings: CommitterSettings,
     queue: Mutex<Queue<A>>,
@@ -120,7 +121,7 @@ struct Inline<A> {
 
 /// Does jobs in groups, one group at a time. Dropping it stops it.
 pub(super) struct Committer<A: Apply> {
-    shared: Arc<Shared<A>>,
+    shared: Arc<GroupCommit<A>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     inline: Option<Mutex<Inline<A>>>,
 }
@@ -128,7 +129,7 @@ pub(super) struct Committer<A: Apply> {
 impl<A: Apply> Committer<A> {
     /// A committer with a thread of its own.
     pub fn threaded(engine: Arc<dyn Engine>, apply: A, settings: CommitterSettings) -> Committer<A> {
-        let shared = Shared::new(engine, settings);
+        let shared = GroupCommit::new(engine, settings);
         let worker = Arc::clone(&shared);
         let spawned = thread::Builder::new().name("committer".to_owned()).spawn(move || worker.run(apply));
         if let Err(error) = &spawned {
@@ -140,7 +141,7 @@ impl<A: Apply> Committer<A> {
 
     /// A committer that works on the spot, for the simulation: no thread, and each job a group of its own.
     pub fn inline(engine: Arc<dyn Engine>, apply: A, settings: CommitterSettings) -> Committer<A> {
-        let shared = Shared::new(engine, settings);
+        let shared = GroupCommit::new(engine, settings);
         let inline = Inline { apply, synced: Instant::now() };
         Committer { shared, thread: Mutex::new(None), inline: Some(Mutex::new(inline)) }
     }
@@ -159,7 +160,7 @@ impl<A: Apply> Committer<A> {
             let mut queue = self.shared.queue.lock();
             self.shared.check(&queue, weight)?;
             queue.bytes += weight;
-            queue.jobs.push_back(Waiting { job, weight, answer });
+            queue.jobs.push_back(QueuedJob { job, weight, answer });
             std::mem::take(&mut queue.idle)
         };
         if wake {
@@ -190,10 +191,10 @@ impl<A: Apply> Drop for Committer<A> {
     }
 }
 
-impl<A: Apply> Shared<A> {
-    fn new(engine: Arc<dyn Engine>, settings: CommitterSettings) -> Arc<Shared<A>> {
+impl<A: Apply> GroupCommit<A> {
+    fn new(engine: Arc<dyn Engine>, settings: CommitterSettings) -> Arc<GroupCommit<A>> {
         let queue = Queue { jobs: VecDeque::new(), bytes: 0, idle: false, stopping: false, failed: None };
-        Arc::new(Shared { engine, settings, queue: Mutex::new(queue), filled: Condvar::new() })
+        Arc::new(GroupCommit { engine, settings, queue: Mutex::new(queue), filled: Condvar::new() })
     }
 
     /// Whether the engine wants more work.
@@ -313,7 +314,7 @@ impl<A: Apply> Shared<A> {
     }
 
     /// Waits for jobs and takes as many as a group may have. Empty when it is time to sync or to stop.
-    fn next_group(&self, unsynced_since: Option<std::time::Instant>) -> Vec<Waiting<A>> {
+    fn next_group(&self, unsynced_since: Option<std::time::Instant>) -> Vec<QueuedJob<A>> {
         let mut queue = self.queue.lock();
         while queue.jobs.is_empty() {
             if queue.stopping {
@@ -350,7 +351,7 @@ impl<A: Apply> Shared<A> {
     }
 
     /// Applies a group, synced if each must be, and answers. Says whether it was applied.
-    fn work(&self, apply: &mut A, group: Vec<Waiting<A>>) -> bool {
+    fn work(&self, apply: &mut A, group: Vec<QueuedJob<A>>) -> bool {
         histogram!("god_engine_group_jobs").record(group.len() as f64);
         let began = std::time::Instant::now();
         let (jobs, senders): (Vec<_>, Vec<_>) =

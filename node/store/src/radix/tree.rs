@@ -54,7 +54,7 @@ impl Limits {
     }
 
     /// Buckets of fewer bytes may be open. A row costs little beside large values, counting them anew costs much.
-    pub(super) fn open_below(&self, open: usize) -> u64 {
+    pub(super) fn open_limit(&self, open: usize) -> u64 {
         if open < self.most_open { self.split_bytes / 4 } else { 0 }
     }
 }
@@ -90,9 +90,9 @@ pub(super) struct Branch {
     pub(super) open: bool,
 }
 
-/// Where a position stands in the tree.
+/// What stands below a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct PrefixSum {
     /// The sum of all buckets wholly below the position.
     pub(super) before: Summary,
     /// The depth and the sum of the bucket that begins as the position does.
@@ -185,16 +185,16 @@ impl Tree {
     }
 
     /// Adds to the bucket that a position is in; makes it if there is none. Cost: O(depth), and a copy of each node
-    /// on the way that is shared. If the bucket then has fewer bytes than `open_below`, it is open.
-    pub(super) fn add(&mut self, position: &[u8], delta: &Summary, open_below: u64) -> Touched {
-        let touched = self.add_below(position, delta, open_below);
+    /// on the way that is shared. If the bucket then has fewer bytes than `open_limit`, it is open.
+    pub(super) fn add(&mut self, position: &[u8], delta: &Summary, open_limit: u64) -> Touched {
+        let touched = self.add_below(position, delta, open_limit);
         self.sum += delta;
         self.open += usize::from(touched.open && !touched.was_open);
         touched
     }
 
-    fn add_below(&mut self, position: &[u8], delta: &Summary, open_below: u64) -> Touched {
-        let open = delta.bytes < open_below;
+    fn add_below(&mut self, position: &[u8], delta: &Summary, open_limit: u64) -> Touched {
+        let open = delta.bytes < open_limit;
         let new = |depth| Touched { depth, sum: *delta, new: true, was_open: false, open };
         let mut inner = Arc::make_mut(&mut self.root);
         let mut depth = 0;
@@ -218,15 +218,15 @@ impl Tree {
             depth += branch.rest.len();
             let Some(below) = &mut branch.below else {
                 let was_open = branch.open;
-                branch.open |= branch.sum.bytes < open_below;
+                branch.open |= branch.sum.bytes < open_limit;
                 return Touched { depth, sum: branch.sum, new: false, was_open, open: branch.open };
             };
             inner = Arc::make_mut(below);
         }
     }
 
-    /// Where a position, or a bound that may be shorter, stands. Cost: O(depth).
-    pub(super) fn locate(&self, position: &[u8]) -> Place {
+    /// What stands below a position, or below a bound that may be shorter. Cost: O(depth).
+    pub(super) fn locate(&self, position: &[u8]) -> PrefixSum {
         let mut before = Summary::default();
         let mut inner = &*self.root;
         let mut depth = 0;
@@ -239,7 +239,7 @@ impl Tree {
             };
             before += &inner.branches[..at].iter().map(|branch| &branch.sum).sum();
             if !here {
-                return Place { before, bucket: None };
+                return PrefixSum { before, bucket: None };
             }
             let branch = &inner.branches[at];
             if let Some(kept) = branch.leaves_at(position, depth) {
@@ -247,12 +247,12 @@ impl Tree {
                 if branch.rest[kept] < symbol(position, depth + kept) {
                     before += &branch.sum;
                 }
-                return Place { before, bucket: None };
+                return PrefixSum { before, bucket: None };
             }
             depth += branch.rest.len();
             match &branch.below {
                 Some(below) => inner = below,
-                None => return Place { before, bucket: Some((depth, branch.sum)) },
+                None => return PrefixSum { before, bucket: Some((depth, branch.sum)) },
             }
         }
     }

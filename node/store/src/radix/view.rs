@@ -20,9 +20,9 @@ use std::sync::Arc;
 /// Cheap to take and to hold, though it keeps replaced data from being freed. Its calls may block on the disk; see
 /// [`crate::seam::Offload`].
 #[derive(Clone)]
-pub struct View(Arc<Held>);
+pub struct View(Arc<ViewState>);
 
-struct Held {
+struct ViewState {
     snapshot: Arc<dyn Snapshot>,
     tree: Tree,
     scale: Scale,
@@ -30,7 +30,7 @@ struct Held {
 
 impl View {
     pub(super) fn new(snapshot: Arc<dyn Snapshot>, tree: Tree, scale: Scale) -> View {
-        View(Arc::new(Held { snapshot, tree, scale }))
+        View(Arc::new(ViewState { snapshot, tree, scale }))
     }
 
     fn reader(&self) -> &dyn Reader {
@@ -161,9 +161,9 @@ impl View {
             return Ok(None);
         }
         let start = range.start.as_bytes();
-        let place = self.0.tree.locate(start);
-        let mut before = place.before;
-        if let Some((depth, _)) = place.bucket {
+        let prefix = self.0.tree.locate(start);
+        let mut before = prefix.before;
+        if let Some((depth, _)) = prefix.bucket {
             before += &self.scan_sum(&range_start(start, depth), start)?;
         }
         let Some(overall) = count(&before).checked_add(rank) else { return Ok(None) };

@@ -82,10 +82,10 @@ impl Tree {
 
     /// The bucket that a position is in, or the first one above it. Cost: O(depth).
     pub(super) fn bucket_from(&self, position: &[u8]) -> Option<Path> {
-        let place = self.locate(position);
-        match place.bucket {
+        let prefix = self.locate(position);
+        match prefix.bucket {
             Some((depth, _)) => Some(Path::of(position, depth)),
-            None => self.bucket_at(place.before.entries, |sum| sum.entries).map(|(path, _)| path),
+            None => self.bucket_at(prefix.before.entries, |sum| sum.entries).map(|(path, _)| path),
         }
     }
 

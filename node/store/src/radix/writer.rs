@@ -2,7 +2,7 @@
 
 use super::{
     Summary,
-    cache::{Known, Tag, VersionCache},
+    cache::{CachedVersion, Tag, VersionCache},
     changes::{Change, Row, apply_changes},
     committer::Apply,
     gaps::Gaps,
@@ -94,7 +94,7 @@ struct Item<'a> {
 /// What the positions of a group hold, in their order.
 struct LookedUp<'a> {
     /// What is remembered of each.
-    known: Vec<(Tag, Option<Known>)>,
+    known: Vec<(Tag, Option<CachedVersion>)>,
     /// Those of which nothing is.
     unread: Vec<&'a [u8]>,
     /// What was found at these.
@@ -201,7 +201,7 @@ impl Writer {
         for run in order.chunk_by(|a, b| of(a).position == of(b).position) {
             let position = of(&run[0]).position.as_bytes();
             let tag = self.cache.tag(position);
-            let is_again = |known: &Known| run.iter().any(|at| of(at).version == known.version);
+            let is_again = |known: &CachedVersion| run.iter().any(|at| of(at).version == known.version);
             let remembered = self.cache.get(tag).filter(|known| !is_again(known));
             if remembered.is_none() {
                 unread.push(position);
@@ -409,13 +409,13 @@ fn items(jobs: &[Job]) -> Vec<Item<'_>> {
 }
 
 /// What a group comes to.
-struct Plan {
+struct GroupPlan {
     /// Of each item.
     verdicts: Vec<Verdict>,
     batch: Batch,
     changes: Vec<Change>,
     /// What is remembered afterwards of positions that change.
-    notes: Vec<(Tag, Option<Known>)>,
+    notes: Vec<(Tag, Option<CachedVersion>)>,
     /// Damaged records that are.
     overwritten: u64,
 }
@@ -428,11 +428,11 @@ fn plan(
     order: &[u32],
     looked_up: LookedUp<'_>,
     mut sums: BTreeMap<Vec<u8>, Summary>,
-) -> Plan {
+) -> GroupPlan {
     let same = |a: &u32, b: &u32| items[*a as usize].position == items[*b as usize].position;
     let LookedUp { known, read, .. } = looked_up;
     let mut read = read.iter();
-    let mut plan = Plan {
+    let mut plan = GroupPlan {
         verdicts: vec![Verdict::Equal; items.len()],
         batch: Batch::default(),
         changes: Vec::with_capacity(known.len()),
@@ -442,13 +442,14 @@ fn plan(
     plan.batch.ops.reserve(2 * known.len());
     for (run, (tag, known)) in order.chunk_by(same).zip(known) {
         let position = items[run[0] as usize].position;
-        let weigh =
-            |known: Known| scale.weigh(position.as_bytes(), known.version, known.kind, known.len as usize);
+        let weigh = |known: CachedVersion| {
+            scale.weigh(position.as_bytes(), known.version, known.kind, known.len as usize)
+        };
         let found = if known.is_none() { read.next() } else { None };
         let (mut current, before) = match (known, found) {
             (Some(known), _) => (Current::Stored(known.version, None), Some(weigh(known))),
             (None, Some(Stored::Record(head, bytes))) => {
-                let known = Known { version: head.version, kind: head.kind, len: bytes.len() as u32 };
+                let known = CachedVersion { version: head.version, kind: head.kind, len: bytes.len() as u32 };
                 (Current::Stored(known.version, Some(bytes)), Some(weigh(known)))
             }
             (None, Some(Stored::Damaged)) => {
@@ -471,7 +472,7 @@ fn plan(
                 let encoded = record.encode();
                 let len = encoded.len() as u32;
                 plan.batch.put(Table::Data, position.clone().into_bytes(), encoded);
-                Some(Known { version: record.version, kind: record.kind, len })
+                Some(CachedVersion { version: record.version, kind: record.kind, len })
             }
         };
         plan.overwritten += u64::from(matches!(found, Some(Stored::Damaged)));

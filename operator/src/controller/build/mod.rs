@@ -17,18 +17,13 @@ mod tests;
 pub use difference::differs;
 pub use names::{CLUSTER_LABEL, MANAGER, POOL_LABEL, SERVICE_LABEL, labels, selector};
 
+pub use god_proto::address::{GRPC_PORT, HTTP_PORT, PEER_PORT};
+
 use super::world::{Desired, ring::Ring};
 use crate::crd::GodCluster;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use uuid::Uuid;
-
-/// The door for clients.
-pub const GRPC_PORT: u16 = 7000;
-/// The door for nodes.
-pub const PEER_PORT: u16 = 7100;
-/// The door for people and monitors.
-pub const HTTP_PORT: u16 = 7200;
 
 /// What objects are made of.
 pub struct Blueprint<'a> {

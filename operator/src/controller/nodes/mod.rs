@@ -7,7 +7,7 @@ mod wire;
 use super::world::{KeyspaceWish, RingView, Said, ring::Wish};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use god_proto::{
-    MAX_MESSAGE,
+    MAX_MESSAGE, PEER_PROTOCOL,
     peer::{Frame, Hello, peer_client::PeerClient},
     v1::{self, Rejected, cluster_client::ClusterClient},
 };
@@ -16,8 +16,6 @@ use tokio::sync::oneshot;
 use tonic::transport::{Channel, Endpoint};
 use uuid::Uuid;
 
-/// The node-to-node protocol that is spoken to hear who a node is.
-const PROTOCOL: u32 = 1;
 /// How long a node may take to say who it is, or what its ring is. A look waits as long for one that keeps silent, and
 /// people are told what is in the way within five seconds (invariant TOLD-SOON).
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -93,8 +91,11 @@ pub async fn introduce(addresses: &[Option<Address>]) -> Vec<Said> {
 async fn hello(address: &Address) -> Option<Said> {
     let asked = async {
         let channel = connect(address.ip, address.peer).await.ok()?;
-        let mine =
-            Hello { protocol: PROTOCOL, uuid: Uuid::nil().as_bytes().to_vec().into(), ..Hello::default() };
+        let mine = Hello {
+            protocol: PEER_PROTOCOL,
+            uuid: Uuid::nil().as_bytes().to_vec().into(),
+            ..Hello::default()
+        };
         let first = Frame { hello: Some(mine), ..Frame::default() };
         // The stream stays open until the answer is there, and ends then, or when nobody waits for it any more: one
         // that is left open keeps its connection for as long as the node does.

@@ -1,9 +1,9 @@
 //! The ring as it is on the wire, and as plans know it.
 
 use crate::controller::world::ring::{
-    Arc, Copies, Ended, Keyspace, Member, Operation, Phase, Progress, Report, Ring, State, Wish,
+    Arc, Copies, Ended, Keyspace, Member, MemberHealth, Operation, Phase, Progress, Report, Ring, Wish,
 };
-use god_proto::v1::{self, MemberState, OperationPhase, wish::Wish as Asked};
+use god_proto::v1::{self, MemberState, OperationPhase, wish::Wish as WishKind};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -28,11 +28,11 @@ pub(super) fn ring(
         let report = status.and_then(|status| status.report.as_ref());
         let state = match (status.map(|status| status.state.as_str()), report) {
             // One that leaves answers, or does not.
-            (Some("leaving"), Some(report)) if report.ready => State::Up,
-            (Some("leaving"), Some(_)) | (Some("unready"), _) => State::Unready,
-            (Some("up"), _) => State::Up,
-            (Some("down"), _) => State::Down,
-            _ => State::Suspect,
+            (Some("leaving"), Some(report)) if report.ready => MemberHealth::Up,
+            (Some("leaving"), Some(_)) | (Some("unready"), _) => MemberHealth::Unready,
+            (Some("up"), _) => MemberHealth::Up,
+            (Some("down"), _) => MemberHealth::Down,
+            _ => MemberHealth::Suspect,
         };
         let member = Member {
             number: node.number,
@@ -110,12 +110,12 @@ fn arc(arc: &v1::Arc) -> Result<Arc, String> {
 fn operation(operation: &v1::Operation, status: Option<&v1::OperationStatus>) -> Result<Operation, String> {
     let asked = operation.wish.as_ref().and_then(|wish| wish.wish.as_ref());
     let wish = match asked.ok_or_else(|| format!("operation {} asks for nothing known", operation.id))? {
-        Asked::Join(wish) => Wish::Join(wish.node),
-        Asked::Leave(wish) => Wish::Leave { node: wish.node, lost: wish.lost },
-        Asked::Replace(wish) => Wish::Replace { old: wish.old, new: wish.new, lost: wish.lost },
-        Asked::Reweight(wish) => Wish::Reweight(wish.node, thousandths(wish.weight)),
-        Asked::Rezone(wish) => Wish::Rezone(wish.node, wish.zone.clone()),
-        Asked::Replicas(wish) => Wish::Replicas(
+        WishKind::Join(wish) => Wish::Join(wish.node),
+        WishKind::Leave(wish) => Wish::Leave { node: wish.node, lost: wish.lost },
+        WishKind::Replace(wish) => Wish::Replace { old: wish.old, new: wish.new, lost: wish.lost },
+        WishKind::Reweight(wish) => Wish::Reweight(wish.node, thousandths(wish.weight)),
+        WishKind::Rezone(wish) => Wish::Rezone(wish.node, wish.zone.clone()),
+        WishKind::Replicas(wish) => Wish::Replicas(
             wish.keyspace,
             Copies {
                 replicas: wish.replicas,
@@ -123,7 +123,7 @@ fn operation(operation: &v1::Operation, status: Option<&v1::OperationStatus>) ->
                 read_quorum: wish.read_quorum,
             },
         ),
-        Asked::Rebalance(_) => Wish::Rebalance,
+        WishKind::Rebalance(_) => Wish::Rebalance,
     };
     let phase = match operation.phase() {
         OperationPhase::Waiting => Phase::Waiting,
@@ -150,22 +150,22 @@ fn operation(operation: &v1::Operation, status: Option<&v1::OperationStatus>) ->
 /// A wish as it is asked for.
 pub(super) fn wish(wish: &Wish) -> v1::Wish {
     let asked = match wish {
-        Wish::Join(node) => Asked::Join(v1::JoinWish { node: *node }),
-        Wish::Leave { node, lost } => Asked::Leave(v1::LeaveWish { node: *node, lost: *lost }),
+        Wish::Join(node) => WishKind::Join(v1::JoinWish { node: *node }),
+        Wish::Leave { node, lost } => WishKind::Leave(v1::LeaveWish { node: *node, lost: *lost }),
         Wish::Replace { old, new, lost } => {
-            Asked::Replace(v1::ReplaceWish { old: *old, new: *new, lost: *lost })
+            WishKind::Replace(v1::ReplaceWish { old: *old, new: *new, lost: *lost })
         }
         Wish::Reweight(node, weight) => {
-            Asked::Reweight(v1::ReweightWish { node: *node, weight: f64::from(*weight) / 1_000.0 })
+            WishKind::Reweight(v1::ReweightWish { node: *node, weight: f64::from(*weight) / 1_000.0 })
         }
-        Wish::Rezone(node, zone) => Asked::Rezone(v1::RezoneWish { node: *node, zone: zone.clone() }),
-        Wish::Replicas(keyspace, copies) => Asked::Replicas(v1::ReplicasWish {
+        Wish::Rezone(node, zone) => WishKind::Rezone(v1::RezoneWish { node: *node, zone: zone.clone() }),
+        Wish::Replicas(keyspace, copies) => WishKind::Replicas(v1::ReplicasWish {
             keyspace: *keyspace,
             replicas: copies.replicas,
             write_quorum: copies.write_quorum,
             read_quorum: copies.read_quorum,
         }),
-        Wish::Rebalance => Asked::Rebalance(v1::RebalanceWish {}),
+        Wish::Rebalance => WishKind::Rebalance(v1::RebalanceWish {}),
     };
     v1::Wish { wish: Some(asked) }
 }
@@ -207,7 +207,7 @@ mod tests {
             ..v1::RingDocument::default()
         };
         let ring = ring(&document, &v1::StatusReply::default(), &[]).unwrap();
-        assert_eq!(ring.members.values().next().unwrap().state, State::Suspect);
+        assert_eq!(ring.members.values().next().unwrap().state, MemberHealth::Suspect);
         assert!(!ring.is_acknowledged());
     }
 }

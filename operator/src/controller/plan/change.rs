@@ -3,7 +3,7 @@
 use super::{Decision, Step, blocked, size::wanted};
 use crate::controller::world::{
     Desired, Observed,
-    ring::{Ended, Member, Phase, Ring, State, Wish},
+    ring::{Ended, Member, MemberHealth, Phase, Ring, Wish},
 };
 use uuid::Uuid;
 
@@ -15,7 +15,8 @@ pub const OPERATION_REFUSED: &str = "OperationRefused";
 /// Whatever is to change, the ring does not, while too few of those are up that decide it.
 pub(super) fn undecided(observed: &Observed, _: &Desired) -> Decision {
     let Some(ring) = observed.ring() else { return Decision::Pass };
-    let is_there = |number: u32| ring.numbered(number).is_some_and(|(_, member)| member.state != State::Down);
+    let is_there =
+        |number: u32| ring.numbered(number).is_some_and(|(_, member)| member.state != MemberHealth::Down);
     if ring.decides(is_there) {
         return Decision::Pass;
     }
@@ -92,7 +93,7 @@ fn unused<'a>(
 ) -> impl Iterator<Item = (Uuid, &'a Member)> {
     ring.members.iter().map(|(uuid, member)| (*uuid, member)).filter(move |(_, member)| {
         is_unused(ring, member)
-            && member.state == State::Up
+            && member.state == MemberHealth::Up
             && is_wanted(observed, desired, ring, member.number) == Some(true)
     })
 }
@@ -140,10 +141,10 @@ pub(super) fn make_up(observed: &Observed, desired: &Desired) -> Decision {
     let gone = ring.members.iter().find(|(uuid, _)| observed.is_homeless(**uuid));
     let Some((uuid, member)) = gone else { return Decision::Pass };
     let number = member.number;
-    if matches!(member.state, State::Up | State::Unready) {
+    if matches!(member.state, MemberHealth::Up | MemberHealth::Unready) {
         return Decision::Wait(format!("node {number} was up just now, though its volume claim is gone"));
     }
-    if member.state != State::Down {
+    if member.state != MemberHealth::Down {
         return Decision::Wait(format!("it is not sure yet that node {number} is down"));
     }
     let asked = desired.replace.contains(uuid);
@@ -165,7 +166,7 @@ pub(super) fn make_up(observed: &Observed, desired: &Desired) -> Decision {
             format!("see why volumes are lost; to replace it nevertheless, {how}{uuid}"),
         ));
     }
-    let is_up = |other: u32| ring.numbered(other).is_some_and(|(_, member)| member.state == State::Up);
+    let is_up = |other: u32| ring.numbered(other).is_some_and(|(_, member)| member.state == MemberHealth::Up);
     let without = ring.arcs_without_quorum(is_up);
     if !asked && without > 0 {
         return Decision::Blocked(blocked(
@@ -183,7 +184,7 @@ pub(super) fn make_up(observed: &Observed, desired: &Desired) -> Decision {
             let settled = ring.members.iter().all(|(other, it)| {
                 observed.is_homeless(*other)
                     || is_wanted(observed, desired, ring, it.number) == Some(false)
-                    || (it.state == State::Up && (!is_unused(ring, it) || is_busy(ring, it.number)))
+                    || (it.state == MemberHealth::Up && (!is_unused(ring, it) || is_busy(ring, it.number)))
             });
             if !settled {
                 return Decision::Wait(format!("a new node takes the place of node {number}"));
@@ -216,9 +217,9 @@ pub(super) fn replace(observed: &Observed, desired: &Desired) -> Decision {
             continue;
         };
         let others = |other: u32| {
-            other != member.number && ring.numbered(other).is_some_and(|(_, it)| it.state == State::Up)
+            other != member.number && ring.numbered(other).is_some_and(|(_, it)| it.state == MemberHealth::Up)
         };
-        let lost = member.state == State::Down;
+        let lost = member.state == MemberHealth::Down;
         if lost && ring.arcs_without_quorum(others) > 0 {
             return Decision::Blocked(blocked(
                 "DataAtRisk",

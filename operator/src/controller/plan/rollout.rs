@@ -1,7 +1,7 @@
 //! Restarts: another image, configuration or wish, one node at a time, while every arc keeps a quorum.
 
 use super::{Decision, Step, blocked, size::wanted};
-use crate::controller::world::{Desired, Observed, Place, Pod, ring::State};
+use crate::controller::world::{Desired, Observed, Place, Pod, ring::MemberHealth};
 
 fn is_outdated(observed: &Observed, pod: &Pod) -> bool {
     let revision = observed.sets.get(&pod.place.pool).and_then(|set| set.revision.as_ref());
@@ -69,7 +69,8 @@ pub(super) fn missing(observed: &Observed, desired: &Desired) -> Decision {
 /// The others find its node.
 fn is_up(observed: &Observed, pod: &Pod) -> bool {
     let node = observed.node_at(&pod.place);
-    node.and_then(|node| observed.ring()?.members.get(&node)).is_some_and(|member| member.state == State::Up)
+    node.and_then(|node| observed.ring()?.members.get(&node))
+        .is_some_and(|member| member.state == MemberHealth::Up)
 }
 
 fn restart_of(pod: &Pod, why: &str) -> Decision {
@@ -105,7 +106,7 @@ pub(super) fn restart(observed: &Observed, desired: &Desired) -> Decision {
         return restart_of(pod, "its template changed");
     };
     let others_up = |other: u32| {
-        other != number && ring.numbered(other).is_some_and(|(_, member)| member.state == State::Up)
+        other != number && ring.numbered(other).is_some_and(|(_, member)| member.state == MemberHealth::Up)
     };
     if let Some(away) = ring.members.values().find(|other| other.number != number && !others_up(other.number))
     {

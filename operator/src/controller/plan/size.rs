@@ -5,7 +5,7 @@ use super::{Decision, Step, blocked};
 use crate::{
     controller::world::{
         Desired, Observed, Place,
-        ring::{State, Wish},
+        ring::{MemberHealth, Wish},
     },
     crd::bytes,
 };
@@ -117,7 +117,7 @@ pub(super) fn leave(observed: &Observed, desired: &Desired) -> Decision {
             "ask for more nodes, or lower the replicas of the keyspaces first",
         ));
     }
-    let away = ring.members.values().find(|other| other.state != State::Up);
+    let away = ring.members.values().find(|other| other.state != MemberHealth::Up);
     if let Some(away) = away {
         return Decision::Blocked(blocked(
             "NodeNotUp",

@@ -85,7 +85,7 @@ pub struct Context {
     /// When the status was written last.
     pub told: Mutex<HashMap<Key, Instant>>,
     /// Operations that the ring refused.
-    pub asked: Mutex<HashMap<Key, Asked>>,
+    pub first_refusals: Mutex<HashMap<Key, FirstRefusal>>,
     /// Steps that were refused, and when.
     pub refusals: Mutex<HashMap<Key, (Refusal, Instant)>>,
     /// Objects that are not watched, as they were applied last.
@@ -113,7 +113,7 @@ impl Context {
             unmade: Mutex::default(),
             astray: Mutex::default(),
             told: Mutex::default(),
-            asked: Mutex::default(),
+            first_refusals: Mutex::default(),
             refusals: Mutex::default(),
             applied: Mutex::default(),
         }
@@ -129,7 +129,7 @@ impl Context {
 
 /// That the ring refused an operation several times, as it was seen first.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked {
+pub struct FirstRefusal {
     /// Epoch of the ring.
     epoch: u64,
     /// Generation of the spec.
@@ -138,7 +138,7 @@ pub struct Asked {
     since: Instant,
 }
 
-impl Asked {
+impl FirstRefusal {
     /// Up to which epoch refusals count no more: they are long past, or somebody changed the spec.
     fn excused(self, generation: Option<i64>, now: Instant) -> u64 {
         let is_over = self.generation != generation || now.duration_since(self.since) >= ASKED_AGAIN_AFTER;
@@ -149,19 +149,20 @@ impl Asked {
 impl Context {
     /// Refusals of the ring that count no more.
     fn excused(&self, cluster: &GodCluster) -> u64 {
-        let asked = locked(&self.asked).get(&key(cluster)).copied();
-        asked.map_or(0, |asked| asked.excused(cluster.metadata.generation, Instant::now()))
+        let first = locked(&self.first_refusals).get(&key(cluster)).copied();
+        first.map_or(0, |first| first.excused(cluster.metadata.generation, Instant::now()))
     }
 
     /// Remembers that the ring refuses, from the first time on that it was seen since the last excuse.
     fn note_refusals(&self, cluster: &GodCluster, observed: &Observed, plan: &Plan) {
         let is_refused = plan.blocked.as_ref().is_some_and(|blocked| blocked.reason == OPERATION_REFUSED);
         let Some(ring) = observed.ring().filter(|_| is_refused) else { return };
-        let mut asked = locked(&self.asked);
-        let known = asked.get(&key(cluster));
+        let mut refusals = locked(&self.first_refusals);
+        let known = refusals.get(&key(cluster));
         if known.is_none_or(|known| known.epoch <= observed.excused) {
             let generation = cluster.metadata.generation;
-            asked.insert(key(cluster), Asked { epoch: ring.epoch, generation, since: Instant::now() });
+            refusals
+                .insert(key(cluster), FirstRefusal { epoch: ring.epoch, generation, since: Instant::now() });
         }
     }
 }
@@ -359,10 +360,10 @@ mod tests {
     #[test]
     fn what_the_ring_refused_is_asked_again_after_a_while_or_when_the_spec_is_changed() {
         let since = Instant::now();
-        let asked = Asked { epoch: 9, generation: Some(2), since };
-        assert_eq!(asked.excused(Some(2), since), 0);
-        assert_eq!(asked.excused(Some(3), since), 9);
-        assert_eq!(asked.excused(Some(2), since + ASKED_AGAIN_AFTER), 9);
+        let first = FirstRefusal { epoch: 9, generation: Some(2), since };
+        assert_eq!(first.excused(Some(2), since), 0);
+        assert_eq!(first.excused(Some(3), since), 9);
+        assert_eq!(first.excused(Some(2), since + ASKED_AGAIN_AFTER), 9);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::controller::{
     plan::{Blocked, Plan, Step},
     world::{
         Desired, Observed, Place,
-        ring::{Member, State},
+        ring::{Member, MemberHealth},
     },
 };
 use futures::{FutureExt as _, future::BoxFuture};
@@ -120,7 +120,7 @@ pub(super) fn astray(
 ) -> Option<Blocked> {
     let found = observed.agreed_ring().and_then(|ring| {
         let is_astray = |(uuid, member): &(&Uuid, &Member)| {
-            matches!(member.state, State::Up | State::Unready) && observed.is_homeless(**uuid)
+            matches!(member.state, MemberHealth::Up | MemberHealth::Unready) && observed.is_homeless(**uuid)
         };
         ring.members.iter().find(is_astray).map(|(uuid, member)| (*uuid, member.number))
     });
@@ -258,7 +258,7 @@ mod tests {
         assert_eq!(blocked.reason, "NodeAstray");
         assert!(blocked.message.contains(&elsewhere.to_string()), "{}", blocked.message);
         let RingView::Known(ring) = &mut seen.ring else { unreachable!("it runs") };
-        ring.members.get_mut(&elsewhere).unwrap().state = State::Down;
+        ring.members.get_mut(&elsewhere).unwrap().state = MemberHealth::Down;
         assert_eq!(told(&seen, since + SLOW), None);
         let whole = World::running(3).observe();
         assert_eq!(told(&whole, since + SLOW), None);

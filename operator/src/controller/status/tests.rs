@@ -55,7 +55,7 @@ fn a_cluster_is_not_ready_before_services_reach_each_of_its_pods() {
         assert_eq!((shown.phase, condition(&shown, "Reconciled")), (expected, "False"));
         let shown = told_after(&cluster, &World::running(3), &desired(3), |observed| {
             let RingView::Known(ring) = &mut observed.ring else { panic!("the ring is known") };
-            ring.members.values_mut().next().unwrap().state = State::Unready;
+            ring.members.values_mut().next().unwrap().state = MemberHealth::Unready;
         });
         assert_eq!((shown.phase, condition(&shown, "Degraded")), (expected, "True"));
     }

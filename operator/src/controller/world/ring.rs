@@ -49,14 +49,14 @@ pub struct Member {
     /// Version of its program.
     pub version: String,
     /// How the others find it.
-    pub state: State,
+    pub state: MemberHealth,
     /// What it says of itself, where it answered.
     pub report: Option<Report>,
 }
 
 /// How the others find a member.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum State {
+pub enum MemberHealth {
     /// It answers and is ready.
     Up,
     /// It answers and is not ready.

@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::doctor::observe::Seen;
+use crate::doctor::observe::NodeAnswers;
 use god_proto::v1::{Arc, DepartedNode, Keyspace, Operation, OperationStatus, Transition};
 
 /// Three nodes that are as they should be, with one keyspace.
@@ -38,7 +38,7 @@ fn healthy() -> Observed {
     seen.ring.keyspaces = vec![keyspace];
     seen.ring.arcs = vec![arc(1), arc(2)];
     seen.nodes = (1..=3)
-        .map(|_| Seen {
+        .map(|_| NodeAnswers {
             own: Ok(status.clone()),
             http: Ok(Http {
                 figures: [("process_max_fds".to_owned(), 1e6), ("process_open_fds".to_owned(), 90.0)].into(),

@@ -29,7 +29,7 @@ fn start(net: &Arc<Net>, me: u32, address: &str, late_ms: i64) -> (Arc<Liveness>
         ring,
         transport: net.port(me),
         liveness: Arc::clone(&liveness),
-        seen: Arc::new(move |node, address| {
+        on_address: Arc::new(move |node, address| {
             seen.lock().insert(node, address.to_owned());
         }),
         seams,

@@ -74,15 +74,15 @@ impl State {
             );
         }
         let all: Vec<NodeId> = self
-            .loads
+            .counts
             .range(NodeId(*targets.start())..=NodeId(*targets.end()))
             .map(|(target, _)| *target)
             .collect();
         let mut gone = 0;
-        for load in all.iter().filter_map(|target| self.loads.remove(target)) {
-            self.rows = self.rows.saturating_sub(load.rows);
-            self.bytes = self.bytes.saturating_sub(load.bytes);
-            gone += load.rows;
+        for count in all.iter().filter_map(|target| self.counts.remove(target)) {
+            self.rows = self.rows.saturating_sub(count.rows);
+            self.bytes = self.bytes.saturating_sub(count.bytes);
+            gone += count.rows;
         }
         gone = gone.saturating_sub(waiting.len() as u64);
         waiting.into_iter().for_each(|(target, bytes)| self.take(target, bytes));

@@ -75,7 +75,7 @@ pub struct Hints {
 
 #[derive(Default)]
 struct State {
-    loads: BTreeMap<NodeId, Load>,
+    counts: BTreeMap<NodeId, HintCount>,
     rows: u64,
     bytes: u64,
     sequence: u64,
@@ -101,7 +101,7 @@ struct State {
 
 /// What waits for one target.
 #[derive(Clone, Copy, Debug, Default)]
-struct Load {
+struct HintCount {
     rows: u64,
     bytes: u64,
 }
@@ -142,8 +142,8 @@ impl Hints {
         }
         for entry in entries {
             let bytes = Row::bytes_of(entry);
-            let load = state.loads.get(&target).copied().unwrap_or_default();
-            let fits = load.bytes + bytes <= self.settings.max_bytes_per_target
+            let count = state.counts.get(&target).copied().unwrap_or_default();
+            let fits = count.bytes + bytes <= self.settings.max_bytes_per_target
                 && state.bytes + bytes <= self.settings.max_bytes
                 && state.queued_bytes + bytes <= self.settings.max_queued_bytes;
             if fits {
@@ -330,9 +330,9 @@ impl State {
     fn take(&mut self, target: NodeId, bytes: u64) {
         self.rows += 1;
         self.bytes += bytes;
-        let load = self.loads.entry(target).or_default();
-        load.rows += 1;
-        load.bytes += bytes;
+        let count = self.counts.entry(target).or_default();
+        count.rows += 1;
+        count.bytes += bytes;
     }
 
     /// A row is no longer there.
@@ -341,11 +341,11 @@ impl State {
         let bytes = row.bytes();
         self.rows = self.rows.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(bytes);
-        if let Some(load) = self.loads.get_mut(&target) {
-            load.rows = load.rows.saturating_sub(1);
-            load.bytes = load.bytes.saturating_sub(bytes);
-            if load.rows == 0 {
-                self.loads.remove(&target);
+        if let Some(count) = self.counts.get_mut(&target) {
+            count.rows = count.rows.saturating_sub(1);
+            count.bytes = count.bytes.saturating_sub(bytes);
+            if count.rows == 0 {
+                self.counts.remove(&target);
             }
         }
     }

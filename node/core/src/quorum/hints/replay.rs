@@ -80,7 +80,7 @@ impl Hints {
             if let Some(ring) = self.ring.get() {
                 self.give_up_broken(&ring).await;
             }
-            let targets: Vec<NodeId> = self.state.lock().loads.keys().copied().collect();
+            let targets: Vec<NodeId> = self.state.lock().counts.keys().copied().collect();
             paces.retain(|target, _| targets.contains(target));
             for target in targets {
                 let Some(ring) = self.ring.get() else { continue };

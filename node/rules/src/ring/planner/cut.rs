@@ -93,15 +93,15 @@ pub(super) struct Cuts {
 
 impl Cuts {
     /// None yet, and room for so many arcs, in so many bytes of the ring's document.
-    pub fn new(next: u64, room: usize, bytes: usize) -> Cuts {
-        Cuts { splits: Vec::new(), exhausted: false, next, left: room.min(MAX_CUTS), bytes }
+    pub fn new(next: u64, space: usize, bytes: usize) -> Cuts {
+        Cuts { splits: Vec::new(), exhausted: false, next, left: space.min(MAX_CUTS), bytes }
     }
 
     /// Whether there may be one more.
     pub fn available(&mut self) -> bool {
-        let room = self.left > 0 && self.bytes >= LONGEST + ARC_BYTES;
-        self.exhausted |= !room;
-        room
+        let space = self.left > 0 && self.bytes >= LONGEST + ARC_BYTES;
+        self.exhausted |= !space;
+        space
     }
 
     /// Notes a cut; gives the number of the upper part.

@@ -3,7 +3,7 @@
 
 use super::{
     NEAR,
-    table::{Cause, Table},
+    layout::{Cause, KeyspaceLayout},
 };
 
 /// A node takes back an arc that it gave, and another one gives up to it what that node took.
@@ -16,34 +16,34 @@ struct Undone {
 
 /// Undoes detours, the largest of each node first, as far as nodes stay as even as they are or near to their shares.
 /// Each lowers what is copied, so there is an end. Cost: about O(nodes × arcs given × arcs taken × copies).
-pub(super) fn undo(table: &mut Table<'_>, cause: Cause) {
-    for node in 0..table.nodes.len() {
-        while let Some(Undone { kept, taken, other, .. }) = best(table, node) {
-            table.pass(kept, Some(other), node, cause);
-            table.pass(taken, Some(node), other, cause);
+pub(super) fn undo(layout: &mut KeyspaceLayout<'_>, cause: Cause) {
+    for node in 0..layout.nodes.len() {
+        while let Some(Undone { kept, taken, other, .. }) = best(layout, node) {
+            layout.pass(kept, Some(other), node, cause);
+            layout.pass(taken, Some(node), other, cause);
         }
     }
 }
 
-fn best(table: &Table<'_>, node: usize) -> Option<Undone> {
+fn best(layout: &KeyspaceLayout<'_>, node: usize) -> Option<Undone> {
     let took: Vec<usize> =
-        table.on[node].iter().copied().filter(|arc| !table.arcs[*arc].was.contains(&node)).collect();
+        layout.on[node].iter().copied().filter(|arc| !layout.arcs[*arc].was.contains(&node)).collect();
     if took.is_empty() {
         return None;
     }
     let mut best: Option<Undone> = None;
-    for &kept in table.was_on[node].iter().filter(|arc| !table.arcs[**arc].now.contains(&node)) {
-        for &other in &table.arcs[kept].now {
-            if !table.may_pass(kept, other, node) {
+    for &kept in layout.was_on[node].iter().filter(|arc| !layout.arcs[**arc].now.contains(&node)) {
+        for &other in &layout.arcs[kept].now {
+            if !layout.may_pass(kept, other, node) {
                 continue;
             }
             for &taken in &took {
-                let saved = saving(table, kept, taken, other);
+                let saved = saving(layout, kept, taken, other);
                 let better = best.as_ref().is_none_or(|best| saved > best.saved);
                 if saved > 0.0
                     && better
-                    && stays(table, node, other, kept, taken)
-                    && table.may_pass(taken, node, other)
+                    && stays(layout, node, other, kept, taken)
+                    && layout.may_pass(taken, node, other)
                 {
                     best = Some(Undone { saved, kept, taken, other });
                 }
@@ -54,16 +54,17 @@ fn best(table: &Table<'_>, node: usize) -> Option<Undone> {
 }
 
 /// What need not be copied.
-fn saving(table: &Table<'_>, kept: usize, taken: usize, other: usize) -> f64 {
-    let copied = |arc: usize| if table.arcs[arc].was.contains(&other) { 0.0 } else { table.arcs[arc].weight };
-    table.arcs[taken].weight + copied(kept) - copied(taken)
+fn saving(layout: &KeyspaceLayout<'_>, kept: usize, taken: usize, other: usize) -> f64 {
+    let copied =
+        |arc: usize| if layout.arcs[arc].was.contains(&other) { 0.0 } else { layout.arcs[arc].weight };
+    layout.arcs[taken].weight + copied(kept) - copied(taken)
 }
 
 /// Whether both nodes are as near to their shares as they were, or near enough.
-fn stays(table: &Table<'_>, node: usize, other: usize, kept: usize, taken: usize) -> bool {
-    let change = table.arcs[kept].weight - table.arcs[taken].weight;
+fn stays(layout: &KeyspaceLayout<'_>, node: usize, other: usize, kept: usize, taken: usize) -> bool {
+    let change = layout.arcs[kept].weight - layout.arcs[taken].weight;
     [(node, change), (other, -change)].into_iter().all(|(node, change)| {
-        let off = table.held[node] - table.share(node);
-        (off + change).abs() <= off.abs().max(NEAR * table.share(node))
+        let off = layout.held[node] - layout.share(node);
+        (off + change).abs() <= off.abs().max(NEAR * layout.share(node))
     })
 }

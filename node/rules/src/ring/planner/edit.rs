@@ -1,13 +1,13 @@
-//! What is changed in a table: copies pass and are given up, arcs are cut. Sums and indexes follow.
+//! What is changed in a layout: copies pass and are given up, arcs are cut. Sums and indexes follow.
 
 use super::{
     ArcSize,
     cut::width,
-    table::{Cause, PlannedArc, Table},
+    layout::{Cause, KeyspaceLayout, PlannedArc},
 };
 use god_proto::position::PositionRange;
 
-impl Table<'_> {
+impl KeyspaceLayout<'_> {
     /// Gives a node a copy, in the place of another one's or after all others. Cost: O(arcs of the other one).
     pub fn pass(&mut self, arc: usize, from: Option<usize>, to: usize, cause: Cause) {
         let mut now = self.lift(arc);
@@ -21,7 +21,7 @@ impl Table<'_> {
         self.load(to, self.arcs[arc].weight);
         self.on[to].push(arc);
         if !self.arcs[arc].was.contains(&to) {
-            self.room.take(to, self.arcs[arc].size.bytes);
+            self.space.take(to, self.arcs[arc].size.bytes);
         }
         self.put_on(arc, now, cause);
     }
@@ -46,7 +46,7 @@ impl Table<'_> {
             self.on[node].swap_remove(at);
         }
         if !self.arcs[arc].was.contains(&node) {
-            self.room.give_back(node, self.arcs[arc].size.bytes);
+            self.space.give_back(node, self.arcs[arc].size.bytes);
         }
     }
 
@@ -126,7 +126,7 @@ impl Table<'_> {
         self.arcs.push(arc);
     }
 
-    /// Makes the table what the next plan will find, once what is planned by now is carried out.
+    /// Makes the layout what the next plan will find, once what is planned by now is carried out.
     pub fn begin_anew(&mut self) {
         for arc in &mut self.arcs {
             arc.was.clone_from(&arc.now);
@@ -144,7 +144,7 @@ impl Table<'_> {
             // Room was taken for copies that are passed on now, and for some that were there at first.
             let passed_on = between.iter().filter(|node| !arc.now.contains(node) && !arc.was.contains(node));
             let were_there = arc.now.iter().filter(|node| !between.contains(node) && arc.was.contains(node));
-            passed_on.chain(were_there).for_each(|node| self.room.give_back(*node, arc.size.bytes));
+            passed_on.chain(were_there).for_each(|node| self.space.give_back(*node, arc.size.bytes));
             arc.news = arc.now.iter().filter(|node| !arc.was.contains(node)).count();
         }
         self.rebuild();

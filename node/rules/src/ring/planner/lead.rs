@@ -6,33 +6,33 @@
 //! polymatroid (each arc chooses among its replicas), and there a sum of convex terms that no exchange lowers is the
 //! least there is (Fujishige, "Lexicographically optimal base of a polymatroid", 1980).
 
-use super::{share::fill, table::Table};
+use super::{layout::KeyspaceLayout, share::fill};
 
 /// Puts every list in order: who stays keeps its place, who is new takes the place of who goes. Then makes leads even.
-pub(super) fn even_out(table: &mut Table<'_>) {
-    for arc in &mut table.arcs {
+pub(super) fn even_out(layout: &mut KeyspaceLayout<'_>) {
+    for arc in &mut layout.arcs {
         arc.now = in_place(&arc.was, &arc.now);
     }
-    let mut leads = Leads::new(table);
-    let nodes = table.nodes.len();
+    let mut leads = Leads::new(layout);
+    let nodes = layout.nodes.len();
     // First to those that lead too few, then from those that lead too many. Each path is one lead less to go, so
     // there are never more of them than arcs.
-    for _ in 0..table.arcs.len() {
+    for _ in 0..layout.arcs.len() {
         let lacking = |node: &usize| leads.count(*node) < leads.least[*node];
         let Some(node) = (0..nodes).filter(|node| !leads.stuck[*node]).find(lacking) else { break };
         let above = |most: &[usize], at: usize| leads.count(at) > most[at];
-        let path = leads.path(table, node, false, |at| above(&leads.most, at));
-        let path = path.or_else(|| leads.path(table, node, false, |at| above(&leads.least, at)));
-        leads.follow(table, node, path);
+        let path = leads.path(layout, node, false, |at| above(&leads.most, at));
+        let path = path.or_else(|| leads.path(layout, node, false, |at| above(&leads.least, at)));
+        leads.follow(layout, node, path);
     }
     leads.stuck.fill(false);
-    for _ in 0..table.arcs.len() {
+    for _ in 0..layout.arcs.len() {
         let beyond = |node: &usize| leads.count(*node) > leads.most[*node];
         let Some(node) = (0..nodes).filter(|node| !leads.stuck[*node]).find(beyond) else { break };
-        let path = leads.path(table, node, true, |at| leads.count(at) < leads.most[at]);
-        leads.follow(table, node, path);
+        let path = leads.path(layout, node, true, |at| leads.count(at) < leads.most[at]);
+        leads.follow(layout, node, path);
     }
-    leads.share_what_is_off(table);
+    leads.share_what_is_off(layout);
 }
 
 /// The nodes of `now`, each as near to its place in `was` as can be.
@@ -57,21 +57,21 @@ struct Leads {
 }
 
 /// An arc's lead passes to a node.
-type Step = (usize, usize);
+type LeadPass = (usize, usize);
 
 impl Leads {
-    fn new(table: &Table<'_>) -> Leads {
-        let mut led = vec![Vec::new(); table.nodes.len()];
-        for (at, arc) in table.arcs.iter().enumerate() {
+    fn new(layout: &KeyspaceLayout<'_>) -> Leads {
+        let mut led = vec![Vec::new(); layout.nodes.len()];
+        for (at, arc) in layout.arcs.iter().enumerate() {
             if let Some(leader) = arc.now.first() {
                 led[*leader].push(at);
             }
         }
         // Nobody leads what it does not hold.
-        let held = |node: usize| if table.nodes[node].takes { table.on[node].len() as f64 } else { 0.0 };
+        let held = |node: usize| if layout.nodes[node].takes { layout.on[node].len() as f64 } else { 0.0 };
         let bounds: Vec<(f64, f64)> =
-            table.nodes.iter().enumerate().map(|(at, node)| (node.weight, held(at))).collect();
-        let shares = fill(table.arcs.len() as f64, &bounds);
+            layout.nodes.iter().enumerate().map(|(at, node)| (node.weight, held(at))).collect();
+        let shares = fill(layout.arcs.len() as f64, &bounds);
         let whole = |share: f64| (share - 1e-6).ceil().max(0.0) as usize;
         let least = shares.iter().map(|share| (share + 1e-6).floor() as usize).collect();
         Leads {
@@ -79,7 +79,7 @@ impl Leads {
             least,
             most: shares.iter().copied().map(whole).collect(),
             shares,
-            stuck: vec![false; table.nodes.len()],
+            stuck: vec![false; layout.nodes.len()],
         }
     }
 
@@ -88,15 +88,15 @@ impl Leads {
     }
 
     /// Where not all can lead what they should, those that lead the most too many, or too few, share that with others.
-    fn share_what_is_off(&mut self, table: &mut Table<'_>) {
-        for _ in 0..table.arcs.len() {
+    fn share_what_is_off(&mut self, layout: &mut KeyspaceLayout<'_>) {
+        for _ in 0..layout.arcs.len() {
             let mut helped = false;
             for node in 0..self.led.len() {
                 while !(self.least[node]..=self.most[node]).contains(&self.count(node)) {
                     let gives = self.count(node) > self.most[node];
                     let gains = |at| if gives { self.gains(node, at) } else { self.gains(at, node) };
-                    let Some(path) = self.path(table, node, gives, gains) else { break };
-                    self.follow(table, node, Some(path));
+                    let Some(path) = self.path(layout, node, gives, gains) else { break };
+                    self.follow(layout, node, Some(path));
                     helped = true;
                 }
             }
@@ -117,15 +117,15 @@ impl Leads {
     /// the other end. Cost: O(copies of all arcs).
     fn path(
         &self,
-        table: &Table<'_>,
+        layout: &KeyspaceLayout<'_>,
         node: usize,
         giving: bool,
         ends: impl Fn(usize) -> bool,
-    ) -> Option<Vec<Step>> {
-        let mut came: Vec<Option<(usize, Step)>> = vec![None; self.led.len()];
+    ) -> Option<Vec<LeadPass>> {
+        let mut came: Vec<Option<(usize, LeadPass)>> = vec![None; self.led.len()];
         let mut queue = std::collections::VecDeque::from([node]);
         while let Some(at) = queue.pop_front() {
-            for (arc, next) in self.neighbours(table, at, giving) {
+            for (arc, next) in self.neighbours(layout, at, giving) {
                 if next == node || came[next].is_some() {
                     continue;
                 }
@@ -141,12 +141,12 @@ impl Leads {
     }
 
     /// Whom a node can pass a lead to (or take one from), and that of which arc; arcs that change anyway come first.
-    fn neighbours(&self, table: &Table<'_>, node: usize, giving: bool) -> Vec<Step> {
-        let arcs = if giving { &self.led[node] } else { &table.on[node] };
+    fn neighbours(&self, layout: &KeyspaceLayout<'_>, node: usize, giving: bool) -> Vec<LeadPass> {
+        let arcs = if giving { &self.led[node] } else { &layout.on[node] };
         let mut steps = Vec::new();
         for changed in [true, false] {
             for &arc in arcs {
-                let planned = &table.arcs[arc];
+                let planned = &layout.arcs[arc];
                 let leader = planned.now.first().copied().unwrap_or(node);
                 if planned.fixed || (planned.now != planned.was) != changed || (leader == node) != giving {
                     continue;
@@ -154,7 +154,7 @@ impl Leads {
                 let others = planned.now.iter().filter(|other| **other != node);
                 match giving {
                     true => {
-                        steps.extend(others.filter(|it| table.nodes[**it].takes).map(|other| (arc, *other)))
+                        steps.extend(others.filter(|it| layout.nodes[**it].takes).map(|other| (arc, *other)))
                     }
                     false => steps.push((arc, leader)),
                 }
@@ -164,10 +164,10 @@ impl Leads {
     }
 
     /// Passes leads on along a path; without one, nothing can be done for the node.
-    fn follow(&mut self, table: &mut Table<'_>, node: usize, path: Option<Vec<Step>>) {
+    fn follow(&mut self, layout: &mut KeyspaceLayout<'_>, node: usize, path: Option<Vec<LeadPass>>) {
         self.stuck[node] = path.is_none();
         for (arc, leader) in path.unwrap_or_default() {
-            let list = &mut table.arcs[arc].now;
+            let list = &mut layout.arcs[arc].now;
             let Some(slot) = list.iter().position(|node| *node == leader) else { continue };
             list.swap(0, slot);
             let before = list.get(slot).copied().unwrap_or(leader);

@@ -1,6 +1,9 @@
 //! Which arcs are too small to be worth having on their own.
 
-use super::{EVEN, Sizes, cut::Cuts, room::Room, share::Shares, table::Table, wish::Outlook, wish::Wish};
+use super::{
+    EVEN, Sizes, cut::Cuts, layout::KeyspaceLayout, share::Shares, space::DiskSpace, wish::Outlook,
+    wish::Wish,
+};
 use god_proto::{ids::ArcId, ring::Ring};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,19 +15,19 @@ const LIGHT: f64 = 0.25;
 pub fn small_arcs(ring: &Ring, sizes: &Sizes) -> BTreeSet<ArcId> {
     let outlook = Outlook::new(ring, &Wish::Rebalance);
     let mut known = Shares::new(&outlook.nodes);
-    let mut room = Room::new(&outlook.nodes, &BTreeMap::new());
+    let mut space = DiskSpace::new(&outlook.nodes, &BTreeMap::new());
     let mut cuts = Cuts::new(0, 0, 0);
     let weights: f64 = ring.nodes().iter().map(|node| node.weight).sum();
     let first = (f64::from(ring.document().virtual_nodes) * weights).ceil().max(1.0);
     let mut small = BTreeSet::new();
     for keyspace in ring.keyspaces().iter().filter(|keyspace| keyspace.live) {
         let parts = known.of(outlook.copies(keyspace));
-        let table = Table::new(ring, keyspace, sizes, &outlook, parts, &mut room, &mut cuts);
-        let mut surplus = table.arcs.len().saturating_sub(first as usize);
-        let least = table.takers().map(|node| table.share(node)).fold(f64::INFINITY, f64::min);
-        let light = LIGHT * (table.total / first).min(EVEN * least);
+        let layout = KeyspaceLayout::new(ring, keyspace, sizes, &outlook, parts, &mut space, &mut cuts);
+        let mut surplus = layout.arcs.len().saturating_sub(first as usize);
+        let least = layout.takers().map(|node| layout.share(node)).fold(f64::INFINITY, f64::min);
+        let light = LIGHT * (layout.total / first).min(EVEN * least);
         let mut before: Option<(Vec<usize>, f64)> = None;
-        for arc in &table.arcs {
+        for arc in &layout.arcs {
             let mut nodes = arc.now.clone();
             nodes.sort_unstable();
             match &mut before {

@@ -15,8 +15,8 @@
 //!
 //! - `wish`: what may be asked, and why it is refused
 //! - `share`: what each node should hold
-//! - `room`: what disks have room for
-//! - `table`, `edit`: one keyspace while it is planned, and what is changed in it
+//! - `space`: what disks have room for
+//! - `layout`, `edit`: one keyspace while it is planned, and what is changed in it
 //! - `place`: what must move, whatever it costs
 //! - `level`: what moves so that nodes are even
 //! - `pass`: what a copy that moves is worth
@@ -32,15 +32,15 @@ mod chain;
 mod cut;
 mod detour;
 mod edit;
+mod layout;
 mod lead;
 mod level;
 mod merge;
 mod notes;
 mod pass;
 mod place;
-mod room;
 mod share;
-mod table;
+mod space;
 mod wish;
 mod words;
 
@@ -61,11 +61,11 @@ use god_proto::{
     ring::{CUT_RING_BYTES, MAX_ARCS, Ring, ring_bytes},
     v1::{Arc, RingDocument},
 };
+use layout::KeyspaceLayout;
 use notes::Notes;
-use room::Room;
 use share::Shares;
+use space::DiskSpace;
 use std::collections::BTreeMap;
-use table::Table;
 use wish::{Node, Outlook};
 
 /// A node that holds up to this many times its share is even enough, and so is one that lacks as much.
@@ -176,7 +176,7 @@ pub struct Share {
 impl Share {
     /// What it holds over what it should hold; 1 where it should hold nothing and does.
     pub fn ratio(&self) -> f64 {
-        table::ratio(self.held, self.share)
+        layout::ratio(self.held, self.share)
     }
 }
 
@@ -209,7 +209,7 @@ pub fn plan(ring: &Ring, wish: &Wish, sizes: &Sizes) -> Result<Plan, Refused> {
     wish::check(ring, wish)?;
     let outlook = Outlook::new(ring, wish);
     let mut shares = Shares::new(&outlook.nodes);
-    let mut room = Room::new(&outlook.nodes, &sizes.free);
+    let mut space = DiskSpace::new(&outlook.nodes, &sizes.free);
     let mut cuts = Cuts::new(
         ring.document().next_arc,
         MAX_ARCS.saturating_sub(ring.arcs().len()),
@@ -225,22 +225,22 @@ pub fn plan(ring: &Ring, wish: &Wish, sizes: &Sizes) -> Result<Plan, Refused> {
     let mut weighed = vec![(0.0, 0.0); outlook.nodes.len()];
     for keyspace in ring.keyspaces() {
         let parts = shares.of(outlook.copies(keyspace));
-        let mut table = Table::new(ring, keyspace, sizes, &outlook, parts, &mut room, &mut cuts);
-        table.may_cut = table.bytes() > little || table.per_request > 0.0;
-        place::grant(&mut table, ring.document(), wish)?;
+        let mut layout = KeyspaceLayout::new(ring, keyspace, sizes, &outlook, parts, &mut space, &mut cuts);
+        layout.may_cut = layout.bytes() > little || layout.per_request > 0.0;
+        place::grant(&mut layout, ring.document(), wish)?;
         // Who replaces takes the very places.
         if !matches!(wish, Wish::Replace { .. }) {
-            lead::even_out(&mut table);
+            lead::even_out(&mut layout);
         }
-        moves.extend(words::moves(&table, wish));
-        notes.of(&table, wish);
-        plan.ideal_bytes += table.gained();
+        moves.extend(words::moves(&layout, wish));
+        notes.of(&layout, wish);
+        plan.ideal_bytes += layout.gained();
         for (node, (held, share)) in weighed.iter_mut().enumerate() {
-            *held += table.held[node];
-            *share += table.share(node);
+            *held += layout.held[node];
+            *share += layout.share(node);
         }
     }
-    notes.all(&outlook.nodes, &weighed, &room, cuts.exhausted);
+    notes.all(&outlook.nodes, &weighed, &space, cuts.exhausted);
     moves.sort_by_key(|(urgency, _)| *urgency);
     plan.splits = cuts.splits;
     plan.moves = moves.into_iter().map(|(_, step)| step).collect();
@@ -255,20 +255,20 @@ pub fn plan(ring: &Ring, wish: &Wish, sizes: &Sizes) -> Result<Plan, Refused> {
 pub fn shares(ring: &Ring, sizes: &Sizes) -> Vec<Share> {
     let outlook = Outlook::new(ring, &Wish::Rebalance);
     let mut known = Shares::new(&outlook.nodes);
-    let mut room = Room::new(&outlook.nodes, &BTreeMap::new());
+    let mut space = DiskSpace::new(&outlook.nodes, &BTreeMap::new());
     let mut cuts = Cuts::new(0, 0, 0);
     let none = |node: &Node| Share { node: node.id, arcs: 0, leads: 0, bytes: 0, held: 0.0, share: 0.0 };
     let mut shares: Vec<Share> = outlook.nodes.iter().map(none).collect();
     for keyspace in ring.keyspaces() {
         let parts = known.of(outlook.copies(keyspace));
-        let table = Table::new(ring, keyspace, sizes, &outlook, parts, &mut room, &mut cuts);
+        let layout = KeyspaceLayout::new(ring, keyspace, sizes, &outlook, parts, &mut space, &mut cuts);
         for (at, share) in shares.iter_mut().enumerate() {
-            let arcs = table.on[at].iter().filter_map(|arc| table.arcs.get(*arc));
-            share.arcs += table.on[at].len();
+            let arcs = layout.on[at].iter().filter_map(|arc| layout.arcs.get(*arc));
+            share.arcs += layout.on[at].len();
             share.leads += arcs.clone().filter(|arc| arc.now.first() == Some(&at)).count();
             share.bytes = arcs.fold(share.bytes, |sum, arc| sum.saturating_add(arc.size.bytes));
-            share.held += table.held[at];
-            share.share += table.share(at);
+            share.held += layout.held[at];
+            share.share += layout.share(at);
         }
     }
     shares

@@ -3,8 +3,8 @@
 use super::{
     EVEN,
     cut::{Cut, MAX_CUTS},
-    room::Room,
-    table::{PlannedArc, Table},
+    layout::{KeyspaceLayout, PlannedArc},
+    space::DiskSpace,
     wish::{Node, Wish},
     words::bytes,
 };
@@ -33,8 +33,8 @@ impl Notes {
     }
 
     /// Notes on one keyspace.
-    pub fn of(&mut self, table: &Table<'_>, wish: &Wish) {
-        if matches!(wish, Wish::Replicas { keyspace, .. } if keyspace.0 != table.keyspace.id) {
+    pub fn of(&mut self, layout: &KeyspaceLayout<'_>, wish: &Wish) {
+        if matches!(wish, Wish::Replicas { keyspace, .. } if keyspace.0 != layout.keyspace.id) {
             return;
         }
         // Who joins or leaves moves only what is its own; all other wishes mend what they can.
@@ -44,54 +44,54 @@ impl Notes {
             }
             _ => "no disk has the room",
         };
-        let mut add = |text: String| self.add(text, &table.keyspace.name);
-        if table.copies < table.wanted {
+        let mut add = |text: String| self.add(text, &layout.keyspace.name);
+        if layout.copies < layout.wanted {
             add(format!(
                 "{} copies are asked for and there are {} nodes: each holds all",
-                table.wanted, table.copies
+                layout.wanted, layout.copies
             ));
-        } else if table.spread < table.copies && table.spread > 1 {
+        } else if layout.spread < layout.copies && layout.spread > 1 {
             add(format!(
                 "{} copies are in {} zones, as there are no more: some zones hold two copies or more of a key",
-                table.copies, table.spread
+                layout.copies, layout.spread
             ));
         }
-        bounds(table).into_iter().for_each(&mut add);
-        let lacking = table.arcs.iter().filter(|arc| !arc.fixed && arc.now.len() < table.copies).count();
+        bounds(layout).into_iter().for_each(&mut add);
+        let lacking = layout.arcs.iter().filter(|arc| !arc.fixed && arc.now.len() < layout.copies).count();
         if lacking > 0 {
             add(format!("{lacking} arcs still lack copies: {otherwise}"));
         }
-        let narrow = |arc: &usize| !table.arcs[*arc].fixed && table.zones_of(*arc) < table.spread;
-        let narrow = (0..table.arcs.len()).filter(narrow).count();
+        let narrow = |arc: &usize| !layout.arcs[*arc].fixed && layout.zones_of(*arc) < layout.spread;
+        let narrow = (0..layout.arcs.len()).filter(narrow).count();
         if narrow > 0 && lacking == 0 {
-            add(format!("{narrow} arcs are in fewer than {} zones: {otherwise}", table.spread));
+            add(format!("{narrow} arcs are in fewer than {} zones: {otherwise}", layout.spread));
         }
-        let fixed: Vec<&PlannedArc> = table.arcs.iter().filter(|arc| arc.fixed).collect();
+        let fixed: Vec<&PlannedArc> = layout.arcs.iter().filter(|arc| arc.fixed).collect();
         if !fixed.is_empty() {
             add(format!("{} arcs are changing hands already and are left as they are", fixed.len()));
         }
-        let gone = |node: &usize| wish.gives_all() == Some(table.nodes[*node].id);
+        let gone = |node: &usize| wish.gives_all() == Some(layout.nodes[*node].id);
         let kept = fixed.iter().filter(|arc| arc.now.iter().any(gone)).count();
         if let Some(old) = wish.gives_all().filter(|_| kept > 0) {
             add(format!("{kept} of them are to be on node {old}: plan again once they have arrived"));
         }
-        if table.may_cut {
-            uneven(table, wish).into_iter().for_each(&mut add);
+        if layout.may_cut {
+            uneven(layout, wish).into_iter().for_each(&mut add);
         }
     }
 
     /// Notes on all keyspaces together. Of each node: what it is to hold, and what it should.
-    pub fn all(&mut self, nodes: &[Node], weighed: &[(f64, f64)], room: &Room, exhausted: bool) {
+    pub fn all(&mut self, nodes: &[Node], weighed: &[(f64, f64)], space: &DiskSpace, exhausted: bool) {
         for (at, (held, share)) in
             weighed.iter().enumerate().filter(|(_, (held, share))| *held < (1.0 - EVEN) * share)
         {
-            if !room.fits(at, (share - held) as u64) {
+            if !space.fits(at, (share - held) as u64) {
                 self.0.push((
                     format!(
                         "node {} holds {:.2} of its share: its disk has room for {} more",
                         nodes[at].id,
                         held / share,
-                        bytes(room.free(at))
+                        bytes(space.free(at))
                     ),
                     vec![],
                 ));
@@ -109,30 +109,31 @@ impl Notes {
 }
 
 /// Nodes and zones whose weight cannot count in full.
-fn bounds(table: &Table<'_>) -> Vec<String> {
+fn bounds(layout: &KeyspaceLayout<'_>) -> Vec<String> {
     let mut notes = Vec::new();
-    let weight: f64 = table.takers().map(|node| table.nodes[node].weight).sum();
-    let asked = |node: usize| table.copies as f64 * table.nodes[node].weight / weight;
-    let given = |node: usize| table.share(node) / table.total;
-    for node in table.takers().filter(|node| given(*node) > 1.0 - 1e-6 && asked(*node) > 1.0 + EVEN) {
+    let weight: f64 = layout.takers().map(|node| layout.nodes[node].weight).sum();
+    let asked = |node: usize| layout.copies as f64 * layout.nodes[node].weight / weight;
+    let given = |node: usize| layout.share(node) / layout.total;
+    for node in layout.takers().filter(|node| given(*node) > 1.0 - 1e-6 && asked(*node) > 1.0 + EVEN) {
         notes.push(format!(
             "by weight node {} would hold {:.2} copies of each key: it holds one, as a node holds no more",
-            table.nodes[node].id,
+            layout.nodes[node].id,
             asked(node)
         ));
     }
-    for (zone, name) in table.zones.iter().enumerate() {
-        let within = || table.takers().filter(|node| table.nodes[*node].zone == zone);
+    for (zone, name) in layout.zones.iter().enumerate() {
+        let within = || layout.takers().filter(|node| layout.nodes[*node].zone == zone);
         let asked: f64 = within().map(asked).sum();
         let given: f64 = within().map(given).sum();
-        let bound =
-            within().next().is_some() && (given - 1.0).abs() < 1e-6 && table.copies < table.takers().count();
+        let bound = within().next().is_some()
+            && (given - 1.0).abs() < 1e-6
+            && layout.copies < layout.takers().count();
         if bound && asked < 1.0 - EVEN {
             notes.push(format!(
                 "zone {name} holds a copy of each key, as each key is in as many zones as there are: by weight it \
                  would hold {asked:.2}"
             ));
-        } else if bound && asked > 1.0 + EVEN && within().count() > 1 && table.copies == table.spread {
+        } else if bound && asked > 1.0 + EVEN && within().count() > 1 && layout.copies == layout.spread {
             notes.push(format!(
                 "by weight zone {name} would hold {asked:.2} copies of each key: it holds one, as each copy is in \
                  another zone"
@@ -143,23 +144,24 @@ fn bounds(table: &Table<'_>) -> Vec<String> {
 }
 
 /// The fullest node, if it is too full, and what keeps it so.
-fn uneven(table: &Table<'_>, wish: &Wish) -> Option<String> {
-    let fullest = table.takers().max_by(|a, b| table.ratio(*a).total_cmp(&table.ratio(*b)).then(b.cmp(a)))?;
-    if table.ratio(fullest) <= 1.0 + EVEN {
+fn uneven(layout: &KeyspaceLayout<'_>, wish: &Wish) -> Option<String> {
+    let fullest =
+        layout.takers().max_by(|a, b| layout.ratio(*a).total_cmp(&layout.ratio(*b)).then(b.cmp(a)))?;
+    if layout.ratio(fullest) <= 1.0 + EVEN {
         return None;
     }
-    let share = table.share(fullest);
+    let share = layout.share(fullest);
     let is_heavy = |arc: &&usize| {
-        let arc = &table.arcs[**arc];
+        let arc = &layout.arcs[**arc];
         arc.weight > EVEN * share && arc.cut == Cut::Unknown
     };
-    let heavy = table.on[fullest]
+    let heavy = layout.on[fullest]
         .iter()
         .filter(is_heavy)
-        .max_by(|a, b| table.arcs[**a].weight.total_cmp(&table.arcs[**b].weight).then(b.cmp(a)));
+        .max_by(|a, b| layout.arcs[**a].weight.total_cmp(&layout.arcs[**b].weight).then(b.cmp(a)));
     let why = match heavy {
-        Some(arc) => format!("arc {} is heavy and nothing tells where to cut it", table.arcs[*arc].id),
-        None if table.taker.is_some() => {
+        Some(arc) => format!("arc {} is heavy and nothing tells where to cut it", layout.arcs[*arc].id),
+        None if layout.taker.is_some() => {
             "only who joins takes anything; `god ring change --rebalance` does the rest".to_owned()
         }
         None if matches!(wish, Wish::Leave(_) | Wish::Lost(_)) => {
@@ -167,5 +169,5 @@ fn uneven(table: &Table<'_>, wish: &Wish) -> Option<String> {
         }
         None => "its arcs have no better place".to_owned(),
     };
-    Some(format!("node {} holds {:.2} of its share: {why}", table.nodes[fullest].id, table.ratio(fullest)))
+    Some(format!("node {} holds {:.2} of its share: {why}", layout.nodes[fullest].id, layout.ratio(fullest)))
 }

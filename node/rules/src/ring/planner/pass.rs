@@ -2,7 +2,7 @@
 
 use super::{
     EVEN, NEAR,
-    table::{Cause, Table},
+    layout::{Cause, KeyspaceLayout},
 };
 use std::cmp::Reverse;
 
@@ -51,18 +51,18 @@ pub(super) struct Pass {
 
 impl Pass {
     /// The pass of this arc, if it may be and makes nodes more even: if it lowers Σ (held − share)² / share.
-    pub fn new(table: &Table<'_>, aim: Aim, arc: usize, from: usize, to: usize) -> Option<Pass> {
-        let weight = table.arcs[arc].weight;
-        let (give, take) = (table.share(from), table.share(to));
-        let gap = table.held[from] / give - table.held[to] / take;
-        if gap - weight * (0.5 / give + 0.5 / take) <= ROUNDING || overfills(table, aim, arc, to) {
+    pub fn new(layout: &KeyspaceLayout<'_>, aim: Aim, arc: usize, from: usize, to: usize) -> Option<Pass> {
+        let weight = layout.arcs[arc].weight;
+        let (give, take) = (layout.share(from), layout.share(to));
+        let gap = layout.held[from] / give - layout.held[to] / take;
+        if gap - weight * (0.5 / give + 0.5 / take) <= ROUNDING || overfills(layout, aim, arc, to) {
             return None;
         }
-        if !table.may_pass(arc, from, to) {
+        if !layout.may_pass(arc, from, to) {
             return None;
         }
         let within = |off: f64| {
-            table.held[from] - weight >= (1.0 - off) * give && table.held[to] + weight <= (1.0 + off) * take
+            layout.held[from] - weight >= (1.0 - off) * give && layout.held[to] + weight <= (1.0 + off) * take
         };
         let fit = match () {
             () if !aim.thrifty && within(0.0) => Fit::Exact,
@@ -72,12 +72,12 @@ impl Pass {
         };
         // Sizes within a fifth of each other count as one.
         let size = (weight.log2() * 4.0).floor() as i64;
-        let planned = &table.arcs[arc];
+        let planned = &layout.arcs[arc];
         Some(Pass {
             fit,
             size: if fit >= Fit::Good { size } else { -size },
             free: planned.was.contains(&to) || !planned.was.contains(&from),
-            known: table.is_known_set(arc, Some(from), to),
+            known: layout.is_known_set(arc, Some(from), to),
             first: Reverse(arc),
             arc,
             from,
@@ -88,6 +88,8 @@ impl Pass {
 
 /// Whether who joins would be further above its share than it is below: others may hold more than theirs, but that is
 /// no reason to give it more than its own.
-fn overfills(table: &Table<'_>, aim: Aim, arc: usize, to: usize) -> bool {
-    !aim.thrifty && table.taker == Some(to) && table.held[to] + table.arcs[arc].weight / 2.0 > table.share(to)
+fn overfills(layout: &KeyspaceLayout<'_>, aim: Aim, arc: usize, to: usize) -> bool {
+    !aim.thrifty
+        && layout.taker == Some(to)
+        && layout.held[to] + layout.arcs[arc].weight / 2.0 > layout.share(to)
 }

@@ -8,7 +8,7 @@ use god_proto::{
     ring::{RING_FORMAT, Ring},
     v1::{
         Arc, Keyspace, LeaveWish, Member, MemberState, Operation, Partitioner, RingDocument, Transition,
-        Wish as Message, wish::Wish as Asked,
+        Wish as Message, wish::Wish as WishKind,
     },
 };
 use std::fmt::Write;
@@ -343,7 +343,7 @@ fn what_cannot_be_is_refused_with_a_way_out() {
 #[test]
 fn an_operation_on_the_node_comes_first_unless_it_is_this_one() {
     let mut document = six_nodes(3).document().clone();
-    let wish = Some(Message { wish: Some(Asked::Leave(LeaveWish { node: 6, ..LeaveWish::default() })) });
+    let wish = Some(Message { wish: Some(WishKind::Leave(LeaveWish { node: 6, ..LeaveWish::default() })) });
     document.operations.push(Operation { id: "shrink".to_owned(), wish, ..Operation::default() });
     let ring = Ring::new(document).unwrap();
     let wish = Wish::Reweight { node: NodeId(6), weight: 2.0 };

@@ -4,10 +4,10 @@ use super::words::bytes;
 use crate::ring::next::MAX_TEXT;
 use god_proto::{
     ids::{ArcId, KeyspaceId, NodeId},
-    ring::{Ring, RingArc, check_keyspace},
+    ring::{MAX_WEIGHT, Ring, RingArc, check_keyspace, is_weight},
     v1::{
         JoinWish, Keyspace, LeaveWish, Member, MemberState, ReplaceWish, ReplicasWish, ReweightWish,
-        RezoneWish, Wish as Message, wish::Wish as Asked,
+        RezoneWish, Wish as Message, wish::Wish as WishKind,
     },
 };
 use std::collections::BTreeSet;
@@ -32,7 +32,7 @@ pub enum Wish {
     Reweight {
         /// Which one.
         node: NodeId,
-        /// Above 0 and up to 1000; a node of twice the weight holds twice as much.
+        /// Above 0 and up to [`MAX_WEIGHT`]; a node of twice the weight holds twice as much.
         weight: f64,
     },
     /// A member fails together with others than before.
@@ -99,7 +99,7 @@ pub enum Refused {
     },
     /// No such weight.
     #[error(
-        "the weight {weight} of node {node} is not above 0 and up to 1000; 1 is that of an ordinary node"
+        "the weight {weight} of node {node} is not above 0 and up to {MAX_WEIGHT}; 1 is that of an ordinary node"
     )]
     Weight {
         /// Whose.
@@ -147,18 +147,20 @@ impl Wish {
     /// A wish as the ring document has it. `None`: it is empty, or of a kind that this version does not know.
     pub fn of(message: &Message) -> Option<Wish> {
         Some(match message.wish.clone()? {
-            Asked::Join(JoinWish { node, .. }) => Wish::Join(NodeId(node)),
-            Asked::Leave(LeaveWish { node, lost: false }) => Wish::Leave(NodeId(node)),
-            Asked::Leave(LeaveWish { node, lost: true }) => Wish::Lost(NodeId(node)),
-            Asked::Replace(ReplaceWish { old, new, .. }) => {
+            WishKind::Join(JoinWish { node, .. }) => Wish::Join(NodeId(node)),
+            WishKind::Leave(LeaveWish { node, lost: false }) => Wish::Leave(NodeId(node)),
+            WishKind::Leave(LeaveWish { node, lost: true }) => Wish::Lost(NodeId(node)),
+            WishKind::Replace(ReplaceWish { old, new, .. }) => {
                 Wish::Replace { old: NodeId(old), new: NodeId(new) }
             }
-            Asked::Reweight(ReweightWish { node, weight }) => Wish::Reweight { node: NodeId(node), weight },
-            Asked::Rezone(RezoneWish { node, zone }) => Wish::Rezone { node: NodeId(node), zone },
-            Asked::Replicas(ReplicasWish { keyspace, replicas, write_quorum, read_quorum }) => {
+            WishKind::Reweight(ReweightWish { node, weight }) => {
+                Wish::Reweight { node: NodeId(node), weight }
+            }
+            WishKind::Rezone(RezoneWish { node, zone }) => Wish::Rezone { node: NodeId(node), zone },
+            WishKind::Replicas(ReplicasWish { keyspace, replicas, write_quorum, read_quorum }) => {
                 Wish::Replicas { keyspace: KeyspaceId(keyspace), replicas, write_quorum, read_quorum }
             }
-            Asked::Rebalance(_) => Wish::Rebalance,
+            WishKind::Rebalance(_) => Wish::Rebalance,
         })
     }
 
@@ -202,7 +204,7 @@ pub(super) fn check(ring: &Ring, wish: &Wish) -> Result<(), Refused> {
     match wish {
         Wish::Leave(node) => check_left(ring, *node),
         Wish::Replace { old, new } => check_replace(ring, *old, *new),
-        Wish::Reweight { node, weight } if !(weight.is_finite() && *weight > 0.0 && *weight <= 1_000.0) => {
+        Wish::Reweight { node, weight } if !is_weight(*weight) => {
             Err(Refused::Weight { node: *node, weight: *weight })
         }
         Wish::Rezone { node, zone } if zone.len() > MAX_TEXT => Err(Refused::Zone(*node)),

@@ -2,15 +2,15 @@
 
 use super::{
     Move,
-    table::{Cause, PlannedArc, Table},
+    layout::{Cause, KeyspaceLayout, PlannedArc},
     wish::Wish,
 };
 use god_proto::ids::NodeId;
 
 /// The moves of one keyspace; with each, its urgency: the least comes first.
-pub(super) fn moves(table: &Table<'_>, wish: &Wish) -> Vec<(u8, Move)> {
-    let ids = |places: &[usize]| places.iter().map(|at| table.nodes[*at].id).collect::<Vec<NodeId>>();
-    let mut arcs: Vec<&PlannedArc> = table.arcs.iter().filter(|arc| arc.now != arc.was).collect();
+pub(super) fn moves(layout: &KeyspaceLayout<'_>, wish: &Wish) -> Vec<(u8, Move)> {
+    let ids = |places: &[usize]| places.iter().map(|at| layout.nodes[*at].id).collect::<Vec<NodeId>>();
+    let mut arcs: Vec<&PlannedArc> = layout.arcs.iter().filter(|arc| arc.now != arc.was).collect();
     arcs.sort_by(|a, b| a.range.start.cmp(&b.range.start));
     arcs.into_iter()
         .map(|arc| {
@@ -19,7 +19,7 @@ pub(super) fn moves(table: &Table<'_>, wish: &Wish) -> Vec<(u8, Move)> {
                 from: ids(&arc.was),
                 to: ids(&arc.now),
                 bytes: arc.size.bytes.saturating_mul(arc.news as u64),
-                reason: reason(table, wish, arc),
+                reason: reason(layout, wish, arc),
             };
             let changes = arc.news > 0 || arc.now.len() != arc.was.len();
             let urgency = arc.cause.filter(|_| changes).map_or(u8::MAX, |cause| cause as u8);
@@ -28,70 +28,70 @@ pub(super) fn moves(table: &Table<'_>, wish: &Wish) -> Vec<(u8, Move)> {
         .collect()
 }
 
-fn reason(table: &Table<'_>, wish: &Wish, arc: &PlannedArc) -> String {
+fn reason(layout: &KeyspaceLayout<'_>, wish: &Wish, arc: &PlannedArc) -> String {
     let without = |from: &[usize], others: &[usize]| {
         from.iter().copied().filter(|node| !others.contains(node)).collect::<Vec<usize>>()
     };
     let (gained, lost) = (without(&arc.now, &arc.was), without(&arc.was, &arc.now));
     let leads = match (arc.was.first(), arc.now.first()) {
-        (Some(was), Some(now)) if was != now => format!("node {} leads", table.nodes[*now].id),
+        (Some(was), Some(now)) if was != now => format!("node {} leads", layout.nodes[*now].id),
         _ => String::new(),
     };
     let passes = match (gained.as_slice(), lost.as_slice()) {
         ([], []) => return format!("leads follow weight: {leads}"),
-        (gained, []) => format!("{} a copy", does(table, gained, "takes", "take")),
-        ([], lost) => format!("{} a copy up", does(table, lost, "gives", "give")),
+        (gained, []) => format!("{} a copy", does(layout, gained, "takes", "take")),
+        ([], lost) => format!("{} a copy up", does(layout, lost, "gives", "give")),
         (gained, lost) => {
-            format!("{} over from {}", does(table, gained, "takes", "take"), names(table, lost))
+            format!("{} over from {}", does(layout, gained, "takes", "take"), names(layout, lost))
         }
     };
     let sentence = match (arc.cause, wish) {
         (Some(Cause::Joins), _) if lost.is_empty() => format!("a copy was missing: {passes}"),
         (Some(Cause::Joins), _) => {
-            format!("{} its part from {}", does(table, &gained, "takes", "take"), names(table, &lost))
+            format!("{} its part from {}", does(layout, &gained, "takes", "take"), names(layout, &lost))
         }
         (Some(Cause::Leaves), Wish::Leave(old)) => {
-            format!("node {old} leaves: {} over", does(table, &gained, "takes", "take"))
+            format!("node {old} leaves: {} over", does(layout, &gained, "takes", "take"))
         }
         (Some(Cause::Leaves), Wish::Lost(old)) if gained.is_empty() => {
             format!("the data of node {old} are gone, and there is no other node for a copy")
         }
         (Some(Cause::Leaves), Wish::Lost(old)) => {
-            format!("the data of node {old} are gone: {} a copy", does(table, &gained, "takes", "take"))
+            format!("the data of node {old} are gone: {} a copy", does(layout, &gained, "takes", "take"))
         }
         (Some(Cause::Replaced), Wish::Replace { old, new }) => format!("node {new} replaces node {old}"),
         (Some(Cause::Copies | Cause::Surplus), _) if arc.was.len() != arc.now.len() => {
             format!("{} copies instead of {}: {passes}", arc.now.len(), arc.was.len())
         }
-        (Some(Cause::Zones), _) => match new_zone(table, arc) {
+        (Some(Cause::Zones), _) => match new_zone(layout, arc) {
             Some(zone) => format!("zone {zone} had no copy: {passes}"),
             None => passes,
         },
-        _ => format!("{}: {passes}", evenness(table, &gained, &lost)),
+        _ => format!("{}: {passes}", evenness(layout, &gained, &lost)),
     };
     if leads.is_empty() { sentence } else { format!("{sentence}; {leads}") }
 }
 
 /// A zone that an arc is to be in and was not.
-fn new_zone<'a>(table: &Table<'a>, arc: &PlannedArc) -> Option<&'a str> {
-    let zone = |node: &usize| table.nodes[*node].zone;
+fn new_zone<'a>(layout: &KeyspaceLayout<'a>, arc: &PlannedArc) -> Option<&'a str> {
+    let zone = |node: &usize| layout.nodes[*node].zone;
     let new = arc.now.iter().map(zone).find(|new| !arc.was.iter().any(|was| zone(was) == *new))?;
-    table.zones.get(new).copied()
+    layout.zones.get(new).copied()
 }
 
 /// Who held how much of its share before.
-fn evenness(table: &Table<'_>, gained: &[usize], lost: &[usize]) -> String {
-    let had = |node: usize| super::table::ratio(table.before[node], table.share(node));
+fn evenness(layout: &KeyspaceLayout<'_>, gained: &[usize], lost: &[usize]) -> String {
+    let had = |node: usize| super::layout::ratio(layout.before[node], layout.share(node));
     let off = |node: &usize| (had(*node) - 1.0).abs();
     let most = gained.iter().chain(lost).copied().max_by(|a, b| off(a).total_cmp(&off(b)));
     match most {
-        Some(node) => format!("node {} held {:.2} of its share", table.nodes[node].id, had(node)),
+        Some(node) => format!("node {} held {:.2} of its share", layout.nodes[node].id, had(node)),
         None => "evenness".to_owned(),
     }
 }
 
-fn names(table: &Table<'_>, places: &[usize]) -> String {
-    let ids: Vec<String> = places.iter().map(|at| table.nodes[*at].id.to_string()).collect();
+fn names(layout: &KeyspaceLayout<'_>, places: &[usize]) -> String {
+    let ids: Vec<String> = places.iter().map(|at| layout.nodes[*at].id.to_string()).collect();
     match ids.as_slice() {
         [one] => format!("node {one}"),
         [others @ .., last] => format!("nodes {} and {last}", others.join(", ")),
@@ -99,8 +99,8 @@ fn names(table: &Table<'_>, places: &[usize]) -> String {
     }
 }
 
-fn does(table: &Table<'_>, places: &[usize], one: &str, many: &str) -> String {
-    format!("{} {}", names(table, places), if places.len() == 1 { one } else { many })
+fn does(layout: &KeyspaceLayout<'_>, places: &[usize], one: &str, many: &str) -> String {
+    format!("{} {}", names(layout, places), if places.len() == 1 { one } else { many })
 }
 
 /// A number of bytes for people.

@@ -144,8 +144,8 @@ proptest! {
     fn a_place_has_before_it_what_is_below(groups in groups(), bound in positions()) {
         let mut grown = Grown::default();
         groups.iter().for_each(|group| grown.apply(SMALL, group));
-        let place = grown.tree.locate(&bound);
-        let before: Summary = match place.bucket {
+        let prefix = grown.tree.locate(&bound);
+        let before: Summary = match prefix.bucket {
             Some((depth, sum)) => {
                 let path = Path::of(&bound, depth);
                 let within = grown.data.range(between(path.bytes(), &path.end()));
@@ -155,7 +155,7 @@ proptest! {
             }
             None => grown.data.range(..bound).map(|(_, sum)| sum).sum(),
         };
-        prop_assert_eq!(place.before, before);
+        prop_assert_eq!(prefix.before, before);
     }
 
     #[test]

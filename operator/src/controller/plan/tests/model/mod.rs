@@ -12,7 +12,7 @@ use crate::controller::{
     plan::{Plan, Step},
     world::{
         Desired, KeyspaceWish, Observed, Place, Pod, PoolWish, Recorded, RingView, Said, Set, Volume,
-        ring::{Arc, Copies, Report, Ring, State},
+        ring::{Arc, Copies, MemberHealth, Report, Ring},
     },
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -190,7 +190,7 @@ impl World {
         for (uuid, member) in &mut ring.members {
             let runs = self.runs(*uuid);
             up += u32::from(runs);
-            member.state = if runs { State::Up } else { State::Down };
+            member.state = if runs { MemberHealth::Up } else { MemberHealth::Down };
             let report = Report { epoch: ring.epoch, disk_free: 1_000, bytes: 10, ..Report::default() };
             member.report = runs.then_some(report);
         }

@@ -3,7 +3,7 @@
 use super::{
     ArcSize, Sizes,
     cut::{Cut, Cuts},
-    room::Room,
+    space::DiskSpace,
     wish::{Node, Outlook},
 };
 use god_proto::{
@@ -37,7 +37,7 @@ pub(super) enum Cause {
     Surplus,
 }
 
-/// An arc while it is planned. Nodes are places in the table's list of nodes.
+/// An arc while it is planned. Nodes are indexes of the layout's list of nodes.
 #[derive(Clone, Debug)]
 pub(super) struct PlannedArc {
     pub id: ArcId,
@@ -65,7 +65,7 @@ pub(super) struct PlannedArc {
 }
 
 /// A keyspace while it is planned.
-pub(super) struct Table<'a> {
+pub(super) struct KeyspaceLayout<'a> {
     pub keyspace: &'a Keyspace,
     pub nodes: &'a [Node],
     pub zones: &'a [&'a str],
@@ -91,7 +91,7 @@ pub(super) struct Table<'a> {
     pub taker: Option<usize>,
     /// Whether arcs may be cut for evenness.
     pub may_cut: bool,
-    pub room: &'a mut Room,
+    pub space: &'a mut DiskSpace,
     pub cuts: &'a mut Cuts,
     /// Set if it is hashed.
     pub hashed: Option<KeyspaceId>,
@@ -107,16 +107,16 @@ pub(super) struct Table<'a> {
     pub sets: BTreeMap<u64, usize>,
 }
 
-impl<'a> Table<'a> {
+impl<'a> KeyspaceLayout<'a> {
     pub fn new(
         ring: &Ring,
         keyspace: &'a Keyspace,
         sizes: &Sizes,
         outlook: &'a Outlook<'a>,
         parts: &'a [f64],
-        room: &'a mut Room,
+        space: &'a mut DiskSpace,
         cuts: &'a mut Cuts,
-    ) -> Table<'a> {
+    ) -> KeyspaceLayout<'a> {
         let id = KeyspaceId(keyspace.id);
         let arcs = ring.arcs_in(&PositionRange::of_keyspace(id));
         let size = |arc: &god_proto::ring::RingArc| sizes.arcs.get(&arc.id).cloned().unwrap_or_default();
@@ -126,7 +126,7 @@ impl<'a> Table<'a> {
         zones.sort_unstable();
         zones.dedup();
         let count = outlook.nodes.len();
-        let mut table = Table {
+        let mut layout = KeyspaceLayout {
             keyspace,
             nodes: &outlook.nodes,
             zones: &outlook.zones,
@@ -141,7 +141,7 @@ impl<'a> Table<'a> {
             total: 0.0,
             taker: None,
             may_cut: false,
-            room,
+            space,
             cuts,
             hashed: (partitioner(keyspace) == Partitioner::Hashed).then_some(id),
             base: (bytes as f64 * EMPTY).max(1.0),
@@ -157,7 +157,7 @@ impl<'a> Table<'a> {
             let size = size(arc);
             let cut = match size.entries {
                 1 => Cut::Unknown,
-                _ => Cut::of(&arc.range, table.hashed, size.middle.as_ref()),
+                _ => Cut::of(&arc.range, layout.hashed, size.middle.as_ref()),
             };
             let mut arc = PlannedArc {
                 id: arc.id,
@@ -174,12 +174,12 @@ impl<'a> Table<'a> {
                 fresh: usize::MAX,
                 cause: None,
             };
-            table.weigh(&mut arc);
-            table.hold(arc);
+            layout.weigh(&mut arc);
+            layout.hold(arc);
         }
-        table.before.clone_from(&table.held);
-        table.put_in_order();
-        table
+        layout.before.clone_from(&layout.held);
+        layout.put_in_order();
+        layout
     }
 
     /// What a node should hold.
@@ -256,7 +256,7 @@ impl<'a> Table<'a> {
         if planned.news >= planned.fresh && one_more {
             return false;
         }
-        self.room.fits(to, planned.size.bytes)
+        self.space.fits(to, planned.size.bytes)
     }
 
     /// Whether a copy may pass from one node to another without leaving a zone that it is needed in.

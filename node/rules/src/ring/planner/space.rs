@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 
 /// What disks have room for, and what the plan has put there so far. What a node gives up is not counted: it goes only
 /// after what comes.
-pub(super) struct Room {
+pub(super) struct DiskSpace {
     free: Vec<Option<u64>>,
     taken: Vec<u64>,
 }
 
-impl Room {
-    pub fn new(nodes: &[Node], free: &BTreeMap<NodeId, u64>) -> Room {
-        Room {
+impl DiskSpace {
+    pub fn new(nodes: &[Node], free: &BTreeMap<NodeId, u64>) -> DiskSpace {
+        DiskSpace {
             free: nodes.iter().map(|node| free.get(&node.id).copied()).collect(),
             taken: vec![0; nodes.len()],
         }

@@ -1,4 +1,4 @@
-//! Who holds a door's places, and who loses one.
+//! Who holds a door's connection slots, and who loses one.
 
 use super::serve::Times;
 use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use std::{collections::BTreeMap, sync::Arc};
 use tokio::{sync::Notify, time::Instant};
 
-/// Connections that lost their places and have not gone yet, at most. Beyond, newcomers are turned away.
+/// Connections that lost their slots and have not gone yet, at most. Beyond, newcomers are turned away.
 const LEAVING: usize = 64;
 
 /// Why a connection is ended by the node.
@@ -16,7 +16,7 @@ pub(super) enum Reason {
     Silent,
     /// It had no request for long.
     Idle,
-    /// Another one needed its place.
+    /// Another one needed its slot.
     Crowded,
     /// It does not take its answers.
     Unread,
@@ -33,34 +33,34 @@ pub(super) enum Action {
     Close(Reason),
 }
 
-/// The places of one door.
-pub(super) struct Places {
+/// The slots of one door.
+pub(super) struct ConnectionSlots {
     most: usize,
-    table: Mutex<Table>,
+    table: Mutex<Occupied>,
     open: Gauge,
     refused: Counter,
     door: &'static str,
 }
 
 #[derive(Default)]
-struct Table {
+struct Occupied {
     last: u64,
     /// They have not said what they want. In the order in which they came.
-    silent: BTreeMap<u64, Arc<Place>>,
-    greeted: BTreeMap<u64, Arc<Place>>,
+    silent: BTreeMap<u64, Arc<ConnectionSlot>>,
+    greeted: BTreeMap<u64, Arc<ConnectionSlot>>,
     leaving: usize,
 }
 
-impl Table {
+impl Occupied {
     fn len(&self) -> usize {
         self.silent.len() + self.greeted.len()
     }
 }
 
-impl Places {
-    pub fn new(door: &'static str, most: usize) -> Arc<Places> {
+impl ConnectionSlots {
+    pub fn new(door: &'static str, most: usize) -> Arc<ConnectionSlots> {
         gauge!("god_connections_limit", "door" => door).set(most as f64);
-        Arc::new(Places {
+        Arc::new(ConnectionSlots {
             most: most.max(1),
             table: Mutex::default(),
             open: gauge!("god_connections_open", "door" => door),
@@ -69,9 +69,9 @@ impl Places {
         })
     }
 
-    /// A place for a newcomer, if need be somebody else's; none where all are in use. Cost: O(log places), or
-    /// O(places) where all of them have sent requests.
-    pub fn take(self: &Arc<Self>) -> Option<Held> {
+    /// A slot for a newcomer, if need be somebody else's; none where all are in use. Cost: O(log slots), or
+    /// O(slots) where all of them have sent requests.
+    pub fn take(self: &Arc<Self>) -> Option<HeldSlot> {
         let mut table = self.table.lock();
         if table.len() >= self.most {
             if table.leaving >= LEAVING {
@@ -82,7 +82,7 @@ impl Places {
                 Some((_, silent)) => Some(silent),
                 None => {
                     let idle =
-                        table.greeted.values().filter_map(|place| Some((place.idle_since()?, place.number)));
+                        table.greeted.values().filter_map(|slot| Some((slot.idle_since()?, slot.number)));
                     let longest = idle.min().map(|(_, number)| number);
                     longest.and_then(|number| table.greeted.remove(&number))
                 }
@@ -95,11 +95,11 @@ impl Places {
             loser.lose();
         }
         table.last += 1;
-        let place = Arc::new(Place::new(table.last));
-        table.silent.insert(place.number, Arc::clone(&place));
-        assert!(table.len() <= self.most, "CONNECTIONS-BOUNDED: no more than there are places");
+        let slot = Arc::new(ConnectionSlot::new(table.last));
+        table.silent.insert(slot.number, Arc::clone(&slot));
+        assert!(table.len() <= self.most, "CONNECTIONS-BOUNDED: no more than there are slots");
         self.open.set(table.len() as f64);
-        Some(Held { places: Arc::clone(self), place })
+        Some(HeldSlot { slots: Arc::clone(self), slot })
     }
 
     /// Counts one that the node ends.
@@ -114,43 +114,43 @@ impl Places {
     }
 }
 
-/// A place, for as long as its connection lasts.
-pub(super) struct Held {
-    pub places: Arc<Places>,
-    pub place: Arc<Place>,
+/// A slot, for as long as its connection lasts.
+pub(super) struct HeldSlot {
+    pub slots: Arc<ConnectionSlots>,
+    pub slot: Arc<ConnectionSlot>,
 }
 
-impl Held {
+impl HeldSlot {
     /// The connection has said what it wants.
     pub fn greeted(&self) {
         // The table is the door's, and this is called for each request.
-        if self.place.state.lock().greeted {
+        if self.slot.state.lock().greeted {
             return;
         }
-        let mut table = self.places.table.lock();
-        if let Some(place) = table.silent.remove(&self.place.number) {
-            self.place.state.lock().greeted = true;
-            table.greeted.insert(place.number, place);
+        let mut table = self.slots.table.lock();
+        if let Some(slot) = table.silent.remove(&self.slot.number) {
+            self.slot.state.lock().greeted = true;
+            table.greeted.insert(slot.number, slot);
         }
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldSlot {
     fn drop(&mut self) {
-        let mut table = self.places.table.lock();
-        let number = self.place.number;
+        let mut table = self.slots.table.lock();
+        let number = self.slot.number;
         if table.silent.remove(&number).or(table.greeted.remove(&number)).is_none() {
             table.leaving -= 1;
         }
-        self.places.open.set(table.len() as f64);
+        self.slots.open.set(table.len() as f64);
     }
 }
 
 /// What a connection is up to.
-pub(super) struct Place {
+pub(super) struct ConnectionSlot {
     number: u64,
     state: Mutex<State>,
-    /// Told when the place is lost.
+    /// Told when the slot is lost.
     pub lost: Notify,
 }
 
@@ -166,8 +166,8 @@ struct State {
     unread: BTreeMap<u64, Instant>,
 }
 
-impl Place {
-    fn new(number: u64) -> Place {
+impl ConnectionSlot {
+    fn new(number: u64) -> ConnectionSlot {
         let now = Instant::now();
         let state = State {
             born: now,
@@ -178,7 +178,7 @@ impl Place {
             last: 0,
             unread: BTreeMap::new(),
         };
-        Place { number, state: Mutex::new(state), lost: Notify::new() }
+        ConnectionSlot { number, state: Mutex::new(state), lost: Notify::new() }
     }
 
     fn idle_since(&self) -> Option<Instant> {
@@ -223,13 +223,13 @@ impl Place {
         let mut state = self.state.lock();
         state.requests += 1;
         state.last += 1;
-        Active { place: Arc::clone(self), number: state.last, waits: false }
+        Active { slot: Arc::clone(self), number: state.last, waits: false }
     }
 }
 
 /// A request, until its answer is sent.
 pub(super) struct Active {
-    place: Arc<Place>,
+    slot: Arc<ConnectionSlot>,
     number: u64,
     waits: bool,
 }
@@ -238,21 +238,21 @@ impl Active {
     /// A part of the answer was handed over to be sent.
     pub fn handed(&mut self) {
         self.waits = true;
-        self.place.state.lock().unread.insert(self.number, Instant::now());
+        self.slot.state.lock().unread.insert(self.number, Instant::now());
     }
 
     /// More of it is asked for: what was handed over is on its way.
     pub fn asked(&mut self) {
         if self.waits {
             self.waits = false;
-            self.place.state.lock().unread.remove(&self.number);
+            self.slot.state.lock().unread.remove(&self.number);
         }
     }
 }
 
 impl Drop for Active {
     fn drop(&mut self) {
-        let mut state = self.place.state.lock();
+        let mut state = self.slot.state.lock();
         state.unread.remove(&self.number);
         state.requests -= 1;
         state.idle_since = Instant::now();
