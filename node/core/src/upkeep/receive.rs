@@ -214,8 +214,8 @@ impl Upkeep {
         raised.map_err(|error| PullError::Own(error.to_string()))
     }
 
-    /// The old replicas of an arc, those first that seem to be up. Of different arcs another one comes first: most of an
-    /// arc is copied from one of them, and one alone would answer for all.
+    /// The old replicas of an arc, those first that seem to be up. Of different arcs another one comes first: most of
+    /// an arc is copied from one of them, and one alone would answer for all.
     fn by_liveness(&self, arc: &RingArc) -> Vec<NodeId> {
         let mut olds: Vec<NodeId> = arc.replicas.iter().copied().filter(|node| *node != self.me).collect();
         let first = arc.id.0 % olds.len().max(1) as u64;
