@@ -4,6 +4,7 @@
 //! is either not needed or not modelled. `--nocapture` shows how many states there are, and how each loss shows.
 
 mod floor;
+mod quorums;
 mod register;
 mod restamp;
 mod transition;

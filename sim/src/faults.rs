@@ -10,10 +10,11 @@ use god_core::{
     seam::Entropy,
 };
 use god_proto::{
+    ids::NodeId,
     ring::Ring,
     v1::{
-        BeginOperationRequest, CancelOperationRequest, LeaveWish, RebalanceWish, ReplaceWish, ReplicasWish,
-        ReweightWish, Wish, wish,
+        BeginOperationRequest, CancelOperationRequest, JoinWish, LeaveWish, RebalanceWish, ReplaceWish,
+        ReplicasWish, ReweightWish, RezoneWish, Wish, wish,
     },
 };
 use std::{fmt, sync::Arc, time::Duration};
@@ -46,8 +47,12 @@ pub enum Fault {
     Leave { node: usize },
     /// A node's disk is lost; a new node takes its place.
     Lost { node: usize },
+    /// A node that is up is replaced by another one, which left and came back to wait for that.
+    Replace { node: usize, by: usize },
     /// A node is given another weight.
     Reweight { node: usize, tenths: u64 },
+    /// A node is moved to another zone.
+    Rezone { node: usize, zone: u64 },
     /// What is uneven is made even.
     Rebalance,
     /// A keyspace is to have another number of copies, or other quorums of as many; quorums that meet.
@@ -90,6 +95,10 @@ impl fmt::Display for Fault {
             Fault::FailedDisk { node, ms } => write!(f, "disk {} fails for {ms} ms", node + 1),
             Fault::Leave { node } => write!(f, "node {} is to leave", node + 1),
             Fault::Lost { node } => write!(f, "disk {} is lost, and its node replaced", node + 1),
+            Fault::Replace { node, by } => {
+                write!(f, "node {} is to leave, come back, and replace node {}", by + 1, node + 1)
+            }
+            Fault::Rezone { node, zone } => write!(f, "node {} is to be in zone {zone}", node + 1),
             Fault::Reweight { node, tenths } => {
                 write!(f, "node {} is to have weight {}", node + 1, *tenths as f64 / 10.0)
             }
@@ -118,6 +127,8 @@ impl Fault {
             Fault::FailedDisk { .. } => "failed disks",
             Fault::Leave { .. } => "leaves",
             Fault::Lost { .. } => "lost disks",
+            Fault::Replace { .. } => "replaces",
+            Fault::Rezone { .. } => "re-zones",
             Fault::Reweight { .. } => "re-weights",
             Fault::Rebalance => "rebalances",
             Fault::Replicas { .. } => "numbers of copies",
@@ -137,6 +148,8 @@ pub struct FaultSettings {
     pub changes: bool,
 }
 
+/// Zones that nodes are moved to; each begins in none of them.
+const ZONES: u64 = 3;
 const HOUR_US: i64 = 3_600_000_000;
 
 /// Draws a fault.
@@ -145,9 +158,13 @@ pub fn draw(entropy: &Entropy, nodes: usize, settings: FaultSettings) -> Fault {
     let ms = 100 + entropy.below(3_000);
     if settings.changes && entropy.below(3) == 0 {
         return match entropy.below(10) {
-            0..3 => Fault::Leave { node },
+            0 | 1 => Fault::Leave { node },
+            2 => Fault::Replace { node, by: (node + 1 + ms as usize % (nodes - 1)) % nodes },
             3 | 4 => Fault::Lost { node },
-            5 => Fault::Reweight { node, tenths: 5 + entropy.below(16) },
+            5 => match (5 + entropy.below(16), ms % 2) {
+                (tenths, 0) => Fault::Reweight { node, tenths },
+                (_, _) => Fault::Rezone { node, zone: ms / 2 % ZONES },
+            },
             6 => Fault::Rebalance,
             7 | 8 => Fault::Replicas {
                 keyspace: 1 + entropy.below(3) as u32,
@@ -270,8 +287,18 @@ pub async fn happen(world: Arc<World>, fault: Fault) {
             disk.fail_writes(None);
             world.start(node);
         }
-        Fault::Leave { node } => change(&world, |ring| leave(&world, ring, node)).await,
+        Fault::Leave { node } => {
+            change(&world, |ring| leave(&world, ring, node)).await;
+        }
         Fault::Lost { node } => replace_lost(&world, node).await,
+        Fault::Replace { node, by } => replace(&world, node, by).await,
+        Fault::Rezone { node, zone } => {
+            change(&world, |ring| {
+                let node = number(&world, ring, node)?;
+                Some(wish::Wish::Rezone(RezoneWish { node, zone: format!("zone-{zone}") }))
+            })
+            .await;
+        }
         Fault::Reweight { node, tenths } => {
             change(&world, |ring| {
                 let node = number(&world, ring, node)?;
@@ -282,7 +309,9 @@ pub async fn happen(world: Arc<World>, fault: Fault) {
         Fault::Replicas { keyspace, replicas } => {
             change(&world, |ring| Some(copies(ring, keyspace, replicas))).await;
         }
-        Fault::Rebalance => change(&world, |_| Some(wish::Wish::Rebalance(RebalanceWish {}))).await,
+        Fault::Rebalance => {
+            change(&world, |_| Some(wish::Wish::Rebalance(RebalanceWish {}))).await;
+        }
         Fault::Cancel => {
             let Some(id) = world.ring().and_then(|ring| Some(ring.operations().first()?.id.clone())) else {
                 return;
@@ -328,20 +357,51 @@ fn copies(ring: &Ring, keyspace: u32, replicas: u32) -> wish::Wish {
     wish::Wish::Replicas(ReplicasWish { keyspace, replicas, write_quorum, read_quorum })
 }
 
-/// Asks some node for an operation.
-async fn change(world: &World, wish: impl Fn(&Ring) -> Option<wish::Wish>) {
-    let Some(wish) = world.ring().and_then(|ring| wish(&ring)) else { return };
+/// Asks some node for an operation. Whether it was taken up.
+async fn change(world: &World, wish: impl Fn(&Ring) -> Option<wish::Wish>) -> bool {
+    match world.ring().and_then(|ring| wish(&ring)) {
+        Some(wish) => ask(world, String::new(), wish).await,
+        None => false,
+    }
+}
+
+/// Asks some node for an operation of that name. Whether it was taken up.
+async fn ask(world: &World, id: String, wish: wish::Wish) -> bool {
     for running in (0..world.size()).filter_map(|at| world.running(at)) {
-        let request =
-            BeginOperationRequest { id: String::new(), wish: Some(Wish { wish: Some(wish.clone()) }) };
+        let request = BeginOperationRequest { id: id.clone(), wish: Some(Wish { wish: Some(wish.clone()) }) };
         let asked = running.client.begin_operation(request);
         // Another node would refuse it as well, or begin it twice.
         if let Ok(done) = tokio::time::timeout(ASKING, asked).await {
-            if let Some(failed) = done.failed {
+            if let Some(failed) = &done.failed {
                 world.trace.note(vec![], format!("it is refused: {}", failed.message));
             }
-            return;
+            return done.failed.is_none();
         }
+    }
+    false
+}
+
+/// A node leaves, comes back to wait, and replaces one that is up. Where nothing came of that, it takes its part as
+/// any other.
+async fn replace(world: &World, at: usize, by: usize) {
+    let Some(left) = world.ring().and_then(|ring| number(world, &ring, by)) else { return };
+    world.set_next(by, false);
+    let is_asked = change(world, |ring| leave(world, ring, by)).await;
+    let is_back = |ring: &Ring| number(world, ring, by).filter(|number| *number != left);
+    for _ in 0..MAX_ASKED {
+        let Some(ring) = world.ring() else { break };
+        // Somebody may have cancelled it.
+        let is_over = ring.operations().is_empty() && ring.node(NodeId(left)).is_some();
+        if !is_asked || is_over || is_back(&ring).is_some() {
+            break;
+        }
+        sleep(AGAIN).await;
+    }
+    world.set_next(by, true);
+    let Some(ring) = world.ring() else { return };
+    let (Some(new), Some(old)) = (is_back(&ring), number(world, &ring, at)) else { return };
+    if !ask(world, String::new(), wish::Wish::Replace(ReplaceWish { old, new, lost: false })).await {
+        ask(world, String::new(), wish::Wish::Join(JoinWish { node: new })).await;
     }
 }
 
@@ -366,7 +426,7 @@ async fn replace_lost(world: &Arc<World>, at: usize) {
     for _ in 0..MAX_ASKED {
         sleep(AGAIN).await;
         let Some(ring) = world.ring() else { continue };
-        if ring.node(god_proto::ids::NodeId(old)).is_none() {
+        if ring.node(NodeId(old)).is_none() {
             break;
         }
         let Some(new) = number(world, &ring, at) else { continue };

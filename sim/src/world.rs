@@ -72,8 +72,9 @@ struct Machine {
     incarnation: u64,
     /// How often it stopped.
     stops: u128,
-    /// Whether its node takes its part by itself when it joins.
+    /// Whether its node takes its part by itself when it joins, and the one that follows on it does.
     takes_part: bool,
+    next_takes_part: bool,
     running: Option<Running>,
 }
 
@@ -127,6 +128,7 @@ impl World {
                 incarnation: 0,
                 stops: 0,
                 takes_part: true,
+                next_takes_part: true,
                 running: None,
             }
         };
@@ -329,6 +331,13 @@ impl World {
         self.trace.note(vec![], format!("{} loses its disk", machine.address));
     }
 
+    /// Whether the node that follows on the one of a machine, once that is retired, takes its part by itself.
+    pub fn set_next(&self, at: usize, takes_part: bool) {
+        if let Some(machine) = self.machines.lock().get_mut(at) {
+            machine.next_takes_part = takes_part;
+        }
+    }
+
     /// Starts nodes anew, and empty, that were retired: their machines go on serving the cluster.
     pub fn renew(&self) {
         let rings: Vec<_> =
@@ -336,7 +345,8 @@ impl World {
         for at in 0..self.size() {
             let retired = |uuid| rings.iter().any(|ring| ring.is_retired(uuid));
             if self.uuid(at).is_some_and(retired) {
-                self.lose(at, true);
+                let takes_part = self.machines.lock().get(at).is_none_or(|machine| machine.next_takes_part);
+                self.lose(at, takes_part);
                 self.start(at);
             }
         }

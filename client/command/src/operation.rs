@@ -191,10 +191,15 @@ pub fn words(operation: &Operation) -> String {
     let phase = match operation.phase() {
         OperationPhase::Waiting => "waits",
         OperationPhase::Moving => "moves data",
+        OperationPhase::Cleaning if changes_quorums(operation) => "waits until its quorums are heard of",
         OperationPhase::Cleaning => "hands over what is left",
         OperationPhase::Cancelling => "is being undone",
     };
     format!("{}; it {phase}", wish_words(operation.wish.as_ref()))
+}
+
+fn changes_quorums(operation: &Operation) -> bool {
+    matches!(operation.wish.as_ref().and_then(|wish| wish.wish.as_ref()), Some(wish::Wish::Replicas(_)))
 }
 
 fn wish_words(wish: Option<&Wish>) -> String {
@@ -205,7 +210,10 @@ fn wish_words(wish: Option<&Wish>) -> String {
         Some(wish::Wish::Reweight(it)) => format!("node {} takes weight {}", it.node, it.weight),
         Some(wish::Wish::Rezone(it)) => format!("node {} is in zone {:?}", it.node, it.zone),
         Some(wish::Wish::Replicas(it)) => {
-            format!("keyspace {} has {} copies of each key", it.keyspace, it.replicas)
+            let ReplicasWish { keyspace, replicas, write_quorum, read_quorum } = it;
+            format!(
+                "keyspace {keyspace} has {replicas} copies of each key: writes ask {write_quorum}, reads {read_quorum}"
+            )
         }
         Some(wish::Wish::Rebalance(_)) => "what is uneven is made even".to_owned(),
         None => "an operation that this version does not know".to_owned(),
@@ -234,6 +242,13 @@ fn plan_text(plan: &PlanOperationReply) -> String {
         plan.ideal_bytes as f64 / 1e6,
         plan.expected_ms as f64 / 1e3
     );
+    let mut table = output::table(&["arc", "cut off", "why"], &["arc", "cut off"]);
+    for split in &plan.splits {
+        table.add_row([split.arc.to_string(), split.new_arc.to_string(), split.reason.clone()]);
+    }
+    if !plan.splits.is_empty() {
+        out += &format!("\n{}\n", render(table));
+    }
     let mut table = output::table(&["arc", "from", "to", "bytes", "why"], &["arc", "bytes"]);
     for step in &plan.moves {
         let (from, to) = (nodes(&step.from), nodes(&step.to));
@@ -328,6 +343,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use clap::Parser;
+    use god_proto::v1::PlannedSplit;
 
     #[derive(Parser)]
     struct Command {
@@ -353,6 +369,33 @@ mod tests {
         assert!(parse("change --leave 3 --write-quorum 2").is_err());
         assert!(parse("change --read-quorum 2").is_err());
         assert!(parse("change --weight 3:2 --lost").is_err());
+    }
+
+    #[test]
+    fn a_plan_says_why_an_arc_is_cut_in_two() {
+        let split = PlannedSplit {
+            arc: 7,
+            at: vec![0, 0, 0, 1].into(),
+            new_arc: 31,
+            reason: "it is too full".to_owned(),
+        };
+        let text = plan_text(&PlanOperationReply { splits: vec![split], ..PlanOperationReply::default() });
+        let line = text.lines().find(|line| line.contains("it is too full")).unwrap();
+        assert!(line.contains('7') && line.contains("31"), "{line:?}");
+        let none = plan_text(&PlanOperationReply::default());
+        assert!(!none.contains("CUT OFF"), "{none}");
+    }
+
+    #[test]
+    fn a_change_of_quorums_says_which_and_what_it_waits_for() {
+        let wish = ReplicasWish { keyspace: 2, replicas: 3, write_quorum: 1, read_quorum: 3 };
+        let wish = Some(Wish { wish: Some(wish::Wish::Replicas(wish)) });
+        let mut operation =
+            Operation { wish, phase: OperationPhase::Cleaning.into(), ..Operation::default() };
+        let told = words(&operation);
+        assert!(told.contains("writes ask 1, reads 3; it waits until its quorums are heard of"), "{told}");
+        operation.wish = Some(Wish { wish: Some(wish::Wish::Leave(LeaveWish { node: 3, lost: false })) });
+        assert!(words(&operation).contains("hands over what is left"));
     }
 
     #[test]

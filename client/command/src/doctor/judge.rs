@@ -3,6 +3,7 @@
 use super::observe::{Http, Observed};
 use crate::{
     figures::{CLOCK_BAD_US, CLOCK_LOOK_US, bytes, counted, offset_us},
+    operation::words,
     status::context_id,
 };
 use god_proto::{
@@ -311,7 +312,8 @@ fn operations(seen: &Observed, all: &mut Findings) {
         let Some(operation) = &status.operation else { continue };
         let at = format!("operation {}", operation.id);
         if status.blocked.is_empty() {
-            let what = format!("it is under way: {} of {} arcs", status.arcs_done, status.arcs_total);
+            let (done, total) = (status.arcs_done, status.arcs_total);
+            let what = format!("it is under way: {}; {done} of {total} arcs", words(operation));
             all.note("operations", &at, what).to("god ring watch shows how far it is");
         } else {
             all.warn("operations", &at, format!("it does not go on: {}", status.blocked))

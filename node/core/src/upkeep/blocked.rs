@@ -66,7 +66,7 @@ pub(super) fn blocked(
     reasons.join("; ")
 }
 
-/// Why the quorums that were asked for do not hold yet.
+/// Why a change of quorums is not over yet.
 pub(super) fn unheard(id: &str, waiting: &BTreeMap<NodeId, Unclean>) -> String {
     let of = |silent: bool| -> Vec<NodeId> {
         waiting
@@ -78,7 +78,10 @@ pub(super) fn unheard(id: &str, waiting: &BTreeMap<NodeId, Unclean>) -> String {
     match (of(true), of(false)) {
         (silent, _) if !silent.is_empty() => {
             let who = named(&silent, "must hear", "must hear");
-            format!("{who} of the new quorums before they hold, and {}", does_not_answer(&silent, id))
+            format!(
+                "{who} of the new quorums before the old ones are gone, and {}",
+                does_not_answer(&silent, id)
+            )
         }
         (_, behind) if !behind.is_empty() => {
             format!("{} yet to hear of the newest ring", named(&behind, "has", "have"))
@@ -222,7 +225,9 @@ mod tests {
         assert_eq!(of(&[]), "");
         let told = of(&[(2, Unclean::Behind), (3, Unclean::Silent)]);
         assert!(
-            told.starts_with("node 3 must hear of the new quorums before they hold, and does not"),
+            told.starts_with(
+                "node 3 must hear of the new quorums before the old ones are gone, and does not"
+            ),
             "{told}"
         );
         assert!(told.contains("`god ring cancel two`"), "{told}");

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     consensus::RegisterError,
     membership::PeerState,
-    peer::CallError,
+    peer::{CallError, failure},
     ring::{
         ChangeError, Evidence, Wish, add_voters, begin, cancel, current, lost, lost_by, plan, refuse,
         replace_voter, retires, start, step, unheard_of,
@@ -20,7 +20,7 @@ use crate::{
 use futures::future::{OptionFuture, join_all, join3};
 use god_proto::{
     ids::{ArcId, Epoch, NodeId},
-    peer::{ArcProgress, ArcSizes, ArcSizesDone, Fence, Moving, MovingDone, request, response},
+    peer::{ArcProgress, ArcSizes, ArcSizesDone, Cause, Fence, Moving, MovingDone, request, response},
     ring::{Ring, RingArc},
     v1::{self, ListOperationsReply, OperationPhase, OperationStatus},
 };
@@ -274,13 +274,10 @@ impl Upkeep {
             }
         }
         let asked = nodes.into_iter().map(|node| async move {
-            let ask = request::Body::Sizes(ArcSizes { middles: false });
-            let why = match self.ask_node(node, ring.epoch().0, TIMEOUT, ask).await {
-                Ok(response::Body::Sizes(said)) if said.misplaced_entries > 0 => {
-                    Unclean::Holds(said.misplaced_entries)
-                }
-                Ok(response::Body::Sizes(said)) if said.epoch == ring.epoch().0 => return None,
-                Ok(_) | Err(CallError::Refused(_)) => Unclean::Behind,
+            let why = match self.what_it_holds(node, ring).await {
+                Ok(said) if said.misplaced_entries > 0 => Unclean::Holds(said.misplaced_entries),
+                Ok(_) => return None,
+                Err(CallError::Refused(_)) => Unclean::Behind,
                 Err(_) => Unclean::Silent,
             };
             Some((node, why))
@@ -347,10 +344,15 @@ impl Upkeep {
         }
     }
 
+    /// What a node holds by this ring, and holds that it should not. Refused where it speaks of another ring.
     async fn what_it_holds(&self, node: NodeId, ring: &Ring) -> Result<ArcSizesDone, CallError> {
         let ask = request::Body::Sizes(ArcSizes { middles: false });
         match self.ask_node(node, ring.epoch().0, TIMEOUT, ask).await? {
-            response::Body::Sizes(said) => Ok(said),
+            response::Body::Sizes(said) if said.epoch == ring.epoch().0 => Ok(said),
+            response::Body::Sizes(said) => {
+                let why = format!("it speaks of epoch {}, and is asked about {}", said.epoch, ring.epoch());
+                Err(CallError::Refused(failure(Cause::StaleEpoch, why)))
+            }
             _ => Err(CallError::Lost("its answer is not what it holds".to_owned())),
         }
     }

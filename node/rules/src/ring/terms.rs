@@ -51,12 +51,18 @@ pub(super) fn first_terms(document: &RingDocument, wish: ReplicasWish) -> Replic
     }
 }
 
-/// Whether the quorums of a wish hold.
-pub(super) fn hold(document: &RingDocument, wish: &ReplicasWish) -> bool {
-    let keyspace = document.keyspaces.iter().find(|keyspace| keyspace.id == wish.keyspace);
-    keyspace.is_none_or(|it| {
-        (it.replicas, it.write_quorum, it.read_quorum) == (wish.replicas, wish.write_quorum, wish.read_quorum)
-    })
+/// Whether a change to the quorums of a wish, from those of before, `was`, is over: they hold, and nobody who has not
+/// heard of them reads from fewer. What only asks for more holds at once, and another change that follows waits for
+/// those alone whom it finds, so that this one waits for its own (invariant QUORUMS-HEARD).
+pub(super) fn is_over(document: &RingDocument, was: Option<&ReplicasWish>, wish: &ReplicasWish) -> bool {
+    let Some(keyspace) = document.keyspaces.iter().find(|keyspace| keyspace.id == wish.keyspace) else {
+        return true;
+    };
+    let holds = (keyspace.replicas, keyspace.write_quorum, keyspace.read_quorum)
+        == (wish.replicas, wish.write_quorum, wish.read_quorum);
+    let reads_fewer =
+        |was: &ReplicasWish| was.replicas == wish.replicas && was.read_quorum < wish.read_quorum;
+    holds && !(keyspace.live && was.is_some_and(reads_fewer))
 }
 
 /// Replicas that are yet to hear of a keyspace's quorums, where those of before, `was`, may still be reached without

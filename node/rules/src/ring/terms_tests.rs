@@ -84,6 +84,25 @@ fn other_quorums_hold_once_the_old_ones_are_reached_nowhere() {
     assert_eq!(unheard_of(&ring, &two), nodes(&[]));
     let one: BTreeSet<NodeId> = nodes(&[ring.arcs()[0].replicas[0].0]);
     assert!(!unheard_of(&ring, &one).is_empty());
-    // What needs nothing between waits for nobody; nor does a keyspace without data.
+    // What needs nothing between waits for nobody.
     assert!(begun(&with_quorums(3, 2, 2), (3, 3, 2)).unwrap().operations().is_empty());
+}
+
+#[test]
+fn reads_of_more_hold_at_once_and_are_over_once_fewer_are_read_nowhere() {
+    let nodes = |numbers: &[u32]| numbers.iter().copied().map(NodeId).collect::<BTreeSet<NodeId>>();
+    // Who has not heard reads one copy. The next change, from three that are read, would wait for two nodes.
+    let ring = begun(&with_quorums(3, 3, 1), (3, 3, 3)).unwrap();
+    assert_eq!((quorums_of(&ring), ring.operations().len()), ((3, 3), 1));
+    assert!(!unheard_of(&ring, &nodes(&[1, 2, 3, 4])).is_empty());
+    assert!(unheard_of(&ring, &nodes(&[1, 2, 3, 4, 5])).is_empty());
+    let back = drive(cancel(&ring, "quorums").unwrap().unwrap()).pop().unwrap();
+    assert_eq!((quorums_of(&back), back.operations().len()), ((3, 1), 0));
+    let over = drive(ring).pop().unwrap();
+    assert_eq!((quorums_of(&over), over.operations().len()), ((3, 3), 0));
+    assert!(!over.document().ended.last().unwrap().cancelled);
+    // A keyspace without data waits for nobody.
+    let mut empty = with_quorums(3, 3, 1).document().clone();
+    empty.keyspaces[0].live = false;
+    assert!(begun(&Ring::new(empty).unwrap(), (3, 3, 3)).unwrap().operations().is_empty());
 }

@@ -11,7 +11,7 @@ use super::{
     next::{ChangeError, MAX_TEXT, at_most, next},
     parts::same_nodes,
     planner::Plan,
-    terms::{first_terms, forget_terms, hold, overlaps, take_terms, unheard},
+    terms::{first_terms, forget_terms, is_over, overlaps, take_terms, unheard},
 };
 use god_proto::{
     ids::{ArcId, KeyspaceId, NodeId},
@@ -430,7 +430,11 @@ fn end_moves(
     if let Some(wish::Wish::Replicas(wish)) = wish.wish {
         forget_terms(document, wish.keyspace);
     }
-    let to_be_heard = matches!(&wish.wish, Some(wish::Wish::Replicas(wish)) if !hold(document, wish));
+    let was = match current(ring).and_then(|operation| operation.undo.as_ref()?.wish.as_ref()) {
+        Some(wish::Wish::Replicas(was)) => Some(was),
+        _ => None,
+    };
+    let to_be_heard = matches!(&wish.wish, Some(wish::Wish::Replicas(wish)) if !is_over(document, was, wish));
     if retires(wish).is_some() || to_be_heard {
         if let Some(operation) = document.operations.first_mut() {
             operation.phase = OperationPhase::Cleaning.into();
