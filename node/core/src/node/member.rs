@@ -142,6 +142,7 @@ impl Node {
             hints: Arc::clone(&hints),
             transport: Arc::clone(&self.transport),
             liveness: Arc::clone(&self.liveness),
+            starts: Arc::clone(&self.starts),
             register: Arc::clone(&self.register),
             keeper,
             seams: self.seams.clone(),

@@ -2,7 +2,7 @@
 
 use super::{Replica, at_most, broken, check::Touch, pages};
 use crate::{
-    budget::{NO_MEMORY, Paid},
+    budget::Paid,
     engine::EngineError,
     peer::{Damaged, Held, failure, to_entry},
     radix::{Store, Summary, View},
@@ -14,15 +14,6 @@ use god_proto::{
     position::{Position, PositionRange},
     record::Record,
 };
-
-/// When a node that has no memory for an answer may be asked again.
-const MEMORY_RETRY_MS: u32 = 50;
-
-/// There is no memory for the answer (BUDGET).
-fn no_memory() -> Failure {
-    let refused = failure(Cause::Busy, NO_MEMORY);
-    Failure { retry_after_ms: MEMORY_RETRY_MS, ..refused }
-}
 
 /// The most bytes of records in one answer, but for a larger single one.
 const MAX_ANSWER: usize = MAX_MESSAGE - (2 << 20);
@@ -61,11 +52,14 @@ impl Replica {
             let record = self.store.get(position).await.map_err(|error| broken(&error))?;
             entries.push(near(record).map(peer::Entry::from).unwrap_or_default());
         } else {
-            let (mut bytes, mut damaged) = (0, 0);
-            // While the other parts are read; then whoever takes the answer pays for it.
-            let mut paid = Paid::default();
+            let mut bytes = 0;
+            // While the other parts are read; then whoever takes the answer pays for it, and is refused where there is
+            // no memory. One value is read all the same: who asks may be the one that goes beyond what there is
+            // (BUDGET).
+            let (mut paid, mut first) = (Paid::default(), None);
             // In parts, so that what does not fit is not read.
             'all: for part in positions.chunks(64) {
+                let before = entries.len();
                 for held in self.held_at(part).await? {
                     let held = held.map(near);
                     bytes +=
@@ -73,14 +67,18 @@ impl Replica {
                     if !entries.is_empty() && bytes > MAX_ANSWER {
                         break 'all;
                     }
-                    damaged += usize::from(held.is_err());
+                    let is_readable = held.is_ok();
                     entries.push(to_entry(held));
+                    first = first.or(is_readable.then_some(entries.len()));
                 }
-                if !paid.pay(&self.budget, bytes - paid.bytes()) {
-                    return Err(no_memory());
+                if !paid.pay(&self.budget, bytes - paid.bytes())
+                    && let Some(first) = first
+                {
+                    entries.truncate(first.max(before));
+                    break;
                 }
             }
-            if damaged > 0 && damaged == entries.len() {
+            if first.is_none() && !entries.is_empty() {
                 return Err(failure(Cause::Corrupt, "all that is asked for is damaged"));
             }
         }
@@ -109,7 +107,6 @@ impl Replica {
         };
         // Until whoever takes the answer pays for it.
         let (done, _paid) = self.look(page).await?;
-        let done = done.ok_or_else(no_memory)?;
         self.holds_still(touch, &asked, as_stored)?;
         if votes {
             self.still(vote, |lapsed| asked.contains(lapsed))?;

@@ -12,14 +12,14 @@ const PAID_AT: usize = 64 << 10;
 
 /// The entries from one end of a range, tombstones among them: one at least, if there is one. What is above a
 /// ceiling is not there (FAR-IS-NOT-THERE). Each part is paid for as it is read: where that cannot be done the page
-/// ends before it, and there is none where that would be empty (BUDGET). Blocks on the disk.
+/// ends before it, but for its first entry, which whoever takes the page pays for (BUDGET). Blocks on the disk.
 pub(super) fn page(
     view: &View,
     range: &PositionRange,
     scan: &peer::Scan,
     ceiling_ms: u64,
     mut pay: impl FnMut(usize) -> bool,
-) -> Result<Option<peer::ScanDone>, EngineError> {
+) -> Result<peer::ScanDone, EngineError> {
     // OWNERS-FIRST: what cannot be read can be handed over to nobody, and the rest can.
     let all: Box<dyn Iterator<Item = _>> = match (scan.as_stored, scan.reverse) {
         (true, false) => Box::new(view.readable(range)),
@@ -43,16 +43,19 @@ pub(super) fn page(
         let size = entry.position.as_bytes().len() + entry.record.encoded_len();
         bytes += size;
         if entries.len() >= limit || (bytes > most && !entries.is_empty()) {
-            return Ok(Some(peer::ScanDone { entries, more: true }));
+            return Ok(peer::ScanDone { entries, more: true });
         }
         unpaid += size + size_of::<peer::Entry>();
         if unpaid >= PAID_AT {
             if !pay(unpaid) {
-                return Ok((!entries.is_empty()).then_some(peer::ScanDone { entries, more: true }));
+                if entries.is_empty() {
+                    entries.push(peer::Entry::from(entry));
+                }
+                return Ok(peer::ScanDone { entries, more: true });
             }
             unpaid = 0;
         }
         entries.push(peer::Entry::from(entry));
     }
-    Ok(Some(peer::ScanDone { entries, more: false }))
+    Ok(peer::ScanDone { entries, more: false })
 }

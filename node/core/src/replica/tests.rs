@@ -296,7 +296,7 @@ async fn storage_that_is_behind_or_full_refuses_writes_and_says_so() {
     assert_eq!(failure.cause(), Cause::Storage, "its outcome is open");
 }
 
-/// BUDGET: a page is paid for while it is read, and ends where that cannot be done.
+/// BUDGET: a page is paid for while it is read, and ends where that cannot be done, with one entry at least.
 #[tokio::test]
 async fn a_page_holds_what_there_is_memory_for() {
     let (replica, _) = replica();
@@ -320,7 +320,7 @@ async fn a_page_holds_what_there_is_memory_for() {
     beyond.shrink(1 << 20);
     assert_eq!(page(scan().await), (3, true));
     assert!(other.grow(300 << 10));
-    assert_eq!(scan().await.unwrap_err().cause(), peer::Cause::Busy);
+    assert_eq!(page(scan().await), (1, true));
     drop((other, beyond));
     assert_eq!(page(scan().await), (10, false));
     assert_eq!(budget.used(), 0);

@@ -31,6 +31,7 @@ use std::{
     time::Duration,
 };
 use tokio::time::{Instant, sleep};
+use uuid::Uuid;
 
 /// How often the next step is looked for; while arcs move, so often that those who receive them need not wait.
 const LOOK: Duration = Duration::from_millis(100);
@@ -57,21 +58,26 @@ type Silent = Option<(NodeId, Instant)>;
 /// What those who receive arcs say of them; who does not answer is not in it.
 pub(super) type Answers = BTreeMap<NodeId, MovingDone>;
 
-/// Who has said that it has the ring of an epoch, and has nothing under way under an older one. That holds for good, so
-/// that nobody's writes are held up to be asked twice.
+/// Who has said that it has the ring of an epoch, and has nothing under way under an older one; and by which start.
+/// That holds for as long as that process runs, so that nobody's writes are held up to be asked twice: the next one may
+/// run on a directory that was put back, and have forgotten it.
 #[derive(Debug, Default)]
-pub(super) struct Heard(Mutex<(Epoch, BTreeSet<NodeId>)>);
+pub(super) struct Heard(Mutex<(Epoch, BTreeMap<NodeId, Uuid>)>);
 
 impl Heard {
-    fn of(&self, epoch: Epoch) -> BTreeSet<NodeId> {
+    /// Who still runs, by what is the latest start of each.
+    fn of(&self, epoch: Epoch, latest: impl Fn(NodeId) -> Uuid) -> BTreeSet<NodeId> {
         let known = self.0.lock();
-        if known.0 == epoch { known.1.clone() } else { BTreeSet::new() }
+        if known.0 != epoch {
+            return BTreeSet::new();
+        }
+        known.1.iter().filter(|(node, start)| latest(**node) == **start).map(|(node, _)| *node).collect()
     }
 
-    fn note(&self, epoch: Epoch, nodes: &BTreeSet<NodeId>) {
+    fn note(&self, epoch: Epoch, nodes: impl IntoIterator<Item = (NodeId, Uuid)>) {
         let mut known = self.0.lock();
         if known.0 < epoch {
-            *known = (epoch, BTreeSet::new());
+            *known = (epoch, BTreeMap::new());
         }
         if known.0 == epoch {
             known.1.extend(nodes);
@@ -287,21 +293,26 @@ impl Upkeep {
 
     /// Who must hear of the ring before other quorums hold, and has not (QUORUMS-HEARD).
     async fn unheard(&self, ring: &Ring) -> BTreeMap<NodeId, Unclean> {
-        let mut heard = self.heard.of(ring.epoch());
+        let latest = |node| self.starts.latest(node);
+        let mut heard = self.heard.of(ring.epoch(), latest);
         let asked = unheard_of(ring, &heard).into_iter().map(|node| async move {
+            let start = latest(node);
             // Answered under the same ring only, once what was admitted under older ones is applied.
             match self.ask_node(node, ring.epoch().0, TIMEOUT, request::Body::Fence(Fence {})).await {
-                Ok(_) => (node, None),
-                Err(CallError::Refused(_)) => (node, Some(Unclean::Behind)),
-                Err(_) => (node, Some(Unclean::Silent)),
+                Ok(_) if latest(node) == start => (node, Ok(start)),
+                // Which process answered is not known.
+                Ok(_) => (node, Err(Unclean::Silent)),
+                Err(CallError::Refused(_)) => (node, Err(Unclean::Behind)),
+                Err(_) => (node, Err(Unclean::Silent)),
             }
         });
         let said = join_all(asked).await;
-        heard.extend(said.iter().filter(|(_, why)| why.is_none()).map(|(node, _)| *node));
-        self.heard.note(ring.epoch(), &heard);
+        let new = || said.iter().filter_map(|(node, said)| Some((*node, said.ok()?)));
+        heard.extend(new().map(|(node, _)| node));
+        self.heard.note(ring.epoch(), new());
         let waited_for = unheard_of(ring, &heard);
         said.into_iter()
-            .filter_map(|(node, why)| Some((node, why?)))
+            .filter_map(|(node, said)| Some((node, said.err()?)))
             .filter(|(node, _)| waited_for.contains(node))
             .collect()
     }
@@ -531,5 +542,26 @@ impl Driven {
             Driven::Refused(_)
                 | Driven::Ring(RegisterError::Refused(ChangeError::Invalid(_) | ChangeError::Exists(_)))
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// QUORUMS-HEARD.
+    #[test]
+    fn who_has_heard_of_a_ring_counts_for_as_long_as_it_runs() {
+        let (heard, one, two) = (Heard::default(), NodeId(1), NodeId(2));
+        let start = |id: u128| Uuid::from_u128(id);
+        heard.note(Epoch(5), [(one, start(10)), (two, start(20))]);
+        assert_eq!(heard.of(Epoch(5), |node| start(u128::from(node.0) * 10)), BTreeSet::from([one, two]));
+        let again = |node| if node == two { start(21) } else { start(10) };
+        assert_eq!(heard.of(Epoch(5), again), BTreeSet::from([one]), "2 may have been put back since");
+        heard.note(Epoch(5), [(two, start(21))]);
+        assert_eq!(heard.of(Epoch(5), again), BTreeSet::from([one, two]));
+        heard.note(Epoch(4), [(NodeId(3), start(30))]);
+        heard.note(Epoch(6), []);
+        assert!(heard.of(Epoch(5), again).is_empty() && heard.of(Epoch(6), again).is_empty());
     }
 }

@@ -35,7 +35,7 @@ pub use sizes::gather_sizes;
 use crate::{
     consensus::Register,
     membership::{Liveness, PeerState},
-    peer::{Call, CallError, Target, Transport, failure, no_cluster},
+    peer::{Call, CallError, Starts, Target, Transport, failure, no_cluster},
     quorum::{Hints, RingSync},
     radix::Store,
     replica::{Replica, not_all_of_range},
@@ -123,6 +123,8 @@ pub struct Parts {
     pub transport: Arc<dyn Transport>,
     /// What it believes about them.
     pub liveness: Arc<Liveness>,
+    /// Which process each of them is.
+    pub starts: Arc<Starts>,
     /// Decides rings.
     pub register: Arc<Register>,
     /// Exchanges rings.
@@ -144,6 +146,7 @@ pub struct Upkeep {
     hints: Arc<Hints>,
     transport: Arc<dyn Transport>,
     liveness: Arc<Liveness>,
+    starts: Arc<Starts>,
     register: Arc<Register>,
     keeper: Arc<dyn RingSync>,
     seams: Seams,
@@ -162,7 +165,8 @@ pub struct Upkeep {
 impl Upkeep {
     /// Nothing runs until [`Upkeep::run`].
     pub fn new(parts: Parts, settings: UpkeepSettings) -> Upkeep {
-        let Parts { me, ring, store, replica, hints, transport, liveness, register, keeper, .. } = parts;
+        let Parts { me, ring, store, replica, hints, transport, liveness, starts, register, keeper, .. } =
+            parts;
         Upkeep {
             me,
             ring,
@@ -171,6 +175,7 @@ impl Upkeep {
             hints,
             transport,
             liveness,
+            starts,
             register,
             keeper,
             offload: parts.seams.offload,

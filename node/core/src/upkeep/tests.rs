@@ -41,6 +41,7 @@ fn upkeep(cluster: &Cluster, node: u32) -> Arc<Upkeep> {
         hints: Arc::clone(&world.hints),
         transport,
         liveness: Arc::clone(&world.liveness),
+        starts: Arc::default(),
         register: Arc::new(register.unwrap()),
         keeper: Cluster::keeper(world),
         seams,

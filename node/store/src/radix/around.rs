@@ -9,6 +9,10 @@ use crate::engine::{Direction, EngineError, Reader, Table};
 use bytes::Bytes;
 use metrics::counter;
 
+/// How often the place from which it can be read is looked for more narrowly. What shares more than 7 bytes for each
+/// with a damaged place is passed over with it.
+const LEVELS: usize = 16;
+
 type Pairs<'a> = Box<dyn Iterator<Item = Result<(Bytes, Bytes), EngineError>> + 'a>;
 
 /// The pairs of the data table in a range, without what cannot be read. Errors are those of other kinds.
@@ -48,7 +52,8 @@ impl<'a> Around<'a> {
         counter!("god_radix_damaged_total", "what" => "passed over").increment(1);
     }
 
-    /// Moves on to where it can be read again, at the end of the bucket at the latest. Cost: up to 128 seeks.
+    /// Moves on to where it can be read again, at the end of the bucket at the latest. Cost: up to 128 seeks for each 8
+    /// bytes by which what lies around the damage is told apart, and one for each 7 that all of it shares.
     fn go_around(&mut self) -> Result<(), EngineError> {
         if let Some(last) = self.last.take() {
             self.from = [&last[..], &[0]].concat();
@@ -61,19 +66,6 @@ impl<'a> Around<'a> {
             None => self.tree.bucket_from(&self.from).map_or_else(|| self.end.clone(), |path| path.end()),
         };
         let until = until.min(self.end.clone());
-        let same = self.from.iter().zip(&until).take_while(|(a, b)| a == b).count();
-        let window = |of: &[u8]| {
-            let mut window = [0; 8];
-            let rest = of.get(same..).unwrap_or_default();
-            window.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
-            u64::from_be_bytes(window)
-        };
-        let (first, last) = (window(&self.from), window(&until));
-        let place = |at: u64| {
-            let bytes = at.to_be_bytes();
-            let used = bytes.iter().rposition(|byte| *byte > 0).map_or(0, |last| last + 1);
-            [self.from.get(..same).unwrap_or_default(), bytes.get(..used).unwrap_or_default()].concat()
-        };
         let damaged_from =
             |from: &[u8]| match self.reader.scan(Table::Data, from, &until, Direction::Forward).next() {
                 Some(Err(EngineError::Corrupt(_))) => Ok(true),
@@ -89,23 +81,16 @@ impl<'a> Around<'a> {
             self.from = until;
             return Ok(());
         }
-        let is_damaged = |at: u64| damaged_from(&place(at));
         // From the first of them on it cannot be read, from the second on it can.
-        let (mut low, mut high) = (first, last);
-        let mut stride = 1;
-        while let Some(at) = low.checked_add(stride).filter(|at| *at < last) {
-            if !is_damaged(at)? {
-                high = at;
+        let (mut low, mut high) = (self.from.clone(), until.clone());
+        for _ in 0..LEVELS {
+            let (damaged, readable) = approach(&low, &high, &damaged_from)?;
+            if damaged == low && readable == high {
                 break;
             }
-            (low, stride) = (at, stride.saturating_mul(2));
+            (low, high) = (damaged, readable);
         }
-        while high - low > 1 {
-            let at = low + (high - low) / 2;
-            if is_damaged(at)? { low = at } else { high = at }
-        }
-        let readable = place(high);
-        let readable = if high == last { until } else { readable };
+        let readable = high;
         self.note(&readable);
         self.from = readable;
         self.pass();
@@ -117,6 +102,44 @@ impl<'a> Around<'a> {
             gaps.add(self.from.clone(), until.to_vec());
         }
     }
+}
+
+/// Two places nearer to each other than those given, that differ in eight bytes at most behind what those share: from
+/// the first on it cannot be read, from the second on it can.
+fn approach(
+    low: &[u8],
+    high: &[u8],
+    is_damaged: impl Fn(&[u8]) -> Result<bool, EngineError>,
+) -> Result<(Vec<u8>, Vec<u8>), EngineError> {
+    let same = low.iter().zip(high).take_while(|(a, b)| a == b).count();
+    let window = |of: &[u8]| {
+        let mut window = [0; 8];
+        let rest = of.get(same..).unwrap_or_default();
+        window.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+        u64::from_be_bytes(window)
+    };
+    let (first, last) = (window(low), window(high));
+    let place = |at: u64| {
+        let bytes = at.to_be_bytes();
+        let used = bytes.iter().rposition(|byte| *byte > 0).map_or(0, |last| last + 1);
+        [low.get(..same).unwrap_or_default(), bytes.get(..used).unwrap_or_default()].concat()
+    };
+    let (mut damaged, mut readable) = (first, last);
+    let mut stride = 1;
+    while let Some(at) = damaged.checked_add(stride).filter(|at| *at < last) {
+        if !is_damaged(&place(at))? {
+            readable = at;
+            break;
+        }
+        (damaged, stride) = (at, stride.saturating_mul(2));
+    }
+    while readable.saturating_sub(damaged) > 1 {
+        let at = damaged + (readable - damaged) / 2;
+        if is_damaged(&place(at))? { damaged = at } else { readable = at }
+    }
+    let damaged = if damaged == first { low.to_vec() } else { place(damaged) };
+    let readable = if readable == last { high.to_vec() } else { place(readable) };
+    Ok((damaged, readable))
 }
 
 impl Iterator for Around<'_> {

@@ -7,7 +7,7 @@ use super::{
     committer::Apply,
     gaps::Gaps,
     mend::{Counted, Noted, Stored, count_around, count_within, read_each},
-    nibbles::Path,
+    nibbles::{Path, row_key},
     rows::{push_rows, weighed},
     summary::Scale,
     tree::{Limits, Tree},
@@ -334,7 +334,16 @@ impl Writer {
             rows.extend(tree.close().into_iter().map(|(path, sum)| (path.encode(), Row::Sum(sum))));
         }
         if !gaps.is_empty() {
-            // A start is to find them again.
+            // A start is to find them again: in an open bucket, be it empty.
+            let gone =
+                rows.iter().filter(|(_, row)| *row == Row::Gone).filter_map(|(key, _)| Path::decode(key));
+            let gone: Vec<Path> = gone.filter(|path| gaps.meets(path.bytes(), &path.end())).collect();
+            for path in gone.iter().map(Path::bytes) {
+                if tree.locate(path).bucket.is_none() {
+                    let kept = tree.add(path, &Summary::default(), u64::MAX);
+                    rows.push((row_key(path, kept.depth), Row::Open));
+                }
+            }
             for (key, row) in rows.iter_mut().filter(|(_, row)| matches!(row, Row::Sum(_))) {
                 let path = Path::decode(key).filter(|path| gaps.meets(path.bytes(), &path.end()));
                 if path.is_some_and(|path| tree.reopen(&path)) {

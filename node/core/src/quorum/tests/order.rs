@@ -1,6 +1,8 @@
 //! Scans, counts, ranks and selection over three arcs.
 
-use super::world::{Cluster, Does, ORDERED, document, ordered, ring, tombstone, value};
+use super::world::{
+    Cluster, Does, ORDERED, document, get_request, got, ordered, position, ring, tombstone, value,
+};
 use crate::{budget::Budget, quorum::HintSettings};
 use bytes::Bytes;
 use futures::future::join_all;
@@ -9,7 +11,7 @@ use god_proto::{
     record::Entry,
     v1::{
         Consistency, CountRequest, KeyRange, RankRequest, Reason, ScanRequest, SelectRequest, consistency,
-        key_range,
+        get_reply::Outcome, key_range,
     },
 };
 use std::{collections::BTreeSet, time::Duration};
@@ -185,6 +187,40 @@ async fn what_many_scans_hold_of_replicas_is_bounded_and_some_of_them_go_through
     // One at a time may go beyond it: with the pages of one scan.
     let most = budget.most() >> 20;
     assert!(most <= 32 + 3 * 5, "{most} MiB were taken");
+    assert_eq!(budget.used(), 0);
+}
+
+/// BUDGET: what one that went beyond what there is needs of its own node's replica, it gets.
+#[tokio::test(start_paused = true)]
+async fn one_that_holds_more_than_there_is_is_not_refused_by_its_own_replica() {
+    let budget = Budget::new(1 << 20);
+    let cluster = Cluster::paid_from(&budget, &ring(document(2, 5)), HintSettings::default());
+    let part = "v".repeat(700 << 10);
+    for (at, node) in (0..4).flat_map(|at| (1..=2).map(move |node| (at, node))) {
+        cluster.seed(node, value(&position(&key(at)), -1_000, &part)).await;
+        cluster.seed(node, value(&ordered(&key(at)), -1_000, &part)).await;
+    }
+    // So that the other one's answer is there, and takes all the memory, when this one's replica reads.
+    cluster.slow(1, 50);
+    let mut left: Vec<String> = (0..4).map(key).collect();
+    while !left.is_empty() {
+        let gets = left.iter().map(|key| get_request(key, Some(2), None)).collect();
+        let answers = cluster.coordinator.batch(gets).await;
+        let got: Vec<bool> = answers
+            .into_iter()
+            .map(|answer| match got(answer) {
+                Outcome::Found(found) => found.value.len() == part.len(),
+                Outcome::Failed(rejected) if rejected.reason() == Reason::Busy => false,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert!(got.contains(&true), "alone, and none of {left:?} was read");
+        let mut got = got.into_iter();
+        left.retain(|_| got.next() == Some(false));
+    }
+    let reply = cluster.coordinator.scan(scan(100, false)).await;
+    assert!(reply.failed.is_none() && !reply.entries.is_empty(), "{:?}", reply.failed);
+    drop(reply);
     assert_eq!(budget.used(), 0);
 }
 

@@ -203,7 +203,7 @@ impl Cluster {
         Cluster::paid_from(&Budget::default(), ring, hint_settings)
     }
 
-    /// One whose coordinator's requests are paid from this.
+    /// One whose first node's requests are paid from this: its coordinator's, and what its replica is asked for.
     pub fn paid_from(budget: &Budget, ring: &Arc<Ring>, hint_settings: HintSettings) -> Cluster {
         let wall = Arc::new(TestWall::default());
         let current = |ring: &Arc<Ring>| {
@@ -225,7 +225,7 @@ impl Cluster {
             let (store, ring) = (store(&disk), current(ring));
             let floors = Arc::new(Floors::open(Arc::clone(store.engine()), Offload::Inline).unwrap());
             let lapse = Lapse::open(SimulatedDisk::new().open(), Offload::Inline, None, true).unwrap();
-            let replica = Replica::new(
+            let mut replica = Replica::new(
                 id,
                 Arc::clone(&store),
                 ring.clone(),
@@ -234,6 +234,9 @@ impl Cluster {
                 Arc::new(lapse),
                 Offload::Inline,
             );
+            if id == NodeId(1) {
+                replica = replica.paid_from(budget.clone());
+            }
             let transitions = ring.get().unwrap();
             let transitions = transitions.arcs().iter().map(|arc| (arc.id, arc.since.0));
             for (arc, since) in transitions.clone() {

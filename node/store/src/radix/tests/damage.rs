@@ -307,6 +307,73 @@ fn a_store_with_damaged_records_in_open_buckets_opens_and_says_that_it_is_short(
     }
 }
 
+/// What is beside a damaged record is told from it however much their keys share.
+#[test]
+fn of_keys_that_share_much_no_more_is_passed_over_than_is_damaged() {
+    let limits = Limits { most_open: 64, ..LARGE };
+    for shared in [0, 1, 7, 8, 9, 30, 100] {
+        let of = |n: u64| {
+            let key = format!("{:a>shared$}{n:03}", "");
+            let position = Position::of_ordered_bound(KS, key.as_bytes());
+            Entry { position, record: Record::value(Version::new(10, 0, NodeId(1)), "v") }
+        };
+        let disk = SimulatedDisk::new();
+        let store = open_with(disk.open(), limits);
+        run(store.write((0..12).map(of).collect())).unwrap();
+        drop(store);
+        disk.crash_process();
+        for n in [0, 5, 6] {
+            disk.corrupt(Table::Data, of(n).position.into_bytes());
+        }
+        let store = open_with(disk.open(), limits);
+        assert!(store.is_short());
+        assert_eq!(store.summary().entries, 9, "{shared} bytes are shared");
+        let others: Vec<Entry> = (0..12).filter(|n| ![0, 5, 6].contains(n)).map(of).collect();
+        assert!(run(store.write(others)).unwrap().iter().all(|verdict| *verdict == Verdict::Equal));
+    }
+}
+
+/// A bucket of which nothing is left but what a start passed over is there for the next start.
+#[test]
+fn what_was_passed_over_is_found_again_though_nothing_is_left_beside_it() {
+    for (limits, count) in [(LARGE, 3), (LARGE, 40), (SMALL, 3), (SMALL, 40)] {
+        let limits = Limits { most_open: 64, split_bytes: 1 << 20, ..limits };
+        let disk = SimulatedDisk::new();
+        let store = open_with(disk.open(), limits);
+        // Twice, so that no row says what its bucket holds.
+        for ms in [5, 10] {
+            run(store.write((0..count).map(|n| entry(n, ms)).collect())).unwrap();
+        }
+        drop(store);
+        disk.crash_process();
+        damage(&disk, Damage::Checksum, 1);
+        let store = open_with(disk.open(), limits);
+        assert!(store.is_short());
+        let others: Vec<u64> = (0..count).filter(|n| *n != 1).collect();
+        let version = entry(0, 10).record.version;
+        for n in others {
+            let forgotten = run(store.forget(vec![(entry(n, 0).position, version)])).unwrap();
+            assert_eq!(forgotten, [Verdict::Applied]);
+        }
+        assert_eq!(store.summary().entries, 0);
+        drop(store);
+        for _ in 0..2 {
+            disk.crash_process();
+            let store = open_with(disk.open(), limits);
+            assert!(store.is_short(), "{count} records: what is damaged is not looked for any more");
+        }
+        // Once it is overwritten, all is as it was.
+        let store = open_with(disk.open(), limits);
+        assert_eq!(overwrite(&store, vec![entry(1, 20)]).unwrap(), [Verdict::Applied]);
+        store.view().verify().unwrap();
+        drop(store);
+        disk.crash_process();
+        let store = open_with(disk.open(), limits);
+        assert!(!store.is_short() && store.summary().entries == 1);
+        store.view().verify().unwrap();
+    }
+}
+
 #[test]
 fn a_store_whose_damaged_records_are_in_closed_buckets_is_not_short() {
     for how in [Damage::Checksum, Damage::Bytes] {
