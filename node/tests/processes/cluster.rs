@@ -257,6 +257,11 @@ impl Cluster {
 
     /// Starts all nodes, and founds the cluster.
     pub async fn found(&mut self) {
+        self.found_with(0, 0).await;
+    }
+
+    /// As [`Cluster::found`]; the keyspace has such quorums. 0: those that go without saying.
+    pub async fn found_with(&mut self, write_quorum: u32, read_quorum: u32) {
         for node in &mut self.nodes {
             node.start();
         }
@@ -272,6 +277,8 @@ impl Cluster {
         let keyspace = CreateKeyspaceRequest {
             name: KEYSPACE.to_owned(),
             partitioner: Partitioner::Ordered.into(),
+            write_quorum,
+            read_quorum,
             ..CreateKeyspaceRequest::default()
         };
         let created = first.cluster.clone().create_keyspace(keyspace).await.unwrap().into_inner();

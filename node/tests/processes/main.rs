@@ -26,6 +26,7 @@ mod load;
 mod metrics;
 mod operations;
 mod phases;
+mod quorums;
 mod random;
 mod ring;
 mod settings;

@@ -73,7 +73,7 @@ async fn loaded(clients: &[Client]) -> Load {
 }
 
 /// The number of a process.
-async fn number_of(client: &Client, node: &Process) -> u32 {
+pub async fn number_of(client: &Client, node: &Process) -> u32 {
     wait_for("a node to be a member", || async {
         let status = client.clone().status().await?;
         let found = status.nodes.iter().find(|it| it.grpc_address == node.grpc).map(|it| it.number);
@@ -83,7 +83,7 @@ async fn number_of(client: &Client, node: &Process) -> u32 {
 }
 
 /// Which process drives: the first voter.
-async fn driver(cluster: &Cluster, client: &Client) -> usize {
+pub async fn driver(cluster: &Cluster, client: &Client) -> usize {
     let voter = wait_for("voters that are up", || async {
         let nodes = client.clone().status().await?.nodes;
         let first = nodes.into_iter().filter(|it| it.voter && it.state == "up").min_by_key(|it| it.number);
@@ -177,7 +177,7 @@ impl Struck {
 }
 
 /// Waits until somebody else drives. Says whether that was seen: what has ended meanwhile names nobody.
-async fn follows(client: &Client, id: &str, gone: u32) -> bool {
+pub async fn follows(client: &Client, id: &str, gone: u32) -> bool {
     wait_for("another node to drive", || async {
         match status_of(client, id).await? {
             Some(status) if status.driver == gone => Err(format!("node {gone} drives")),
