@@ -18,10 +18,9 @@ NODES ?= 3
 DATA ?= data
 # Debian's `unicode-data`: every character of Unicode with its name.
 LOAD ?= /usr/share/unicode/UnicodeData.txt
-SEEDS ?= 1000
-# Minutes of seeds that nobody has run, after those: each commit has its own, so that the same one fails again. None unless
-# asked for (docs/ARCHITECTURE.md, "What is not there yet").
-FRESH_MINUTES ?= 0
+SEEDS ?= 300
+# Minutes of seeds that nobody has run, after those: each commit has its own, so that the same one fails again.
+FRESH_MINUTES ?= 3
 FRESH_FROM ?= $(shell git log -1 --format=%ct000 2>/dev/null || date +%s000)
 # A soak begins at a seed of its own each day, unless told where.
 SOAK_SEEDS ?= 20000
