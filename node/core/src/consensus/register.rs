@@ -9,7 +9,7 @@ use crate::{
     ring::{ChangeError, CurrentRing},
     seam::Seams,
 };
-use futures::{StreamExt, stream::FuturesUnordered};
+use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 use god_proto::{
     answer::NO_CLUSTER,
     ids::{Epoch, NodeId},
@@ -18,7 +18,7 @@ use god_proto::{
     v1::RingDocument,
 };
 use god_rules::{
-    paxos::{Acceptor, Ballot, Promise, majority, must_propose},
+    paxos::{Acceptor, Ballot, Promise, Rounds, Step, majority, must_propose},
     ring::{is_same_change, stamp_arcs},
 };
 use metrics::{counter, gauge};
@@ -187,8 +187,7 @@ impl Register {
         asked: &AtomicBool,
     ) -> Result<Arc<Ring>, RegisterError> {
         let mut open: Vec<RingDocument> = Vec::new();
-        // Above what this node promised: what others of its attempts used, at least where it has a vote.
-        let mut round = self.instance.lock().await.acceptor.promised().round;
+        let mut rounds: Option<(Epoch, Rounds)> = None;
         let mut pause = Duration::from_millis(4);
         loop {
             let ring = self.current.get().ok_or(RegisterError::NoRing)?;
@@ -202,8 +201,13 @@ impl Register {
                 Err(error) => return Err(error.into()),
             };
             let proposed = next.document().clone();
-            let attempt = self.propose(&ring, proposed.clone(), &mut round, asked).await?;
-            match attempt {
+            let known = match rounds.take() {
+                Some((epoch, known)) if epoch == ring.epoch() => known,
+                // Above what this node promised: what others of its attempts used, at least where it has a vote.
+                _ => Rounds::new(ring.voters().count(), self.promised(&ring).await),
+            };
+            let (_, known) = rounds.insert((ring.epoch(), known));
+            match self.propose(&ring, proposed.clone(), known, asked).await? {
                 Attempt::Decided(decided) => {
                     let is_ours = is_same_change(decided.document(), &proposed);
                     self.learn(Arc::clone(&decided)).await?;
@@ -238,46 +242,41 @@ impl Register {
         &self,
         ring: &Arc<Ring>,
         own: RingDocument,
-        round: &mut u64,
+        rounds: &mut Rounds,
         asked: &AtomicBool,
     ) -> Result<Attempt, RegisterError> {
         let me = ring.node_by_uuid(self.me).ok_or(RegisterError::NoRing)?.number;
         let epoch = ring.epoch().0 + 1;
         let voters: Vec<NodeId> = ring.voters().collect();
-        *round = round.saturating_add(1);
-        let ballot = Ballot { round: *round, node: me };
-        let prepare = peer::Prepare { epoch, ballot: Some(message(ballot)) };
-        let mut promises = Vec::new();
-        let mut answers = self.ask(ring, &voters, request::Body::Prepare(prepare));
-        while let Some(answer) = answers.next().await {
-            let Ok(done) = answer else { continue };
-            if let Some(decided) = valid(done.decided, epoch) {
-                return Ok(Attempt::Decided(decided));
+        let at = |round| Ballot { round, node: me };
+        let ballot = loop {
+            match rounds.step() {
+                Step::Attempt(round) => break at(round),
+                Step::Lift(round, lagging) => {
+                    let lagging: Vec<NodeId> = lagging.into_iter().map(NodeId).collect();
+                    if let Err(decided) = self.promises(ring, &lagging, at(round), rounds).await {
+                        return Ok(Attempt::Decided(decided));
+                    }
+                }
             }
-            *round = (*round).max(done.promised.map_or(0, |promised| promised.round));
-            if done.granted {
-                promises.push(done.accepted.zip(done.ring).map(|(at, value)| (self::ballot(at), value)));
-            }
-            if promises.len() == majority(voters.len()) {
-                break;
-            }
-        }
-        if promises.len() < majority(voters.len()) {
-            return Ok(Attempt::Lost);
-        }
-        drop(answers);
+        };
+        let promises = match self.promises(ring, &voters, ballot, rounds).await {
+            Ok(promises) if promises.len() >= majority(voters.len()) => promises,
+            Ok(_) => return Ok(Attempt::Lost),
+            Err(decided) => return Ok(Attempt::Decided(decided)),
+        };
 
         let value = must_propose(promises, own);
         asked.store(true, Relaxed);
         let accept = peer::Accept { epoch, ballot: Some(message(ballot)), ring: Some(value.clone()) };
         let mut answers = self.ask(ring, &voters, request::Body::Accept(accept));
         let mut accepted = 0;
-        while let Some(answer) = answers.next().await {
+        while let Some((voter, answer)) = answers.next().await {
             let Ok(done) = answer else { continue };
             if let Some(decided) = valid(done.decided, epoch) {
                 return Ok(Attempt::Decided(decided));
             }
-            *round = (*round).max(done.promised.map_or(0, |promised| promised.round));
+            rounds.told(voter.0, done.promised.map(self::ballot).unwrap_or_default());
             accepted += usize::from(done.granted);
             if accepted == majority(voters.len()) {
                 let ring = Ring::new(value).map_err(ChangeError::from)?;
@@ -287,31 +286,52 @@ impl Register {
         Ok(Attempt::Open)
     }
 
-    /// Asks all voters at once. One that does not know the ring yet is told it, and asked once more.
+    /// Phase 1 with some voters of the instance after `ring`: what those had accepted that granted the ballot, as soon
+    /// as they are a majority of all; or what is decided.
+    async fn promises(
+        &self,
+        ring: &Arc<Ring>,
+        voters: &[NodeId],
+        at: Ballot,
+        rounds: &mut Rounds,
+    ) -> Result<Vec<Option<(Ballot, RingDocument)>>, Arc<Ring>> {
+        let epoch = ring.epoch().0 + 1;
+        let prepare = peer::Prepare { epoch, ballot: Some(message(at)) };
+        let mut promises = Vec::new();
+        let mut answers = self.ask(ring, voters, request::Body::Prepare(prepare));
+        while let Some((voter, answer)) = answers.next().await {
+            let Ok(done) = answer else { continue };
+            if let Some(decided) = valid(done.decided, epoch) {
+                return Err(decided);
+            }
+            rounds.told(voter.0, done.promised.map(ballot).unwrap_or_default());
+            if done.granted {
+                promises.push(done.accepted.zip(done.ring).map(|(at, value)| (ballot(at), value)));
+            }
+            if promises.len() == majority(ring.voters().count()) {
+                break;
+            }
+        }
+        Ok(promises)
+    }
+
+    /// What this node has promised in the instance after `ring`.
+    async fn promised(&self, ring: &Ring) -> Ballot {
+        let instance = self.instance.lock().await;
+        let is_this = instance.epoch == ring.epoch().0 + 1;
+        if is_this { instance.acceptor.promised() } else { Ballot::default() }
+    }
+
+    /// Asks these voters at once.
     fn ask(
         &self,
         ring: &Arc<Ring>,
         voters: &[NodeId],
         body: request::Body,
-    ) -> FuturesUnordered<impl Future<Output = Result<PaxosDone, CallError>> + use<>> {
-        let each = voters.iter().map(|voter| {
-            let (transport, ring, body, to) =
-                (Arc::clone(&self.transport), Arc::clone(ring), body.clone(), Target::Node(*voter));
-            async move {
-                let call = |body| Call { epoch: 0, arcs: 0, timeout: VOTER_TIMEOUT, body };
-                let mut answer = transport.call(to.clone(), call(body.clone())).await;
-                if let Err(CallError::Refused(failure)) = &answer
-                    && failure.cause() == Cause::StaleEpoch
-                {
-                    let decided = peer::Decided { ring: Some(ring.document().clone()) };
-                    transport.call(to.clone(), call(request::Body::Decided(decided))).await?;
-                    answer = transport.call(to, call(body)).await;
-                }
-                match answer? {
-                    response::Body::Paxos(done) => Ok(done),
-                    _ => Err(CallError::Lost("the answer is to another question".to_owned())),
-                }
-            }
+    ) -> FuturesUnordered<impl Future<Output = (NodeId, Result<PaxosDone, CallError>)> + use<>> {
+        let each = voters.iter().map(|&voter| {
+            let asked = ask_one(Arc::clone(&self.transport), Arc::clone(ring), voter, body.clone());
+            asked.map(move |answer| (voter, answer))
         });
         each.collect()
     }
@@ -510,6 +530,29 @@ enum Attempt {
     Lost,
     /// Some may have accepted: it may be decided yet.
     Open,
+}
+
+/// Asks a voter; where it does not know the ring yet, tells it, and asks once more.
+async fn ask_one(
+    transport: Arc<dyn Transport>,
+    ring: Arc<Ring>,
+    voter: NodeId,
+    body: request::Body,
+) -> Result<PaxosDone, CallError> {
+    let to = Target::Node(voter);
+    let call = |body| Call { epoch: 0, arcs: 0, timeout: VOTER_TIMEOUT, body };
+    let mut answer = transport.call(to.clone(), call(body.clone())).await;
+    if let Err(CallError::Refused(failure)) = &answer
+        && failure.cause() == Cause::StaleEpoch
+    {
+        let decided = peer::Decided { ring: Some(ring.document().clone()) };
+        transport.call(to.clone(), call(request::Body::Decided(decided))).await?;
+        answer = transport.call(to, call(body)).await;
+    }
+    match answer? {
+        response::Body::Paxos(done) => Ok(done),
+        _ => Err(CallError::Lost("the answer is to another question".to_owned())),
+    }
 }
 
 fn valid(document: Option<RingDocument>, least: u64) -> Option<Arc<Ring>> {

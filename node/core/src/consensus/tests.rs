@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod ballots;
+
 use super::*;
 use crate::{
     engine::{Batch, Direction, Engine, EngineError, Pressure, Reader, SimulatedDisk, Snapshot, Table},
@@ -384,7 +386,7 @@ async fn crashes_and_lost_messages_never_decide_an_epoch_twice() {
 /// The check above can fail: an acceptor that forgets its promises at a crash decides an epoch twice.
 #[test]
 fn an_acceptor_that_forgets_its_promises_is_found_out() {
-    let found_out = (0..200).any(|seed| {
+    let found_out = (0..2_000).any(|seed| {
         let storm = std::panic::AssertUnwindSafe(|| {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
@@ -392,7 +394,7 @@ fn an_acceptor_that_forgets_its_promises_is_found_out() {
         });
         std::panic::catch_unwind(storm).is_err()
     });
-    assert!(found_out, "200 storms over forgetful acceptors, and nothing was noticed");
+    assert!(found_out, "2,000 storms over forgetful acceptors, and nothing was noticed");
 }
 
 /// An engine one of whose commits waits until it is let go.

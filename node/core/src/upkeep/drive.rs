@@ -300,10 +300,9 @@ impl Upkeep {
             // Answered under the same ring only, once what was admitted under older ones is applied.
             match self.ask_node(node, ring.epoch().0, TIMEOUT, request::Body::Fence(Fence {})).await {
                 Ok(_) if latest(node) == start => (node, Ok(start)),
-                // Which process answered is not known.
-                Ok(_) => (node, Err(Unclean::Silent)),
                 Err(CallError::Refused(_)) => (node, Err(Unclean::Behind)),
-                Err(_) => (node, Err(Unclean::Silent)),
+                // Where the process is another one by now, it is not known which of them answered.
+                Ok(_) | Err(_) => (node, Err(Unclean::Silent)),
             }
         });
         let said = join_all(asked).await;

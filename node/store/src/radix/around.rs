@@ -84,7 +84,7 @@ impl<'a> Around<'a> {
         // From the first of them on it cannot be read, from the second on it can.
         let (mut low, mut high) = (self.from.clone(), until.clone());
         for _ in 0..LEVELS {
-            let (damaged, readable) = approach(&low, &high, &damaged_from)?;
+            let (damaged, readable) = approach(&low, &high, damaged_from)?;
             if damaged == low && readable == high {
                 break;
             }
