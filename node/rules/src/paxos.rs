@@ -14,6 +14,9 @@ use std::collections::BTreeMap;
 pub const MAX_LIFT: u64 = 1 << 32;
 /// How many lifts a proposer makes before it asks all acceptors again.
 const MAX_LIFTS: u32 = 64;
+/// How many rounds acceptors may be apart for those that lag to be lifted to the others. Beyond that no end of it would
+/// be seen, and whoever was lifted meanwhile would be far above those that come back.
+const MAX_APART: u64 = MAX_LIFT << 16;
 
 /// The number of an attempt: ordered, and distinct for distinct proposers. One proposer's may repeat (see
 /// [`Acceptor::prepare`]).
@@ -132,9 +135,11 @@ impl Rounds {
             self.told.iter().map(|(who, (at, round))| (self.attempts - at, *round, *who)).collect();
         told.sort_unstable();
         told.truncate(majority(self.acceptors));
+        let lowest = told.iter().map(|(_, round, _)| *round).min().unwrap_or_default();
+        told.retain(|(_, round, _)| round - lowest <= MAX_APART);
         let rounds = || told.iter().map(|(_, round, _)| *round);
         let round = rounds().max().map_or(self.first, |highest| highest.saturating_add(1));
-        let reach = rounds().min().unwrap_or_default().saturating_add(MAX_LIFT);
+        let reach = lowest.saturating_add(MAX_LIFT);
         let (lifts, last) = self.lifts;
         // All are asked again now and then, and where a lift did nothing: others may have come back.
         if round > reach && told.len() == majority(self.acceptors) && lifts < MAX_LIFTS && reach > last {
@@ -206,6 +211,35 @@ mod tests {
         assert_eq!(proposes(0, &[Some(0), Some(5 * MAX_LIFT), Some(9)], 1), Some(6));
         let two = [Some(u64::MAX), Some(u64::MAX - 1), Some(3), Some(2), Some(1)];
         assert_eq!(proposes(0, &two, 1), Some(10));
+    }
+
+    /// BALLOT-BOUNDED: who is beyond all that can be made up for is not followed, so that those who come back are not
+    /// left behind.
+    #[test]
+    fn nobody_is_lifted_to_one_that_promised_all_there_is() {
+        let at = |round| Ballot { round, node: 1 };
+        let mut acceptors =
+            [None, Some(Acceptor::<()>::restore(at(0), None)), Some(Acceptor::restore(at(u64::MAX), None))];
+        let mut rounds = Rounds::new(3, at(0));
+        let mut granted = |acceptors: &mut [Option<Acceptor<()>>; 3]| {
+            let (round, asked) = match rounds.step() {
+                Step::Attempt(round) => (round, vec![0, 1, 2]),
+                Step::Lift(round, lagging) => (round, lagging),
+            };
+            let mut granted = 0;
+            for who in asked {
+                let Some(acceptor) = &mut acceptors[who as usize] else { continue };
+                granted += usize::from(acceptor.prepare(at(round)) == Promise::Granted(None));
+                rounds.told(who, acceptor.promised());
+            }
+            granted
+        };
+        for _ in 0..1_000 {
+            assert!(granted(&mut acceptors) < 2);
+        }
+        acceptors[0] = Some(Acceptor::default());
+        let took = (1..=10).find(|_| granted(&mut acceptors) == 2);
+        assert!(took.is_some_and(|took| took <= 3), "{took:?}");
     }
 
     /// BALLOT-BOUNDED: where nobody else is there, the others are lifted to it, one message for each that it took.

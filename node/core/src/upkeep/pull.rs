@@ -45,6 +45,9 @@ pub enum PullError {
     /// The other node did not answer, or refused.
     #[error("node {0}: {1}")]
     Source(NodeId, String),
+    /// The other node has something there that it cannot read.
+    #[error("node {0}: {1}")]
+    Unreadable(NodeId, String),
     /// This node's storage failed.
     #[error("{0}")]
     Own(String),
@@ -111,7 +114,7 @@ impl Pulled {
     }
 }
 
-/// Ranges to be listed, and how many entries the other node has in each.
+/// Ranges to be listed, and the most entries that either node has in each.
 #[derive(Default)]
 struct Lists(Vec<(PositionRange, u64)>);
 
@@ -120,21 +123,24 @@ impl Lists {
         self.0.push((range, entries));
     }
 
-    /// The same positions in order, in as few ranges as give full pages: where two copies differ all over, each range
+    /// Ranges that follow on each other, as many together as give a full page: where two copies differ all over, each
     /// of its own would cost a question.
-    fn joined(mut self) -> Vec<PositionRange> {
+    fn joined(mut self) -> Vec<Vec<PositionRange>> {
         self.0.sort_by(|(a, _), (b, _)| a.start.cmp(&b.start));
-        let mut joined: Vec<(PositionRange, u64)> = Vec::new();
+        let mut joined: Vec<(Vec<PositionRange>, u64)> = Vec::new();
         for (range, entries) in self.0 {
             match joined.last_mut() {
-                Some((last, so_far)) if last.end == range.start && *so_far + entries <= u64::from(PAGE) => {
-                    last.end = range.end;
+                Some((parts, so_far))
+                    if parts.last().is_some_and(|last| last.end == range.start)
+                        && so_far.saturating_add(entries) <= u64::from(PAGE) =>
+                {
+                    parts.push(range);
                     *so_far += entries;
                 }
-                _ => joined.push((range, entries)),
+                _ => joined.push((vec![range], entries)),
             }
         }
-        joined.into_iter().map(|(range, _)| range).collect()
+        joined.into_iter().map(|(parts, _)| parts).collect()
     }
 }
 
@@ -142,6 +148,7 @@ impl Upkeep {
     /// See the module. Cost: O(differences × depth) messages' worth, or one scan where this node has little.
     pub(super) async fn pull(&self, wanted: &Wanted<'_>) -> Result<Pulled, PullError> {
         let mut pulled = Pulled::default();
+        let mut unreadable = None;
         let mut waiting = vec![wanted.range.clone()];
         while !waiting.is_empty() {
             let batch: Vec<PositionRange> =
@@ -169,23 +176,25 @@ impl Upkeep {
                 let few = mine.is_none_or(|mine| {
                     mine.entries < theirs.entries / 4 || theirs.entries.max(mine.entries) <= LIST_BELOW
                 });
+                let entries = mine.map_or(theirs.entries, |mine| mine.entries.max(theirs.entries));
                 if few || waiting.len() > MAX_WAITING {
-                    lists.add(range, theirs.entries);
+                    lists.add(range, entries);
                     continue;
                 }
                 match self.cut(&view, &range).await? {
                     parts if parts.len() > 1 => waiting.extend(parts.into_iter().rev()),
-                    _ => lists.add(range, theirs.entries),
+                    _ => lists.add(range, entries),
                 }
             }
-            for range in lists.joined() {
-                self.take(wanted, range, &mut pulled).await?;
+            for parts in lists.joined() {
+                unreadable = self.take_parts(wanted, parts, &mut pulled).await?.or(unreadable);
             }
         }
         // PULL-COVERS
-        match pulled.damaged {
-            0 => Ok(pulled),
-            damaged => Err(PullError::Damaged(damaged)),
+        match (unreadable, pulled.damaged) {
+            (Some(unreadable), _) => Err(unreadable),
+            (None, 0) => Ok(pulled),
+            (None, damaged) => Err(PullError::Damaged(damaged)),
         }
     }
 
@@ -234,6 +243,35 @@ impl Upkeep {
             Ok(parts)
         };
         self.offload.run(cut).await.map_err(own)
+    }
+
+    /// Takes what is newer of ranges that follow on each other, all together; where the other one has something among
+    /// it that it cannot read, of each alone, so that nothing is held up but what shares a range with that
+    /// (DAMAGE-APART). Gives what could not be read.
+    async fn take_parts(
+        &self,
+        wanted: &Wanted<'_>,
+        parts: Vec<PositionRange>,
+        pulled: &mut Pulled,
+    ) -> Result<Option<PullError>, PullError> {
+        let whole = parts
+            .first()
+            .zip(parts.last())
+            .map(|(first, last)| PositionRange { start: first.start.clone(), end: last.end.clone() });
+        let Some(whole) = whole else { return Ok(None) };
+        let mut unreadable = match self.take(wanted, whole, pulled).await {
+            Err(error @ PullError::Unreadable(..)) => Some(error),
+            done => return done.map(|()| None),
+        };
+        if parts.len() > 1 {
+            for part in parts {
+                match self.take(wanted, part, pulled).await {
+                    Err(error @ PullError::Unreadable(..)) => unreadable = Some(error),
+                    done => done?,
+                }
+            }
+        }
+        Ok(unreadable)
     }
 
     /// Lists what the other one has of a range, page by page, and takes what is newer.
@@ -404,6 +442,10 @@ impl Upkeep {
                 Err(CallError::Refused(failure)) if failure.cause() == Cause::Busy => {
                     problem = failure.message;
                     tokio::time::sleep(Duration::from_millis(20 << attempt.min(5))).await;
+                }
+                Err(CallError::Refused(failure)) if failure.cause() == Cause::Corrupt => {
+                    let error = CallError::Refused(failure).to_string();
+                    return Err(PullError::Unreadable(from, error));
                 }
                 Err(error) => return Err(PullError::Source(from, error.to_string())),
             }

@@ -416,7 +416,7 @@ impl Upkeep {
                     counter!("god_upkeep_mended_entries_total").increment(pulled.entries);
                     counter!("god_upkeep_compared_bytes_total").increment(pulled.compared);
                 }
-                Err(PullError::Source(node, problem)) => {
+                Err(PullError::Source(node, problem) | PullError::Unreadable(node, problem)) => {
                     tracing::debug!(%node, problem, "a replica could not be compared");
                     complete = false;
                 }

@@ -136,6 +136,30 @@ fn expired(at: &Position, bytes: usize) -> Entry {
     Entry { position: at.clone(), record: Record { expires_at_ms: Some(NOW_MS - 30_000), ..record } }
 }
 
+/// DAMAGE-APART: what the other one cannot read holds up what shares a leaf's list with it, and nothing before it nor
+/// behind it.
+#[tokio::test(start_paused = true)]
+async fn what_another_node_cannot_read_holds_up_little_beside_it() {
+    let cluster = Cluster::new(3);
+    let upkeep = upkeep(&cluster, 1);
+    let at = positions(3_000);
+    for at in &at {
+        cluster.seed(1, value(at, -50, "old")).await;
+        cluster.seed(2, value(at, -10, "new")).await;
+    }
+    damage(&cluster, 2, &at[1_500]);
+    let pulled = pull(&upkeep, 2).await;
+    assert!(matches!(pulled, Err(PullError::Unreadable(NodeId(2), _))), "{pulled:?}");
+    let mut left = 0;
+    for (n, at) in at.iter().enumerate() {
+        if cluster.held(1, at).await != Some(value(at, -10, "new").record) {
+            assert!(n.abs_diff(1_500) < 200, "{n} was not taken");
+            left += 1;
+        }
+    }
+    assert!(left <= 64, "{left} were not taken");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_sweep_that_another_epoch_cut_short_is_done_again() {
     let cluster = Cluster::new(3);
