@@ -166,24 +166,25 @@ impl Upkeep {
             pulled.compared += batch.len() as u64 * 2 * Summary::SIZE as u64;
             let mut lists = Lists::default();
             for ((range, mine), theirs) in batch.into_iter().zip(mine).zip(theirs) {
-                let is_equal =
-                    |mine: &Summary| mine.digest == theirs.digest && mine.entries == theirs.entries;
-                let equal = mine.as_ref().is_some_and(is_equal);
-                if equal || (theirs.entries == 0 && wanted.exact_to == Version::ZERO) {
-                    (wanted.done)(theirs.entries, theirs.bytes);
-                    continue;
+                let entries = |sum: &Option<Summary>| sum.as_ref().map_or(0, |sum| sum.entries);
+                let most = entries(&mine).max(entries(&theirs));
+                if let Some(theirs) = &theirs {
+                    let is_equal =
+                        |mine: &Summary| mine.digest == theirs.digest && mine.entries == theirs.entries;
+                    let nothing_there = theirs.entries == 0 && wanted.exact_to == Version::ZERO;
+                    if mine.as_ref().is_some_and(is_equal) || nothing_there {
+                        (wanted.done)(theirs.entries, theirs.bytes);
+                        continue;
+                    }
                 }
-                let few = mine.is_none_or(|mine| {
-                    mine.entries < theirs.entries / 4 || theirs.entries.max(mine.entries) <= LIST_BELOW
-                });
-                let entries = mine.map_or(theirs.entries, |mine| mine.entries.max(theirs.entries));
+                let few = mine.is_none_or(|mine| mine.entries < entries(&theirs) / 4 || most <= LIST_BELOW);
                 if few || waiting.len() > MAX_WAITING {
-                    lists.add(range, entries);
+                    lists.add(range, most);
                     continue;
                 }
                 match self.cut(&view, &range).await? {
                     parts if parts.len() > 1 => waiting.extend(parts.into_iter().rev()),
-                    _ => lists.add(range, entries),
+                    _ => lists.add(range, most),
                 }
             }
             for parts in lists.joined() {
@@ -198,7 +199,29 @@ impl Upkeep {
         }
     }
 
+    /// What the other one has of each range; `None`: it cannot count all of that.
     async fn their_sums(
+        &self,
+        wanted: &Wanted<'_>,
+        ranges: &[PositionRange],
+    ) -> Result<Vec<Option<Summary>>, PullError> {
+        match self.sums_of(wanted, ranges).await {
+            Ok(sums) => return Ok(sums.into_iter().map(Some).collect()),
+            Err(PullError::Unreadable(..)) => {}
+            Err(error) => return Err(error),
+        }
+        let mut sums = Vec::with_capacity(ranges.len());
+        for range in ranges {
+            match self.sums_of(wanted, std::slice::from_ref(range)).await {
+                Ok(mut sum) => sums.push(sum.pop()),
+                Err(PullError::Unreadable(..)) => sums.push(None),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(sums)
+    }
+
+    async fn sums_of(
         &self,
         wanted: &Wanted<'_>,
         ranges: &[PositionRange],

@@ -65,10 +65,20 @@ fn everything() -> PositionRange {
 }
 
 async fn pull(upkeep: &Upkeep, from: u32) -> Result<Pulled, PullError> {
+    pull_from(upkeep, from, everything(), true).await
+}
+
+/// As it hands over, or as a replica of the range.
+async fn pull_from(
+    upkeep: &Upkeep,
+    from: u32,
+    range: PositionRange,
+    as_stored: bool,
+) -> Result<Pulled, PullError> {
     let wanted = Wanted {
-        range: everything(),
+        range,
         from: NodeId(from),
-        as_stored: true,
+        as_stored,
         votes: false,
         exact_to: Version::ZERO,
         still: &|| true,
@@ -148,7 +158,8 @@ async fn what_another_node_cannot_read_holds_up_little_beside_it() {
         cluster.seed(2, value(at, -10, "new")).await;
     }
     damage(&cluster, 2, &at[1_500]);
-    let pulled = pull(&upkeep, 2).await;
+    let arc = upkeep.ring.get().unwrap().arc_at(&at[0]).unwrap().range.clone();
+    let pulled = pull_from(&upkeep, 2, arc, false).await;
     assert!(matches!(pulled, Err(PullError::Unreadable(NodeId(2), _))), "{pulled:?}");
     let mut left = 0;
     for (n, at) in at.iter().enumerate() {
