@@ -127,15 +127,21 @@ async fn a_pull_is_not_complete_where_what_it_brings_cannot_be_written() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn copies_that_differ_all_over_are_listed_in_full_pages() {
-    let cluster = Cluster::new(3);
-    let upkeep = upkeep(&cluster, 1);
+/// Positions of which node 1 has something old and node 2 something new.
+async fn all_newer_at_another(cluster: &Cluster) -> Vec<Position> {
     let at = positions(3_000);
     for at in &at {
         cluster.seed(1, value(at, -50, "old")).await;
         cluster.seed(2, value(at, -10, "new")).await;
     }
+    at
+}
+
+#[tokio::test(start_paused = true)]
+async fn copies_that_differ_all_over_are_listed_in_full_pages() {
+    let cluster = Cluster::new(3);
+    let upkeep = upkeep(&cluster, 1);
+    let at = all_newer_at_another(&cluster).await;
     assert_eq!(pull(&upkeep, 2).await.unwrap().entries, 3_000);
     let pages = cluster.sent("scan");
     assert!(pages <= 12, "{pages} pages of up to 4,096 entries");
@@ -152,11 +158,7 @@ fn expired(at: &Position, bytes: usize) -> Entry {
 async fn what_another_node_cannot_read_holds_up_little_beside_it() {
     let cluster = Cluster::new(3);
     let upkeep = upkeep(&cluster, 1);
-    let at = positions(3_000);
-    for at in &at {
-        cluster.seed(1, value(at, -50, "old")).await;
-        cluster.seed(2, value(at, -10, "new")).await;
-    }
+    let at = all_newer_at_another(&cluster).await;
     damage(&cluster, 2, &at[1_500]);
     let arc = upkeep.ring.get().unwrap().arc_at(&at[0]).unwrap().range.clone();
     let pulled = pull_from(&upkeep, 2, arc, false).await;
