@@ -141,7 +141,7 @@ async fn all_newer_at_another(cluster: &Cluster) -> Vec<Position> {
 async fn copies_that_differ_all_over_are_listed_in_full_pages() {
     let cluster = Cluster::new(3);
     let upkeep = upkeep(&cluster, 1);
-    let at = all_newer_at_another(&cluster).await;
+    all_newer_at_another(&cluster).await;
     assert_eq!(pull(&upkeep, 2).await.unwrap().entries, 3_000);
     let pages = cluster.sent("scan");
     assert!(pages <= 12, "{pages} pages of up to 4,096 entries");
