@@ -9,6 +9,7 @@ use god_core::{
     engine::{EngineError, Pressure},
     seam::Entropy,
 };
+use god_history::SKEW_US;
 use god_proto::{
     ids::NodeId,
     ring::Ring,
@@ -256,9 +257,8 @@ pub async fn happen(world: Arc<World>, fault: Fault) {
         }
         Fault::Clock { node, ahead_us, drift_ppm, ms } => {
             let Some(wall) = world.wall(node) else { return };
-            let far = ahead_us.abs() == HOUR_US;
-            // The clock of a node that is alone is the only one there is: what is acknowledged by it is right by it.
-            if far && (world.ring().is_none_or(|ring| ring.nodes().len() < 2) || !world.begin_far()) {
+            let (far, wrong) = (ahead_us.abs() == HOUR_US, ahead_us.unsigned_abs() > SKEW_US);
+            if wrong && !world.begin_wrong(far) {
                 return;
             }
             wall.set_ahead(ahead_us);
@@ -266,8 +266,8 @@ pub async fn happen(world: Arc<World>, fault: Fault) {
             sleep(Duration::from_millis(ms)).await;
             wall.set_ahead(0);
             wall.set_drift(0);
-            if far {
-                world.end_far();
+            if wrong {
+                world.end_wrong(far);
             }
         }
         Fault::FullDisk { node, ms } => {

@@ -110,6 +110,7 @@ pub struct World {
     losses: AtomicUsize,
     /// Whether some clock is off by more than several may be.
     far: AtomicBool,
+    wrong: AtomicUsize,
 }
 
 impl World {
@@ -144,6 +145,7 @@ impl World {
             losing: AtomicBool::new(false),
             losses: AtomicUsize::new(0),
             far: AtomicBool::new(false),
+            wrong: AtomicUsize::new(0),
         })
     }
 
@@ -299,14 +301,26 @@ impl World {
         self.settings.careful
     }
 
-    /// A clock may be set far off now: one at a time, so that the others can tell.
-    pub fn begin_far(&self) -> bool {
-        !self.far.swap(true, Ordering::Relaxed)
+    /// A clock may be set off now by more than histories are judged by, or `far`: so that the others can tell, one that
+    /// is far off at a time, and of several that are off fewer than half of the ring's. What is acknowledged by most
+    /// clocks, or by that of a node that is alone, is right by these.
+    pub fn begin_wrong(&self, far: bool) -> bool {
+        let nodes = self.ring().map_or(0, |ring| ring.nodes().len());
+        let wrong = self.wrong.load(Ordering::Relaxed);
+        let is_minority = if wrong == 0 { nodes >= 2 || !far } else { 2 * (wrong + 1) < nodes };
+        if !is_minority || (far && self.far.swap(true, Ordering::Relaxed)) {
+            return false;
+        }
+        self.wrong.fetch_add(1, Ordering::Relaxed);
+        true
     }
 
     /// It is right again.
-    pub fn end_far(&self) {
-        self.far.store(false, Ordering::Relaxed);
+    pub fn end_wrong(&self, far: bool) {
+        self.wrong.fetch_sub(1, Ordering::Relaxed);
+        if far {
+            self.far.store(false, Ordering::Relaxed);
+        }
     }
 
     /// How many disks were lost.

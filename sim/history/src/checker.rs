@@ -51,7 +51,7 @@ struct Witness<'a> {
 const PURGE_US: u64 = 500_000;
 
 /// How far clocks may be from the one of the history.
-const SKEW_US: u64 = 1_500_000;
+pub const SKEW_US: u64 = 1_500_000;
 
 /// What may have been deleted, and the deletion forgotten, when a read found nothing.
 enum Purged {
