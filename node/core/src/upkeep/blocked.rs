@@ -66,8 +66,8 @@ pub(super) fn blocked(
     reasons.join("; ")
 }
 
-/// Why a change of quorums is not over yet.
-pub(super) fn unheard(id: &str, waiting: &BTreeMap<NodeId, Unclean>) -> String {
+/// Why a change of quorums is not over yet. `holds`: the new ones do already.
+pub(super) fn unheard(id: &str, waiting: &BTreeMap<NodeId, Unclean>, holds: bool) -> String {
     let of = |silent: bool| -> Vec<NodeId> {
         waiting
             .iter()
@@ -78,10 +78,11 @@ pub(super) fn unheard(id: &str, waiting: &BTreeMap<NodeId, Unclean>) -> String {
     match (of(true), of(false)) {
         (silent, _) if !silent.is_empty() => {
             let who = named(&silent, "must hear", "must hear");
-            format!(
-                "{who} of the new quorums before the old ones are gone, and {}",
-                does_not_answer(&silent, id)
-            )
+            let end = match holds {
+                true => "the new quorums, which hold already, before others may follow on them",
+                false => "the new quorums before the old ones are gone",
+            };
+            format!("{who} of {end}, and {}", does_not_answer(&silent, id))
         }
         (_, behind) if !behind.is_empty() => {
             format!("{} yet to hear of the newest ring", named(&behind, "has", "have"))
@@ -219,9 +220,11 @@ mod tests {
 
     #[test]
     fn who_must_hear_of_new_quorums_is_named() {
-        let of = |waiting: &[(u32, Unclean)]| {
-            unheard("two", &waiting.iter().map(|(node, why)| (NodeId(*node), *why)).collect())
+        let told = |waiting: &[(u32, Unclean)], holds| {
+            unheard("two", &waiting.iter().map(|(node, why)| (NodeId(*node), *why)).collect(), holds)
         };
+        let of = |waiting: &[(u32, Unclean)]| told(waiting, false);
+        assert!(told(&[(3, Unclean::Silent)], true).contains("which hold already"));
         assert_eq!(of(&[]), "");
         let told = of(&[(2, Unclean::Behind), (3, Unclean::Silent)]);
         assert!(

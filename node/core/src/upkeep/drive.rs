@@ -19,10 +19,10 @@ use crate::{
 };
 use futures::future::{OptionFuture, join_all, join3};
 use god_proto::{
-    ids::{ArcId, Epoch, NodeId},
+    ids::{ArcId, Epoch, KeyspaceId, NodeId},
     peer::{ArcProgress, ArcSizes, ArcSizesDone, Cause, Fence, Moving, MovingDone, request, response},
     ring::{Ring, RingArc},
-    v1::{self, ListOperationsReply, OperationPhase, OperationStatus},
+    v1::{self, ListOperationsReply, OperationPhase, OperationStatus, wish},
 };
 use parking_lot::Mutex;
 use std::{
@@ -300,9 +300,9 @@ impl Upkeep {
             // Answered under the same ring only, once what was admitted under older ones is applied.
             match self.ask_node(node, ring.epoch().0, TIMEOUT, request::Body::Fence(Fence {})).await {
                 Ok(_) if latest(node) == start => (node, Ok(start)),
-                Err(CallError::Refused(_)) => (node, Err(Unclean::Behind)),
                 // Where the process is another one by now, it is not known which of them answered.
-                Ok(_) | Err(_) => (node, Err(Unclean::Silent)),
+                Ok(_) | Err(CallError::Refused(_)) => (node, Err(Unclean::Behind)),
+                Err(_) => (node, Err(Unclean::Silent)),
             }
         });
         let said = join_all(asked).await;
@@ -489,7 +489,7 @@ impl Upkeep {
             }
             OperationPhase::Cleaning => match (hands_over(ring, operation), leaver) {
                 (Some(node), Some(said)) => handing_over(&operation.id, node, self.is_down(node), said),
-                _ => unheard(&operation.id, unclean),
+                _ => unheard(&operation.id, unclean, holds(ring, operation)),
             },
             _ => blocked(&operation.id, &moving, &said, progress, unclean),
         };
@@ -513,6 +513,16 @@ impl Upkeep {
 /// The node that an operation retires, and that has to hand over what it holds before: not one whose data are gone.
 fn hands_over(ring: &Ring, operation: &v1::Operation) -> Option<NodeId> {
     operation.wish.as_ref().and_then(retires).filter(|node| !lost(ring).contains(node))
+}
+
+/// Whether a keyspace has the quorums by now that an operation asks for.
+fn holds(ring: &Ring, operation: &v1::Operation) -> bool {
+    let Some(wish::Wish::Replicas(wish)) = operation.wish.as_ref().and_then(|wish| wish.wish.as_ref()) else {
+        return false;
+    };
+    ring.keyspace_by_id(KeyspaceId(wish.keyspace)).is_some_and(|it| {
+        (it.replicas, it.write_quorum, it.read_quorum) == (wish.replicas, wish.write_quorum, wish.read_quorum)
+    })
 }
 
 /// What of a ring is planned: what holds data, as if nobody had asked for anything. (EMPTY-MOVES-FREE: the rest is

@@ -53,15 +53,28 @@ pub(super) fn first_terms(document: &RingDocument, wish: ReplicasWish) -> Replic
 
 /// Whether a change to the quorums of a wish, from those of before, `was`, is over: they hold, and nobody who has not
 /// heard of them reads from fewer. What only asks for more holds at once, and another change that follows waits for
-/// those alone whom it finds, so that this one waits for its own (invariant QUORUMS-HEARD).
-pub(super) fn is_over(document: &RingDocument, was: Option<&ReplicasWish>, wish: &ReplicasWish) -> bool {
+/// those alone whom it finds, so that this one waits for its own (invariant QUORUMS-HEARD). Where the number of copies
+/// changes, `moved` says which arcs did not have it before. One that did has it from a change that was called off, and
+/// what was read of it then is not known any more.
+pub(super) fn is_over(
+    document: &RingDocument,
+    was: Option<&ReplicasWish>,
+    wish: &ReplicasWish,
+    moved: impl Fn(u64) -> bool,
+) -> bool {
     let Some(keyspace) = document.keyspaces.iter().find(|keyspace| keyspace.id == wish.keyspace) else {
         return true;
     };
     let holds = (keyspace.replicas, keyspace.write_quorum, keyspace.read_quorum)
         == (wish.replicas, wish.write_quorum, wish.read_quorum);
-    let reads_fewer =
-        |was: &ReplicasWish| was.replicas == wish.replicas && was.read_quorum < wish.read_quorum;
+    let stayed = || {
+        let has = |arc: &Arc| arc.replicas.len() == wish.replicas as usize && !moved(arc.id);
+        document.arcs.iter().any(|arc| is_of(arc, wish.keyspace) && has(arc))
+    };
+    let reads_fewer = |was: &ReplicasWish| match was.replicas == wish.replicas {
+        true => was.read_quorum < wish.read_quorum,
+        false => stayed(),
+    };
     holds && !(keyspace.live && was.is_some_and(reads_fewer))
 }
 
@@ -118,9 +131,13 @@ pub(super) fn take_terms(document: &mut RingDocument, wish: ReplicasWish) -> Res
     check_keyspace(keyspace).map_err(ChangeError::Invalid)
 }
 
+fn is_of(arc: &Arc, keyspace: u32) -> bool {
+    Position::from_bytes(arc.start.clone()).keyspace() == Some(KeyspaceId(keyspace))
+}
+
 /// How many copies arcs of a keyspace have, or are about to have.
 fn widths(document: &RingDocument, keyspace: u32) -> BTreeSet<usize> {
-    let of = |arc: &&Arc| Position::from_bytes(arc.start.clone()).keyspace() == Some(KeyspaceId(keyspace));
+    let of = |arc: &&Arc| is_of(arc, keyspace);
     let sizes = |arc: &Arc| {
         let next = arc.transition.as_ref().map(|transition| transition.next.len());
         std::iter::once(arc.replicas.len()).chain(next)

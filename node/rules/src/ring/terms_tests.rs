@@ -8,6 +8,7 @@ use super::{
 use god_proto::{
     ids::{KeyspaceId, NodeId},
     ring::Ring,
+    v1::{OperationPhase, Terms},
 };
 use std::collections::BTreeSet;
 
@@ -86,6 +87,32 @@ fn other_quorums_hold_once_the_old_ones_are_reached_nowhere() {
     assert!(!unheard_of(&ring, &one).is_empty());
     // What needs nothing between waits for nobody.
     assert!(begun(&with_quorums(3, 2, 2), (3, 3, 2)).unwrap().operations().is_empty());
+}
+
+#[test]
+fn arcs_that_had_the_number_of_copies_already_are_heard_of_where_that_changes() {
+    let with = |left: bool| {
+        let mut document = live(5).document().clone();
+        let arc = &mut document.arcs[0];
+        if left {
+            // From a change to four copies that was called off: writes to all of these, reads of one.
+            arc.replicas.push((1..=5).find(|node| !arc.replicas.contains(node)).unwrap());
+            let former = Terms { replicas: 4, write_quorum: 4, read_quorum: 1, least_write_quorum: 4 };
+            document.keyspaces[0].former.push(former);
+        }
+        Ring::new(document).unwrap()
+    };
+    let waits = |ring: Ring| {
+        let asked =
+            Planned::Replicas { keyspace: KeyspaceId(1), replicas: 4, write_quorum: 4, read_quorum: 2 };
+        let begun = begin(&ring, "four", &replicas(4, 4, 2)).unwrap().unwrap();
+        let rings = drive(start(&begun, "four", &planned(&ring, &asked)).unwrap().unwrap());
+        assert_eq!(quorums_of(rings.last().unwrap()), (4, 2));
+        assert!(rings.last().unwrap().operations().is_empty());
+        rings.iter().any(|ring| ring.operations().iter().any(|it| it.phase() == OperationPhase::Cleaning))
+    };
+    assert!(waits(with(true)), "who has not heard reads one of the four of the first arc");
+    assert!(!waits(with(false)), "no arc had four copies");
 }
 
 #[test]

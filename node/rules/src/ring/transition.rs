@@ -434,7 +434,12 @@ fn end_moves(
         Some(wish::Wish::Replicas(was)) => Some(was),
         _ => None,
     };
-    let to_be_heard = matches!(&wish.wish, Some(wish::Wish::Replicas(wish)) if !is_over(document, was, wish));
+    let moves = current(ring).map_or(&[][..], |operation| &operation.moves);
+    let moved: BTreeSet<u64> =
+        moves.iter().filter(|step| step.from.len() != step.to.len()).map(|step| step.arc).collect();
+    let moved = |arc| moved.contains(&arc);
+    let to_be_heard =
+        matches!(&wish.wish, Some(wish::Wish::Replicas(wish)) if !is_over(document, was, wish, moved));
     if retires(wish).is_some() || to_be_heard {
         if let Some(operation) = document.operations.first_mut() {
             operation.phase = OperationPhase::Cleaning.into();
