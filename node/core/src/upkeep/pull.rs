@@ -210,6 +210,9 @@ impl Upkeep {
             Err(PullError::Unreadable(..)) => {}
             Err(error) => return Err(error),
         }
+        if ranges.len() == 1 {
+            return Ok(vec![None]);
+        }
         let mut sums = Vec::with_capacity(ranges.len());
         for range in ranges {
             match self.sums_of(wanted, std::slice::from_ref(range)).await {
@@ -281,14 +284,14 @@ impl Upkeep {
             .first()
             .zip(parts.last())
             .map(|(first, last)| PositionRange { start: first.start.clone(), end: last.end.clone() });
-        let Some(whole) = whole else { return Ok(None) };
-        let mut unreadable = match self.take(wanted, whole, pulled).await {
+        let Some(mut rest) = whole else { return Ok(None) };
+        let mut unreadable = match self.take(wanted, &mut rest, pulled).await {
             Err(error @ PullError::Unreadable(..)) => Some(error),
             done => return done.map(|()| None),
         };
         if parts.len() > 1 {
-            for part in parts {
-                match self.take(wanted, part, pulled).await {
+            for mut part in parts.into_iter().map(|part| part.intersect(&rest)) {
+                match self.take(wanted, &mut part, pulled).await {
                     Err(error @ PullError::Unreadable(..)) => unreadable = Some(error),
                     done => done?,
                 }
@@ -297,20 +300,19 @@ impl Upkeep {
         Ok(unreadable)
     }
 
-    /// Lists what the other one has of a range, page by page, and takes what is newer.
+    /// Lists what the other one has of a range, page by page, and takes what is newer; `rest` is what is left of it.
     async fn take(
         &self,
         wanted: &Wanted<'_>,
-        range: PositionRange,
+        rest: &mut PositionRange,
         pulled: &mut Pulled,
     ) -> Result<(), PullError> {
-        let mut rest = range;
         let (mut stale, mut busy) = (0, 0);
         while !rest.is_empty() {
             self.pace.wait_until_paid().await;
             let epoch = self.ring.epoch();
             let scan = peer::Scan {
-                range: Some(peer::Range::from(&rest)),
+                range: Some(peer::Range::from(&*rest)),
                 limit: PAGE,
                 max_bytes: PAGE_BYTES,
                 as_stored: wanted.as_stored,
