@@ -399,10 +399,32 @@ async fn replace(world: &World, at: usize, by: usize) {
     }
     world.set_next(by, true);
     let Some(ring) = world.ring() else { return };
-    let (Some(new), Some(old)) = (is_back(&ring), number(world, &ring, at)) else { return };
-    if !ask(world, String::new(), wish::Wish::Replace(ReplaceWish { old, new, lost: false })).await {
-        ask(world, String::new(), wish::Wish::Join(JoinWish { node: new })).await;
+    let Some(new) = is_back(&ring) else { return };
+    let id = format!("replace-by-{new}");
+    if let Some(old) = number(world, &ring, at)
+        && ask(world, id.clone(), wish::Wish::Replace(ReplaceWish { old, new, lost: false })).await
+        && has_taken_place(world, &id).await
+    {
+        return world.trace.note(vec![], format!("node {new} replaced node {old}"));
     }
+    for _ in 0..MAX_ASKED {
+        if ask(world, String::new(), wish::Wish::Join(JoinWish { node: new })).await {
+            return;
+        }
+        sleep(AGAIN).await;
+    }
+}
+
+/// Waits until an operation has ended; whether it did so by itself.
+async fn has_taken_place(world: &World, id: &str) -> bool {
+    for _ in 0..MAX_ASKED {
+        sleep(AGAIN).await;
+        let Some(ring) = world.ring() else { continue };
+        if let Some(ended) = ring.document().ended.iter().find(|ended| ended.id == id) {
+            return !ended.cancelled;
+        }
+    }
+    false
 }
 
 /// A disk is lost, and the node that starts on the machine takes the place of the one that was there. Only one at a
