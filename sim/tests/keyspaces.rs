@@ -5,15 +5,16 @@ use god_core::{doors::Service as _, engine::Direction};
 use god_history::{Ask, Told};
 use god_proto::{
     ids::KeyspaceId,
-    position::PositionRange,
+    position::{Position, PositionRange},
     v1::{
-        Call, CreateKeyspaceRequest, DeleteKeyspaceRequest, InitRequest, Level, Partitioner, PutRequest,
-        Reason, Rejected, answer, call, write_reply::Outcome,
+        BeginOperationRequest, Call, CreateKeyspaceRequest, DeleteKeyspaceRequest, InitRequest, LeaveWish,
+        Level, MemberState, Partitioner, PutRequest, Reason, Rejected, Wish, answer, call, wish,
+        write_reply::Outcome,
     },
 };
 use god_sim::{
     calm::{agree, cluster, settings, within},
-    client::{Clients, ORDERED, SET},
+    client::{Clients, ORDERED, SET, place},
     world::World,
 };
 use std::{sync::Arc, time::Duration};
@@ -156,4 +157,64 @@ async fn the_first_write_waits_for_as_many_nodes_as_there_are_to_be_copies() {
     assert!(matches!(told, Told::Committed(_)), "{told:?}");
     let held: usize = (0..3).map(|at| stored(&world, at, KeyspaceId(1))).sum();
     assert!(held >= 2, "{held} copies");
+}
+
+/// Nodes that are cut off may know a ring in which a keyspace holds nothing and is theirs, while it is dealt out anew
+/// and written to without them (EMPTY-CONFIRMED).
+#[tokio::test(start_paused = true)]
+async fn who_is_cut_off_does_not_say_that_a_keyspace_holds_nothing() {
+    let clients = cluster(1, 6).await.unwrap();
+    let world = Arc::clone(&clients.world);
+    make(&clients).await;
+    let all = Arc::clone(&world);
+    within(PATIENCE, || agree(&all)).await.unwrap();
+    let key = SET;
+    let replicas = || {
+        let ring = world.running(0).unwrap().node.current_ring().get().unwrap();
+        let keyspace = KeyspaceId(ring.keyspace(ORDERED).unwrap().id);
+        let at = Position::of_key(keyspace, Partitioner::Ordered, place(key).1.as_ref()).unwrap();
+        ring.arc_at(&at).unwrap().replicas.clone()
+    };
+    let number = |at: usize| world.running(at).unwrap().node.member().unwrap().number;
+    let read = async |at: usize| clients.perform(1, at, key, Ask::Get, LIMIT).await;
+
+    // Two replicas of the key, a quorum, are cut off from the others, and are to go.
+    let cut: Vec<usize> = (0..6).filter(|at| replicas()[..2].contains(&number(*at))).collect();
+    let rest: Vec<usize> = (0..6).filter(|at| !cut.contains(at)).collect();
+    assert!(matches!(read(cut[0]).await, Told::Missing(None)), "nothing is there, and all voters say so");
+    let is_cut = |is: bool| {
+        for (one, other) in cut.iter().flat_map(|cut| rest.iter().map(move |rest| (*cut, *rest))) {
+            let (one, other) = (world.address(one), world.address(other));
+            match is {
+                true => (world.network.cut(&one, &other), world.network.cut(&other, &one)),
+                false => (world.network.heal(), ()),
+            };
+        }
+    };
+    is_cut(true);
+    let client = world.running(rest[0]).unwrap().client;
+    for (id, node) in [("first", number(cut[0])), ("second", number(cut[1]))] {
+        let wish = Wish { wish: Some(wish::Wish::Leave(LeaveWish { node: node.0, lost: false })) };
+        let request = BeginOperationRequest { id: id.to_owned(), wish: Some(wish) };
+        assert_eq!(client.begin_operation(request).await.failed, None);
+    }
+    let known = Arc::clone(&world);
+    let leaver = number(cut[0]);
+    let is_dealt = || {
+        let ring = known.running(rest[0]).and_then(|running| running.node.current_ring().get());
+        ring.and_then(|ring| Some(ring.node(leaver)?.state() == MemberState::Leaving)).unwrap_or_default()
+    };
+    within(PATIENCE, is_dealt).await.unwrap();
+    let told = clients.perform(1, rest[0], key, Ask::Put(1), PATIENCE).await;
+    assert!(matches!(told, Told::Committed(_)), "{told:?}");
+    for at in &cut {
+        let told = read(*at).await;
+        assert!(!matches!(told, Told::Missing(_)), "node {at} was cut off, and says that it is not there");
+    }
+    is_cut(false);
+    sleep(Duration::from_secs(10)).await;
+    for at in 0..6 {
+        let told = read(at).await;
+        assert!(matches!(told, Told::Found(..)), "node {at}: {told:?}");
+    }
 }

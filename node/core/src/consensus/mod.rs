@@ -1,5 +1,6 @@
 //! The Paxos register that decides the ring, one epoch after the other.
 
+mod newest;
 mod register;
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@
 //! The document of epoch e + 1 is decided by one Paxos instance among the voters that the document of epoch e names.
 //! Since each instance decides once, so does each epoch, and the documents form a chain; voters change by being named.
 
+use super::newest::Confirming;
 use crate::{
     engine::{Batch, Engine, EngineError, Table},
     peer::{Call, CallError, Target, Transport, failure},
@@ -97,9 +98,9 @@ struct Fetching {
 pub struct Register {
     me: Uuid,
     engine: Arc<dyn Engine>,
-    current: CurrentRing,
+    pub(super) current: CurrentRing,
     transport: Arc<dyn Transport>,
-    seams: Seams,
+    pub(super) seams: Seams,
     /// Whoever writes votes or rings to the disk takes the lock with it: a call that is cancelled must not let the next
     /// write overtake its own.
     instance: Arc<Mutex<Instance>>,
@@ -107,6 +108,7 @@ pub struct Register {
     proposing: Mutex<()>,
     /// Targets that are being asked for a newer ring.
     fetching: parking_lot::Mutex<BTreeMap<Target, Arc<Fetching>>>,
+    pub(super) confirming: Confirming,
 }
 
 impl Register {
@@ -142,6 +144,7 @@ impl Register {
             instance: Arc::new(Mutex::new(instance)),
             proposing: Mutex::default(),
             fetching: parking_lot::Mutex::default(),
+            confirming: Confirming::default(),
         })
     }
 
@@ -172,11 +175,13 @@ impl Register {
             Ok(changed) => changed,
             // Cut in the middle of an attempt: what voters were asked to accept may be decided by whoever finishes it.
             Err(_) if asked.load(Relaxed) => Err(RegisterError::Unknown),
-            Err(_) => {
-                let voters = self.current.get().map_or_else(Vec::new, |ring| ring.document().voters.clone());
-                Err(RegisterError::NoQuorum { voters })
-            }
+            Err(_) => Err(self.no_quorum()),
         }
+    }
+
+    pub(super) fn no_quorum(&self) -> RegisterError {
+        let voters = self.current.get().map_or_else(Vec::new, |ring| ring.document().voters.clone());
+        RegisterError::NoQuorum { voters }
     }
 
     /// The same while no other change of this node is under way. `asked` is set once voters are asked to accept one.
@@ -323,7 +328,7 @@ impl Register {
     }
 
     /// Asks these voters at once.
-    fn ask(
+    pub(super) fn ask(
         &self,
         ring: &Arc<Ring>,
         voters: &[NodeId],
@@ -420,7 +425,7 @@ impl Register {
         self.get_ring()
     }
 
-    /// Answers [`peer::Prepare`]. The promise is on disk before it is given.
+    /// Answers [`peer::Prepare`]. The promise is on disk before it is given; where none is asked for, nothing changes.
     pub async fn prepare(&self, message: peer::Prepare) -> Result<response::Body, Failure> {
         let mut instance = Arc::clone(&self.instance).lock_owned().await;
         let at = message.ballot.map(ballot).unwrap_or_default();
@@ -430,10 +435,15 @@ impl Register {
         let promise = instance.acceptor.prepare(at);
         let mut done =
             PaxosDone { promised: Some(self::message(instance.acceptor.promised())), ..PaxosDone::default() };
-        if let Promise::Granted(accepted) = promise {
-            self.keep_instance(instance).await?;
-            done.granted = true;
-            (done.accepted, done.ring) = accepted.map(|(at, ring)| (self::message(at), ring)).unzip();
+        match promise {
+            Promise::Granted(accepted) => {
+                self.keep_instance(instance).await?;
+                done.granted = true;
+                (done.accepted, done.ring) = accepted.map(|(at, ring)| (self::message(at), ring)).unzip();
+            }
+            Promise::Refused(_) => {
+                done.accepted = instance.acceptor.accepted().map(|(at, _)| self::message(*at));
+            }
         }
         Ok(response::Body::Paxos(done))
     }
@@ -555,7 +565,7 @@ async fn ask_one(
     }
 }
 
-fn valid(document: Option<RingDocument>, least: u64) -> Option<Arc<Ring>> {
+pub(super) fn valid(document: Option<RingDocument>, least: u64) -> Option<Arc<Ring>> {
     let ring = Ring::new(document?).ok()?;
     (ring.epoch().0 >= least).then(|| Arc::new(ring))
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod ballots;
+mod newest;
 
 use super::*;
 use crate::{

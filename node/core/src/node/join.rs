@@ -292,6 +292,15 @@ impl RingSync for Keeper {
         })
     }
 
+    fn confirm(&self) -> BoxFuture<'static, Result<(), String>> {
+        let node = self.0.upgrade();
+        Box::pin(async move {
+            let Some(node) = node else { return Err("the node is stopping".to_owned()) };
+            let confirmed = node.register.confirm(node.settings.change_timeout).await;
+            confirmed.map_err(|error| error.to_string())
+        })
+    }
+
     fn make_live(&self, keyspace: KeyspaceId) -> BoxFuture<'static, Result<(), String>> {
         let node = self.0.upgrade();
         Box::pin(async move {

@@ -5,7 +5,7 @@ use god_proto::{
     ids::KeyspaceId,
     position::{Position, PositionError},
     record::{Kind, Record},
-    ring::{Ring, partitioner},
+    ring::{Ring, partitioner, quorums},
     time::check_ttl_ms,
     v1::{
         Answer, Call, Consistency, Keyspace, Level, PutRequest, Reason, Rejected, Unknown, call, consistency,
@@ -27,8 +27,9 @@ pub(super) struct PendingCall {
     pub deadline: Instant,
     /// Calls for the same position go one after the other, as the batch has them.
     pub stage: u32,
-    /// The keyspace that must be made live before it may go ahead.
-    pub wakes: Option<KeyspaceId>,
+    /// Its keyspace, where that is not live by the ring that it was admitted under: it is made live before a write goes
+    /// ahead (EMPTY-MOVES-FREE), and that it is not is made sure of before a read does (EMPTY-CONFIRMED).
+    pub asleep: Option<KeyspaceId>,
     pub what: What,
 }
 
@@ -97,7 +98,7 @@ pub(super) fn admit(
     let position = Position::of_key(id, partitioner(keyspace), key);
     let position = position.map_err(|error| invalid(&error))?;
     let deadline = deadline(timeout_ms);
-    let wakes = (!call.is_read() && !keyspace.live).then_some(id);
+    let asleep = (!keyspace.live && (!call.is_read() || meets_writes(keyspace, need))).then_some(id);
     let what = match call.call {
         Some(call::Call::Put(put)) => What::Write { record: value(keyspace, put, now_ms)?, open: false },
         Some(call::Call::Get(get)) => {
@@ -107,7 +108,7 @@ pub(super) fn admit(
             What::Write { record: Record::tombstone(Version::ZERO), open: false }
         }
     };
-    Ok(PendingCall { slot, position, need, deadline, stage: 0, wakes, what })
+    Ok(PendingCall { slot, position, need, deadline, stage: 0, asleep, what })
 }
 
 /// The record that a put asks for.
@@ -159,6 +160,12 @@ pub(super) fn find<'a>(ring: &'a Ring, name: &str) -> Result<&'a Keyspace, Rejec
             format!("there is no keyspace {name:?} (see `god keyspace list`)"),
         )
     })
+}
+
+/// Whether a read that asks so many replicas is to see every write that was acknowledged before it.
+pub(super) fn meets_writes(keyspace: &Keyspace, need: Need) -> bool {
+    let terms = quorums(keyspace, keyspace.replicas as usize);
+    need.of(terms) + terms.write_quorum > terms.replicas
 }
 
 /// How many replicas must answer.

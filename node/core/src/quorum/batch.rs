@@ -6,8 +6,8 @@ use super::{
     fan::{QuorumError, QuorumScope},
     read::seen,
     refusal::{
-        enough_on_the_way, held_up, keyspace_gone, lost_track, no_memory, not_initialised, not_live_in_time,
-        not_made_live, ring_moves, too_large,
+        enough_on_the_way, held_up, keyspace_gone, lost_track, no_memory, not_initialised, not_known_empty,
+        not_live_in_time, not_made_live, ring_moves, too_large,
     },
     stages::Stages,
     told::{Collected, Told},
@@ -119,8 +119,9 @@ impl Report<'_> {
 
 /// What is under way for some calls of a batch.
 enum Errand {
-    /// Their keyspace is made live (invariant EMPTY-MOVES-FREE).
-    Wake { keyspace: KeyspaceId, deadline: Instant, calls: Vec<PendingCall> },
+    /// Their keyspace is made live for writes (invariant EMPTY-MOVES-FREE); that it is not is made sure of for reads
+    /// (invariant EMPTY-CONFIRMED).
+    Wake { keyspace: KeyspaceId, write: bool, deadline: Instant, calls: Vec<PendingCall> },
     /// One message carries them, under the ring that follows on so many others.
     Message { scope: QuorumScope, write: bool, calls: Vec<PendingCall>, rings: usize },
 }
@@ -172,7 +173,7 @@ impl Batch<'_, '_> {
     fn ended(&mut self, ended: Ended) {
         match ended {
             Ended::Woken(mut calls, Ok(())) => {
-                calls.iter_mut().for_each(|call| call.wakes = None);
+                calls.iter_mut().for_each(|call| call.asleep = None);
                 self.go(calls, 0, Answered::default());
             }
             Ended::Woken(calls, Err(why)) => {
@@ -221,17 +222,18 @@ impl Batch<'_, '_> {
         };
         let now = Instant::now();
         let is_live = |keyspace| ring.keyspace_by_id(keyspace).is_some_and(|keyspace| keyspace.live);
-        let sleeps = |call: &PendingCall| call.wakes.is_some_and(|keyspace| !is_live(keyspace));
+        let sleeps = |call: &PendingCall| call.asleep.is_some_and(|keyspace| !is_live(keyspace));
         if calls.iter().any(sleeps) {
-            let mut asleep: BTreeMap<KeyspaceId, Vec<PendingCall>> = BTreeMap::new();
+            let mut asleep: BTreeMap<(KeyspaceId, bool), Vec<PendingCall>> = BTreeMap::new();
             for call in calls.extract_if(.., |call| sleeps(call)) {
-                if let Some(keyspace) = call.wakes {
-                    asleep.entry(keyspace).or_default().push(call);
+                if let Some(keyspace) = call.asleep {
+                    let write = matches!(call.what, What::Write { .. });
+                    asleep.entry((keyspace, write)).or_default().push(call);
                 }
             }
-            for (keyspace, calls) in asleep {
+            for ((keyspace, write), calls) in asleep {
                 for (deadline, calls) in hastened(calls, now) {
-                    self.ready.push(Errand::Wake { keyspace, deadline, calls });
+                    self.ready.push(Errand::Wake { keyspace, write, deadline, calls });
                 }
             }
         }
@@ -275,7 +277,11 @@ impl Shared {
             Errand::Message { scope, write, calls, rings } => {
                 Ended::Carried(self.message(scope, write, calls).await, rings)
             }
-            Errand::Wake { keyspace, deadline, calls } => {
+            Errand::Wake { write: false, deadline, calls, .. } => {
+                let confirmed = self.confirm(deadline).await;
+                Ended::Woken(calls, confirmed)
+            }
+            Errand::Wake { keyspace, deadline, calls, .. } => {
                 let woken = match timeout_at(deadline, self.sync.make_live(keyspace)).await {
                     Ok(Ok(())) => Ok(()),
                     Ok(woken) => woken.map_err(not_made_live),
@@ -283,6 +289,15 @@ impl Shared {
                 };
                 Ended::Woken(calls, woken)
             }
+        }
+    }
+
+    /// Makes sure that the ring that is known was the newest since the call, for reads of a keyspace that is not live
+    /// by it (invariant EMPTY-CONFIRMED).
+    pub(super) async fn confirm(&self, deadline: Instant) -> Result<(), Rejected> {
+        match timeout_at(deadline, self.sync.confirm()).await {
+            Ok(confirmed) => confirmed.map_err(|why| not_known_empty(&why)),
+            Err(_) => Err(not_known_empty("the ring's voters did not answer in time")),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::{
     Coordinator, Shared,
-    admit::{find, invalid, need},
+    admit::{find, invalid, meets_writes, need},
     count::{LIST_BELOW, MAX_CUTS, Sum},
     fan::{QuorumError, QuorumScope, strange},
     read::is_unsure,
@@ -65,7 +65,7 @@ impl Coordinator {
 }
 
 impl Shared {
-    fn asked(
+    async fn asked(
         &self,
         keyspace: &str,
         consistency: Option<&god_proto::v1::Consistency>,
@@ -73,16 +73,21 @@ impl Shared {
     ) -> Result<OrderQuery, Rejected> {
         let ring = self.ring.get().ok_or_else(not_initialised)?;
         let keyspace = find(&ring, keyspace)?;
+        let need = need(keyspace, consistency, Use::Read)?;
+        let deadline = Instant::now() + self.settings.timeout(timeout_ms);
+        if !keyspace.live && meets_writes(keyspace, need) {
+            self.confirm(deadline).await?;
+        }
         Ok(OrderQuery {
             keyspace: KeyspaceId(keyspace.id),
             partitioner: partitioner(keyspace),
-            need: need(keyspace, consistency, Use::Read)?,
-            deadline: Instant::now() + self.settings.timeout(timeout_ms),
+            need,
+            deadline,
         })
     }
 
     async fn count(&self, request: CountRequest) -> Result<u64, Rejected> {
-        let asked = self.asked(&request.keyspace, request.consistency.as_ref(), request.timeout_ms)?;
+        let asked = self.asked(&request.keyspace, request.consistency.as_ref(), request.timeout_ms).await?;
         let keys = request.range.unwrap_or_default();
         let range = PositionRange::of_keys(asked.keyspace, asked.partitioner, &keys);
         let range = range.map_err(|error| invalid(&error))?;
@@ -90,7 +95,7 @@ impl Shared {
     }
 
     async fn rank(&self, request: RankRequest) -> Result<(u64, bool), Rejected> {
-        let asked = self.asked(&request.keyspace, request.consistency.as_ref(), request.timeout_ms)?;
+        let asked = self.asked(&request.keyspace, request.consistency.as_ref(), request.timeout_ms).await?;
         let position = Position::of_key(asked.keyspace, asked.partitioner, &request.key);
         let position = position.map_err(|error| invalid(&error))?;
         let before = PositionRange { start: Position::keyspace_start(asked.keyspace), end: position.clone() };
@@ -100,7 +105,7 @@ impl Shared {
     }
 
     async fn select(&self, request: SelectRequest) -> Result<Option<KeyValue>, Rejected> {
-        let asked = self.asked(&request.keyspace, request.consistency.as_ref(), request.timeout_ms)?;
+        let asked = self.asked(&request.keyspace, request.consistency.as_ref(), request.timeout_ms).await?;
         let mut expired = 0;
         for _ in 0..MAX_TRIES {
             let Some(rank) = request.rank.checked_add(expired) else { return Ok(None) };

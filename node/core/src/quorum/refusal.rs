@@ -55,6 +55,14 @@ pub(super) fn not_live_in_time() -> Rejected {
     Rejected::later(Reason::Deadline, message, RETRY_MS)
 }
 
+/// A read of a keyspace that holds nothing by the ring that is known (EMPTY-CONFIRMED). Why no more is known.
+pub(super) fn not_known_empty(why: &str) -> Rejected {
+    let message = format!(
+        "the keyspace holds nothing by this node's ring, and whether that is the newest is open: {why}"
+    );
+    Rejected::later(Reason::Unavailable, message, RETRY_MS)
+}
+
 /// Reads beyond the bytes that one batch gets.
 pub(super) fn enough_on_the_way(bytes: usize) -> Rejected {
     let message = format!("values of {} MiB are on their way; ask again for the rest", bytes >> 20);

@@ -137,7 +137,7 @@ mod tests {
                 false => What::Read { at_least: Version::ZERO },
             };
             let deadline = now + Duration::from_secs(slot as u64);
-            PendingCall { slot, position, need: Need::All, deadline, stage: 0, wakes: None, what }
+            PendingCall { slot, position, need: Need::All, deadline, stage: 0, asleep: None, what }
         };
         keys.chars().enumerate().map(one).collect()
     }

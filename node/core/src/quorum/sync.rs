@@ -17,6 +17,10 @@ pub trait RingSync: Send + Sync {
     /// Gives a ring to a node that has an older one. Returns when that is done or has failed.
     fn push(&self, to: NodeId, ring: Arc<Ring>) -> BoxFuture<'static, ()>;
 
+    /// Makes sure that the current ring was the newest one at some moment since the call (invariant EMPTY-CONFIRMED).
+    /// The error is a sentence for the client.
+    fn confirm(&self) -> BoxFuture<'static, Result<(), String>>;
+
     /// Marks a keyspace as one that holds data, before its first write (invariant EMPTY-MOVES-FREE). When it returns
     /// `Ok`, the current ring says so. The error is a sentence for the client.
     fn make_live(&self, keyspace: KeyspaceId) -> BoxFuture<'static, Result<(), String>>;

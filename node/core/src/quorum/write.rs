@@ -376,7 +376,7 @@ impl QuorumWrite {
                         need,
                         deadline,
                         stage: 0,
-                        wakes: None,
+                        asleep: None,
                         what,
                     });
                     continue;

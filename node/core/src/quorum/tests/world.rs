@@ -483,6 +483,18 @@ impl RingSync for Wire {
         .boxed()
     }
 
+    fn confirm(&self) -> BoxFuture<'static, Result<(), String>> {
+        let world = Arc::clone(&self.0);
+        async move {
+            world.log.lock().push((0, "confirm"));
+            if world.stuck.load(Ordering::SeqCst) {
+                std::future::pending::<()>().await;
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
     fn make_live(&self, keyspace: KeyspaceId) -> BoxFuture<'static, Result<(), String>> {
         let world = Arc::clone(&self.0);
         async move {
