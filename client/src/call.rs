@@ -41,7 +41,7 @@ pub(crate) struct KeyCall<'a> {
 }
 
 /// What an answer says that is not the end of it.
-enum Attempt {
+enum Tried {
     Done(answer::Answer),
     Over(Error),
     /// Nothing happened there; another try makes sense.
@@ -109,9 +109,9 @@ impl Inner {
             };
             let outcome = self.attempt(&node, call, deadline).await;
             let again = match self.judge(call, &node, outcome, deadline).await {
-                Attempt::Done(answer) => return Ok(answer),
-                Attempt::Over(error) => return Err(error),
-                Attempt::Again(again) => again,
+                Tried::Done(answer) => return Ok(answer),
+                Tried::Over(error) => return Err(error),
+                Tried::Again(again) => again,
             };
             let busy = again.error.reason() == Some(Reason::Busy);
             if again.counts {
@@ -166,28 +166,22 @@ impl Inner {
         outcome.await.unwrap_or_else(|_| Err(Lost::Broke("the client was closed".to_owned())))
     }
 
-    async fn judge(
-        &self,
-        call: &KeyCall<'_>,
-        node: &Node,
-        outcome: CallResult,
-        deadline: Instant,
-    ) -> Attempt {
+    async fn judge(&self, call: &KeyCall<'_>, node: &Node, outcome: CallResult, deadline: Instant) -> Tried {
         let rejected = match outcome {
             Ok(answer::Answer::Write(reply)) => match reply.outcome {
                 Some(write_reply::Outcome::Rejected(rejected)) => rejected,
-                outcome => return Attempt::Done(answer::Answer::Write(WriteReply { outcome })),
+                outcome => return Tried::Done(answer::Answer::Write(WriteReply { outcome })),
             },
             Ok(answer::Answer::Get(reply)) => match reply.outcome {
                 Some(get_reply::Outcome::Failed(failed)) => failed,
-                outcome => return Attempt::Done(answer::Answer::Get(GetReply { outcome })),
+                outcome => return Tried::Done(answer::Answer::Get(GetReply { outcome })),
             },
             Err(lost) => return lost_on_the_way(call, node, lost, deadline),
         };
         let wait = after(&rejected);
         let error = Error::from(rejected);
         let elsewhere = self.elsewhere(call.keyspace, &error).await;
-        if elsewhere { Attempt::Again(Again { error, counts: true, wait }) } else { Attempt::Over(error) }
+        if elsewhere { Tried::Again(Again { error, counts: true, wait }) } else { Tried::Over(error) }
     }
 }
 
@@ -200,16 +194,16 @@ fn after(rejected: &Rejected) -> Option<Wait> {
     }
 }
 
-fn lost_on_the_way(call: &KeyCall<'_>, node: &Node, lost: Lost, deadline: Instant) -> Attempt {
+fn lost_on_the_way(call: &KeyCall<'_>, node: &Node, lost: Lost, deadline: Instant) -> Tried {
     let address = node.address();
     let unknown = |what: String| {
-        Attempt::Over(Error::Unknown { version: None, acks: 0, message: format!("{address} {what}") })
+        Tried::Over(Error::Unknown { version: None, acks: 0, message: format!("{address} {what}") })
     };
     let again = |message: String, counts: bool| {
-        Attempt::Again(Again { error: Error::Unreachable(message), counts, wait: None })
+        Tried::Again(Again { error: Error::Unreachable(message), counts, wait: None })
     };
     match lost {
-        Lost::NotSent(why) if Instant::now() >= deadline => Attempt::Over(Error::Unreachable(format!(
+        Lost::NotSent(why) if Instant::now() >= deadline => Tried::Over(Error::Unreachable(format!(
             "no answer within {:?}, and nothing was written: {why}",
             call.timeout
         ))),
@@ -217,7 +211,7 @@ fn lost_on_the_way(call: &KeyCall<'_>, node: &Node, lost: Lost, deadline: Instan
         Lost::Full => again(format!("too much is waiting for {address}"), false),
         Lost::TimedOut if call.is_write() => unknown(format!("did not answer within {:?}", call.timeout)),
         Lost::TimedOut => {
-            Attempt::Over(Error::Unreachable(format!("{address} did not answer within {:?}", call.timeout)))
+            Tried::Over(Error::Unreachable(format!("{address} did not answer within {:?}", call.timeout)))
         }
         Lost::Broke(why) if call.is_write() => unknown(format!("did not answer: {why}")),
         Lost::Stalled if call.is_write() => unknown("does not answer".to_owned()),

@@ -4,7 +4,7 @@ use anyhow::Context;
 use clap::{CommandFactory, FromArgMatches};
 use god_core::{
     budget::Budget,
-    connections::{Shares, raise, share},
+    connections::{DoorConnections, raise, share},
     doors::{Metrics, install_recorder, serve_grpc, serve_http},
     engine::{Engine, IdentityStore},
     membership::{Dns, GossipSettings},
@@ -146,7 +146,7 @@ async fn serve(
     restored: bool,
     recorder: metrics_exporter_prometheus::PrometheusHandle,
 ) -> anyhow::Result<()> {
-    let wish = Shares {
+    let wish = DoorConnections {
         grpc: settings.connections,
         peer: PeerSettings::default().served_connections,
         http: HTTP_CONNECTIONS,

@@ -12,7 +12,7 @@ const KEPT: usize = 200_000;
 
 /// One event.
 #[derive(Clone, Debug)]
-struct Line {
+struct TraceEvent {
     at_us: u64,
     /// The keys it is about; none: it is about the world.
     keys: Vec<u32>,
@@ -22,7 +22,7 @@ struct Line {
 struct State {
     /// SipHash with fixed keys: the same on every machine.
     hash: DefaultHasher,
-    lines: VecDeque<Line>,
+    lines: VecDeque<TraceEvent>,
 }
 
 /// The events of one run.
@@ -57,7 +57,7 @@ impl Trace {
         if state.lines.len() == KEPT {
             state.lines.pop_front();
         }
-        state.lines.push_back(Line { at_us, keys, text });
+        state.lines.push_back(TraceEvent { at_us, keys, text });
     }
 
     /// Notes an event that only counts for the fingerprint.
@@ -75,7 +75,8 @@ impl Trace {
     /// The last so many events that concern any of these keys, or the world.
     pub fn last(&self, keys: &[u32], count: usize) -> Vec<String> {
         let state = self.state.lock();
-        let concerns = |line: &&Line| line.keys.is_empty() || line.keys.iter().any(|key| keys.contains(key));
+        let concerns =
+            |line: &&TraceEvent| line.keys.is_empty() || line.keys.iter().any(|key| keys.contains(key));
         let mut last: Vec<String> = state
             .lines
             .iter()

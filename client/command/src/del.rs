@@ -4,7 +4,7 @@ use crate::{
     context::Context,
     failure::Failure,
     input,
-    output::Report,
+    output::WorkOutput,
     put::{written_json, written_text},
     text::shown,
 };
@@ -29,7 +29,7 @@ pub struct DelArgs {
 }
 
 pub async fn run(context: &Context, args: &DelArgs) -> Result<(), Failure> {
-    let mut report = Report::default();
+    let mut report = WorkOutput::default();
     for typed in &args.key {
         let key = input::key(typed, context.encodings().0)?;
         let written = context.delete(key.clone()).await?;

@@ -27,18 +27,18 @@ const BAR: &str = "{prefix}\n  [{bar:40}] {percent:>3} %  {msg}";
 
 /// Shows people what is under way, until nothing is, or the one operation has ended. An error when that was refused.
 pub async fn follow(context: &Context, id: Option<&str>) -> Result<ListOperationsReply, Failure> {
-    follow_in(context, id, View::new()).await
+    follow_in(context, id, Screen::new()).await
 }
 
 /// As [`follow`] of all that is under way, with a document for each change of it.
 pub async fn follow_for_programs(context: &Context) -> Result<ListOperationsReply, Failure> {
-    follow_in(context, None, View::Documents(context.output(), Value::Null)).await
+    follow_in(context, None, Screen::Documents(context.output(), Value::Null)).await
 }
 
 async fn follow_in(
     context: &Context,
     id: Option<&str>,
-    mut view: View,
+    mut view: Screen,
 ) -> Result<ListOperationsReply, Failure> {
     loop {
         let list = context.client().list_operations().await?;
@@ -65,24 +65,24 @@ async fn follow_in(
 }
 
 /// What is on the screen.
-enum View {
+enum Screen {
     Bars(MultiProgress, BTreeMap<String, ProgressBar>),
     Lines(String),
     /// In which form, and the one that was printed last.
     Documents(Output, Value),
 }
 
-impl View {
-    fn new() -> View {
+impl Screen {
+    fn new() -> Screen {
         match io::stderr().is_terminal() {
-            true => View::Bars(MultiProgress::new(), BTreeMap::new()),
-            false => View::Lines(String::new()),
+            true => Screen::Bars(MultiProgress::new(), BTreeMap::new()),
+            false => Screen::Lines(String::new()),
         }
     }
 
     fn show(&mut self, epoch: u64, under_way: &[&OperationStatus]) -> Result<(), Failure> {
         match self {
-            View::Documents(form, shown) => {
+            Screen::Documents(form, shown) => {
                 let document = list_json(epoch, under_way);
                 if document != *shown && !under_way.is_empty() {
                     let mut out = io::stdout().lock();
@@ -91,7 +91,7 @@ impl View {
                 }
                 *shown = document;
             }
-            View::Lines(shown) => {
+            Screen::Lines(shown) => {
                 let lines: Vec<String> = under_way.iter().map(|it| line(it)).collect();
                 let lines = lines.join("\n");
                 if lines != *shown && !lines.is_empty() {
@@ -99,7 +99,7 @@ impl View {
                 }
                 *shown = lines;
             }
-            View::Bars(all, bars) => {
+            Screen::Bars(all, bars) => {
                 bars.retain(|id, bar| {
                     let stays =
                         under_way.iter().any(|it| it.operation.as_ref().is_some_and(|it| it.id == *id));

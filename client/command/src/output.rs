@@ -39,11 +39,11 @@ pub fn say(text: &str) {
 /// What a command that writes tells of its work. The work is what counts: a reader who goes away, or a stdout that is
 /// full, neither stops it nor changes what the command ends with.
 #[derive(Debug, Default)]
-pub struct Report {
+pub struct WorkOutput {
     broken: bool,
 }
 
-impl Report {
+impl WorkOutput {
     /// As [`document`], while stdout takes it.
     pub fn document(&mut self, output: Output, value: &Value, table: impl FnOnce() -> String) {
         if self.broken {
@@ -58,9 +58,9 @@ impl Report {
     }
 }
 
-/// The one document of a command that writes; see [`Report`].
+/// The one document of a command that writes; see [`WorkOutput`].
 pub fn report(output: Output, value: &Value, table: impl FnOnce() -> String) {
-    Report::default().document(output, value, table);
+    WorkOutput::default().document(output, value, table);
 }
 
 fn to_json(value: &Value) -> Result<String, Failure> {

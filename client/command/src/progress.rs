@@ -16,7 +16,7 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 const BAR_EVERY: Duration = Duration::from_millis(200);
 
 /// A bar, or lines.
-pub struct Progress {
+pub struct ProgressDisplay {
     bar: Option<ProgressBar>,
     what: &'static str,
     total: Option<u64>,
@@ -25,12 +25,12 @@ pub struct Progress {
     quiet: bool,
 }
 
-impl Progress {
-    /// `what` is done, as in `loading`; `total` in whatever unit [`Progress::at`] counts.
-    pub fn new(what: &'static str, total: Option<u64>, quiet: bool) -> Progress {
+impl ProgressDisplay {
+    /// `what` is done, as in `loading`; `total` in whatever unit [`ProgressDisplay::at`] counts.
+    pub fn new(what: &'static str, total: Option<u64>, quiet: bool) -> ProgressDisplay {
         let bar = (!quiet && io::stderr().is_terminal()).then(|| bar(what, total));
         let now = Instant::now();
-        Progress { bar, what, total, began: now, shown: now, quiet }
+        ProgressDisplay { bar, what, total, began: now, shown: now, quiet }
     }
 
     /// `done` of the total is done, which are so many keys. Cheap: shows something only now and then.

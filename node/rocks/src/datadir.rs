@@ -127,7 +127,7 @@ pub enum DataDirError {
 
 /// The identity file. `check` is over the other fields, so that a damaged one is told from a foreign one.
 #[derive(Serialize, Deserialize)]
-struct Written {
+struct IdentityFile {
     format: u32,
     node: Uuid,
     cluster: Option<Uuid>,
@@ -135,7 +135,7 @@ struct Written {
     check: String,
 }
 
-impl Written {
+impl IdentityFile {
     fn check_of(identity: &Identity) -> String {
         let Identity { node, cluster, number } = identity;
         let number = number.map(|number| number.0);
@@ -292,10 +292,10 @@ fn read_identity(path: &Path) -> Result<Option<Identity>, DataDirError> {
         let path = path.parent().unwrap_or(path).to_owned();
         return Err(DataDirError::Newer { path, format });
     }
-    let written: Written = serde_json::from_value(json).map_err(|error| damaged(error.to_string()))?;
+    let written: IdentityFile = serde_json::from_value(json).map_err(|error| damaged(error.to_string()))?;
     let identity =
         Identity { node: written.node, cluster: written.cluster, number: written.number.map(NodeId) };
-    if written.check != Written::check_of(&identity) {
+    if written.check != IdentityFile::check_of(&identity) {
         return Err(damaged("its check does not fit".to_owned()));
     }
     Ok(Some(identity))
@@ -304,12 +304,12 @@ fn read_identity(path: &Path) -> Result<Option<Identity>, DataDirError> {
 /// Replaces the identity file as a whole: a crash leaves the old one or the new one.
 fn write_identity(directory: &Path, identity: &Identity) -> io::Result<()> {
     let Identity { node, cluster, number } = *identity;
-    let written = Written {
+    let written = IdentityFile {
         format: FORMAT,
         node,
         cluster,
         number: number.map(|number| number.0),
-        check: Written::check_of(identity),
+        check: IdentityFile::check_of(identity),
     };
     let temporary = directory.join(format!("{IDENTITY}.new"));
     let mut file = File::create(&temporary)?;

@@ -109,7 +109,7 @@ pub struct Rounds {
 
 /// What a proposer does next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum RoundStep {
     /// Asks all acceptors for a promise of this round.
     Attempt(u64),
     /// Has these acceptors, which lag, promise this round, so that they may take one above what others promised.
@@ -130,7 +130,7 @@ impl Rounds {
     }
 
     /// What to do next.
-    pub fn step(&mut self) -> Step {
+    pub fn step(&mut self) -> RoundStep {
         let mut told: Vec<(u64, u64, u32)> =
             self.told.iter().map(|(who, (at, round))| (self.attempts - at, *round, *who)).collect();
         told.sort_unstable();
@@ -145,11 +145,11 @@ impl Rounds {
         if round > reach && told.len() == majority(self.acceptors) && lifts < MAX_LIFTS && reach > last {
             self.lifts = (lifts + 1, reach);
             let lagging = told.iter().filter(|(_, promised, _)| *promised < reach);
-            return Step::Lift(reach, lagging.map(|(_, _, who)| *who).collect());
+            return RoundStep::Lift(reach, lagging.map(|(_, _, who)| *who).collect());
         }
         self.attempts += 1;
         self.lifts = (0, 0);
-        Step::Attempt(round.min(reach))
+        RoundStep::Attempt(round.min(reach))
     }
 }
 
@@ -177,8 +177,8 @@ mod tests {
         let mut messages = 0;
         for _ in 0..2_000 {
             let (round, asked) = match rounds.step() {
-                Step::Attempt(round) => (round, (0..acceptors.len() as u32).collect()),
-                Step::Lift(round, lagging) => (round, lagging),
+                RoundStep::Attempt(round) => (round, (0..acceptors.len() as u32).collect()),
+                RoundStep::Lift(round, lagging) => (round, lagging),
             };
             let mut granted = 0;
             for who in asked {
@@ -223,8 +223,8 @@ mod tests {
         let mut rounds = Rounds::new(3, at(0));
         let mut granted = |acceptors: &mut [Option<Acceptor<()>>; 3]| {
             let (round, asked) = match rounds.step() {
-                Step::Attempt(round) => (round, vec![0, 1, 2]),
-                Step::Lift(round, lagging) => (round, lagging),
+                RoundStep::Attempt(round) => (round, vec![0, 1, 2]),
+                RoundStep::Lift(round, lagging) => (round, lagging),
             };
             let mut granted = 0;
             for who in asked {

@@ -70,7 +70,7 @@ fn main() -> Result<()> {
 
 /// The same times for each of three sides, round by round.
 #[derive(Default)]
-struct Times {
+struct StoreTimings {
     blind: Vec<Duration>,
     read_first: Vec<Duration>,
     store: Vec<Duration>,
@@ -85,7 +85,7 @@ async fn bench(args: &Args, dir: &Path) -> Result<()> {
     println!("\n{:<44}{:>12}{:>12}{:>9}", "", "raw, op/s", "store, op/s", "ratio");
     for (what, ms) in [("new keys", 1), ("overwrites", 2)] {
         let entries = entries(args, ms);
-        let mut times = Times::default();
+        let mut times = StoreTimings::default();
         let per_round = args.keys.div_ceil(args.rounds);
         for (round, part) in entries.chunks(per_round).enumerate() {
             for turn in 0..3 {

@@ -5,13 +5,13 @@ mod process;
 mod report;
 mod work;
 
-use crate::{failure::Failure, options::Global, output, progress::Progress};
+use crate::{failure::Failure, options::Global, output, progress::ProgressDisplay};
 use clap::Args;
 use god_client::{Client, Consistency};
 use god_proto::MAX_VALUE;
 use machine::Machine;
 use process::{Nodes, Process};
-use report::{BenchSettings, Cluster, LoadPhase, Memory, Report};
+use report::{BenchReport, BenchSettings, Cluster, LoadPhase, Memory};
 use std::{path::PathBuf, time::Duration};
 use work::{Course, Data, Workload};
 
@@ -111,7 +111,7 @@ pub async fn run(global: &Global, args: &BenchArgs) -> Result<(), Failure> {
     let load = if args.no_load {
         None
     } else {
-        let mut progress = Progress::new("loading", Some(args.keys), quiet);
+        let mut progress = ProgressDisplay::new("loading", Some(args.keys), quiet);
         let took = work::load(&keyspace, &data, |keys| progress.at(keys, keys)).await;
         progress.finish();
         let took = took?;
@@ -142,7 +142,7 @@ pub async fn run(global: &Global, args: &BenchArgs) -> Result<(), Failure> {
     }
     memory_seen.ended = memory();
     let aims = report::aims(&cluster, &settings, &runs, &memory_seen);
-    let report = Report { machine, cluster, settings, load, runs, memory: memory_seen, aims };
+    let report = BenchReport { machine, cluster, settings, load, runs, memory: memory_seen, aims };
     let json = serde_json::to_value(&report)
         .map_err(|error| Failure::Refused(format!("cannot print the figures: {error}")))?;
     // Calls that failed count for more than figures that nobody reads.

@@ -24,7 +24,7 @@ const AIM_MEMORY_KEYS: u64 = 200_000;
 
 /// Everything that a run of `god bench` found out.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub struct BenchReport {
     pub machine: Machine,
     pub cluster: Cluster,
     pub settings: BenchSettings,
@@ -137,7 +137,7 @@ pub fn head(machine: &Machine, cluster: &Cluster, settings: &BenchSettings) -> S
 }
 
 /// All of it.
-pub fn text(report: &Report) -> String {
+pub fn text(report: &BenchReport) -> String {
     let mut out = head(&report.machine, &report.cluster, &report.settings);
     if let Some(load) = &report.load {
         out += &format!(

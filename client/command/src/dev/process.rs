@@ -52,7 +52,7 @@ fn is_program(path: &Path) -> bool {
 }
 
 /// A node that ended by itself.
-pub struct Ended {
+pub struct NodeExit {
     pub id: u32,
     pub status: ExitStatus,
 }
@@ -66,7 +66,7 @@ pub fn start(
     seeds: &[String],
     more: &[OsString],
     threads: usize,
-    ended: mpsc::Sender<Ended>,
+    ended: mpsc::Sender<NodeExit>,
 ) -> Result<(u32, u64), Failure> {
     let cannot = |error: &io::Error| {
         Failure::Usage(format!("cannot start node {} ({}): {error}", node.id, program.display()))
@@ -96,7 +96,7 @@ pub fn start(
     tokio::spawn(async move {
         if let Ok(status) = child.wait().await {
             // Nobody listens once the command ends.
-            let _ = ended.send(Ended { id, status }).await;
+            let _ = ended.send(NodeExit { id, status }).await;
         }
     });
     Ok((pid, log_start))

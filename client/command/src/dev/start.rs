@@ -2,7 +2,7 @@
 
 use super::{
     cluster::{self, Founded},
-    process::{self, Ended},
+    process::{self, NodeExit},
     state::{DevNode, DevState},
 };
 use crate::{failure::Failure, output::say};
@@ -28,8 +28,8 @@ pub struct Nodes {
     pub state: DevState,
     program: PathBuf,
     options: Vec<OsString>,
-    ended: mpsc::Receiver<Ended>,
-    tell_ended: mpsc::Sender<Ended>,
+    ended: mpsc::Receiver<NodeExit>,
+    tell_ended: mpsc::Sender<NodeExit>,
     /// Where in its log a node's run begins.
     log_starts: BTreeMap<u32, u64>,
     moves: u32,
@@ -188,7 +188,7 @@ impl Nodes {
 
     /// A node that ends while the cluster starts: on other ports if its own were taken meanwhile, else it is to blame.
     fn check_ended(&mut self) -> Result<(), Failure> {
-        while let Ok(Ended { id, status }) = self.ended.try_recv() {
+        while let Ok(NodeExit { id, status }) = self.ended.try_recv() {
             let Some(at) = self.state.nodes.iter().position(|node| node.id == id) else { continue };
             let taken = self.state.nodes.get(at).is_some_and(|node| !node.ports_are_free());
             if !taken || self.moves >= MOVES {
@@ -223,7 +223,7 @@ impl Nodes {
     pub async fn watch(&mut self) {
         let mut left = self.state.nodes.len();
         while left > 0 {
-            let Some(Ended { id, status }) = self.ended.recv().await else { return };
+            let Some(NodeExit { id, status }) = self.ended.recv().await else { return };
             left -= 1;
             say(&format!(
                 "node {id} ended by itself ({})\n{}",

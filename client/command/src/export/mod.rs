@@ -8,7 +8,7 @@ use crate::{
     figures::{counted, short},
     options::Output,
     output,
-    progress::{Progress, rate},
+    progress::{ProgressDisplay, rate},
     range::RangeArgs,
     records::{FileFormat, WriteFormat, write_entry},
 };
@@ -18,7 +18,7 @@ use std::{
     io::{self, IsTerminal as _},
     path::{Path, PathBuf},
 };
-use target::Target;
+use target::ExportFile;
 
 /// Writes keys and values to a file
 #[derive(Args, Debug)]
@@ -57,8 +57,8 @@ pub async fn run(context: &Context, args: &ExportArgs) -> Result<(), Failure> {
     let total = context.count(range.clone()).await.ok();
     // A bar between the lines of an export to the terminal would help nobody.
     let quiet = file.is_none() && io::stdout().is_terminal();
-    let mut progress = Progress::new("exporting", total, quiet);
-    let mut target = Target::open(file)?;
+    let mut progress = ProgressDisplay::new("exporting", total, quiet);
+    let mut target = ExportFile::open(file)?;
     let mut scan = context.scan(range);
     let mut keys = 0;
     while let Some(entries) = scan.next_page().await? {

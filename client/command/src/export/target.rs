@@ -17,7 +17,7 @@ const MAX_LINKS: usize = 40;
 const NAME: usize = 50;
 
 /// What is written to, buffered.
-pub struct Target {
+pub struct ExportFile {
     pub out: BufWriter<Box<dyn Write>>,
     destination: Destination,
 }
@@ -40,11 +40,11 @@ pub fn is_stdout(file: &Path) -> bool {
         .is_ok_and(|stdout| (stdout.st_dev, stdout.st_ino) == (named.dev(), named.ino()))
 }
 
-impl Target {
+impl ExportFile {
     /// Opens it; none: stdout. Nothing of a file that is there is changed yet.
-    pub fn open(file: Option<&Path>) -> Result<Target, Failure> {
+    pub fn open(file: Option<&Path>) -> Result<ExportFile, Failure> {
         let Some(file) = file else {
-            return Ok(Target {
+            return Ok(ExportFile {
                 out: BufWriter::new(Box::new(io::stdout())),
                 destination: Destination::Stdout,
             });
@@ -60,7 +60,7 @@ impl Target {
         };
         match opened {
             Ok((out, destination)) => {
-                Ok(Target { out: BufWriter::with_capacity(BUFFER, Box::new(out)), destination })
+                Ok(ExportFile { out: BufWriter::with_capacity(BUFFER, Box::new(out)), destination })
             }
             Err(error) => Err(Failure::Usage(format!("cannot write {}: {error}", file.display()))),
         }
@@ -145,7 +145,7 @@ mod tests {
     use std::{os::unix::fs::symlink, thread};
 
     fn export(file: &Path) -> Result<(), Failure> {
-        let mut target = Target::open(Some(file))?;
+        let mut target = ExportFile::open(Some(file))?;
         target.out.write_all(b"k\tv\n").unwrap();
         target.finish()
     }
@@ -167,7 +167,7 @@ mod tests {
     fn a_file_has_its_name_only_once_it_is_complete() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("all.tsv");
-        let mut target = Target::open(Some(&file)).unwrap();
+        let mut target = ExportFile::open(Some(&file)).unwrap();
         target.out.write_all(b"k\tv\n").unwrap();
         assert!(!file.exists());
         target.finish().unwrap();
@@ -183,7 +183,7 @@ mod tests {
         fs::write(&file, "old").unwrap();
         // Another one's.
         fs::write(dir.path().join("all.tsv.partial"), "not ours").unwrap();
-        let mut target = Target::open(Some(&file)).unwrap();
+        let mut target = ExportFile::open(Some(&file)).unwrap();
         target.out.write_all(b"k\tv\n").unwrap();
         drop(target);
         assert_eq!(names(dir.path()), ["all.tsv", "all.tsv.partial"]);
@@ -196,8 +196,8 @@ mod tests {
     fn two_exports_to_one_file_do_not_meet() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("all.tsv");
-        let mut first = Target::open(Some(&file)).unwrap();
-        let mut second = Target::open(Some(&file)).unwrap();
+        let mut first = ExportFile::open(Some(&file)).unwrap();
+        let mut second = ExportFile::open(Some(&file)).unwrap();
         first.out.write_all(b"1").unwrap();
         second.out.write_all(b"2").unwrap();
         second.finish().unwrap();

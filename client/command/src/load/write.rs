@@ -4,7 +4,9 @@ use super::{
     feed::{Fed, Source},
     turns::Turns,
 };
-use crate::{context::Context, failure::Failure, figures::counted, progress::Progress, records::Record};
+use crate::{
+    context::Context, failure::Failure, figures::counted, progress::ProgressDisplay, records::Record,
+};
 use bytes::Bytes;
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use god_client::{Error, Reason};
@@ -86,7 +88,7 @@ pub async fn write(
     in_flight: usize,
     quiet: bool,
 ) -> Result<Summary, Failure> {
-    let mut progress = Progress::new("loading", source.length(), quiet);
+    let mut progress = ProgressDisplay::new("loading", source.length(), quiet);
     let mut summary = Summary::default();
     let mut offset = 0;
     let mut fed = source.feed()?;

@@ -21,7 +21,7 @@ pub fn raise() -> u64 {
 
 /// How many connections each door may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shares {
+pub struct DoorConnections {
     /// Of clients.
     pub grpc: usize,
     /// Of other nodes.
@@ -32,7 +32,7 @@ pub struct Shares {
 
 /// What is left of the wishes once storage has its reserve (DESCRIPTORS-RESERVED): the wishes themselves, or a
 /// part of each, in proportion, where `descriptors` do not suffice.
-pub fn share(descriptors: u64, wish: Shares) -> Shares {
+pub fn share(descriptors: u64, wish: DoorConnections) -> DoorConnections {
     let free = descriptors.saturating_sub(RESERVE.min(descriptors / 2));
     let wanted = (wish.grpc + wish.peer + wish.http) as u64;
     let part = |wish: usize| {
@@ -42,7 +42,7 @@ pub fn share(descriptors: u64, wish: Shares) -> Shares {
         let part = u128::from(free) * wish as u128 / u128::from(wanted.max(1));
         (part as usize).clamp(LEAST.min(wish), wish)
     };
-    Shares { grpc: part(wish.grpc), peer: part(wish.peer), http: part(wish.http) }
+    DoorConnections { grpc: part(wish.grpc), peer: part(wish.peer), http: part(wish.http) }
 }
 
 #[cfg(test)]
@@ -51,17 +51,17 @@ mod tests {
 
     #[test]
     fn storage_keeps_its_descriptors_however_many_connections_are_wished_for() {
-        let wish = Shares { grpc: 4_096, peer: 2_048, http: 256 };
+        let wish = DoorConnections { grpc: 4_096, peer: 2_048, http: 256 };
         assert_eq!(share(1 << 20, wish), wish);
         assert_eq!(share(u64::MAX, wish), wish);
         for descriptors in [256, 1_024, 2_048, 4_096, 7_000] {
-            let Shares { grpc, peer, http } = share(descriptors, wish);
+            let DoorConnections { grpc, peer, http } = share(descriptors, wish);
             let left = descriptors - (grpc + peer + http) as u64;
             // But for the few slots that a door has in any case.
             let reserve = RESERVE.min(descriptors / 2) - 3 * LEAST as u64;
             assert!(left >= reserve, "{descriptors}: {left} are left");
             assert!(grpc >= LEAST && peer >= LEAST && http >= LEAST);
         }
-        assert_eq!(share(0, Shares { grpc: 100, peer: 4, http: 100 }).peer, 4);
+        assert_eq!(share(0, DoorConnections { grpc: 100, peer: 4, http: 100 }).peer, 4);
     }
 }

@@ -18,11 +18,11 @@ mod socket;
 pub(crate) use outbox::{Outbox, OutboxSlot, outbox};
 pub(crate) use request::Spent;
 pub use {
-    descriptors::{Shares, raise, share},
+    descriptors::{DoorConnections, raise, share},
     outbox::Outgoing,
     serve::Times,
 };
 pub(crate) use {
-    serve::{Bounds, Http2, Protocol, serve},
+    serve::{DoorLimits, Http2, Protocol, serve},
     slots::describe,
 };

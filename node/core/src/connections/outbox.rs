@@ -11,7 +11,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-struct Slot<T> {
+struct OutboxState<T> {
     frame: Option<T>,
     ended: bool,
     gone: bool,
@@ -23,10 +23,10 @@ struct Slot<T> {
 }
 
 /// The end of the work. Dropping it ends the stream, once what is in it was taken.
-pub(crate) struct Outbox<T>(Arc<Mutex<Slot<T>>>);
+pub(crate) struct Outbox<T>(Arc<Mutex<OutboxState<T>>>);
 
 /// The end of HTTP/2.
-pub struct Outgoing<T>(Arc<Mutex<Slot<T>>>);
+pub struct Outgoing<T>(Arc<Mutex<OutboxState<T>>>);
 
 /// Whether the slot takes a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,8 @@ pub(crate) enum OutboxSlot {
 
 /// A new pair.
 pub(crate) fn outbox<T>() -> (Outbox<T>, Outgoing<T>) {
-    let slot = Slot { frame: None, ended: false, gone: false, writer: None, waits: false, reader: None };
+    let slot =
+        OutboxState { frame: None, ended: false, gone: false, writer: None, waits: false, reader: None };
     let slot = Arc::new(Mutex::new(slot));
     (Outbox(Arc::clone(&slot)), Outgoing(slot))
 }

@@ -102,7 +102,7 @@ pub(crate) struct Http2 {
 
 /// The bounds of one door.
 #[derive(Clone, Debug)]
-pub(crate) struct Bounds {
+pub(crate) struct DoorLimits {
     /// Its name among the metrics.
     pub door: &'static str,
     /// The most connections at a time.
@@ -120,7 +120,7 @@ pub(crate) struct Bounds {
 }
 
 /// Serves until told to stop; then what was begun may end, for as long as the grace lasts.
-pub(crate) async fn serve(listener: TcpListener, router: Router, bounds: Bounds, stop: Stop) {
+pub(crate) async fn serve(listener: TcpListener, router: Router, bounds: DoorLimits, stop: Stop) {
     let slots = ConnectionSlots::new(bounds.door, bounds.connections);
     let ahead = Ahead::new(bounds.door, bounds.budget.limit() / 2);
     let mut connections = JoinSet::new();
@@ -178,7 +178,7 @@ fn is_of_the_other_side(error: &io::Error) -> bool {
 async fn hold(
     stream: TcpStream,
     router: Router,
-    mut bounds: Bounds,
+    mut bounds: DoorLimits,
     ahead: Ahead,
     held: HeldSlot,
     stop: Stop,
@@ -221,7 +221,7 @@ async fn speaks(stream: &TcpStream, held: &HeldSlot, times: &Times, stop: &Stop)
 }
 
 /// A connection that has begun to speak, until its end.
-async fn talk(stream: TcpStream, router: Router, bounds: Bounds, held: Arc<HeldSlot>, stop: Stop) {
+async fn talk(stream: TcpStream, router: Router, bounds: DoorLimits, held: Arc<HeldSlot>, stop: Stop) {
     let greeting = matches!(bounds.protocol, Protocol::Http2(_)).then_some(HTTP2_GREETING);
     let greeted = Arc::clone(&held);
     let socket = Socket::new(stream, bounds.times.unread, greeting, move || greeted.greeted());
@@ -279,7 +279,7 @@ async fn talk(stream: TcpStream, router: Router, bounds: Bounds, held: Arc<HeldS
     }
 }
 
-fn builder(bounds: &Bounds) -> auto::Builder<TokioExecutor> {
+fn builder(bounds: &DoorLimits) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     match bounds.protocol {
         Protocol::Http1 => {

@@ -19,7 +19,7 @@ use god_proto::{
     v1::RingDocument,
 };
 use god_rules::{
-    paxos::{Acceptor, Ballot, Promise, Rounds, Step, majority, must_propose},
+    paxos::{Acceptor, Ballot, Promise, RoundStep, Rounds, majority, must_propose},
     ring::{is_same_change, stamp_arcs},
 };
 use metrics::{counter, gauge};
@@ -213,7 +213,7 @@ impl Register {
             };
             let (_, known) = rounds.insert((ring.epoch(), known));
             match self.propose(&ring, proposed.clone(), known, asked).await? {
-                Attempt::Decided(decided) => {
+                Proposal::Decided(decided) => {
                     let is_ours = is_same_change(decided.document(), &proposed);
                     self.learn(Arc::clone(&decided)).await?;
                     self.announce(&ring, &decided);
@@ -222,8 +222,8 @@ impl Register {
                     }
                     continue;
                 }
-                Attempt::Open => open.push(proposed),
-                Attempt::Lost => {}
+                Proposal::Open => open.push(proposed),
+                Proposal::Lost => {}
             }
             counter!("god_consensus_retries_total").increment(1);
             if Instant::now() >= deadline {
@@ -249,26 +249,26 @@ impl Register {
         own: RingDocument,
         rounds: &mut Rounds,
         asked: &AtomicBool,
-    ) -> Result<Attempt, RegisterError> {
+    ) -> Result<Proposal, RegisterError> {
         let me = ring.node_by_uuid(self.me).ok_or(RegisterError::NoRing)?.number;
         let epoch = ring.epoch().0 + 1;
         let voters: Vec<NodeId> = ring.voters().collect();
         let at = |round| Ballot { round, node: me };
         let ballot = loop {
             match rounds.step() {
-                Step::Attempt(round) => break at(round),
-                Step::Lift(round, lagging) => {
+                RoundStep::Attempt(round) => break at(round),
+                RoundStep::Lift(round, lagging) => {
                     let lagging: Vec<NodeId> = lagging.into_iter().map(NodeId).collect();
                     if let Err(decided) = self.promises(ring, &lagging, at(round), rounds).await {
-                        return Ok(Attempt::Decided(decided));
+                        return Ok(Proposal::Decided(decided));
                     }
                 }
             }
         };
         let promises = match self.promises(ring, &voters, ballot, rounds).await {
             Ok(promises) if promises.len() >= majority(voters.len()) => promises,
-            Ok(_) => return Ok(Attempt::Lost),
-            Err(decided) => return Ok(Attempt::Decided(decided)),
+            Ok(_) => return Ok(Proposal::Lost),
+            Err(decided) => return Ok(Proposal::Decided(decided)),
         };
 
         let value = must_propose(promises, own);
@@ -279,16 +279,16 @@ impl Register {
         while let Some((voter, answer)) = answers.next().await {
             let Ok(done) = answer else { continue };
             if let Some(decided) = valid(done.decided, epoch) {
-                return Ok(Attempt::Decided(decided));
+                return Ok(Proposal::Decided(decided));
             }
             rounds.told(voter.0, done.promised.map(self::ballot).unwrap_or_default());
             accepted += usize::from(done.granted);
             if accepted == majority(voters.len()) {
                 let ring = Ring::new(value).map_err(ChangeError::from)?;
-                return Ok(Attempt::Decided(Arc::new(ring)));
+                return Ok(Proposal::Decided(Arc::new(ring)));
             }
         }
-        Ok(Attempt::Open)
+        Ok(Proposal::Open)
     }
 
     /// Phase 1 with some voters of the instance after `ring`: what those had accepted that granted the ballot, as soon
@@ -533,7 +533,7 @@ impl Register {
 type Guard = OwnedMutexGuard<Instance>;
 
 /// What came of an attempt.
-enum Attempt {
+enum Proposal {
     /// The instance is decided: so.
     Decided(Arc<Ring>),
     /// Nobody was asked to accept: nothing of ours can be decided.

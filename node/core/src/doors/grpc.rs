@@ -3,7 +3,7 @@
 use super::{Service, cluster::ClusterDoor, store::StoreDoor};
 use crate::{
     budget::Budget,
-    connections::{Bounds, Http2, Protocol, Spent, Times, serve},
+    connections::{DoorLimits, Http2, Protocol, Spent, Times, serve},
     stop::Stop,
 };
 use god_proto::{
@@ -82,7 +82,7 @@ pub async fn serve_grpc(
     };
     let protocol = Protocol::Http2(http2);
     let spent = Spent::Refuse;
-    let bounds = Bounds { door: "grpc", connections, times, protocol, grace: GRACE, budget, spent };
+    let bounds = DoorLimits { door: "grpc", connections, times, protocol, grace: GRACE, budget, spent };
     let serving = serve(listener, routes.prepare().into_axum_router(), bounds, stop);
     let following = async {
         let mut ticks = interval(HEALTH_EVERY);

@@ -3,7 +3,7 @@
 use super::{Service, metrics::Metrics};
 use crate::{
     budget::Budget,
-    connections::{Bounds, Protocol, Spent, Times, serve},
+    connections::{DoorLimits, Protocol, Spent, Times, serve},
     stop::Stop,
 };
 use axum::{
@@ -55,7 +55,7 @@ pub async fn serve_http(
         .method_not_allowed_fallback(not_allowed)
         .with_state(Node { service, metrics });
     let (protocol, spent) = (Protocol::Http1, Spent::Admit);
-    let bounds = Bounds { door: "http", connections, times, protocol, grace: GRACE, budget, spent };
+    let bounds = DoorLimits { door: "http", connections, times, protocol, grace: GRACE, budget, spent };
     serve(listener, router, bounds, stop).await;
 }
 

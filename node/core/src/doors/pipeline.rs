@@ -4,7 +4,7 @@ use super::{Service, meter::Method};
 use crate::{
     budget::{Budget, Charge, PART, Paid},
     connections::{Outbox, OutboxSlot, Outgoing, outbox},
-    quorum::{Told, no_memory},
+    quorum::{AnswerSink, no_memory},
 };
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use god_proto::{
@@ -54,7 +54,7 @@ struct Frame {
     charge: Charge,
 }
 
-impl Told for Frame {
+impl AnswerSink for Frame {
     /// Each call gives its place and its bytes back when it is answered, whatever the others do.
     fn take(&mut self, answers: Vec<(usize, Answer)>, paid: Paid) {
         self.method.answered(answers.len(), self.since);

@@ -1,6 +1,6 @@
 //! What a door asks of the node.
 
-use crate::quorum::{Collected, Told};
+use crate::quorum::{AnswerSink, Collected};
 use futures::future::BoxFuture;
 use god_proto::v1;
 
@@ -12,7 +12,7 @@ use god_proto::v1;
 pub trait Service: Send + Sync + 'static {
     /// Answers each call once, and tells of each when it is done. Not a transaction: each has its own outcome. At most
     /// [`god_proto::MAX_BATCH`] calls; none of them is empty.
-    fn batch_to<'a>(&'a self, calls: Vec<v1::Call>, told: &'a mut dyn Told) -> BoxFuture<'a, ()>;
+    fn batch_to<'a>(&'a self, calls: Vec<v1::Call>, told: &'a mut dyn AnswerSink) -> BoxFuture<'a, ()>;
 
     /// The same, in the order of the calls, when all are done.
     fn batch(&self, calls: Vec<v1::Call>) -> BoxFuture<'_, Vec<v1::Answer>> {

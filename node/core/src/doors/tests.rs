@@ -7,7 +7,7 @@ use super::{Metrics, Readiness, Service, serve_grpc, serve_http};
 use crate::{
     budget::{Budget, Paid},
     connections::Times,
-    quorum::Told,
+    quorum::AnswerSink,
     stop::{Stopper, stop},
 };
 use bytes::Bytes;
@@ -80,7 +80,7 @@ fn fake_answer(call: Call) -> Answer {
 }
 
 impl Service for Fake {
-    fn batch_to<'a>(&'a self, calls: Vec<Call>, told: &'a mut dyn Told) -> BoxFuture<'a, ()> {
+    fn batch_to<'a>(&'a self, calls: Vec<Call>, told: &'a mut dyn AnswerSink) -> BoxFuture<'a, ()> {
         self.calls.fetch_add(calls.len(), Ordering::SeqCst);
         let begins = |call: &Call, how: &[u8]| match &call.call {
             Some(call::Call::Get(get)) => get.key.starts_with(how),

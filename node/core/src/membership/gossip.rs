@@ -165,7 +165,7 @@ struct Task {
     foca: Foca<GossipIdentity, PostcardCodec, SmallRng, foca::NoCustomBroadcast>,
     runtime: AccumulatingRuntime<GossipIdentity>,
     /// By time, then in the protocol's own order, then in the order in which they were asked for.
-    timers: BTreeMap<(Instant, Rank, u64), Timer<GossipIdentity>>,
+    timers: BTreeMap<(Instant, TimerOrder, u64), Timer<GossipIdentity>>,
     scheduled: u64,
     addresses: Arc<RwLock<BTreeMap<NodeId, String>>>,
     sent: Counter,
@@ -174,7 +174,7 @@ struct Task {
 
 /// The end of a probe must be seen before the next one begins, even where both are late.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Rank {
+enum TimerOrder {
     EndOfProbe,
     Probe,
     Other,
@@ -284,9 +284,9 @@ impl Task {
         let now = Instant::now();
         while let Some((after, timer)) = self.runtime.to_schedule() {
             let rank = match timer {
-                Timer::SendIndirectProbe { .. } => Rank::EndOfProbe,
-                Timer::ProbeRandomMember(_) => Rank::Probe,
-                _ => Rank::Other,
+                Timer::SendIndirectProbe { .. } => TimerOrder::EndOfProbe,
+                Timer::ProbeRandomMember(_) => TimerOrder::Probe,
+                _ => TimerOrder::Other,
             };
             self.scheduled += 1;
             self.timers.insert((now + after, rank, self.scheduled), timer);

@@ -5,7 +5,7 @@ use crate::{
     budget::Paid,
     consensus::RegisterError,
     doors::{Readiness, Service},
-    quorum::Told,
+    quorum::AnswerSink,
     ring::{ChangeError, Founding, create_keyspace, delete_keyspace, found},
     upkeep::Driven,
 };
@@ -88,7 +88,7 @@ impl ClientService {
 }
 
 impl Service for ClientService {
-    fn batch_to<'a>(&'a self, calls: Vec<Call>, told: &'a mut dyn Told) -> BoxFuture<'a, ()> {
+    fn batch_to<'a>(&'a self, calls: Vec<Call>, told: &'a mut dyn AnswerSink) -> BoxFuture<'a, ()> {
         Box::pin(async move {
             match self.member() {
                 Ok(member) => {

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     budget::{Charge, NO_MEMORY, PART, SMALL},
-    connections::{Bounds, Http2, Outbox, OutboxSlot, Outgoing, Protocol, Spent, outbox, serve},
+    connections::{DoorLimits, Http2, Outbox, OutboxSlot, Outgoing, Protocol, Spent, outbox, serve},
     stop::Stop,
 };
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
@@ -84,7 +84,7 @@ impl PeerDoor {
             frame: HTTP2_FRAME,
             streams: STREAMS,
         };
-        let bounds = Bounds {
+        let bounds = DoorLimits {
             door: "peer",
             connections: settings.served_connections,
             times: settings.served_times,

@@ -9,8 +9,8 @@ use super::{
         enough_on_the_way, held_up, keyspace_gone, lost_track, no_memory, not_initialised, not_known_empty,
         not_live_in_time, not_made_live, ring_moves, too_large,
     },
+    sink::{AnswerSink, Collected},
     stages::Stages,
-    told::{Collected, Told},
 };
 use crate::budget::Paid;
 use futures::{StreamExt, stream::FuturesUnordered};
@@ -80,22 +80,22 @@ impl Coordinator {
     /// Answers each call once, and tells each when it is done. Not a transaction: each has its own outcome; those for
     /// one key take effect in the order of the batch, and wait for nothing else of it. Every call is answered by its
     /// deadline.
-    pub async fn batch_to(&self, calls: Vec<Call>, told: &mut dyn Told) {
+    pub async fn batch_to(&self, calls: Vec<Call>, told: &mut dyn AnswerSink) {
         let open = calls.iter().map(|call| Some(call.is_read())).collect();
-        let mut report = Report { told, open };
+        let mut report = OpenCalls { told, open };
         self.0.answer(calls, &mut report).await;
         report.end();
     }
 }
 
 /// Tells of answers, and knows which calls have none yet.
-struct Report<'a> {
-    told: &'a mut dyn Told,
+struct OpenCalls<'a> {
+    told: &'a mut dyn AnswerSink,
     /// Whether a call reads; nothing once it is answered.
     open: Vec<Option<bool>>,
 }
 
-impl Report<'_> {
+impl OpenCalls<'_> {
     fn tell(&mut self, Answered { answers, paid }: Answered) {
         for (slot, _) in &answers {
             if let Some(open) = self.open.get_mut(*slot) {
@@ -127,21 +127,21 @@ enum Errand {
 }
 
 /// How it ended.
-enum Ended {
+enum ErrandOutcome {
     Woken(Vec<PendingCall>, Result<(), Rejected>),
     Carried(Carried, usize),
 }
 
 /// A batch under way.
-struct Batch<'a, 'b> {
+struct BatchInProgress<'a, 'b> {
     shared: &'a Arc<Shared>,
     stages: Stages,
     /// What is yet to be begun.
     ready: Vec<Errand>,
-    report: &'a mut Report<'b>,
+    report: &'a mut OpenCalls<'b>,
 }
 
-impl Batch<'_, '_> {
+impl BatchInProgress<'_, '_> {
     async fn run(mut self) {
         // What goes in one message costs no more than that.
         while self.ready.len() == 1
@@ -170,18 +170,18 @@ impl Batch<'_, '_> {
         }
     }
 
-    fn ended(&mut self, ended: Ended) {
+    fn ended(&mut self, ended: ErrandOutcome) {
         match ended {
-            Ended::Woken(mut calls, Ok(())) => {
+            ErrandOutcome::Woken(mut calls, Ok(())) => {
                 calls.iter_mut().for_each(|call| call.asleep = None);
                 self.go(calls, 0, Answered::default());
             }
-            Ended::Woken(calls, Err(why)) => {
+            ErrandOutcome::Woken(calls, Err(why)) => {
                 let mut answers = Answered::default();
                 answers.refuse(calls, &why);
                 self.tell(answers);
             }
-            Ended::Carried((answers, again), rings) => self.go(again, rings + 1, answers),
+            ErrandOutcome::Carried((answers, again), rings) => self.go(again, rings + 1, answers),
         }
     }
 
@@ -249,7 +249,7 @@ impl Batch<'_, '_> {
 }
 
 impl Shared {
-    async fn answer(self: &Arc<Self>, calls: Vec<Call>, report: &mut Report<'_>) {
+    async fn answer(self: &Arc<Self>, calls: Vec<Call>, report: &mut OpenCalls<'_>) {
         if calls.len() > MAX_BATCH {
             return report.tell(refused(&calls, &too_many(calls.len())));
         }
@@ -267,19 +267,19 @@ impl Shared {
         }
         drop(ring);
         let (first, stages) = Stages::of(pending);
-        let mut batch = Batch { shared: self, stages, ready: Vec::new(), report };
+        let mut batch = BatchInProgress { shared: self, stages, ready: Vec::new(), report };
         batch.go(first, 0, answers);
         batch.run().await;
     }
 
-    async fn carry(self: &Arc<Self>, errand: Errand) -> Ended {
+    async fn carry(self: &Arc<Self>, errand: Errand) -> ErrandOutcome {
         match errand {
             Errand::Message { scope, write, calls, rings } => {
-                Ended::Carried(self.message(scope, write, calls).await, rings)
+                ErrandOutcome::Carried(self.message(scope, write, calls).await, rings)
             }
             Errand::Wake { write: false, deadline, calls, .. } => {
                 let confirmed = self.confirm(deadline).await;
-                Ended::Woken(calls, confirmed)
+                ErrandOutcome::Woken(calls, confirmed)
             }
             Errand::Wake { keyspace, deadline, calls, .. } => {
                 let woken = match timeout_at(deadline, self.sync.make_live(keyspace)).await {
@@ -287,7 +287,7 @@ impl Shared {
                     Ok(woken) => woken.map_err(not_made_live),
                     Err(_) => Err(not_live_in_time()),
                 };
-                Ended::Woken(calls, woken)
+                ErrandOutcome::Woken(calls, woken)
             }
         }
     }

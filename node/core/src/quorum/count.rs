@@ -7,7 +7,7 @@ use super::{
     Shared,
     fan::{QuorumError, QuorumScope, strange},
     refusal::{grew_too_large, not_initialised, ring_moves},
-    scan::Wanted,
+    scan::PageRequest,
 };
 use crate::{peer::CallError, radix::Summary};
 use futures::{StreamExt, stream};
@@ -191,7 +191,7 @@ impl Shared {
         scope: &QuorumScope,
         range: &PositionRange,
     ) -> Result<Vec<Position>, QuorumError> {
-        let wanted = Wanted { reverse: false, keys_only: true, limit: MAX_PAGE, max_bytes: PAGE_BYTES };
+        let wanted = PageRequest { reverse: false, keys_only: true, limit: MAX_PAGE, max_bytes: PAGE_BYTES };
         let (mut keys, mut rest) = (Vec::new(), range.clone());
         for _ in 0..MAX_CUTS {
             let (merged, _paid) = self.page(scope, &rest, wanted).await?;

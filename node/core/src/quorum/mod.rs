@@ -3,7 +3,7 @@
 //! - [`Coordinator`]: what the doors ask: batches of reads and writes, and questions about order.
 //! - [`Hints`]: writes that wait for a replica to come back.
 //! - [`RingSync`]: what a coordinator asks of those who keep the ring.
-//! - [`Told`]: who hears of the answers to a batch, as they come.
+//! - [`AnswerSink`]: who hears of the answers to a batch, as they come.
 //! - `admit`: what a call asks for, or why it is refused: pure.
 //! - `stages`: which calls of a batch wait for which: pure.
 //! - `god_rules::quorum`: when some replicas are enough, what a write came to, whom to ask next.
@@ -24,9 +24,9 @@ mod read;
 mod refusal;
 mod scan;
 mod settings;
+mod sink;
 mod stages;
 mod sync;
-mod told;
 mod write;
 
 #[cfg(test)]
@@ -35,8 +35,8 @@ pub(crate) mod tests;
 pub use hints::{HintSettings, Hints};
 pub(crate) use refusal::no_memory;
 pub use settings::QuorumSettings;
+pub use sink::{AnswerSink, Collected};
 pub use sync::RingSync;
-pub use told::{Collected, Told};
 
 use crate::{
     membership::Liveness,

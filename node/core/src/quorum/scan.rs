@@ -50,7 +50,7 @@ struct Scan {
 
 /// How to ask replicas for a page.
 #[derive(Clone, Copy)]
-pub(super) struct Wanted {
+pub(super) struct PageRequest {
     pub reverse: bool,
     pub keys_only: bool,
     pub limit: u32,
@@ -98,7 +98,7 @@ impl Shared {
             };
             let part = arc.range.intersect(&scan.range);
             let scope = QuorumScope::new(&ring, arc, scan.need, scan.deadline);
-            let wanted = Wanted {
+            let wanted = PageRequest {
                 reverse: scan.reverse,
                 keys_only: scan.keys_only,
                 limit: asks.min(MAX_PAGE),
@@ -135,9 +135,9 @@ impl Shared {
         &self,
         scope: &QuorumScope,
         range: &PositionRange,
-        wanted: Wanted,
+        wanted: PageRequest,
     ) -> Result<(Merged, Paid), QuorumError> {
-        let Wanted { reverse, keys_only, limit, max_bytes } = wanted;
+        let PageRequest { reverse, keys_only, limit, max_bytes } = wanted;
         let body = || {
             let range = Some(peer::Range::from(range));
             let max_bytes = max_bytes as u32;

@@ -11,12 +11,12 @@ use tokio::time::Instant;
 pub(super) struct Stages {
     /// The line of each call that is in one, by its slot, until it is answered.
     places: HashMap<usize, usize>,
-    lines: Vec<Line>,
+    lines: Vec<KeyQueue>,
 }
 
 /// The calls of one key, where some of them wait for others.
 #[derive(Default)]
-struct Line {
+struct KeyQueue {
     under_way: usize,
     later: VecDeque<Vec<PendingCall>>,
 }
@@ -56,7 +56,7 @@ impl Stages {
             }
             let at = *lines.entry(call.position.clone()).or_insert(stages.lines.len());
             if at == stages.lines.len() {
-                stages.lines.push(Line::default());
+                stages.lines.push(KeyQueue::default());
             }
             stages.places.insert(call.slot, at);
             let Some(line) = stages.lines.get_mut(at) else { continue };

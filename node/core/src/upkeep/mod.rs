@@ -270,7 +270,7 @@ impl Upkeep {
         let still = || self.ring.get().is_some_and(|ring| ring.arcs_in(&range) == arcs);
         // What is being removed here, because it was somebody else's, is gone before it is compared.
         self.replica.drained().await;
-        let wanted = pull::Wanted {
+        let wanted = pull::PullRequest {
             range: range.clone(),
             from,
             as_stored: ask.as_stored,

@@ -60,7 +60,7 @@ pub enum PullError {
 }
 
 /// What is pulled, and how.
-pub struct Wanted<'a> {
+pub struct PullRequest<'a> {
     /// What of.
     pub range: PositionRange,
     /// Whom from.
@@ -146,7 +146,7 @@ impl Lists {
 
 impl Upkeep {
     /// See the module. Cost: O(differences × depth) messages' worth, or one scan where this node has little.
-    pub(super) async fn pull(&self, wanted: &Wanted<'_>) -> Result<Pulled, PullError> {
+    pub(super) async fn pull(&self, wanted: &PullRequest<'_>) -> Result<Pulled, PullError> {
         let mut pulled = Pulled::default();
         let mut unreadable = None;
         let mut waiting = vec![wanted.range.clone()];
@@ -202,7 +202,7 @@ impl Upkeep {
     /// What the other one has of each range; `None`: it cannot count all of that.
     async fn their_sums(
         &self,
-        wanted: &Wanted<'_>,
+        wanted: &PullRequest<'_>,
         ranges: &[PositionRange],
     ) -> Result<Vec<Option<Summary>>, PullError> {
         match self.sums_of(wanted, ranges).await {
@@ -226,7 +226,7 @@ impl Upkeep {
 
     async fn sums_of(
         &self,
-        wanted: &Wanted<'_>,
+        wanted: &PullRequest<'_>,
         ranges: &[PositionRange],
     ) -> Result<Vec<Summary>, PullError> {
         let asked = ranges.iter().map(peer::Range::from).collect();
@@ -276,7 +276,7 @@ impl Upkeep {
     /// (DAMAGE-APART). Gives what could not be read.
     async fn take_parts(
         &self,
-        wanted: &Wanted<'_>,
+        wanted: &PullRequest<'_>,
         parts: Vec<PositionRange>,
         pulled: &mut Pulled,
     ) -> Result<Option<PullError>, PullError> {
@@ -303,7 +303,7 @@ impl Upkeep {
     /// Lists what the other one has of a range, page by page, and takes what is newer; `rest` is what is left of it.
     async fn take(
         &self,
-        wanted: &Wanted<'_>,
+        wanted: &PullRequest<'_>,
         rest: &mut PositionRange,
         pulled: &mut Pulled,
     ) -> Result<(), PullError> {
@@ -378,7 +378,7 @@ impl Upkeep {
     /// Writes what is newer than what is here.
     async fn admit(
         &self,
-        wanted: &Wanted<'_>,
+        wanted: &PullRequest<'_>,
         part: &PositionRange,
         mut entries: Vec<Entry>,
         pulled: &mut Pulled,

@@ -10,7 +10,7 @@
 
 use super::{
     Upkeep,
-    pull::{PullError, Pulled, Wanted},
+    pull::{PullError, PullRequest, Pulled},
 };
 use crate::ring::{lost, sources_needed};
 use god_proto::{
@@ -127,7 +127,7 @@ impl Upkeep {
     ) -> Result<bool, PullError> {
         let (floors, is_lapsed) = self.floors_of(from, &arc.range, still).await?;
         for (part, floor) in &floors {
-            let wanted = Wanted {
+            let wanted = PullRequest {
                 range: part.clone(),
                 from,
                 as_stored: false,

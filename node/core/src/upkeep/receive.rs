@@ -10,7 +10,7 @@
 
 use super::{
     Upkeep,
-    pull::{PullError, Pulled, Wanted},
+    pull::{PullError, PullRequest, Pulled},
 };
 use crate::{
     membership::PeerState,
@@ -49,13 +49,13 @@ type Session = (ArcId, u64);
 /// How far this node's sessions are.
 #[derive(Default)]
 pub(super) struct Receiving {
-    sessions: Mutex<BTreeMap<Session, Arc<Progress>>>,
+    sessions: Mutex<BTreeMap<Session, Arc<SessionProgress>>>,
     bytes_per_second: AtomicU64,
 }
 
 /// How far one session is.
 #[derive(Default)]
-pub(super) struct Progress {
+pub(super) struct SessionProgress {
     entries_done: AtomicU64,
     entries_total: AtomicU64,
     bytes_done: AtomicU64,
@@ -134,7 +134,7 @@ impl Upkeep {
     }
 
     /// Copies one arc, until it is ready or the session is over.
-    async fn session(&self, session: Session, progress: &Progress, copying: &Semaphore) {
+    async fn session(&self, session: Session, progress: &SessionProgress, copying: &Semaphore) {
         // What is being removed here, because it was somebody else's, is gone before anything is compared.
         self.replica.drained().await;
         if self.in_session(session).is_some_and(|(_, arc)| !arc.replicas.contains(&self.me)) {
@@ -180,7 +180,7 @@ impl Upkeep {
     }
 
     /// Takes over the promise of one of the old replicas, whichever gives it first, or waits until the session is over.
-    async fn inherit(&self, session: Session, progress: &Progress) {
+    async fn inherit(&self, session: Session, progress: &SessionProgress) {
         while let Some((ring, arc)) = self.in_session(session) {
             let mut olds = self.by_liveness(&arc);
             let gone = lost(&ring);
@@ -231,7 +231,7 @@ impl Upkeep {
         session: Session,
         arc: &RingArc,
         needed: usize,
-        progress: &Progress,
+        progress: &SessionProgress,
     ) -> Result<Pulled, PullError> {
         let still = || self.in_session(session).is_some();
         let sources = self.by_liveness(arc);
@@ -268,7 +268,7 @@ impl Upkeep {
         from: NodeId,
         arc: &RingArc,
         still: &(dyn Fn() -> bool + Send + Sync),
-        progress: &Progress,
+        progress: &SessionProgress,
         counts: bool,
     ) -> Result<Pulled, PullError> {
         self.fence(from, still).await?;
@@ -290,7 +290,7 @@ impl Upkeep {
         let stays = arc.replicas.contains(&self.me);
         let mut all = Pulled::default();
         for (part, floor) in &floors {
-            let wanted = Wanted {
+            let wanted = PullRequest {
                 range: part.clone(),
                 from,
                 as_stored: false,

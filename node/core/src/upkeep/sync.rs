@@ -15,7 +15,7 @@
 
 use super::{
     Upkeep,
-    pull::{PullError, Wanted},
+    pull::{PullError, PullRequest},
     purges::Purges,
 };
 use crate::{
@@ -402,7 +402,7 @@ impl Upkeep {
                 complete = false;
                 continue;
             }
-            let wanted = Wanted {
+            let wanted = PullRequest {
                 range: arc.range.clone(),
                 from: *from,
                 as_stored: false,

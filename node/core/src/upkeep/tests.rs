@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::{
-    pull::{PullError, Pulled, Wanted},
+    pull::{PullError, PullRequest, Pulled},
     *,
 };
 use crate::{
@@ -75,7 +75,7 @@ async fn pull_from(
     range: PositionRange,
     as_stored: bool,
 ) -> Result<Pulled, PullError> {
-    let wanted = Wanted {
+    let wanted = PullRequest {
         range,
         from: NodeId(from),
         as_stored,

@@ -5,7 +5,7 @@ use super::world::{
 };
 use crate::{
     budget::Paid,
-    quorum::{HintSettings, Told},
+    quorum::{AnswerSink, HintSettings},
 };
 use god_proto::v1::{
     Answer, Call, Consistency, GetRequest, Level, PutRequest, Reason, call, consistency, get_reply,
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 /// Answers by slot, each with the milliseconds that it took.
 struct Heard(Instant, BTreeMap<usize, (u128, Answer)>);
 
-impl Told for Heard {
+impl AnswerSink for Heard {
     fn take(&mut self, answers: Vec<(usize, Answer)>, _: Paid) {
         for (slot, answer) in answers {
             let before = self.1.insert(slot, (self.0.elapsed().as_millis(), answer));

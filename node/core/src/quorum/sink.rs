@@ -4,7 +4,7 @@ use crate::budget::Paid;
 use god_proto::v1::Answer;
 
 /// Takes answers as they come.
-pub trait Told: Send {
+pub trait AnswerSink: Send {
     /// Answers of some calls, each with its place in the batch, and what is paid for the values among them.
     fn take(&mut self, answers: Vec<(usize, Answer)>, paid: Paid);
 }
@@ -30,7 +30,7 @@ impl Collected {
     }
 }
 
-impl Told for Collected {
+impl AnswerSink for Collected {
     fn take(&mut self, answers: Vec<(usize, Answer)>, paid: Paid) {
         for (slot, answer) in answers {
             if let Some(place) = self.answers.get_mut(slot) {
