@@ -17,12 +17,19 @@ use uuid::Uuid;
 /// How many refused starts of a node are remembered, the latest.
 pub const MAX_REFUSED: usize = 8;
 
+/// By how much the count leaps where a directory was put back from a backup on purpose: beyond what anybody can know.
+pub const LEAP: u64 = 1 << 32;
+
+/// The furthest that a count may be ahead of the known one, or of none: 65,536 leaps that nobody met. No one message
+/// takes so many counts that none is left for the node itself.
+pub const MOST_AHEAD: u64 = LEAP << 16;
+
 /// A start of a node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Start {
     /// How many starts there were on the directory, with this one. 0: by a program that does not count them.
     pub count: u64,
-    /// Drawn for this start.
+    /// Drawn for this start; never nil.
     pub id: Uuid,
     /// The id of the start before it on the directory; nil for the first.
     pub before: Uuid,
@@ -48,21 +55,34 @@ pub enum Standing {
     Copy,
     /// It is older than what is known: its directory was put back from an old copy.
     Old,
+    /// It is not told, and one of the node is known. Programs count starts, or do not: one that counted them once goes
+    /// on. So none that runs as the node leaves it out: a stranger does, or an older program on an old copy.
+    Untold,
+    /// Its count is further ahead than a node's can have come.
+    Far,
 }
 
 /// What a start is (invariant ONE-START). Pure.
 pub fn judge(known: &Known, theirs: &Start) -> Standing {
     let latest = &known.latest;
-    if theirs.count == 0 || theirs.id == latest.id && theirs.count == latest.count {
+    if theirs.count == 0 || theirs.id.is_nil() {
+        return if latest.count == 0 { Standing::Same } else { Standing::Untold };
+    }
+    if theirs.id == latest.id && theirs.count == latest.count {
         return Standing::Same;
     }
-    let is_refused = |id: &Uuid| known.refused.contains(id);
+    if theirs.count > latest.count.saturating_add(MOST_AHEAD) {
+        return Standing::Far;
+    }
+    // Nil is the start before the first, and before one that was put back on purpose.
+    let is_refused = |id: &Uuid| !id.is_nil() && known.refused.contains(id);
     if is_refused(&theirs.id) || is_refused(&theirs.before) {
         return Standing::Copy;
     }
+    let next = latest.count.saturating_add(1);
     match theirs.count {
-        count if count > latest.count + 1 || latest.count == 0 => Standing::Next,
-        count if count == latest.count + 1 && theirs.before == latest.id => Standing::Next,
+        count if count > next || latest.count == 0 => Standing::Next,
+        count if count == next && theirs.before == latest.id => Standing::Next,
         count if count >= latest.count => Standing::Copy,
         _ => Standing::Old,
     }
@@ -70,7 +90,7 @@ pub fn judge(known: &Known, theirs: &Start) -> Standing {
 
 /// Remembers a start that was refused, so that none that follows on it is taken for the node.
 pub fn refuse(known: &mut Known, start: &Start) {
-    if known.refused.contains(&start.id) || start.id == known.latest.id {
+    if start.id.is_nil() || known.refused.contains(&start.id) || start.id == known.latest.id {
         return;
     }
     known.refused.push(start.id);
@@ -101,7 +121,32 @@ mod tests {
         assert_eq!(judge(&knows(c), &x), Standing::Copy);
         assert_eq!(judge(&knows(c), &y), Standing::Copy, "it follows on another one");
         assert_eq!(judge(&knows(c), &start(9, 9, 8)), Standing::Next, "starts between were not met");
-        assert_eq!(judge(&knows(c), &start(0, 0, 0)), Standing::Same, "one that does not count");
+    }
+
+    #[test]
+    fn who_does_not_count_its_starts_is_the_node_only_while_none_is_known() {
+        assert_eq!(judge(&Known::default(), &start(0, 0, 0)), Standing::Same);
+        assert_eq!(judge(&knows(start(3, 3, 2)), &start(0, 0, 0)), Standing::Untold);
+    }
+
+    #[test]
+    fn counts_do_not_run_out_by_one_message() {
+        let (c, last) = (start(3, 3, 2), start(u64::MAX, 3, 2));
+        assert_eq!(judge(&knows(c), &start(3 + MOST_AHEAD, 9, 0)), Standing::Next, "put back very often");
+        assert_eq!(judge(&knows(c), &start(4 + MOST_AHEAD, 9, 0)), Standing::Far);
+        assert_eq!(judge(&Known::default(), &last), Standing::Far);
+        assert_eq!(judge(&knows(last), &last), Standing::Same);
+        assert_eq!(judge(&knows(last), &start(1, 9, 8)), Standing::Old);
+        assert_eq!(judge(&knows(last), &start(u64::MAX, 9, 8)), Standing::Copy);
+    }
+
+    #[test]
+    fn a_start_without_an_id_is_not_remembered_and_no_start_follows_on_it() {
+        let mut known = knows(start(3, 3, 2));
+        refuse(&mut known, &start(3, 0, 2));
+        assert!(known.refused.is_empty());
+        known.refused.push(Uuid::nil());
+        assert_eq!(judge(&known, &start(3 + LEAP, 9, 0)), Standing::Next, "it names none before");
     }
 
     #[test]

@@ -8,8 +8,8 @@ use crate::{
 use god_proto::{
     MAX_MESSAGE, MAX_VALUE,
     peer::{
-        Cause, Decided, Frame, GetRing, Hello, Ping, Request, Response, Write, peer_client::PeerClient,
-        request, response,
+        Cause, Decided, Frame, GetRing, Hello, Join, Ping, Request, Response, Start, Write,
+        peer_client::PeerClient, request, response,
     },
     v1::{
         BatchRequest, Call, CreateKeyspaceRequest, GetRequest, ListKeyspacesRequest, NumberedCall,
@@ -21,20 +21,23 @@ use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
+/// A stream to a peer door: the way there, the way back, and what was said first on that.
+type Greeted = (mpsc::Sender<Frame>, Streaming<Frame>, Hello);
+
 /// Opens a stream to a peer door as whoever the hello says.
-async fn greet(door: &str, hello: Hello) -> Result<(mpsc::Sender<Frame>, Streaming<Frame>), Status> {
+async fn greet(door: &str, hello: Hello) -> Result<Greeted, Status> {
     let (frames, outgoing) = mpsc::channel(4);
     frames.send(Frame { hello: Some(hello), ..Frame::default() }).await.unwrap();
     let client = PeerClient::connect(format!("http://{door}")).await.unwrap();
     let mut client = client.max_decoding_message_size(MAX_MESSAGE);
     let mut incoming = client.exchange(ReceiverStream::new(outgoing)).await?.into_inner();
-    incoming.message().await?.expect("a hello");
-    Ok((frames, incoming))
+    let theirs = incoming.message().await?.and_then(|frame| frame.hello).expect("a hello");
+    Ok((frames, incoming, theirs))
 }
 
 /// Asks one after the other. `None`: no answer.
 async fn ask(door: &str, hello: Hello, bodies: Vec<request::Body>) -> Vec<Option<response::Body>> {
-    let (frames, mut incoming) = greet(door, hello).await.unwrap();
+    let (frames, mut incoming, _) = greet(door, hello).await.unwrap();
     let mut answers = Vec::new();
     for (id, body) in (1..).zip(bodies) {
         let request = Request { id, timeout_ms: 2_000, body: Some(body), ..Request::default() };
@@ -100,8 +103,35 @@ async fn hostile_peers_neither_get_in_nor_wedge_the_ring() {
         greet(door, made_up).await.unwrap();
     }
 
+    // A node's number and UUID, without the start of it that is known or with one that it cannot have come to. The node
+    // stays where it is.
+    let untold = Hello { uuid: other.uuid.clone(), ..stolen };
+    let (.., theirs) = greet(&cluster.nodes[1].peer, untold.clone()).await.unwrap();
+    let nil = Start { id: vec![0; 16].into(), ..theirs.start.clone().unwrap() };
+    let far = Start { count: u64::MAX, id: vec![8; 16].into(), before: vec![7; 16].into() };
+    for start in [None, Some(nil), Some(far)] {
+        let join = Join {
+            uuid: other.uuid.clone(),
+            peer_address: "127.0.0.1:1".to_owned(),
+            grpc_address: "127.0.0.1:1".to_owned(),
+            http_address: "127.0.0.1:1".to_owned(),
+            weight: 1.0,
+            version: other.version.clone(),
+            cluster: known.cluster.clone(),
+            start: start.clone(),
+            ..Join::default()
+        };
+        let hello = Hello { start, ..untold.clone() };
+        let write = request::Body::Write(Write::default());
+        let answers = ask(door, hello, vec![write, ping(), request::Body::Join(join)]).await;
+        let causes: Vec<_> = answers.iter().map(|answer| cause(answer.as_ref())).collect();
+        assert_eq!(causes, [Some(Cause::NotMember); 3], "{answers:?}");
+        let ring = ring(&mut client).await;
+        assert!(ring.nodes.iter().any(|node| node.peer_address == other.peer_address), "{:?}", ring.nodes);
+    }
+
     // A member that lies.
-    let member = Hello { uuid: other.uuid.clone(), ..stolen };
+    let member = Hello { start: theirs.start, ..untold };
     let answers = ask(door, member, vec![decided(), ping(), ping()]).await;
     assert_eq!(cause(answers[0].as_ref()), Some(Cause::Invalid));
 

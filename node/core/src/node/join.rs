@@ -212,6 +212,7 @@ impl Node {
         let known = self.starts.latest(node);
         match self.starts.meet(node, start, Way::Caller) {
             Meeting::Taken => Ok(()),
+            Meeting::Unclear(why) => Err(failure(Cause::NotMember, why)),
             Meeting::Refused(why) => Err(failure(Cause::NotTheNode, why)),
             Meeting::Waits(why) => {
                 // What is answered from now on is answered by one that runs beside the one that asks.

@@ -138,7 +138,7 @@ impl Identity {
         }
         match self.starts.meet(number, &start, way) {
             Meeting::Taken => Ok(start),
-            Meeting::Waits(why) | Meeting::Refused(why) => Err(why),
+            Meeting::Waits(why) | Meeting::Unclear(why) | Meeting::Refused(why) => Err(why),
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::{
 };
 use bytes::{Buf, BufMut};
 use god_proto::{ids::NodeId, peer};
-use god_rules::starts::{Known, MAX_REFUSED, Standing, Start, judge, refuse};
+use god_rules::starts::{Known, LEAP, MAX_REFUSED, Standing, Start, judge, refuse};
 use metrics::counter;
 use parking_lot::Mutex;
 use std::{
@@ -29,9 +29,6 @@ const REFUSED: &[u8] = b"starts/refused";
 const OF: &[u8] = b"starts/of/";
 const OF_END: &[u8] = b"starts/of0";
 
-/// By how much the count leaps where a directory was put back from a backup on purpose: beyond what anybody can know.
-const LEAP: u64 = 1 << 32;
-
 /// How a start was met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
@@ -48,6 +45,9 @@ pub enum Meeting {
     Taken,
     /// It may be, once the one that is known is no more, or was looked for. Why not now.
     Waits(String),
+    /// What it says is no start that the node can have come to. Nothing follows for its directory, and nothing is
+    /// remembered. Why.
+    Unclear(String),
     /// It is not, and never will be. Why.
     Refused(String),
 }
@@ -190,6 +190,8 @@ impl Starts {
             Standing::Next if way == Way::Caller && latest.count > 0 && !entry.looked_for => {
                 return Meeting::Waits(format!("node {node} was not looked for yet where it is known to be"));
             }
+            Standing::Untold => return Meeting::Unclear(untold(node, &latest)),
+            Standing::Far => return Meeting::Unclear(far(node, &latest, theirs)),
             Standing::Next => {
                 entry.known.latest = *theirs;
                 entry.looked_for = true;
@@ -367,6 +369,27 @@ fn sentence(node: NodeId, verdict: Standing, latest: &Start, theirs: &Start) -> 
     )
 }
 
+fn untold(node: NodeId, latest: &Start) -> String {
+    format!(
+        "who says that it is node {node} does not say which start of it this is, and start {} ({}) is known: it is not \
+         taken for the node. If it is, run the version that ran on its data directory before, or a later one",
+        latest.count, latest.id
+    )
+}
+
+fn far(node: NodeId, latest: &Start, theirs: &Start) -> String {
+    let known = match latest.count {
+        0 => "none of it is known".to_owned(),
+        count => format!("start {count} ({}) is known", latest.id),
+    };
+    format!(
+        "start {} ({}) of node {node} is further ahead than a node comes, as {known}: it is not taken for the node. If \
+         it is, its data directory is damaged: start a new node on an empty one and let it replace node {node} (god ring \
+         change --replace)",
+        theirs.count, theirs.id
+    )
+}
+
 /// As told on the wire.
 pub fn told(start: &Start) -> Option<peer::Start> {
     (start.count > 0).then(|| peer::Start {
@@ -380,7 +403,7 @@ pub fn told(start: &Start) -> Option<peer::Start> {
 pub fn heard(start: Option<&peer::Start>) -> Start {
     let read = |start: &peer::Start| {
         let (id, before) = (Uuid::from_slice(&start.id).ok()?, Uuid::from_slice(&start.before).ok()?);
-        Some(Start { count: start.count, id, before })
+        (start.count > 0 && !id.is_nil()).then_some(Start { count: start.count, id, before })
     };
     start.and_then(read).unwrap_or_default()
 }
@@ -408,161 +431,4 @@ fn read_known(mut row: &[u8]) -> Option<Known> {
         known.refused.push(read_uuid(&mut row)?);
     }
     row.is_empty().then_some(known)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::engine::SimulatedDisk;
-
-    const NODE: NodeId = NodeId(2);
-
-    fn start(count: u64, id: u128, before: u128) -> Start {
-        Start { count, id: Uuid::from_u128(id), before: Uuid::from_u128(before) }
-    }
-
-    fn open(disk: &SimulatedDisk, seed: u64) -> Arc<Starts> {
-        Arc::new(Starts::open(disk.open(), Offload::Inline, &Entropy::seeded(seed), None).unwrap())
-    }
-
-    /// Lets what nobody waits for be written.
-    async fn settle() {
-        for _ in 0..8 {
-            tokio::task::yield_now().await;
-        }
-    }
-
-    #[tokio::test]
-    async fn a_directory_that_was_refused_is_refused_at_its_next_start_until_it_is_said_to_be_restored() {
-        let disk = SimulatedDisk::new();
-        let first = open(&disk, 1);
-        assert_eq!(first.own_refusal(), None);
-        first.refuse_own("it is a copy");
-        settle().await;
-        disk.crash_machine(0);
-        let second = open(&disk, 2);
-        assert_eq!(second.own_refusal(), Some("it is a copy"));
-        let restored =
-            Starts::open(disk.open(), Offload::Inline, &Entropy::seeded(3), Some(Batch::default())).unwrap();
-        assert_eq!(restored.own_refusal(), None);
-        assert_eq!(open(&disk, 4).own_refusal(), None);
-    }
-
-    #[tokio::test]
-    async fn what_is_restored_is_the_node_whatever_others_remember() {
-        let disk = SimulatedDisk::new();
-        let backup = open(&disk, 1).own();
-        let starts = open(&SimulatedDisk::new(), 2);
-        // Others knew later starts when they were backed up themselves, and refused one.
-        for (at, id) in [(backup.count + 1, 2), (backup.count + 2, 3)] {
-            starts.meet(NODE, &start(at, id, id - 1), Way::Answerer);
-        }
-        let plain = open(&disk, 3).own();
-        assert!(matches!(starts.meet(NODE, &plain, Way::Answerer), Meeting::Refused(_)));
-        let restored =
-            Starts::open(disk.open(), Offload::Inline, &Entropy::seeded(4), Some(Batch::default()))
-                .unwrap()
-                .own();
-        assert_eq!(starts.meet(NODE, &restored, Way::Answerer), Meeting::Taken);
-        let next = open(&disk, 5).own();
-        assert_eq!(starts.meet(NODE, &next, Way::Answerer), Meeting::Taken);
-        assert!(matches!(starts.meet(NODE, &plain, Way::Answerer), Meeting::Refused(_)));
-    }
-
-    #[tokio::test]
-    async fn who_has_this_nodes_uuid_and_another_start_is_a_copy() {
-        let starts = open(&SimulatedDisk::new(), 1);
-        starts.is_own(&starts.own()).unwrap();
-        let copy = start(1, 77, 0);
-        assert!(starts.is_own(&copy).unwrap_err().contains("is a copy"));
-        assert!(starts.is_own(&Start::default()).is_err(), "it counts its starts");
-    }
-
-    #[tokio::test]
-    async fn a_connection_that_breaks_hands_the_node_to_nobody_who_calls_before_it_was_looked_for() {
-        let starts = open(&SimulatedDisk::new(), 1);
-        let (a, copy) = (start(5, 5, 4), start(6, 60, 5));
-        assert_eq!(starts.meet(NODE, &a, Way::Answerer), Meeting::Taken);
-        drop(starts.answers(NODE, &a));
-        assert!(matches!(starts.meet(NODE, &copy, Way::Caller), Meeting::Waits(_)));
-        let found_again = starts.answers(NODE, &a);
-        assert!(matches!(starts.meet(NODE, &copy, Way::Caller), Meeting::Waits(_)));
-        drop(found_again);
-        starts.looked_for(NODE);
-        assert_eq!(starts.meet(NODE, &copy, Way::Caller), Meeting::Taken, "nobody was there");
-    }
-
-    #[tokio::test]
-    async fn rows_are_written_in_order_and_survive_a_stop_of_the_machine() {
-        let disk = SimulatedDisk::new();
-        let starts = open(&disk, 1);
-        for count in 1..20 {
-            starts.meet(NODE, &start(count, count.into(), (count - 1).into()), Way::Answerer);
-        }
-        settle().await;
-        disk.crash_machine(0);
-        assert_eq!(open(&disk, 2).latest(NODE), Uuid::from_u128(19));
-    }
-
-    #[tokio::test]
-    async fn starts_are_counted_and_each_names_the_one_before() {
-        let disk = SimulatedDisk::new();
-        let first = open(&disk, 1).own();
-        assert_eq!((first.count, first.before), (1, Uuid::nil()));
-        disk.crash_machine(0);
-        let second = open(&disk, 2).own();
-        assert_eq!((second.count, second.before), (2, first.id));
-        assert_ne!(second.id, first.id);
-        assert_eq!(heard(told(&second).as_ref()), second);
-        assert_eq!(heard(None), Start::default());
-    }
-
-    #[tokio::test]
-    async fn the_next_start_is_taken_once_the_known_one_answers_no_more() {
-        let starts = open(&SimulatedDisk::new(), 1);
-        let (a, b) = (start(5, 5, 4), start(6, 6, 5));
-        assert_eq!(starts.meet(NODE, &a, Way::Caller), Meeting::Taken, "nothing was known");
-        let first = starts.answers(NODE, &a);
-        let second = starts.answers(NODE, &a);
-        assert!(matches!(starts.meet(NODE, &b, Way::Caller), Meeting::Waits(_)));
-        assert!(matches!(starts.meet(NODE, &b, Way::Answerer), Meeting::Waits(_)), "at another address");
-        drop(first);
-        let changes = starts.changes();
-        assert!(matches!(starts.meet(NODE, &b, Way::Caller), Meeting::Waits(_)), "one answers still");
-        drop(second);
-        assert!(starts.changes() > changes, "whoever waits is judged anew");
-        starts.looked_for(NODE);
-        assert_eq!(starts.meet(NODE, &b, Way::Caller), Meeting::Taken);
-        assert!(
-            matches!(starts.meet(NODE, &a, Way::Answerer), Meeting::Refused(_)),
-            "it was the node before"
-        );
-    }
-
-    #[tokio::test]
-    async fn a_copy_that_the_node_outlived_is_refused_for_ever_and_by_the_next_start_of_this_node() {
-        let disk = SimulatedDisk::new();
-        let starts = open(&disk, 1);
-        let (a, copy) = (start(5, 5, 4), start(6, 60, 5));
-        assert_eq!(starts.meet(NODE, &a, Way::Answerer), Meeting::Taken);
-        let there = starts.answers(NODE, &a);
-        assert!(matches!(starts.meet(NODE, &copy, Way::Caller), Meeting::Waits(_)));
-        assert!(starts.outlived(NODE, a.id, &copy).is_some());
-        drop(there);
-        settle().await;
-        let starts = open(&disk, 2);
-        assert!(matches!(starts.meet(NODE, &copy, Way::Caller), Meeting::Refused(_)));
-        let again = start(7, 70, 60);
-        assert!(matches!(starts.meet(NODE, &again, Way::Caller), Meeting::Refused(_)));
-        // This node has just started itself: it looks before it believes a caller.
-        starts.keep_only(|node| node == NODE);
-        let next = start(6, 6, 5);
-        assert!(matches!(starts.meet(NODE, &next, Way::Caller), Meeting::Waits(_)));
-        starts.looked_for(NODE);
-        assert_eq!(starts.meet(NODE, &next, Way::Caller), Meeting::Taken);
-        assert_eq!(starts.outlived(NODE, a.id, &copy), None, "another start is known by now");
-        starts.keep_only(|_| false);
-        settle().await;
-        assert_eq!(open(&disk, 3).latest(NODE), Uuid::nil(), "it left");
-    }
 }

@@ -3,6 +3,7 @@
 
 mod bounds;
 mod members;
+mod starts;
 
 use super::*;
 use crate::{

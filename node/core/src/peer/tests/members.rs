@@ -78,3 +78,25 @@ async fn there_are_connections_to_nodes_of_the_ring_only() {
     }
     assert_eq!(transport.peers(), 0);
 }
+
+/// ONE-START.
+#[tokio::test]
+async fn who_says_nothing_of_its_start_is_no_member_once_that_is_known() {
+    let node = node(1).await;
+    let greeting = |start| Frame { hello: Some(Hello { start, ..hello_of(2, 2, 1) }), ..Frame::default() };
+    let mut untold = greet(&node.address, greeting(None)).await.unwrap();
+    assert_eq!(refused(&mut untold, vec![ping(1).body]).await, [false], "no start of it is known");
+    let start = god_proto::peer::Start { count: 3, id: vec![3; 16].into(), before: vec![2; 16].into() };
+    let mut told = greet(&node.address, greeting(Some(start.clone()))).await.unwrap();
+    assert_eq!(refused(&mut told, vec![ping(1).body]).await, [false]);
+    // Who said nothing is judged anew; so is who says it so that it cannot be read.
+    let nil = god_proto::peer::Start { id: vec![0; 16].into(), ..start };
+    let mut malformed = greet(&node.address, greeting(Some(nil))).await.unwrap();
+    for other in [&mut untold, &mut malformed] {
+        assert_eq!(
+            refused(other, vec![ping(1).body, write(1).body, get_ring().body]).await,
+            [true, true, false]
+        );
+    }
+    assert_eq!(refused(&mut told, vec![ping(1).body]).await, [false]);
+}
