@@ -63,7 +63,8 @@ fn took(body: response::Body, count: usize) -> Result<bool, CallError> {
 }
 
 impl Shared {
-    /// The newest record at each position, each at least as new as asked, on a quorum by the time this returns.
+    /// The newest record at each position, each at least as new as asked, on a quorum by the time this returns; else
+    /// why not, of that position alone.
     /// Fewer than were asked where all would not fit in one message; one at least. With what is paid for them.
     pub(super) async fn read(
         &self,
@@ -80,6 +81,8 @@ impl Shared {
         let Answers { mut said, mut paid } = self.gather(scope, prefer, body, decode).await?;
 
         let damaged = |said: &[Said]| Poll::lacks_voices(said, &scope.replicas);
+        // Why there is no more to hear of those that more was wanted of (BUDGET).
+        let mut no_more = None;
         if Poll::lags(&said, asked) || damaged(&said) {
             let answered: ReplicaMask = said.iter().map(|(member, _)| 1 << *member).sum();
             let others = self.reachable(&scope.replicas) & !answered;
@@ -93,7 +96,8 @@ impl Shared {
                 !Poll::lags(&said, asked) && !damaged(&said)
             };
             let scope = QuorumScope { deadline, ..scope.clone() };
-            self.ask_each(&scope, &mut paid, bits(others).map(|at| (at, body())), decode, take).await?;
+            let asked = bits(others).map(|at| (at, body()));
+            no_more = self.ask_each(&scope, &mut paid, asked, decode, take).await.err();
             if damaged(&said)
                 && let Some((member, epoch)) = newer
                 && self.catch_up(&scope, member, epoch).await
@@ -115,10 +119,11 @@ impl Shared {
             .enumerate()
             .map(|(at, (poll, (_, least)))| {
                 if !scope.replicas.enough(poll.asked) {
-                    return Err(unreadable(scope.replicas.shortfall(poll.asked)));
+                    let unreadable = || unreadable(scope.replicas.shortfall(poll.asked));
+                    return Err(no_more.clone().unwrap_or_else(unreadable));
                 }
                 if poll.version < *least {
-                    return Err(stale(*least));
+                    return Err(no_more.clone().unwrap_or_else(|| stale(*least)));
                 }
                 if let Some(why) = unsettled.as_ref().filter(|_| poll.is_unsettled) {
                     return Err(why.clone());

@@ -13,7 +13,7 @@ use crate::{
         poll::{Poll, Repair},
     },
 };
-use futures::future::join_all;
+use futures::future::{join, join_all};
 use god_proto::{
     MAX_VALUE,
     peer::Cause,
@@ -23,7 +23,7 @@ use god_proto::{
 };
 use god_rules::quorum::Need;
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 fn found(outcome: Outcome) -> String {
     match outcome {
@@ -249,6 +249,43 @@ async fn a_lone_read_that_needs_more_than_the_whole_budget_is_answered() {
     for _ in 0..3 {
         assert_eq!(found(cluster.read(get_request("large", Some(3), None)).await).len(), MAX_VALUE);
         assert_eq!(budget.used(), 0);
+    }
+}
+
+/// BUDGET: what others say of one position is not paid for, and what is known of the others is told.
+#[tokio::test(start_paused = true)]
+async fn a_position_that_lags_where_memory_is_short_fails_no_other_of_its_message() {
+    for keys in [["a", "b"], ["b", "a"]] {
+        let budget = Budget::new(1 << 20);
+        let cluster = Cluster::paid_from(&budget, &ring(document(3, 5)), HintSettings::default());
+        let large = "v".repeat(100 << 10);
+        for node in 1..=3 {
+            cluster.seed(node, value(&position("a"), -10, &large)).await;
+            cluster.seed(node, value(&position("b"), -20, "old")).await;
+        }
+        cluster.seed(3, value(&position("b"), -10, "new")).await;
+        cluster.slow(3, 50);
+        let least = |key| get_request(key, None, (key == "b").then(|| version(-10)));
+        // Once two have answered, somebody else takes all that there is, and goes beyond it.
+        let taken = async {
+            sleep(Duration::from_millis(20)).await;
+            let mut taken = budget.new_charge();
+            assert!(taken.insist(2 << 20));
+            taken
+        };
+        let (answers, taken) = join(cluster.coordinator.batch(keys.map(least).to_vec()), taken).await;
+        for (key, answer) in keys.into_iter().zip(answers) {
+            match key {
+                "a" => assert_eq!(found(got(answer)), large),
+                _ => {
+                    let (reason, message) = failed(got(answer));
+                    assert_eq!((reason, message.contains("memory")), (Reason::Busy, true), "{message}");
+                }
+            }
+        }
+        drop(taken);
+        assert_eq!(budget.used(), 0);
+        assert_eq!(found(cluster.read(least("b")).await), "new");
     }
 }
 
