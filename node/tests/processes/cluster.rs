@@ -57,6 +57,15 @@ pub async fn wait_for<T, F: Future<Output = Result<T, String>>>(
     }
 }
 
+/// A file system of its own, that only the process sees and that ends with it.
+pub enum Disk {
+    /// In memory: its size, in `tmpfs`' words.
+    Memory(&'static str),
+    /// What is in this file, an ext4, which only root may mount. It writes back what somebody syncs and else nothing,
+    /// not every few seconds.
+    Image(PathBuf),
+}
+
 /// A node's process and what it was given.
 pub struct Process {
     pub data: PathBuf,
@@ -66,8 +75,10 @@ pub struct Process {
     pub arguments: Vec<String>,
     pub variables: Vec<(String, String)>,
     pub log: PathBuf,
-    /// The size of a file system of its own, in memory, that only the process sees: `tmpfs`' words for sizes.
-    pub disk: Option<&'static str>,
+    /// What the folder is that its data directory lies in, where that is not as it is for everybody.
+    pub disk: Option<Disk>,
+    /// A file that it reads in place of the kernel's name for this run of the machine: only root may do that.
+    pub boot_id: Option<PathBuf>,
     /// How many files it may have open.
     pub descriptors: Option<u32>,
     child: Option<Child>,
@@ -86,6 +97,7 @@ impl Process {
             variables: vec![],
             log,
             disk: None,
+            boot_id: None,
             descriptors: None,
             child: None,
         }
@@ -101,26 +113,32 @@ impl Process {
 
     pub fn command(&self) -> Command {
         let program = env!("CARGO_BIN_EXE_god-node");
-        let mut command = match self.disk {
-            None if self.descriptors.is_some() => {
-                let most = self.descriptors.unwrap_or_default();
-                let mut command = Command::new("sh");
-                command.args(["-c", &format!("ulimit -n {most} && exec {program} \"$@\""), "god-node"]);
-                command
+        let parent = self.data.parent().unwrap().display();
+        let disk = self.disk.as_ref().map(|disk| match disk {
+            Disk::Memory(size) => format!("mount -t tmpfs -o size={size} tmpfs {parent}"),
+            Disk::Image(image) => format!("mount -o loop,commit=300 {} {parent}", image.display()),
+        });
+        let bind =
+            |file: &PathBuf| format!("mount --bind {} /proc/sys/kernel/random/boot_id", file.display());
+        let mut steps: Vec<String> = disk.into_iter().chain(self.boot_id.as_ref().map(bind)).collect();
+        let has_mounts = !steps.is_empty();
+        steps.extend(self.descriptors.map(|most| format!("ulimit -n {most}")));
+        let mut command = Command::new(match (has_mounts, steps.is_empty()) {
+            (true, _) => "unshare",
+            (false, false) => "sh",
+            (false, true) => program,
+        });
+        if has_mounts {
+            // A mount namespace of its own: the file system ends with the process.
+            if !rustix::process::geteuid().is_root() {
+                command.args(["--user", "--map-root-user"]);
             }
-            None => Command::new(program),
-            Some(size) => {
-                // A mount namespace of its own: the file system ends with the process.
-                let parent = self.data.parent().unwrap().display();
-                let script = format!("mount -t tmpfs -o size={size} tmpfs {parent} && exec {program} \"$@\"");
-                let mut command = Command::new("unshare");
-                if !rustix::process::geteuid().is_root() {
-                    command.args(["--user", "--map-root-user"]);
-                }
-                command.args(["--mount", "sh", "-c", &script, "god-node"]);
-                command
-            }
-        };
+            command.args(["--mount", "sh"]);
+        }
+        if !steps.is_empty() {
+            let script = format!("{} && exec {program} \"$@\"", steps.join(" && "));
+            command.args(["-c", &script, "god-node"]);
+        }
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").arg("--data").arg(&self.data);
         command.args(["--grpc-address", &self.grpc, "--peer-address", &self.peer]);
         command.args(["--http-address", &self.http]).args(&self.arguments);

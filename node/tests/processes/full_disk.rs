@@ -2,7 +2,7 @@
 
 use crate::{
     client::{committed, found},
-    cluster::{Cluster, wait_for},
+    cluster::{Cluster, Disk, wait_for},
 };
 use god_proto::v1::Level;
 use std::{fs, io::Write};
@@ -13,7 +13,7 @@ async fn a_full_disk_is_said_and_the_others_go_on() {
     let disk = cluster.path().join("disk");
     fs::create_dir(&disk).unwrap();
     cluster.nodes[2].data = disk.join("node-3");
-    cluster.nodes[2].disk = Some("96m");
+    cluster.nodes[2].disk = Some(Disk::Memory("96m"));
     cluster.found().await;
     let mut first = cluster.nodes[0].client();
     let value = "value".repeat(200);

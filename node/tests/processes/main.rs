@@ -1,5 +1,5 @@
 //! Real nodes, real disks, real signals: what a cluster keeps when its processes are killed, stopped, set to a wrong
-//! time, or given a damaged disk.
+//! time, or given a damaged disk, and when a machine loses power.
 //!
 //! Clusters run one at a time, on free ports of the loopback interface, in directories of their own. Only processes
 //! that a test started are signalled.
@@ -26,6 +26,7 @@ mod load;
 mod metrics;
 mod operations;
 mod phases;
+mod power;
 mod quorums;
 mod random;
 mod ring;

@@ -14,7 +14,7 @@ use god_proto::v1::{Level, ListKeyspacesRequest, ReplicasWish, get_reply, wish, 
 const WAITING: usize = 64;
 
 /// The number and the quorums of the tests' keyspace.
-async fn quorums(client: &Client) -> (u32, (u32, u32)) {
+pub async fn quorums(client: &Client) -> (u32, (u32, u32)) {
     let listed = client.cluster.clone().list_keyspaces(ListKeyspacesRequest {}).await.unwrap().into_inner();
     let found = listed.keyspaces.into_iter().find(|keyspace| keyspace.name == KEYSPACE).unwrap();
     (found.id, (found.write_quorum, found.read_quorum))
