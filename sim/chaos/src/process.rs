@@ -18,6 +18,8 @@ use std::{
 pub const MEMORY_MIB: u64 = 64;
 /// For requests.
 pub const REQUEST_MEMORY_MIB: u64 = 32;
+/// What the unit and the image set for nodes, too (docs/decisions/0007-the-systems-allocator.md).
+const ALLOCATOR: [&str; 2] = ["MALLOC_MMAP_THRESHOLD_=1048576", "MALLOC_TRIM_THRESHOLD_=4194304"];
 /// How much of their log nodes print where something went wrong.
 const TAIL: usize = 15;
 
@@ -65,7 +67,7 @@ impl Process {
         command.arg(variable("FAKETIME_TIMESTAMP_FILE", &hull::clock(self.node)));
         // The file is looked at once a second. The clock that only counts stays as it is.
         command.args(["FAKETIME_CACHE_DURATION=1", "FAKETIME_DONT_FAKE_MONOTONIC=1", "NO_FAKE_STAT=1"]);
-        command.arg(&self.program).arg("--data").arg(hull::disk(self.node).join("data"));
+        command.args(ALLOCATOR).arg(&self.program).arg("--data").arg(hull::disk(self.node).join("data"));
         let address = hull::address(self.node);
         command.args([
             "--grpc-address",
