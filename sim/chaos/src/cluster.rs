@@ -4,7 +4,7 @@ use crate::{
     diary::Diary,
     figures::{Descriptors, Memory},
     hostile, hull,
-    load::{REGISTERS, SET},
+    load::{LARGE, LARGE_BYTES, REGISTERS, SET},
     plan::{Fault, Node},
     process::{Process, ending, faketime},
 };
@@ -39,14 +39,20 @@ const SAY: Duration = Duration::from_secs(5);
 /// How long a question about the cluster's state may take.
 const ASK: Duration = Duration::from_secs(5);
 /// A key that nobody's history has.
-const PROBE: &str = "probe";
-/// The most that a node may ever have resident, its code included.
-const MOST_RESIDENT: u64 = 150 << 20;
+pub const PROBE: &str = "probe";
+/// The most that a node may ever have resident beside what it is given, its code included.
+const BESIDE: u64 = 150 << 20;
+/// What it is given, for storage and for requests.
+const GIVEN: u64 = (crate::process::MEMORY_MIB + crate::process::REQUEST_MEMORY_MIB) << 20;
+/// The most that it may ever have resident.
+const MOST_RESIDENT: u64 = GIVEN + BESIDE;
 /// What clients that do not read make a node hold beside that: HTTP/2 lets each send 4 MiB ahead, which the budget of
 /// requests does not count (docs/ARCHITECTURE.md, "What is not there yet").
 const SENT_AHEAD: u64 = (hostile::UNREAD as u64) * (4 << 20);
-/// The most of it that is no file's, without connections: what storage and requests are given, and what is sent ahead.
-const MOST_OWN: u64 = ((crate::process::MEMORY_MIB + crate::process::REQUEST_MEMORY_MIB) << 20) + SENT_AHEAD;
+/// What it reads for gets before the budget counts it: 64 values at a time, and each is a large one.
+const READ_AHEAD: u64 = 64 * LARGE_BYTES as u64;
+/// The most of it that is no file's, without connections: what it is given, and what the budget does not count.
+const MOST_OWN: u64 = GIVEN + SENT_AHEAD + READ_AHEAD;
 /// What a connection may add to that. No setting of the node counts it; the number of connections has a bound.
 const A_CONNECTION: u64 = 8 << 10;
 /// Sockets of a node that are no connections: its doors, and what signals come by.
@@ -108,7 +114,8 @@ impl Cluster {
         };
         first.init(init).await.context("the cluster cannot be founded")?;
         cluster.wait("all nodes to be up", Cluster::all_up).await?;
-        for (name, partitioner) in [(REGISTERS, Partitioner::Hashed), (SET, Partitioner::Ordered)] {
+        let hashed = [REGISTERS, LARGE].map(|name| (name, Partitioner::Hashed));
+        for (name, partitioner) in hashed.into_iter().chain([(SET, Partitioner::Ordered)]) {
             let request = CreateKeyspaceRequest {
                 name: name.to_owned(),
                 partitioner: partitioner.into(),
@@ -213,17 +220,8 @@ impl Cluster {
     /// Where one takes too much, or ended without being told to.
     pub fn look(&mut self) -> anyhow::Result<()> {
         for (node, process) in self.processes.iter_mut().enumerate() {
-            let Some(Memory { peak, own }) = process.look() else { continue };
-            let (open, mib) = (process.most_sockets, |bytes: u64| bytes >> 20);
-            ensure!(peak < MOST_RESIDENT, "node {} had {} MiB resident (VmHWM)", node + 1, mib(peak));
-            let most = MOST_OWN + A_CONNECTION * open as u64;
-            ensure!(
-                own < most,
-                "node {} has {} MiB of its own (RssAnon), and may have {} after {open} sockets",
-                node + 1,
-                mib(own),
-                mib(most)
-            );
+            let Some(memory) = process.look() else { continue };
+            bears(memory, process.most_sockets).with_context(|| format!("node {}", node + 1))?;
         }
         Ok(())
     }
@@ -272,8 +270,10 @@ impl Cluster {
             let (peak, own) = (peak as f64 / f64::from(1 << 20), own as f64 / f64::from(1 << 20));
             let open = process.descriptors().unwrap_or_default();
             self.diary.note(format_args!(
-                "node {}: {peak:.1} MiB resident at most (VmHWM), {own:.1} MiB of it its own (RssAnon); open: {open:?}",
-                node + 1
+                "node {}: {peak:.1} MiB resident at most (VmHWM; may have {}), {own:.1} MiB of it its own (RssAnon); \
+                 open: {open:?}",
+                node + 1,
+                MOST_RESIDENT >> 20
             ));
         }
     }
@@ -364,7 +364,8 @@ impl Cluster {
     fn descriptors(&self) -> Result<(), String> {
         let nodes = self.processes.len();
         // This one asks for the state, besides the clients: one for each node.
-        let sockets = STANDING + OF_A_PEER * (nodes - 1) + OF_A_CLIENT * nodes + 1;
+        // And so many large values are asked for over one more.
+        let sockets = STANDING + OF_A_PEER * (nodes - 1) + OF_A_CLIENT * nodes + 2;
         for (node, process) in self.processes.iter().enumerate() {
             let open = process.descriptors().ok_or("a node does not run")?;
             let data = files(&hull::disk(node)).map_err(|error| error.to_string())?;
@@ -381,6 +382,28 @@ impl Cluster {
     }
 }
 
+/// Whether a node may take so much memory, which has had so many sockets at most.
+///
+/// # Errors
+/// Says what is too much.
+fn bears(Memory { peak, own }: Memory, sockets: usize) -> anyhow::Result<()> {
+    let mib = |bytes: u64| bytes >> 20;
+    let most = MOST_OWN + A_CONNECTION * sockets as u64;
+    ensure!(
+        peak < MOST_RESIDENT,
+        "it had {} MiB resident (VmHWM), and may have {}",
+        mib(peak),
+        mib(MOST_RESIDENT)
+    );
+    ensure!(
+        own < most,
+        "it has {} MiB of its own (RssAnon), and may have {} after {sockets} sockets",
+        mib(own),
+        mib(most)
+    );
+    Ok(())
+}
+
 /// Files in a folder and the folders in it.
 fn files(folder: &Path) -> io::Result<usize> {
     let mut sum = 0;
@@ -395,4 +418,19 @@ async fn connect(servers: &[Node]) -> god_client::Result<Client> {
     let address = |node: &Node| format!("{}:7000", hull::address(*node));
     let nearest = servers.first().map(address).unwrap_or_default();
     Client::builder().servers(servers.iter().map(address)).nearest(nearest).connect().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_takes_too_much_memory_is_found() {
+        let says =
+            |peak, own, sockets| bears(Memory { peak, own }, sockets).map_err(|error| error.to_string());
+        assert_eq!(says(MOST_RESIDENT - 1, MOST_OWN - 1, 0), Ok(()));
+        assert!(says(MOST_RESIDENT, 0, 0).unwrap_err().contains("VmHWM"));
+        assert!(says(0, MOST_OWN, 0).unwrap_err().contains("RssAnon"));
+        assert_eq!(says(0, MOST_OWN, 1), Ok(()), "a connection takes something");
+    }
 }

@@ -33,9 +33,10 @@ pub const UNREAD: usize = 8;
 /// What they ask for: a value of so many bytes, so many times a frame.
 const VALUE: usize = 1_100;
 const GETS: u64 = 1_000;
-/// Its key, and that which they write. Nobody else looks at them.
-const READ: &str = "unread/read";
-const WRITTEN: &str = "unread/written";
+/// The key that they read.
+pub const READ: &str = "unread/read";
+/// The key that they write.
+pub const WRITTEN: &str = "unread/written";
 
 /// A client of one node that connects when it is first used.
 pub fn client(node: Node) -> anyhow::Result<StoreClient<Channel>> {

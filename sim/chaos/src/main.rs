@@ -6,6 +6,7 @@ mod diary;
 mod figures;
 mod hostile;
 mod hull;
+mod large;
 mod load;
 mod plan;
 mod process;

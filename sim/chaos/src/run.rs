@@ -3,6 +3,7 @@
 use crate::{
     cluster::Cluster,
     diary::Diary,
+    large::AT_ONCE,
     load::{Load, is_of_set},
     plan::{Fault, FaultPlan, Trouble},
 };
@@ -50,9 +51,19 @@ pub async fn run(run: &Run) -> anyhow::Result<()> {
     let played = play(run, &diary, &mut cluster, &load).await;
     load.stop();
     working.ended().await?;
-    cluster.summary();
+    if played.is_err() {
+        cluster.summary();
+    }
     played?;
     judge(&run.logs, &load)?;
+    let came = *load.large.lock();
+    diary.note(format_args!(
+        "{} values of 1 MiB were asked for, {AT_ONCE} at once: {} came, {} were refused, the rest had no answer",
+        came.asked, came.found, came.refused
+    ));
+    load.ask_each_at_once(&clients).await?;
+    cluster.look()?;
+    cluster.summary();
     cluster.wait_for_hints().await?;
     let client = clients.first().context("there is no client")?;
     let listed = load.read_back(client).await?;
@@ -125,7 +136,10 @@ fn judge(logs: &Path, load: &Load) -> anyhow::Result<()> {
         bail!("a call did not end: {hung}");
     }
     let history = load.history.lock();
-    kept(logs, &history, check_register(&history))?;
+    // A pair that a scan gave is held to what a read is held to.
+    let scanned = mem::take(&mut *load.scanned.lock());
+    let seen: Vec<Event> = history.iter().copied().chain(scanned).collect();
+    kept(logs, &seen, check_register(&seen))?;
     let surveys = mem::take(&mut *load.surveys.lock());
     let set: Vec<Event> = history.iter().copied().filter(is_of_set).collect();
     kept(logs, &history, check_surveys(&set, &surveys))
