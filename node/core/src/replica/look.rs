@@ -17,6 +17,8 @@ use god_proto::{
 
 /// The most bytes of records in one answer, but for a larger single one.
 const MAX_ANSWER: usize = MAX_MESSAGE - (2 << 20);
+/// The most positions of a read that are looked up together.
+const READ_AT_ONCE: usize = 64;
 
 impl Replica {
     /// What stands at each of some positions: what cannot be read fails nothing beside it (DAMAGE-APART). Cost: one
@@ -57,8 +59,13 @@ impl Replica {
             // no memory. One value is read all the same: who asks may be the one that goes beyond what there is
             // (BUDGET).
             let (mut paid, mut first) = (Paid::default(), None);
-            // In parts, so that what does not fit is not read.
-            'all: for part in positions.chunks(64) {
+            // In parts, so that what does not fit is not read; where nothing is left, no more of the first than is
+            // answered all the same.
+            let mut rest = &positions[..];
+            let mut size = if self.budget.is_spent() { 1 } else { READ_AT_ONCE };
+            'all: while !rest.is_empty() {
+                let (part, after) = rest.split_at(rest.len().min(size));
+                rest = after;
                 let before = entries.len();
                 for held in self.held_at(part).await? {
                     let held = held.map(near);
@@ -76,6 +83,9 @@ impl Replica {
                 {
                     entries.truncate(first.max(before));
                     break;
+                }
+                if first.is_some() {
+                    size = READ_AT_ONCE.min(size * 2);
                 }
             }
             if first.is_none() && !entries.is_empty() {

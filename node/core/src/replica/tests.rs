@@ -326,6 +326,36 @@ async fn a_page_holds_what_there_is_memory_for() {
     assert_eq!(budget.used(), 0);
 }
 
+/// BUDGET: where nothing is left, no more is read than is answered all the same.
+#[tokio::test]
+async fn one_value_is_read_where_there_is_no_memory_for_another() {
+    let (replica, disk) = replica();
+    let budget = Budget::new(1 << 20);
+    let replica = replica.paid_from(budget.clone());
+    let places: Vec<Position> = (0..10).map(|at| place(true, at)).collect();
+    let large = "v".repeat(100 << 10);
+    let entries = places.iter().map(|at| entry(at.clone(), NOW_MS, large.as_bytes())).collect();
+    write(&replica, entries).await.unwrap();
+    let read = async || {
+        let before = disk.reads();
+        let positions = places.iter().map(|at| at.clone().into_bytes()).collect();
+        match ask(&replica, 4, request::Body::Read(peer::Read { positions })).await {
+            Ok(response::Body::Read(done)) => (done.entries.len(), disk.reads() - before),
+            other => panic!("not read: {other:?}"),
+        }
+    };
+    assert_eq!(read().await, (10, 10));
+    let mut taken = budget.new_charge();
+    assert!(taken.insist(2 << 20));
+    assert_eq!(read().await, (1, 1));
+    // What is damaged is looked at twice, and answers nobody.
+    disk.corrupt(Table::Data, places[0].clone().into_bytes());
+    write(&replica, vec![entry(place(true, 10), NOW_MS, b"v")]).await.unwrap();
+    assert_eq!(read().await, (2, 3));
+    drop(taken);
+    assert_eq!(budget.used(), 0);
+}
+
 #[tokio::test]
 async fn pages_end_at_their_limits_and_say_whether_there_is_more() {
     let (replica, _) = replica();

@@ -71,6 +71,7 @@ struct State {
     sync_error: Option<EngineError>,
     pressure: Option<Pressure>,
     corrupt: BTreeSet<(Table, Bytes)>,
+    reads: Arc<AtomicUsize>,
 }
 
 /// A disk: what a node finds again after a crash. Clones are the same disk.
@@ -160,6 +161,11 @@ impl SimulatedDisk {
         self.0.lock().corrupt.insert((table, key.into()));
     }
 
+    /// How many keys were looked up, but for those that a scan came by.
+    pub fn reads(&self) -> usize {
+        self.0.lock().reads.load(Ordering::Relaxed)
+    }
+
     /// What is stored at a key is read again, if the engine refused it.
     pub fn heal(&self, table: Table, key: &Bytes) {
         self.0.lock().corrupt.remove(&(table, key.clone()));
@@ -182,6 +188,7 @@ impl SimulatedEngine {
     }
 
     fn read(state: &State, table: Table, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        state.reads.fetch_add(1, Ordering::Relaxed);
         let found = state.tables.of(table).get_key_value(key);
         match found {
             Some((key, _)) if state.corrupt.contains(&(table, key.clone())) => Err(damaged(table, key)),
@@ -200,6 +207,7 @@ type Pairs<'a> = Box<dyn Iterator<Item = Result<(Bytes, Bytes), EngineError>> + 
 struct SimulatedSnapshot {
     tables: Tables,
     corrupt: BTreeSet<(Table, Bytes)>,
+    reads: Arc<AtomicUsize>,
     dead: Option<EngineError>,
 }
 
@@ -208,6 +216,7 @@ impl Reader for SimulatedSnapshot {
         if let Some(error) = &self.dead {
             return Err(error.clone());
         }
+        self.reads.fetch_add(1, Ordering::Relaxed);
         match self.tables.of(table).get_key_value(key) {
             Some((key, _)) if self.corrupt.contains(&(table, key.clone())) => Err(damaged(table, key)),
             found => Ok(found.map(|(_, value)| value.clone())),
@@ -243,13 +252,17 @@ impl Snapshot for SimulatedSnapshot {
 
 impl SimulatedEngine {
     fn hold(&self) -> SimulatedSnapshot {
-        let held = self.alive(|state| Ok((state.tables.clone(), state.corrupt.clone())));
-        match held {
-            Ok((tables, corrupt)) => SimulatedSnapshot { tables, corrupt, dead: None },
-            Err(error) => {
-                SimulatedSnapshot { tables: Tables::default(), corrupt: BTreeSet::new(), dead: Some(error) }
-            }
-        }
+        let held = |state: &mut State| {
+            let (tables, corrupt) = (state.tables.clone(), state.corrupt.clone());
+            Ok(SimulatedSnapshot { tables, corrupt, reads: Arc::clone(&state.reads), dead: None })
+        };
+        let dead = |error| SimulatedSnapshot {
+            tables: Tables::default(),
+            corrupt: BTreeSet::new(),
+            reads: Arc::default(),
+            dead: Some(error),
+        };
+        self.alive(held).unwrap_or_else(dead)
     }
 }
 
