@@ -4,6 +4,7 @@ use crate::{
     diary::Diary,
     figures::{Descriptors, Memory},
     hostile, hull,
+    large::AT_ONCE,
     load::{LARGE, LARGE_BYTES, REGISTERS, SET},
     plan::{Fault, Node},
     process::{Process, ending, faketime},
@@ -40,19 +41,17 @@ const SAY: Duration = Duration::from_secs(5);
 const ASK: Duration = Duration::from_secs(5);
 /// A key that nobody's history has.
 pub const PROBE: &str = "probe";
-/// The most that a node may ever have resident beside what it is given, its code included.
-const BESIDE: u64 = 150 << 20;
-/// What it is given, for storage and for requests.
+/// What a node is given, for storage and for requests.
 const GIVEN: u64 = (crate::process::MEMORY_MIB + crate::process::REQUEST_MEMORY_MIB) << 20;
-/// The most that it may ever have resident.
-const MOST_RESIDENT: u64 = GIVEN + BESIDE;
-/// What clients that do not read make a node hold beside that: HTTP/2 lets each send 4 MiB ahead, which the budget of
+/// The most that it may ever have resident, its code included.
+const MOST_RESIDENT: u64 = GIVEN + (150 << 20);
+/// What its replica reads of large values that are asked for at once, before whoever asks pays for them or drops them.
+const READ_AHEAD: u64 = AT_ONCE * LARGE_BYTES as u64;
+/// The most of it that is no file's, without connections: what it is given, and what the budget counts too late.
+const MOST_OWN: u64 = GIVEN + READ_AHEAD;
+/// What clients that do not read make a node hold beside either: HTTP/2 lets each send 4 MiB ahead, which the budget of
 /// requests does not count (docs/ARCHITECTURE.md, "What is not there yet").
 const SENT_AHEAD: u64 = (hostile::UNREAD as u64) * (4 << 20);
-/// What it reads for gets before the budget counts it: 64 values at a time, and each is a large one.
-const READ_AHEAD: u64 = 64 * LARGE_BYTES as u64;
-/// The most of it that is no file's, without connections: what it is given, and what the budget does not count.
-const MOST_OWN: u64 = GIVEN + SENT_AHEAD + READ_AHEAD;
 /// What a connection may add to that. No setting of the node counts it; the number of connections has a bound.
 const A_CONNECTION: u64 = 8 << 10;
 /// Sockets of a node that are no connections: its doors, and what signals come by.
@@ -160,6 +159,7 @@ impl Cluster {
                 hull::set(fault, true)?;
             }
             Fault::Unread(node) => {
+                self.processes[node].had_unread = true;
                 self.hostile.spawn(async move {
                     format!(
                         "{} connections were made whose answers were not read",
@@ -221,7 +221,8 @@ impl Cluster {
     pub fn look(&mut self) -> anyhow::Result<()> {
         for (node, process) in self.processes.iter_mut().enumerate() {
             let Some(memory) = process.look() else { continue };
-            bears(memory, process.most_sockets).with_context(|| format!("node {}", node + 1))?;
+            bears(memory, process.most_sockets, if process.had_unread { SENT_AHEAD } else { 0 })
+                .with_context(|| format!("node {}", node + 1))?;
         }
         Ok(())
     }
@@ -270,10 +271,11 @@ impl Cluster {
             let (peak, own) = (peak as f64 / f64::from(1 << 20), own as f64 / f64::from(1 << 20));
             let open = process.descriptors().unwrap_or_default();
             self.diary.note(format_args!(
-                "node {}: {peak:.1} MiB resident at most (VmHWM; may have {}), {own:.1} MiB of it its own (RssAnon); \
+                "node {}: {peak:.1} MiB resident at most (VmHWM; may have {}{}), {own:.1} MiB of it its own (RssAnon); \
                  open: {open:?}",
                 node + 1,
-                MOST_RESIDENT >> 20
+                MOST_RESIDENT >> 20,
+                if process.had_unread { ", and what was sent ahead" } else { "" }
             ));
         }
     }
@@ -382,18 +384,19 @@ impl Cluster {
     }
 }
 
-/// Whether a node may take so much memory, which has had so many sockets at most.
+/// Whether a node may take so much memory, which has had so many sockets at most, and to which clients may have sent so
+/// many bytes ahead.
 ///
 /// # Errors
 /// Says what is too much.
-fn bears(Memory { peak, own }: Memory, sockets: usize) -> anyhow::Result<()> {
+fn bears(Memory { peak, own }: Memory, sockets: usize, ahead: u64) -> anyhow::Result<()> {
     let mib = |bytes: u64| bytes >> 20;
-    let most = MOST_OWN + A_CONNECTION * sockets as u64;
+    let (most_resident, most) = (MOST_RESIDENT + ahead, MOST_OWN + ahead + A_CONNECTION * sockets as u64);
     ensure!(
-        peak < MOST_RESIDENT,
+        peak < most_resident,
         "it had {} MiB resident (VmHWM), and may have {}",
         mib(peak),
-        mib(MOST_RESIDENT)
+        mib(most_resident)
     );
     ensure!(
         own < most,
@@ -427,10 +430,12 @@ mod tests {
     #[test]
     fn a_node_that_takes_too_much_memory_is_found() {
         let says =
-            |peak, own, sockets| bears(Memory { peak, own }, sockets).map_err(|error| error.to_string());
+            |peak, own, sockets| bears(Memory { peak, own }, sockets, 0).map_err(|error| error.to_string());
         assert_eq!(says(MOST_RESIDENT - 1, MOST_OWN - 1, 0), Ok(()));
         assert!(says(MOST_RESIDENT, 0, 0).unwrap_err().contains("VmHWM"));
         assert!(says(0, MOST_OWN, 0).unwrap_err().contains("RssAnon"));
         assert_eq!(says(0, MOST_OWN, 1), Ok(()), "a connection takes something");
+        let ahead = Memory { peak: MOST_RESIDENT, own: MOST_OWN };
+        assert!(bears(ahead, 0, 1).is_ok() && bears(ahead, 0, 0).is_err(), "it is not what is sent ahead");
     }
 }

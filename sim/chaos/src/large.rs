@@ -85,8 +85,23 @@ fn told(key: u32, answer: Option<Answer>) -> Option<Told> {
 }
 
 impl Load {
-    /// Until the load is over: writes a large value, and asks a node for [`AT_ONCE`] at once.
-    pub async fn ask_for_much(self: Arc<Load>, client: u32, clusters: Vec<Client>, seed: u64) {
+    /// Writes the large values, while nothing is wrong. They are not written again: a disk that is full to its last
+    /// byte while a large write is under way ends that node's storage, until it is started again.
+    ///
+    /// # Errors
+    /// Where one is not acknowledged.
+    pub async fn write_large(&self, cluster: &Client) -> anyhow::Result<()> {
+        for key in FIRST_OF_LARGE..FIRST_OF_LARGE + LARGE_COUNT {
+            self.perform(0, cluster, key, Ask::Put(self.next_token()), LIMIT).await;
+        }
+        let history = self.history.lock();
+        let is_there = |event: &Event| matches!(event.told, Told::Committed(_));
+        ensure!(history.iter().all(is_there), "a large value was not written: {history:?}");
+        Ok(())
+    }
+
+    /// Until the load is over: asks some node for [`AT_ONCE`] large values at once.
+    pub async fn ask_for_much(self: Arc<Load>, client: u32, nodes: usize, seed: u64) {
         let mut chance = SmallRng::seed_from_u64(seed ^ u64::from(client) << 40);
         let mut next = Instant::now();
         while !self.is_over() {
@@ -95,9 +110,7 @@ impl Load {
                 continue;
             }
             let open = self.gate.read().await;
-            let node = chance.random_range(0..clusters.len());
-            let key = FIRST_OF_LARGE + chance.random_range(0..LARGE_COUNT);
-            self.perform(client, &clusters[node], key, Ask::Put(self.next_token()), LIMIT).await;
+            let node = chance.random_range(0..nodes);
             // Where the node goes away meanwhile, what came before counts.
             let (came, _) = self.ask_at_once(client, node, chance.random_bool(0.5)).await;
             *self.large.lock() += came;
@@ -110,12 +123,8 @@ impl Load {
     ///
     /// # Errors
     /// Says which does not.
-    pub async fn ask_each_at_once(&self, clusters: &[Client]) -> anyhow::Result<()> {
-        let cluster = clusters.first().context("there is no client")?;
-        for key in FIRST_OF_LARGE..FIRST_OF_LARGE + LARGE_COUNT {
-            self.perform(0, cluster, key, Ask::Put(self.next_token()), LIMIT).await;
-        }
-        for node in 0..clusters.len() {
+    pub async fn ask_each_at_once(&self, nodes: usize) -> anyhow::Result<()> {
+        for node in 0..nodes {
             for together in [true, false] {
                 let (came, ended) = self.ask_at_once(0, node, together).await;
                 let of = || format!("node {} was asked for large values at once: {came:?}", node + 1);

@@ -27,7 +27,8 @@ pub const LARGE: &str = "large";
 pub const FOREIGN: [&str; 3] = [crate::cluster::PROBE, crate::hostile::READ, crate::hostile::WRITTEN];
 /// Clients, each with keys of its own in the set.
 const CLIENTS: u32 = 12;
-/// Keys below are registers: few, and fought over. From here on they are large ones, of [`LARGE_BYTES`].
+/// Keys below are registers: few, and fought over. From here on they are large ones, of [`LARGE_BYTES`], which are put
+/// once.
 pub const FIRST_OF_LARGE: u32 = 900;
 /// How many of those there are.
 pub const LARGE_COUNT: u32 = 4;
@@ -176,7 +177,7 @@ impl Load {
             tokio::spawn(Arc::clone(self).work(client, cluster.clone(), seed))
         };
         let mut clients: Vec<_> = (1..=CLIENTS).zip(cluster.iter().cycle()).map(start).collect();
-        let large = Arc::clone(self).ask_for_much(CLIENTS + 1, cluster.to_vec(), seed);
+        let large = Arc::clone(self).ask_for_much(CLIENTS + 1, cluster.len(), seed);
         clients.push(tokio::spawn(large));
         Clients(clients)
     }

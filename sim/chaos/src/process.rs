@@ -19,7 +19,7 @@ pub const MEMORY_MIB: u64 = 64;
 /// For requests.
 pub const REQUEST_MEMORY_MIB: u64 = 32;
 /// What the unit and the image set for nodes, too (docs/decisions/0007-the-systems-allocator.md).
-const ALLOCATOR: [&str; 2] = ["MALLOC_MMAP_THRESHOLD_=1048576", "MALLOC_TRIM_THRESHOLD_=4194304"];
+const ALLOCATOR: [&str; 2] = ["MALLOC_MMAP_THRESHOLD_=262144", "MALLOC_TRIM_THRESHOLD_=1048576"];
 /// How much of their log nodes print where something went wrong.
 const TAIL: usize = 15;
 
@@ -48,6 +48,8 @@ pub struct Process {
     pub most: Memory,
     /// The most sockets that its present process had.
     pub most_sockets: usize,
+    /// Whether its present process had clients that do not read.
+    pub had_unread: bool,
 }
 
 impl Process {
@@ -55,7 +57,16 @@ impl Process {
     pub fn new(node: Node, program: &Path, faketime: &Path, logs: &Path) -> Process {
         let log = logs.join(format!("{}.log", hull::name(node)));
         let (program, faketime) = (program.to_owned(), faketime.to_owned());
-        Process { node, program, faketime, log, child: None, most: Memory::default(), most_sockets: 0 }
+        Process {
+            node,
+            program,
+            faketime,
+            log,
+            child: None,
+            most: Memory::default(),
+            most_sockets: 0,
+            had_unread: false,
+        }
     }
 
     fn command(&self) -> Command {
@@ -96,7 +107,7 @@ impl Process {
             let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
             let mut command = self.command();
             command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-            self.most_sockets = 0;
+            (self.most_sockets, self.had_unread) = (0, false);
             self.child = Some(command.spawn().context("cannot run nsenter (Debian's util-linux)")?);
         }
         Ok(())

@@ -47,6 +47,8 @@ pub async fn run(run: &Run) -> anyhow::Result<()> {
     diary.note(format_args!("{} nodes are a cluster", run.plan.nodes));
     let clients = cluster.connect().await?;
     let load = Arc::new(Load::new(Arc::clone(&diary)));
+    let client = clients.first().context("there is no client")?;
+    load.write_large(client).await?;
     let working = load.start(run.plan.seed, &clients);
     let played = play(run, &diary, &mut cluster, &load).await;
     load.stop();
@@ -61,11 +63,10 @@ pub async fn run(run: &Run) -> anyhow::Result<()> {
         "{} values of 1 MiB were asked for, {AT_ONCE} at once: {} came, {} were refused, the rest had no answer",
         came.asked, came.found, came.refused
     ));
-    load.ask_each_at_once(&clients).await?;
+    load.ask_each_at_once(clients.len()).await?;
     cluster.look()?;
     cluster.summary();
     cluster.wait_for_hints().await?;
-    let client = clients.first().context("there is no client")?;
     let listed = load.read_back(client).await?;
     judge(&run.logs, &load)?;
     let history = load.history.lock();
