@@ -9,8 +9,9 @@ use crate::engine::{Direction, EngineError, Reader, Table};
 use bytes::Bytes;
 use metrics::counter;
 
-/// How often the place from which it can be read is looked for more narrowly. What shares more than 7 bytes for each
-/// with a damaged place is passed over with it.
+/// How often the place from which it can be read is looked for more narrowly, at the most. What shares more than 7
+/// bytes for each with a damaged place is passed over with it. So is what shares more than 8 with two of them, where
+/// those are the first and the last that share so much.
 const LEVELS: usize = 16;
 
 type Pairs<'a> = Box<dyn Iterator<Item = Result<(Bytes, Bytes), EngineError>> + 'a>;
@@ -53,9 +54,11 @@ impl<'a> Around<'a> {
     }
 
     /// Moves on to where it can be read again, at the end of the bucket at the latest. Cost: up to 128 seeks for each 8
-    /// bytes by which what lies around the damage is told apart, and one for each 7 that all of it shares.
+    /// bytes by which what lies around the damage is told apart, once or twice; more often only where nothing below it
+    /// or above it in the bucket can be read.
     fn go_around(&mut self) -> Result<(), EngineError> {
-        if let Some(last) = self.last.take() {
+        let below = self.last.take();
+        if let Some(last) = &below {
             self.from = [&last[..], &[0]].concat();
         }
         if self.from >= self.end {
@@ -66,12 +69,18 @@ impl<'a> Around<'a> {
             None => self.tree.bucket_from(&self.from).map_or_else(|| self.end.clone(), |path| path.end()),
         };
         let until = until.min(self.end.clone());
+        let first = |start: &[u8], end: &[u8], direction: Direction| match self
+            .reader
+            .scan(Table::Data, start, end, direction)
+            .next()
+        {
+            Some(Err(EngineError::Corrupt(_))) => Ok(Met::Damage),
+            Some(Err(error)) => Err(error),
+            Some(Ok((position, _))) => Ok(Met::Record(position)),
+            None => Ok(Met::Nothing),
+        };
         let damaged_from =
-            |from: &[u8]| match self.reader.scan(Table::Data, from, &until, Direction::Forward).next() {
-                Some(Err(EngineError::Corrupt(_))) => Ok(true),
-                Some(Err(error)) => Err(error),
-                Some(Ok(_)) | None => Ok(false),
-            };
+            |from: &[u8]| first(from, &until, Direction::Forward).map(|met| met == Met::Damage);
         if !damaged_from(&self.from)? {
             // It is in a bucket above; or it can be read by now, and how much of it nobody knows.
             if until == self.end {
@@ -84,11 +93,21 @@ impl<'a> Around<'a> {
         // From the first of them on it cannot be read, from the second on it can.
         let (mut low, mut high) = (self.from.clone(), until.clone());
         for _ in 0..LEVELS {
+            let told_apart_from = shared(&low, &high);
             let (damaged, readable) = approach(&low, &high, damaged_from)?;
             if damaged == low && readable == high {
                 break;
             }
             (low, high) = (damaged, readable);
+            // All that lies between share what those at both ends do, and were told apart by what follows on that: it
+            // ends where what is right below cannot be read.
+            if let Some(below) = &below
+                && let Met::Record(above) = first(&high, &until, Direction::Forward)?
+                && shared(below, &above) <= told_apart_from
+                && first(&self.from, &high, Direction::Reverse)? == Met::Damage
+            {
+                break;
+            }
         }
         let readable = high;
         self.note(&readable);
@@ -104,6 +123,19 @@ impl<'a> Around<'a> {
     }
 }
 
+/// What a scan comes upon first.
+#[derive(PartialEq, Eq)]
+enum Met {
+    Record(Bytes),
+    Damage,
+    Nothing,
+}
+
+/// How many bytes two positions begin with both.
+fn shared(a: &[u8], b: &[u8]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
 /// Two places nearer to each other than those given, that differ in eight bytes at most behind what those share: from
 /// the first on it cannot be read, from the second on it can.
 fn approach(
@@ -111,7 +143,7 @@ fn approach(
     high: &[u8],
     is_damaged: impl Fn(&[u8]) -> Result<bool, EngineError>,
 ) -> Result<(Vec<u8>, Vec<u8>), EngineError> {
-    let same = low.iter().zip(high).take_while(|(a, b)| a == b).count();
+    let same = shared(low, high);
     let window = |of: &[u8]| {
         let mut window = [0; 8];
         let rest = of.get(same..).unwrap_or_default();
@@ -171,5 +203,64 @@ impl Iterator for Around<'_> {
             }
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::engine::{Batch, Engine as _, SimulatedDisk, SimulatedEngine};
+    use std::{cell::Cell, sync::Arc};
+
+    /// Counts how often a scan begins.
+    struct Counting(Arc<SimulatedEngine>, Cell<usize>);
+
+    impl Reader for Counting {
+        fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+            self.0.get(table, key)
+        }
+
+        fn scan<'a>(&'a self, table: Table, start: &[u8], end: &[u8], direction: Direction) -> Pairs<'a> {
+            self.1.set(self.1.get() + 1);
+            self.0.scan(table, start, end, direction)
+        }
+    }
+
+    /// Numbers that look drawn.
+    fn mixed(n: u64) -> u64 {
+        let n = (n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (n ^ n >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93)
+    }
+
+    /// What follows the eight bytes by which keys are told apart makes nothing dearer.
+    #[test]
+    fn the_seeks_around_a_damaged_place_do_not_grow_with_the_keys_behind_it() {
+        const KEYS: u64 = 60;
+        for words in [1, 2, 8, 16] {
+            let disk = SimulatedDisk::new();
+            let engine = disk.open();
+            let key = |n: u64| -> Vec<u8> {
+                let words = (0..words).flat_map(|word| mixed(n * 100 + word).to_be_bytes());
+                [1u32.to_be_bytes().to_vec(), words.collect()].concat()
+            };
+            let mut keys: Vec<_> = (0..KEYS).map(key).collect();
+            keys.sort();
+            let mut batch = Batch::default();
+            keys.iter().for_each(|key| batch.put(Table::Data, key.clone(), "v"));
+            engine.commit(batch).unwrap();
+            // A block at a time, and single ones.
+            let damaged = |at: usize| (10..20).contains(&at) || [30, 40, 50].contains(&at);
+            let (lost, rest): (Vec<_>, Vec<_>) =
+                keys.into_iter().enumerate().partition(|(at, _)| damaged(*at));
+            lost.into_iter().for_each(|(_, key)| disk.corrupt(Table::Data, key));
+            let (counting, tree) = (Counting(engine, Cell::new(0)), Tree::default());
+            let found = Around::new(&counting, &tree, &[], &[2]).map(|pair| pair.unwrap().0.to_vec());
+            let found: Vec<Vec<u8>> = found.collect();
+            let rest: Vec<_> = rest.into_iter().map(|(_, key)| key).collect();
+            assert_eq!(found.len(), rest.len(), "{words} words");
+            let seeks = counting.1.get() / 4;
+            assert!(seeks <= 300, "{words} words: {seeks} seeks for each of four places");
+        }
     }
 }
