@@ -48,9 +48,9 @@ setup: ## Install what building needs (says what), compile RocksDB once for this
 	@.ci/setup build
 
 .PHONY: build
-build: setup ## Build bin/god-node, bin/god, bin/god-operator and bin/god-e2e
+build: setup ## Build all programs, into bin/
 	cargo build --release --locked --bins
-	$(call place,god-node god god-operator god-e2e)
+	$(call place,god-node god god-operator god-e2e god-sim god-chaos)
 	@cp -f operator/kubectl-god bin/kubectl-god
 
 # Whoever comes to see what this is does not compile clients of Kubernetes first. (Which programs are built changes no

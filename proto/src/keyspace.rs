@@ -31,9 +31,32 @@ pub fn check_new(keyspace: &Keyspace) -> Result<(), String> {
     check_keyspace(keyspace)
 }
 
+/// The write and the read quorum of so many copies, where 0 stands for one that was left out: writes ask a majority;
+/// reads ask a majority too, and never so few that they could miss what a write quorum acknowledged.
+pub fn default_quorums(replicas: u32, write: u32, read: u32) -> (u32, u32) {
+    let majority = replicas / 2 + 1;
+    let write = if write == 0 { majority } else { write };
+    let meets = (replicas + 1).saturating_sub(write);
+    (write, if read == 0 { majority.max(meets) } else { read })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_read_quorum_that_is_left_out_meets_every_write() {
+        for replicas in 1..=5 {
+            for write in 0..=replicas {
+                let (write, read) = default_quorums(replicas, write, 0);
+                assert!(write + read > replicas && read <= replicas, "{write} and {read} of {replicas}");
+                assert_eq!(default_quorums(replicas, write, 1), (write, 1), "what is said holds");
+            }
+        }
+        assert_eq!(default_quorums(4, 0, 0), (3, 3));
+        assert_eq!(default_quorums(3, 1, 0), (1, 3));
+    }
+
     use crate::time::MAX_TTL_MS;
 
     #[test]

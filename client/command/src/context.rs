@@ -10,7 +10,7 @@ use std::{ops::Deref, time::Duration};
 
 /// How long to wait for a connection.
 const CONNECT: Duration = Duration::from_secs(5);
-/// What a call may take that names no time; the node's own limit is less.
+/// What a call may take that names no time. A put, delete or get tells the node what is left of it.
 const CALL: Duration = Duration::from_secs(15);
 /// Calls in flight; commands that make many have a lower bound of their own.
 const IN_FLIGHT: u32 = 4_096;

@@ -14,7 +14,7 @@ Examples:
   god init --server db-0:7000
   god init --replicas 5 --write-quorum 3 --read-quorum 3
 
-What is not said is taken from the node's own settings. The keyspace `default` is made with the cluster.")]
+What is not said is taken from the node's own settings; quorums follow from --replicas where that is said. The keyspace `default` is made with the cluster.")]
 pub struct InitArgs {
     /// Copies of each key of the keyspace `default`
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]

@@ -29,7 +29,7 @@ pub struct Global {
     #[arg(short, long, env = "GOD_OUTPUT", value_enum, default_value_t, global = true)]
     pub output: Output,
 
-    /// How long a call may take, e.g. 500ms or 5s (default: what the node is set to)
+    /// How long a call may take, e.g. 500ms or 20s; nodes give a read or a write 30s at most (default: 15s)
     #[arg(long, value_name = "TIME", value_parser = parse_duration, global = true)]
     pub timeout: Option<Duration>,
 

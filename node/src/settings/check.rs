@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-/// The largest weight that a ring takes.
+/// Threads for requests.
 const MAX_WORKERS: u32 = 1_024;
 const MAX_CONNECTIONS: u32 = 1_000_000;
 const MIN_MEMORY: u64 = 16 << 20;

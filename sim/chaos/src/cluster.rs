@@ -271,11 +271,11 @@ impl Cluster {
             let (peak, own) = (peak as f64 / f64::from(1 << 20), own as f64 / f64::from(1 << 20));
             let open = process.descriptors().unwrap_or_default();
             self.diary.note(format_args!(
-                "node {}: {peak:.1} MiB resident at most (VmHWM; may have {}{}), {own:.1} MiB of it its own (RssAnon); \
-                 open: {open:?}",
+                "node {}: {peak:.1} MiB resident at most (VmHWM; may have {}, or {} where clients did not read), {own:.1} \
+                 MiB of it its own (RssAnon); open: {open:?}",
                 node + 1,
                 MOST_RESIDENT >> 20,
-                if process.had_unread { ", and what was sent ahead" } else { "" }
+                (MOST_RESIDENT + SENT_AHEAD) >> 20
             ));
         }
     }

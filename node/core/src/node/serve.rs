@@ -12,6 +12,7 @@ use crate::{
 use futures::future::BoxFuture;
 use god_proto::{
     ids::{KeyspaceId, NodeId},
+    keyspace::default_quorums,
     ring::Ring,
     v1::{self, Answer, Call, Reason, Rejected},
 };
@@ -268,8 +269,7 @@ fn is_as_wished(ring: &Ring, wish: &v1::Keyspace) -> bool {
         let (least_write_quorum, former) = (found.least_write_quorum, found.former.clone());
         let as_found =
             v1::Keyspace { id: found.id, live: found.live, least_write_quorum, former, ..wish.clone() };
-        let quorum = |asked| or(asked, wish.replicas / 2 + 1);
-        let (write_quorum, read_quorum) = (quorum(wish.write_quorum), quorum(wish.read_quorum));
+        let (write_quorum, read_quorum) = default_quorums(wish.replicas, wish.write_quorum, wish.read_quorum);
         *found == v1::Keyspace { write_quorum, read_quorum, ..as_found }
     })
 }
@@ -297,15 +297,16 @@ impl Node {
         }
         let replicas = or(request.replicas, self.settings.founding.replicas);
         // A quorum that was left out follows from the replicas where those were given.
-        let quorum = |asked, told| match (asked, request.replicas) {
-            (0, 0) => told,
-            (0, replicas) => replicas / 2 + 1,
-            (asked, _) => asked,
+        let told = &self.settings.founding;
+        let (write, read) = match request.replicas {
+            0 => (or(request.write_quorum, told.write_quorum), or(request.read_quorum, told.read_quorum)),
+            _ => (request.write_quorum, request.read_quorum),
         };
+        let (write_quorum, read_quorum) = default_quorums(replicas, write, read);
         let founding = Founding {
             replicas,
-            write_quorum: quorum(request.write_quorum, self.settings.founding.write_quorum),
-            read_quorum: quorum(request.read_quorum, self.settings.founding.read_quorum),
+            write_quorum,
+            read_quorum,
             virtual_nodes: or(request.virtual_nodes, self.settings.founding.virtual_nodes),
             under_replicated: request.under_replicated,
         };

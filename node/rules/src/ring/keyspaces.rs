@@ -6,7 +6,7 @@ use super::{
 };
 use god_proto::{
     ids::KeyspaceId,
-    keyspace::check_new,
+    keyspace::{check_new, default_quorums},
     position::{Position, PositionRange},
     ring::{MAX_SPLIT, MAX_SPLITS, ROOMY_RING_BYTES, Ring, partitioner},
     v1::{Arc, Keyspace, Member, MemberState, Mode, Partitioner, RingDocument, Wish, wish},
@@ -16,13 +16,8 @@ use std::collections::BTreeSet;
 /// The ring with one keyspace more. `splits` are the keys at which an ordered one is cut.
 pub fn create_keyspace(ring: &Ring, wish: &Keyspace, splits: &[Vec<u8>]) -> Result<Ring, ChangeError> {
     let mut keyspace = Keyspace { live: false, id: ring.document().next_keyspace, ..wish.clone() };
-    for (quorum, replicas) in
-        [(&mut keyspace.write_quorum, keyspace.replicas), (&mut keyspace.read_quorum, keyspace.replicas)]
-    {
-        if *quorum == 0 {
-            *quorum = replicas / 2 + 1;
-        }
-    }
+    (keyspace.write_quorum, keyspace.read_quorum) =
+        default_quorums(keyspace.replicas, keyspace.write_quorum, keyspace.read_quorum);
     check_new(&keyspace).map_err(ChangeError::Invalid)?;
     if keyspace.mode() != Mode::Lww {
         return Err(ChangeError::Invalid(format!(

@@ -2,7 +2,7 @@
 
 use super::ring::Copies;
 use crate::crd::{GodCluster, Partitioner, bytes_of, seconds};
-use god_proto::time::MAX_TTL_MS;
+use god_proto::{keyspace::default_quorums, time::MAX_TTL_MS};
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
@@ -90,12 +90,12 @@ impl Desired {
         let shares = shares(object);
         let default = &spec.consistency;
         // Reads see every acknowledged write unless somebody says otherwise.
-        let quorum = |asked: Option<u32>, of: u32| asked.unwrap_or(of / 2 + 1);
-        let copies = Copies {
-            replicas: default.replicas,
-            write_quorum: quorum(default.write_quorum, default.replicas),
-            read_quorum: quorum(default.read_quorum, default.replicas),
+        let of = |replicas: u32, write: Option<u32>, read: Option<u32>| {
+            let (write_quorum, read_quorum) =
+                default_quorums(replicas, write.unwrap_or_default(), read.unwrap_or_default());
+            Copies { replicas, write_quorum, read_quorum }
         };
+        let copies = of(default.replicas, default.write_quorum, default.read_quorum);
         let mut keyspaces = vec![KeyspaceWish {
             name: god_proto::DEFAULT_KEYSPACE.to_owned(),
             ordered: false,
@@ -103,11 +103,9 @@ impl Desired {
             ttl_ms: 0,
         }];
         keyspaces.extend(spec.keyspaces.iter().map(|keyspace| {
-            let copies = keyspace.replicas.map_or(copies, |replicas| Copies {
-                replicas,
-                write_quorum: quorum(keyspace.write_quorum, replicas),
-                read_quorum: quorum(keyspace.read_quorum, replicas),
-            });
+            let copies = keyspace
+                .replicas
+                .map_or(copies, |replicas| of(replicas, keyspace.write_quorum, keyspace.read_quorum));
             KeyspaceWish {
                 name: keyspace.name.clone(),
                 ordered: keyspace.partitioner == Partitioner::Ordered,
