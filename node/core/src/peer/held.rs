@@ -20,7 +20,8 @@ pub(crate) fn weight(answer: &response::Body) -> usize {
     }
 }
 
-/// What stands there cannot be read: nothing is said of that position (DAMAGE-APART).
+/// What stands there cannot be read, or may have been lost: nothing is said of that position (DAMAGE-APART,
+/// LAPSED-IS-NO-VOTE).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Damaged;
 

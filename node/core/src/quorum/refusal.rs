@@ -75,10 +75,11 @@ pub(super) fn too_large() -> Rejected {
     Rejected::of(Reason::Invalid, message)
 }
 
-/// Too few can read what they hold at a position (DAMAGE-APART).
+/// Too few can read what they hold at a position, or have compared it (DAMAGE-APART, LAPSED-IS-NO-VOTE).
 pub(super) fn unreadable((can, needed): (u32, u32)) -> Rejected {
     let message = format!(
-        "{can} of {needed} replicas needed could say what they hold of this key; another one's is damaged"
+        "{can} of {needed} replicas needed could say what they hold of this key; another one's is damaged, or may lack \
+         what its machine lost"
     );
     // Others may have been too slow to say.
     Rejected::later(Reason::Storage, message, RETRY_MS)

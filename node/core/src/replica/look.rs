@@ -14,6 +14,7 @@ use god_proto::{
     position::{Position, PositionRange},
     record::Record,
 };
+use std::collections::BTreeSet;
 
 /// The most bytes of records in one answer, but for a larger single one.
 const MAX_ANSWER: usize = MAX_MESSAGE - (2 << 20);
@@ -44,7 +45,14 @@ impl Replica {
         for position in &positions {
             self.loads.count(touch.holds(position)?.id, 1);
         }
-        let vote = self.vote(|lapse| positions.iter().any(|position| lapse.holds(position)))?;
+        // LAPSED-IS-NO-VOTE: of what is lapsed nothing is said, as of what is damaged, and of the rest what it is.
+        let mut lapsed = BTreeSet::new();
+        let vote = self.vote(|lapse| {
+            if !lapse.is_whole() {
+                lapsed.extend(positions.iter().filter(|position| lapse.holds(position)).cloned());
+            }
+            positions.iter().all(|position| lapsed.contains(position))
+        })?;
         // FAR-IS-NOT-THERE
         let ceiling_ms = self.clock.ceiling_ms();
         let near = |record: Option<Record>| record.filter(|record| record.version.ms() <= ceiling_ms);
@@ -67,8 +75,8 @@ impl Replica {
                 let (part, after) = rest.split_at(rest.len().min(size));
                 rest = after;
                 let before = entries.len();
-                for held in self.held_at(part).await? {
-                    let held = held.map(near);
+                for (held, position) in self.held_at(part).await?.into_iter().zip(part) {
+                    let held = if lapsed.contains(position) { Err(Damaged) } else { held.map(near) };
                     bytes +=
                         32 + held.as_ref().map_or(0, |held| held.as_ref().map_or(0, |it| it.value.len()));
                     if !entries.is_empty() && bytes > MAX_ANSWER {
@@ -89,13 +97,16 @@ impl Replica {
                 }
             }
             if first.is_none() && !entries.is_empty() {
-                return Err(failure(Cause::Corrupt, "all that is asked for is damaged"));
+                return Err(failure(
+                    Cause::Corrupt,
+                    "all that is asked for is damaged, or may have been lost",
+                ));
             }
         }
         if let Some(now) = self.again(touch)? {
             positions.iter().try_for_each(|position| now.holds(position).map(drop))?;
         }
-        self.still(vote, |lapsed| positions.contains(lapsed))?;
+        self.still(vote, |now| positions.contains(now) && !lapsed.contains(now))?;
         Ok(response::Body::Read(peer::ReadDone { entries }))
     }
 

@@ -16,7 +16,7 @@ pub(super) struct Vote {
 
 impl Replica {
     /// Whether this replica may say what it holds: asked before it looks, and again with [`Replica::still`] afterwards.
-    pub(super) fn vote(&self, meets: impl Fn(&Lapse) -> bool) -> Result<Vote, Failure> {
+    pub(super) fn vote(&self, meets: impl FnOnce(&Lapse) -> bool) -> Result<Vote, Failure> {
         let additions = self.lapse.count();
         if meets(&self.lapse) { Err(self.no_vote()) } else { Ok(Vote { additions }) }
     }

@@ -349,6 +349,38 @@ async fn a_damaged_record_fails_no_read_beside_it_and_counts_for_none_of_its_own
     }
 }
 
+/// LAPSED-IS-NO-VOTE, of the position that is lapsed alone.
+#[tokio::test(start_paused = true)]
+async fn a_lapsed_position_fails_no_read_beside_it_and_counts_for_none_of_its_own() {
+    let cluster = Cluster::new(3);
+    let keys: Vec<String> = (0..20).map(|at| format!("k{at}")).collect();
+    for key in &keys {
+        for node in 1..=3 {
+            cluster.seed(node, value(&position(key), -10, "same")).await;
+        }
+    }
+    // Each key at one of two replicas: no third one has answers for all.
+    cluster.node(1).replica.lapse().add(&[position("k0")]).await.unwrap();
+    cluster.node(2).replica.lapse().add(&[position("k7")]).await.unwrap();
+    let gets = || keys.iter().map(|key| get(key)).collect::<Vec<_>>();
+    for answer in cluster.coordinator.batch(gets()).await {
+        assert_eq!(found(got(answer)), "same");
+    }
+    for does in [Does::Unreachable, Does::Hang] {
+        cluster.does(3, does);
+        for (key, answer) in keys.iter().zip(cluster.coordinator.batch(gets()).await) {
+            match (&key[..], got(answer)) {
+                ("k0" | "k7", outcome) => {
+                    let (reason, message) = failed(outcome);
+                    assert_eq!(reason, Reason::Storage, "{message}");
+                    assert!(message.starts_with("1 of 2 replicas needed"), "{message}");
+                }
+                (_, outcome) => assert_eq!(found(outcome), "same", "{key}"),
+            }
+        }
+    }
+}
+
 /// What lies between two arcs of the same replicas may be on others.
 #[test]
 fn who_is_to_compare_itself_is_asked_arc_by_arc() {
