@@ -4,12 +4,13 @@
 //! a majority have accepted nothing beyond the ring that is known, none can have been decided before the first of them
 //! was asked (invariant EMPTY-CONFIRMED).
 
-use super::register::{Register, RegisterError, valid};
+use super::register::{Register, RegisterError, ballot, valid};
 use god_proto::{
+    ids::Epoch,
     peer::{self, request},
     ring::Ring,
 };
-use god_rules::paxos::majority;
+use god_rules::paxos::{Ballot, majority};
 use std::{
     sync::{
         Arc,
@@ -22,18 +23,26 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-/// How often voters are asked before what some of them have accepted, and nobody finished, is finished here.
-const PATIENCE: u32 = 3;
+/// How long what some voters have accepted may go unfinished until it is finished here: its proposer is at it.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// The longest pause between two questions.
 const MAX_PAUSE: Duration = Duration::from_millis(200);
 
 /// Questions whether the ring is the newest: one at a time.
 #[derive(Default)]
 pub(super) struct Confirming {
-    /// The last one that was answered with yes, by its number. Held while one is asked.
-    confirmed: Mutex<u64>,
+    /// Held while one is asked.
+    turn: Mutex<Turn>,
     /// How many were begun.
     begun: AtomicU64,
+}
+
+#[derive(Default)]
+struct Turn {
+    /// The last question that was answered with yes, by its number.
+    confirmed: u64,
+    /// The epoch after which something was found accepted, and when it was first. It outlives calls that end early.
+    unfinished: Option<(Epoch, Instant)>,
 }
 
 #[cfg(test)]
@@ -48,10 +57,10 @@ enum Beyond {
     /// No later one had been decided when they were asked.
     Nothing,
     Decided(Arc<Ring>),
-    /// Some have accepted one; it may be decided.
-    Accepted,
-    /// Too few answered.
-    Silent,
+    /// Some accepted one long ago; it may be decided.
+    Unfinished,
+    /// Too few said that they had accepted none.
+    Open,
 }
 
 impl Register {
@@ -64,34 +73,38 @@ impl Register {
     pub async fn confirm(&self, timeout: Duration) -> Result<(), RegisterError> {
         let deadline = Instant::now() + timeout;
         let next = self.confirming.begun.load(SeqCst) + 1;
-        let turn = timeout_at(deadline, self.confirming.confirmed.lock()).await;
-        let mut confirmed = turn.map_err(|_| self.no_quorum())?;
+        let turn = timeout_at(deadline, self.confirming.turn.lock()).await;
+        let mut turn = turn.map_err(|_| self.no_quorum())?;
         // One that began after this call.
-        if *confirmed >= next {
+        if turn.confirmed >= next {
             return Ok(());
         }
         let this = self.confirming.begun.fetch_add(1, SeqCst) + 1;
-        timeout_at(deadline, self.until_newest(deadline)).await.map_err(|_| self.no_quorum())??;
-        *confirmed = this;
+        let asked = timeout_at(deadline, self.until_newest(deadline, &mut turn.unfinished)).await;
+        asked.map_err(|_| self.no_quorum())??;
+        *turn = Turn { confirmed: this, unfinished: None };
         Ok(())
     }
 
-    async fn until_newest(&self, deadline: Instant) -> Result<(), RegisterError> {
-        let (mut pause, mut unfinished) = (Duration::from_millis(4), 0);
+    async fn until_newest(
+        &self,
+        deadline: Instant,
+        unfinished: &mut Option<(Epoch, Instant)>,
+    ) -> Result<(), RegisterError> {
+        let mut pause = Duration::from_millis(4);
         loop {
             let ring = self.current.get().ok_or(RegisterError::NoRing)?;
-            match self.beyond(&ring).await {
+            match self.beyond(&ring, unfinished).await {
                 Beyond::Nothing => return Ok(()),
                 Beyond::Decided(newer) => {
                     self.learn(newer).await?;
                     continue;
                 }
-                Beyond::Accepted => unfinished += 1,
-                Beyond::Silent => {}
-            }
-            if unfinished >= PATIENCE {
-                self.finish(&ring, deadline).await?;
-                unfinished = 0;
+                Beyond::Unfinished => {
+                    self.finish(&ring, deadline).await?;
+                    continue;
+                }
+                Beyond::Open => {}
             }
             sleep(pause / 2 + Duration::from_micros(self.seams.entropy.below(pause.as_micros() as u64)))
                 .await;
@@ -99,28 +112,36 @@ impl Register {
         }
     }
 
-    /// Asks all voters of a ring what they know beyond it. A ballot that is absent asks for no promise.
-    async fn beyond(&self, ring: &Arc<Ring>) -> Beyond {
+    /// Asks all voters of a ring what they know beyond it. A ballot that is absent asks for no promise. Whoever has
+    /// promised nothing has accepted nothing; of others, those tell that know the question.
+    async fn beyond(&self, ring: &Arc<Ring>, unfinished: &mut Option<(Epoch, Instant)>) -> Beyond {
         let epoch = ring.epoch().0 + 1;
         let voters: Vec<_> = ring.voters().collect();
         let mut answers =
             self.ask(ring, &voters, request::Body::Prepare(peer::Prepare { epoch, ballot: None }));
-        let (mut without, mut accepted) = (0, false);
+        let mut without = 0;
         while let Some((_, answer)) = futures::StreamExt::next(&mut answers).await {
             let Ok(done) = answer else { continue };
             if let Some(newer) = valid(done.decided, epoch) {
                 return Beyond::Decided(newer);
             }
-            if done.accepted.is_some() {
-                accepted = true;
+            let has_promised = done.promised.map(ballot).unwrap_or_default() != Ballot::default();
+            if done.accepted.is_none() && (done.tells_accepted || !has_promised) {
+                without += 1;
+                if without == majority(voters.len()) {
+                    return Beyond::Nothing;
+                }
                 continue;
             }
-            without += 1;
-            if without == majority(voters.len()) {
-                return Beyond::Nothing;
+            let now = Instant::now();
+            let since =
+                unfinished.filter(|(after, _)| *after == ring.epoch()).map_or(now, |(_, since)| since);
+            *unfinished = Some((ring.epoch(), since));
+            if now.duration_since(since) >= PATIENCE {
+                return Beyond::Unfinished;
             }
         }
-        if accepted { Beyond::Accepted } else { Beyond::Silent }
+        Beyond::Open
     }
 
     /// Has something decided after a ring: what voters have accepted, or the same ring once more.

@@ -443,6 +443,7 @@ impl Register {
             }
             Promise::Refused(_) => {
                 done.accepted = instance.acceptor.accepted().map(|(at, _)| self::message(*at));
+                done.tells_accepted = true;
             }
         }
         Ok(response::Body::Paxos(done))
@@ -510,6 +511,7 @@ impl Register {
             ring,
             // Only its epoch: which instance this is about.
             decided: Some(RingDocument { epoch: instance.epoch, ..RingDocument::default() }),
+            ..PaxosDone::default()
         };
         let kept = self.keep(instance, ACCEPTOR_KEY, kept.encode_to_vec()).await;
         kept.map(|_| ()).map_err(|error| failure(Cause::Storage, error.to_string()))
@@ -570,7 +572,7 @@ pub(super) fn valid(document: Option<RingDocument>, least: u64) -> Option<Arc<Ri
     (ring.epoch().0 >= least).then(|| Arc::new(ring))
 }
 
-fn ballot(message: peer::Ballot) -> Ballot {
+pub(super) fn ballot(message: peer::Ballot) -> Ballot {
     Ballot { round: message.round, node: message.node }
 }
 

@@ -32,6 +32,8 @@ use uuid::Uuid;
 struct World {
     /// Nodes to whom all messages are lost without a word.
     mute: Mutex<BTreeSet<u32>>,
+    /// Nodes of a version that does not say what it has accepted where it grants nothing.
+    older: Mutex<BTreeSet<u32>>,
     entropy: Arc<Entropy>,
     lost_per_mille: u64,
     nodes: Mutex<BTreeMap<u32, Arc<Register>>>,
@@ -70,6 +72,7 @@ impl World {
             entropy: Arc::new(Entropy::seeded(seed)),
             lost_per_mille,
             mute: Mutex::default(),
+            older: Mutex::default(),
             nodes: Mutex::default(),
             disks: Mutex::default(),
             decided: Mutex::default(),
@@ -101,6 +104,13 @@ impl World {
             _ => Err(failure(Cause::Invalid, "not asked here")),
         };
         self.travel().await;
+        let result = match result {
+            Ok(response::Body::Paxos(done)) if self.older.lock().contains(&node.0) && !done.granted => {
+                let done = peer::PaxosDone { accepted: None, tells_accepted: false, ..done };
+                Ok(response::Body::Paxos(done))
+            }
+            result => result,
+        };
         result.map_err(CallError::Refused)
     }
 

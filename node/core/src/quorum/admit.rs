@@ -5,7 +5,7 @@ use god_proto::{
     ids::KeyspaceId,
     position::{Position, PositionError},
     record::{Kind, Record},
-    ring::{Ring, partitioner, quorums},
+    ring::{Ring, partitioner},
     time::check_ttl_ms,
     v1::{
         Answer, Call, Consistency, Keyspace, Level, PutRequest, Reason, Rejected, Unknown, call, consistency,
@@ -98,7 +98,7 @@ pub(super) fn admit(
     let position = Position::of_key(id, partitioner(keyspace), key);
     let position = position.map_err(|error| invalid(&error))?;
     let deadline = deadline(timeout_ms);
-    let asleep = (!keyspace.live && (!call.is_read() || meets_writes(keyspace, need))).then_some(id);
+    let asleep = (!keyspace.live).then_some(id);
     let what = match call.call {
         Some(call::Call::Put(put)) => What::Write { record: value(keyspace, put, now_ms)?, open: false },
         Some(call::Call::Get(get)) => {
@@ -160,12 +160,6 @@ pub(super) fn find<'a>(ring: &'a Ring, name: &str) -> Result<&'a Keyspace, Rejec
             format!("there is no keyspace {name:?} (see `god keyspace list`)"),
         )
     })
-}
-
-/// Whether a read that asks so many replicas is to see every write that was acknowledged before it.
-pub(super) fn meets_writes(keyspace: &Keyspace, need: Need) -> bool {
-    let terms = quorums(keyspace, keyspace.replicas as usize);
-    need.of(terms) + terms.write_quorum > terms.replicas
 }
 
 /// How many replicas must answer.

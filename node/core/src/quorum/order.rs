@@ -2,7 +2,7 @@
 
 use super::{
     Coordinator, Shared,
-    admit::{find, invalid, meets_writes, need},
+    admit::{find, invalid, need},
     count::{LIST_BELOW, MAX_CUTS, Sum},
     fan::{QuorumError, QuorumScope, strange},
     read::is_unsure,
@@ -75,7 +75,7 @@ impl Shared {
         let keyspace = find(&ring, keyspace)?;
         let need = need(keyspace, consistency, Use::Read)?;
         let deadline = Instant::now() + self.settings.timeout(timeout_ms);
-        if !keyspace.live && meets_writes(keyspace, need) {
+        if !keyspace.live {
             self.confirm(deadline).await?;
         }
         Ok(OrderQuery {

@@ -2,7 +2,7 @@
 
 use super::{
     Coordinator, Shared,
-    admit::{bad_continuation, find, invalid, meets_writes, need, too_long_a_page},
+    admit::{bad_continuation, find, invalid, need, too_long_a_page},
     fan::{Answers, QuorumError, QuorumScope, strange},
     merge::{Merged, Page, check, merge},
     read::{is_fresh, is_unsure, may_end},
@@ -75,7 +75,7 @@ impl Shared {
         let mut scan =
             Scan::new(&ring, request, |timeout_ms| Instant::now() + self.settings.timeout(timeout_ms))?;
         let keyspace = ring.keyspace_by_id(scan.keyspace);
-        let is_asleep = keyspace.is_some_and(|it| !it.live && meets_writes(it, scan.need));
+        let is_asleep = keyspace.is_some_and(|it| !it.live);
         drop(ring);
         if is_asleep {
             self.confirm(scan.deadline).await?;

@@ -38,11 +38,9 @@ async fn nothing_is_confirmed_while_a_majority_of_voters_is_silent() {
     assert!(began.elapsed() <= Duration::from_millis(1_500), "it took {:?}", began.elapsed());
 }
 
-/// What a voter has accepted may be decided: another one may have, which is away.
-#[tokio::test(start_paused = true)]
-async fn what_may_be_decided_is_decided_before_a_ring_is_confirmed() {
-    let world = World::new(1, 0, false);
-    let registers = cluster(&world, 3).await;
+/// Three voters of which the second has accepted a ring that nobody finished, and the third is gone or silent.
+async fn unfinished(world: &Arc<World>, is_down: bool) -> (Vec<Arc<Register>>, u64) {
+    let registers = cluster(world, 3).await;
     registers[0].confirm(LIMIT).await.unwrap();
     let ring = registers[1].current.get().unwrap();
     let next = create("a")(&ring).unwrap().unwrap();
@@ -51,10 +49,38 @@ async fn what_may_be_decided_is_decided_before_a_ring_is_confirmed() {
     registers[1].prepare(peer::Prepare { epoch, ballot }).await.unwrap();
     let accept = peer::Accept { epoch, ballot, ring: Some(next.document().clone()) };
     registers[1].accept(accept).await.unwrap();
-    world.crash(3);
-    registers[0].confirm(LIMIT).await.unwrap();
-    let known = registers[0].current.get().unwrap();
-    assert!(known.epoch().0 >= epoch && known.keyspace("a").is_some(), "{}", known.epoch());
+    match is_down {
+        true => world.crash(3),
+        false => drop(world.mute.lock().insert(3)),
+    }
+    (registers, epoch)
+}
+
+/// What a voter has accepted may be decided: another one may have, which is away.
+#[tokio::test(start_paused = true)]
+async fn what_may_be_decided_is_decided_before_a_ring_is_confirmed() {
+    for is_older in [false, true] {
+        let world = World::new(1, 0, false);
+        if is_older {
+            world.older.lock().insert(2);
+        }
+        let (registers, epoch) = unfinished(&world, true).await;
+        registers[0].confirm(LIMIT).await.unwrap();
+        let known = registers[0].current.get().unwrap();
+        assert!(known.epoch().0 >= epoch && known.keyspace("a").is_some(), "{}", known.epoch());
+        world.check(1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_finished_is_finished_by_calls_that_each_have_little_time() {
+    let world = World::new(1, 0, false);
+    let (registers, epoch) = unfinished(&world, false).await;
+    let began = Instant::now();
+    while registers[0].confirm(Duration::from_millis(300)).await.is_err() {
+        assert!(began.elapsed() < Duration::from_secs(5), "it is never finished");
+    }
+    assert!(registers[0].current.epoch().0 >= epoch);
     world.check(1);
 }
 

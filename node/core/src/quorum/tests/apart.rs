@@ -8,8 +8,8 @@ use crate::{
     quorum::{AnswerSink, HintSettings},
 };
 use god_proto::v1::{
-    Answer, Call, Consistency, GetRequest, Level, PutRequest, Reason, call, consistency, get_reply,
-    write_reply,
+    Answer, Call, Consistency, CountRequest, GetRequest, Level, PutRequest, Reason, ScanRequest, call,
+    consistency, get_reply, write_reply,
 };
 use std::{collections::BTreeMap, sync::atomic::Ordering};
 use tokio::time::Instant;
@@ -96,6 +96,34 @@ async fn a_keyspace_that_cannot_be_made_live_holds_up_its_writes_only() {
     );
     assert!(matches!(got(heard[4].1.clone()), get_reply::Outcome::Missing(_)));
     assert!(heard[2..].iter().all(|(took, _)| *took < 100), "{heard:?}");
+}
+
+/// EMPTY-CONFIRMED: however many replicas are asked, and by whatever question.
+#[tokio::test(start_paused = true)]
+async fn what_reads_a_keyspace_without_data_makes_sure_that_it_has_none() {
+    let mut sleeping = document(3, 5);
+    sleeping.keyspaces[0].live = false;
+    let cluster = Cluster::with(&ring(sleeping), HintSettings::default());
+    let name = || "default".to_owned();
+    let asked = || cluster.world.log.lock().iter().filter(|(_, what)| *what == "confirm").count();
+    for count in 1..=3 {
+        let before = asked();
+        let answer = cluster.read(get_request("a", Some(count), None)).await;
+        assert!(matches!(answer, get_reply::Outcome::Missing(_)), "{answer:?}");
+        assert_eq!(asked(), before + 1, "{count} replicas");
+    }
+    let before = asked();
+    let counted = cluster.coordinator.count(CountRequest { keyspace: name(), ..CountRequest::default() });
+    assert_eq!(counted.await.failed, None);
+    let scanned = cluster.coordinator.scan(ScanRequest { keyspace: name(), ..ScanRequest::default() });
+    assert_eq!(scanned.await.failed, None);
+    assert_eq!(asked(), before + 2);
+    cluster.world.stuck.store(true, Ordering::SeqCst);
+    let answer = cluster.read(get_request("a", Some(1), None)).await;
+    assert!(
+        matches!(&answer, get_reply::Outcome::Failed(why) if why.message.contains("whether that is the newest")),
+        "{answer:?}"
+    );
 }
 
 /// A write of all replicas, one of which hangs, and then a read with less time; others beside them.
