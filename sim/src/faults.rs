@@ -444,10 +444,11 @@ async fn replace_lost(world: &Arc<World>, at: usize) {
     }
     world.lose(at, false);
     world.start(at);
-    let id = format!("replace-{old}");
+    let (id, since) = (format!("replace-{old}"), ring.epoch());
     for _ in 0..MAX_ASKED {
         sleep(AGAIN).await;
-        let Some(ring) = world.ring() else { continue };
+        // Those that are up may not have heard of it, and so of the node, yet.
+        let Some(ring) = world.ring().filter(|ring| ring.epoch() >= since) else { continue };
         if ring.node(NodeId(old)).is_none() {
             break;
         }
