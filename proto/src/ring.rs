@@ -48,6 +48,8 @@ pub const MAX_OPERATIONS: usize = 64;
 pub const MAX_FORMER: usize = 4;
 /// How many operations that have ended are remembered.
 pub const MAX_ENDED: usize = 64;
+/// Most names of deleted keyspaces that are not free yet.
+pub const MAX_DELETED: usize = 64;
 
 /// Why a ring document is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -382,6 +384,10 @@ fn check(document: RingDocument) -> Result<Ring, String> {
 
     let arcs = check_arcs(&document, &nodes, &ids)?;
     check_operations(&document, &nodes)?;
+    if document.deleted.len() > MAX_DELETED {
+        let is = document.deleted.len();
+        return Err(format!("it has {is} names of deleted keyspaces, the most is {MAX_DELETED}"));
+    }
     let moving = arcs.iter().any(|arc| arc.next.is_some());
     Ok(Ring { document, cluster, arcs, names, ids, nodes, moving })
 }

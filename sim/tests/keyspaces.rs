@@ -159,6 +159,65 @@ async fn the_first_write_waits_for_as_many_nodes_as_there_are_to_be_copies() {
     assert!(held >= 2, "{held} copies");
 }
 
+/// Who is cut off finds a keyspace that was deleted under its name, as long as a quorum of its replicas is
+/// (NAME-HEARD).
+#[tokio::test(start_paused = true)]
+async fn nothing_that_is_written_under_a_name_is_lost_with_a_keyspace_that_had_it_before() {
+    let clients = cluster(1, 6).await.unwrap();
+    let world = Arc::clone(&clients.world);
+    let first = make(&clients).await;
+    let all = Arc::clone(&world);
+    within(PATIENCE, || agree(&all)).await.unwrap();
+    let key = SET;
+    assert!(matches!(put(&clients, key).await, Told::Committed(_)));
+    let replicas = {
+        let ring = world.running(0).unwrap().node.current_ring().get().unwrap();
+        let at = Position::of_key(first, Partitioner::Ordered, place(key).1.as_ref()).unwrap();
+        ring.arc_at(&at).unwrap().replicas.clone()
+    };
+    let number = |at: usize| world.running(at).unwrap().node.member().unwrap().number;
+    let cut: Vec<usize> = (0..6).filter(|at| replicas[..2].contains(&number(*at))).collect();
+    let rest: Vec<usize> = (0..6).filter(|at| !cut.contains(at)).collect();
+    for (one, other) in cut.iter().flat_map(|cut| rest.iter().map(move |rest| (*cut, *rest))) {
+        let (one, other) = (world.address(one), world.address(other));
+        world.network.cut(&one, &other);
+        world.network.cut(&other, &one);
+    }
+    let client = world.running(rest[0]).unwrap().client;
+    let request = DeleteKeyspaceRequest { name: ORDERED.to_owned(), id: first.0 };
+    assert_eq!(client.delete_keyspace(request).await.failed, None);
+    let request = || CreateKeyspaceRequest {
+        name: ORDERED.to_owned(),
+        partitioner: Partitioner::Ordered.into(),
+        ..CreateKeyspaceRequest::default()
+    };
+    // The old one lives on where it was cut off: what is written there by its name is found by its name.
+    let refused = client.create_keyspace(request()).await;
+    let told = clients.perform(1, cut[0], key, Ask::Put(2), PATIENCE).await;
+    if matches!(told, Told::Committed(_)) {
+        for at in (0..6).filter(|at| refused.failed.is_none() || cut.contains(at)) {
+            let told = clients.perform(1, at, key, Ask::Get, LIMIT).await;
+            assert!(matches!(told, Told::Found(..)), "node {at}: {told:?}");
+        }
+    }
+    let refused = refused.failed.expect("two of three replicas answer for the old one still");
+    assert_eq!(refused.reason(), Reason::Unavailable, "{}", refused.message);
+    let mut names = [replicas[0].0, replicas[1].0];
+    names.sort_unstable();
+    let says = format!("nodes {}, {} held it and are not known to have heard of that", names[0], names[1]);
+    assert!(refused.message.contains(&says), "{}", refused.message);
+
+    world.network.heal();
+    sleep(Duration::from_secs(10)).await;
+    let made = client.create_keyspace(request()).await;
+    assert_eq!(made.failed, None);
+    sleep(Duration::from_secs(1)).await;
+    for at in 0..6 {
+        let told = clients.perform(1, at, key, Ask::Get, LIMIT).await;
+        assert!(matches!(told, Told::Missing(None)), "node {at}: {told:?}");
+    }
+}
+
 /// Nodes that are cut off may know a ring in which a keyspace holds nothing and is theirs, while it is dealt out anew
 /// and written to without them (EMPTY-CONFIRMED).
 #[tokio::test(start_paused = true)]

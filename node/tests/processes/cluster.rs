@@ -273,15 +273,18 @@ impl Cluster {
         cluster
     }
 
-    /// Starts all nodes, and founds the cluster.
+    /// Starts all nodes, and founds the cluster. The second joins last, so that no test takes a node's place here for
+    /// its number in the ring.
     pub async fn found(&mut self) {
         self.found_with(0, 0).await;
     }
 
     /// As [`Cluster::found`]; the keyspace has such quorums. 0: those that go without saying.
     pub async fn found_with(&mut self, write_quorum: u32, read_quorum: u32) {
-        for node in &mut self.nodes {
-            node.start();
+        for (at, node) in self.nodes.iter_mut().enumerate() {
+            if at != 1 {
+                node.start();
+            }
         }
         let replicas = self.nodes.len().min(3) as u32;
         let init = InitRequest { replicas, virtual_nodes: 4, ..InitRequest::default() };
@@ -291,6 +294,20 @@ impl Cluster {
             async move { first.init(init).await }
         })
         .await;
+        if self.nodes.len() > 2 {
+            wait_for("all others to join before the second", || {
+                let mut first = first.clone();
+                let others = self.nodes.len() - 1;
+                async move {
+                    let there = first.status().await?.nodes.len();
+                    if there == others { Ok(()) } else { Err(format!("there are {there}")) }
+                }
+            })
+            .await;
+        }
+        if let Some(second) = self.nodes.get_mut(1) {
+            second.start();
+        }
         self.wait_until_up().await;
         let keyspace = CreateKeyspaceRequest {
             name: KEYSPACE.to_owned(),

@@ -5,6 +5,7 @@
 //! was asked (invariant EMPTY-CONFIRMED).
 
 use super::register::{Register, RegisterError, ballot, valid};
+use crate::ring::next;
 use god_proto::{
     ids::Epoch,
     peer::{self, request},
@@ -152,9 +153,7 @@ impl Register {
             if ring.epoch() > known {
                 return Ok(None);
             }
-            let mut same = ring.document().clone();
-            same.epoch += 1;
-            Ok(Some(Ring::new(same)?))
+            Ok(Some(Ring::new(next(ring))?))
         });
         changed.await.map(|_| ())
     }

@@ -6,7 +6,7 @@ use crate::{
     consensus::RegisterError,
     doors::{Readiness, Service},
     quorum::AnswerSink,
-    ring::{ChangeError, Founding, create_keyspace, delete_keyspace, found},
+    ring::{ChangeError, Founding, Hearing, create_keyspace, delete_keyspace, found, free_names},
     upkeep::Driven,
 };
 use futures::future::BoxFuture;
@@ -345,16 +345,33 @@ impl Node {
                 made.map(Some)
             }
         };
-        let ring = self
-            .register
-            .change(self.settings.change_timeout, edit)
-            .await
-            .map_err(|error| refusal(&error))?;
+        let ring = self.change_names(Some(&request.name), edit).await?;
         ring.keyspace(&request.name).cloned().ok_or_else(|| {
             refusal(
                 &ChangeError::Invalid(format!("keyspace {} was made and is gone again", request.name)).into(),
             )
         })
+    }
+
+    /// A change that needs a name of a deleted keyspace, or room for one (`None`): where too few have heard of a
+    /// deletion, or are not known to, it is made once they have (NAME-HEARD).
+    async fn change_names(
+        &self,
+        name: Option<&str>,
+        edit: impl Fn(&Ring) -> Result<Option<Ring>, ChangeError>,
+    ) -> Result<Arc<Ring>, Rejected> {
+        let change = async |hearing: Hearing| {
+            let edit = |ring: &Ring| edit(&free_names(ring, &hearing)?);
+            self.register.change(self.settings.change_timeout, edit).await
+        };
+        let mut changed = change(Hearing::default()).await;
+        if let (Err(RegisterError::Refused(ChangeError::Unheard(_))), Some(member)) =
+            (&changed, self.member())
+        {
+            let hearing = member.upkeep.names_heard(name, self.settings.change_timeout / 2).await;
+            changed = change(hearing).await;
+        }
+        changed.map_err(|error| refusal(&error))
     }
 
     async fn delete(&self, request: v1::DeleteKeyspaceRequest) -> Result<(), Rejected> {
@@ -369,7 +386,6 @@ impl Node {
             (id, _) => id,
         };
         let edit = |ring: &Ring| delete_keyspace(ring, &name, KeyspaceId(id));
-        let changed = self.register.change(self.settings.change_timeout, edit).await;
-        changed.map(|_| ()).map_err(|error| refusal(&error))
+        self.change_names(None, edit).await.map(|_| ())
     }
 }

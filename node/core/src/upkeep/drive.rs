@@ -13,31 +13,29 @@ use crate::{
     membership::PeerState,
     peer::{CallError, failure},
     ring::{
-        ChangeError, Evidence, Wish, add_voters, begin, cancel, current, lost, lost_by, plan, refuse,
-        replace_voter, retires, start, step, unheard_of,
+        ChangeError, Evidence, Wish, add_voters, begin, cancel, current, has_terms, lost, lost_by, plan,
+        refuse, replace_voter, retires, start, step,
     },
 };
 use futures::future::{OptionFuture, join_all, join3};
 use god_proto::{
-    ids::{ArcId, Epoch, KeyspaceId, NodeId},
-    peer::{ArcProgress, ArcSizes, ArcSizesDone, Cause, Fence, Moving, MovingDone, request, response},
+    ids::{ArcId, KeyspaceId, NodeId},
+    peer::{ArcProgress, ArcSizes, ArcSizesDone, Cause, Moving, MovingDone, request, response},
     ring::{Ring, RingArc},
     v1::{self, ListOperationsReply, OperationPhase, OperationStatus, wish},
 };
-use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::Duration,
 };
 use tokio::time::{Instant, sleep};
-use uuid::Uuid;
 
 /// How often the next step is looked for; while arcs move, so often that those who receive them need not wait.
 const LOOK: Duration = Duration::from_millis(100);
 const LOOK_MOVING: Duration = Duration::from_millis(50);
 /// How long a node may take to say how far it is.
-const TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a node that leaves may be silent before the others end its leave without it.
 const GONE_AFTER: Duration = Duration::from_secs(10);
 
@@ -57,33 +55,6 @@ type Silent = Option<(NodeId, Instant)>;
 
 /// What those who receive arcs say of them; who does not answer is not in it.
 pub(super) type Answers = BTreeMap<NodeId, MovingDone>;
-
-/// Who has said that it has the ring of an epoch, and has nothing under way under an older one; and by which start.
-/// That holds for as long as that process runs, so that nobody's writes are held up to be asked twice: the next one may
-/// run on a directory that was put back, and have forgotten it.
-#[derive(Debug, Default)]
-pub(super) struct Heard(Mutex<(Epoch, BTreeMap<NodeId, Uuid>)>);
-
-impl Heard {
-    /// Who still runs, by what is the latest start of each.
-    fn of(&self, epoch: Epoch, latest: impl Fn(NodeId) -> Uuid) -> BTreeSet<NodeId> {
-        let known = self.0.lock();
-        if known.0 != epoch {
-            return BTreeSet::new();
-        }
-        known.1.iter().filter(|(node, start)| latest(**node) == **start).map(|(node, _)| *node).collect()
-    }
-
-    fn note(&self, epoch: Epoch, nodes: impl IntoIterator<Item = (NodeId, Uuid)>) {
-        let mut known = self.0.lock();
-        if known.0 < epoch {
-            *known = (epoch, BTreeMap::new());
-        }
-        if known.0 == epoch {
-            known.1.extend(nodes);
-        }
-    }
-}
 
 /// What an operation is seen to wait for.
 struct Waits {
@@ -291,31 +262,6 @@ impl Upkeep {
         join_all(asked).await.into_iter().flatten().collect()
     }
 
-    /// Who must hear of the ring before other quorums hold, and has not (QUORUMS-HEARD).
-    async fn unheard(&self, ring: &Ring) -> BTreeMap<NodeId, Unclean> {
-        let latest = |node| self.starts.latest(node);
-        let mut heard = self.heard.of(ring.epoch(), latest);
-        let asked = unheard_of(ring, &heard).into_iter().map(|node| async move {
-            let start = latest(node);
-            // Answered under the same ring only, once what was admitted under older ones is applied.
-            match self.ask_node(node, ring.epoch().0, TIMEOUT, request::Body::Fence(Fence {})).await {
-                Ok(_) if latest(node) == start => (node, Ok(start)),
-                // Where the process is another one by now, it is not known which of them answered.
-                Ok(_) | Err(CallError::Refused(_)) => (node, Err(Unclean::Behind)),
-                Err(_) => (node, Err(Unclean::Silent)),
-            }
-        });
-        let said = join_all(asked).await;
-        let new = || said.iter().filter_map(|(node, said)| Some((*node, said.ok()?)));
-        heard.extend(new().map(|(node, _)| node));
-        self.heard.note(ring.epoch(), new());
-        let waited_for = unheard_of(ring, &heard);
-        said.into_iter()
-            .filter_map(|(node, said)| Some((node, said.err()?)))
-            .filter(|(node, _)| waited_for.contains(node))
-            .collect()
-    }
-
     /// What those who receive arcs say of them.
     async fn progress(&self, ring: &Ring) -> Answers {
         let receivers: BTreeSet<NodeId> = ring.arcs().iter().flat_map(RingArc::copiers).collect();
@@ -520,9 +466,7 @@ fn holds(ring: &Ring, operation: &v1::Operation) -> bool {
     let Some(wish::Wish::Replicas(wish)) = operation.wish.as_ref().and_then(|wish| wish.wish.as_ref()) else {
         return false;
     };
-    ring.keyspace_by_id(KeyspaceId(wish.keyspace)).is_some_and(|it| {
-        (it.replicas, it.write_quorum, it.read_quorum) == (wish.replicas, wish.write_quorum, wish.read_quorum)
-    })
+    ring.keyspace_by_id(KeyspaceId(wish.keyspace)).is_some_and(|keyspace| has_terms(keyspace, wish))
 }
 
 /// What of a ring is planned: what holds data, as if nobody had asked for anything. (EMPTY-MOVES-FREE: the rest is
@@ -551,26 +495,5 @@ impl Driven {
             Driven::Refused(_)
                 | Driven::Ring(RegisterError::Refused(ChangeError::Invalid(_) | ChangeError::Exists(_)))
         )
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// QUORUMS-HEARD.
-    #[test]
-    fn who_has_heard_of_a_ring_counts_for_as_long_as_it_runs() {
-        let (heard, one, two) = (Heard::default(), NodeId(1), NodeId(2));
-        let start = |id: u128| Uuid::from_u128(id);
-        heard.note(Epoch(5), [(one, start(10)), (two, start(20))]);
-        assert_eq!(heard.of(Epoch(5), |node| start(u128::from(node.0) * 10)), BTreeSet::from([one, two]));
-        let again = |node| if node == two { start(21) } else { start(10) };
-        assert_eq!(heard.of(Epoch(5), again), BTreeSet::from([one]), "2 may have been put back since");
-        heard.note(Epoch(5), [(two, start(21))]);
-        assert_eq!(heard.of(Epoch(5), again), BTreeSet::from([one, two]));
-        heard.note(Epoch(4), [(NodeId(3), start(30))]);
-        heard.note(Epoch(6), []);
-        assert!(heard.of(Epoch(5), again).is_empty() && heard.of(Epoch(6), again).is_empty());
     }
 }

@@ -5,6 +5,7 @@
 //! - `pull`: brings this node's copy of a range up to another node's. Everything else is made of it.
 //! - `receive`: this node becomes a replica of arcs.
 //! - `drive`: takes the steps of operations; one node does so at a time, any one can.
+//! - `heard`: who has heard of a ring, and what waits for that.
 //! - `blocked`: why they cannot be taken, in words.
 //! - `recall`: after a stop of the machine, fetches what this node may have lost.
 //! - `clean`: hands over what this node holds and should not, and forgets it.
@@ -16,6 +17,7 @@
 mod blocked;
 mod clean;
 mod drive;
+mod heard;
 mod migrate;
 mod pace;
 mod pull;
@@ -157,7 +159,7 @@ pub struct Upkeep {
     pace: pace::Pace,
     receiving: receive::Receiving,
     suspects: sync::Suspects,
-    heard: drive::Heard,
+    heard: heard::Heard,
     misplaced: AtomicU64,
     kept: clean::KeptFor,
 }
@@ -186,7 +188,7 @@ impl Upkeep {
             settings,
             receiving: receive::Receiving::default(),
             suspects: sync::Suspects::default(),
-            heard: drive::Heard::default(),
+            heard: heard::Heard::default(),
             misplaced: AtomicU64::new(0),
             kept: clean::KeptFor::default(),
         }

@@ -3,6 +3,7 @@
 use super::{
     change::{self, *},
     keyspaces::{create_keyspace, delete_keyspace, deleted, mark_live},
+    names::{Hearing, free_names, names_wait_for},
     next::{ChangeError, next},
     transition,
 };
@@ -10,9 +11,9 @@ use crate::testing::golden;
 use god_proto::{
     ids::{KeyspaceId, NodeId},
     position::{Position, PositionRange},
-    ring::{MAX_SPLIT, MAX_SPLITS, ROOMY_RING_BYTES, Ring, ring_bytes},
+    ring::{MAX_DELETED, MAX_SPLIT, MAX_SPLITS, ROOMY_RING_BYTES, Ring, ring_bytes},
     time::MAX_TTL_MS,
-    v1::{Keyspace, Member, MemberState, Mode, Partitioner, Reason, ReplaceWish, Wish, wish},
+    v1::{Keyspace, LeaveWish, Member, MemberState, Mode, Partitioner, Reason, ReplaceWish, Wish, wish},
 };
 use std::{collections::BTreeSet, fmt::Write};
 use uuid::Uuid;
@@ -278,6 +279,75 @@ fn a_keyspace_is_deleted_once_and_its_name_comes_free_but_not_its_id() {
     let all = delete_keyspace(&again, "default", KeyspaceId(1)).unwrap().unwrap();
     let all = delete(&all, 3).unwrap().unwrap();
     assert_eq!(deleted(&all), [PositionRange { start: bound(1), end: bound(4) }]);
+}
+
+/// NAME-HEARD.
+#[test]
+fn the_name_of_what_was_deleted_comes_free_once_no_quorum_is_left_that_has_not_heard() {
+    let mut ring = founded();
+    for node in 2..=5 {
+        ring = joined(&ring, &joiner(node, "", 1.0));
+    }
+    let wish = |replicas, write_quorum, read_quorum| Keyspace {
+        name: "names".to_owned(),
+        replicas,
+        write_quorum,
+        read_quorum,
+        ..Keyspace::default()
+    };
+    let hearing = |ring: &Ring, by: &[u32]| Hearing {
+        epoch: ring.epoch(),
+        by: by.iter().map(|node| NodeId(*node)).collect(),
+    };
+    // How many of five may be away: fewer than the least that answers a call without the others.
+    for (wish, away) in [(wish(3, 2, 2), 1), (wish(5, 3, 3), 2), (wish(3, 3, 1), 0), (wish(3, 1, 3), 0)] {
+        let made = create_keyspace(&ring, &wish, &[]).unwrap();
+        let id = KeyspaceId(made.keyspace("names").unwrap().id);
+        let live = mark_live(&made, id).unwrap().unwrap();
+        let gone = delete_keyspace(&live, "names", id).unwrap().unwrap();
+        let again =
+            |by: &[u32]| create_keyspace(&free_names(&gone, &hearing(&gone, by)).unwrap(), &wish, &[]);
+        let all = [1, 2, 3, 4, 5];
+        let made = again(&all[away..]).unwrap();
+        assert!(made.document().deleted.is_empty() && made.keyspace("names").is_some());
+        let refused = again(&all[away + 1..]).unwrap_err();
+        assert_eq!(refused.reason(), Reason::Unavailable);
+        assert!(refused.to_string().contains("a keyspace names was deleted"), "{refused}");
+        assert!(create_keyspace(&gone, &Keyspace { name: "other".to_owned(), ..wish.clone() }, &[]).is_ok());
+        // Who is taken for lost is waited for by nobody; what was heard before the deletion is none of it.
+        let lost = wish::Wish::Leave(LeaveWish { node: 5, lost: true });
+        let lost = transition::begin(&gone, "lost", &Wish { wish: Some(lost) }, &BTreeSet::new());
+        let lost = lost.unwrap().unwrap();
+        let waits = |by: &[u32]| names_wait_for(&lost, Some("names"), &hearing(&lost, by));
+        assert!(waits(&all[away..4]).is_empty());
+        assert_eq!(waits(&all[away + 1..4]), (1..=away as u32 + 1).map(NodeId).collect());
+        assert_eq!(names_wait_for(&gone, None, &hearing(&live, &all)).len(), 5);
+    }
+    // Nobody wrote into one that is not live.
+    let made = create_keyspace(&ring, &wish(3, 2, 2), &[]).unwrap();
+    let id = KeyspaceId(made.keyspace("names").unwrap().id);
+    let gone = delete_keyspace(&made, "names", id).unwrap().unwrap();
+    assert!(create_keyspace(&gone, &wish(3, 2, 2), &[]).is_ok());
+}
+
+#[test]
+fn names_that_are_not_free_are_bounded_in_number() {
+    let mut ring = founded();
+    let wish = |at| Keyspace { name: format!("k{at}"), replicas: 1, ..Keyspace::default() };
+    let step = |ring: &Ring, at| {
+        let made = create_keyspace(ring, &wish(at), &[])?;
+        let id = KeyspaceId(made.keyspace(&format!("k{at}")).unwrap().id);
+        let live = mark_live(&made, id)?.unwrap();
+        Ok::<Ring, ChangeError>(delete_keyspace(&live, &format!("k{at}"), id)?.unwrap())
+    };
+    for at in 0..MAX_DELETED {
+        ring = step(&ring, at).unwrap();
+    }
+    let full = step(&ring, MAX_DELETED).unwrap_err();
+    assert_eq!(full.reason(), Reason::Unavailable);
+    let hearing = Hearing { epoch: ring.epoch(), by: BTreeSet::from([NodeId(1)]) };
+    assert!(names_wait_for(&ring, None, &hearing).is_empty());
+    assert!(step(&free_names(&ring, &hearing).unwrap(), MAX_DELETED).is_ok());
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::{
     allocate::{allocate, leads_of},
+    names::{check_name, note_deletion},
     next::{ChangeError, at_most, next},
 };
 use god_proto::{
@@ -13,7 +14,8 @@ use god_proto::{
 };
 use std::collections::BTreeSet;
 
-/// The ring with one keyspace more. `splits` are the keys at which an ordered one is cut.
+/// The ring with one keyspace more. `splits` are the keys at which an ordered one is cut. Refused where a keyspace of
+/// that name was deleted and too few have heard of it yet ([`super::free_names`]).
 pub fn create_keyspace(ring: &Ring, wish: &Keyspace, splits: &[Vec<u8>]) -> Result<Ring, ChangeError> {
     let mut keyspace = Keyspace { live: false, id: ring.document().next_keyspace, ..wish.clone() };
     (keyspace.write_quorum, keyspace.read_quorum) =
@@ -28,6 +30,7 @@ pub fn create_keyspace(ring: &Ring, wish: &Keyspace, splits: &[Vec<u8>]) -> Resu
     if ring.keyspace(&keyspace.name).is_some() {
         return Err(ChangeError::Exists(format!("keyspace {} exists already", keyspace.name)));
     }
+    check_name(ring, &keyspace.name)?;
     let is_ordered = partitioner(&keyspace) == Partitioner::Ordered;
     if !splits.is_empty() && !is_ordered {
         return Err(ChangeError::Invalid(
@@ -82,6 +85,7 @@ pub fn delete_keyspace(ring: &Ring, name: &str, id: KeyspaceId) -> Result<Option
         )));
     }
     let mut document = next(ring);
+    note_deletion(ring, &mut document, found)?;
     document.keyspaces.retain(|keyspace| keyspace.id != id.0);
     document.arcs.retain(|arc| Position::from_bytes(arc.start.clone()).keyspace() != Some(id));
     Ok(Some(Ring::new(document)?))

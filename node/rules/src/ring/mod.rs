@@ -10,6 +10,7 @@ mod epochs;
 #[cfg(test)]
 mod epochs_tests;
 mod keyspaces;
+mod names;
 mod next;
 mod parts;
 mod planner;
@@ -28,12 +29,14 @@ pub use change::{
 };
 pub use epochs::{common_epoch, is_same_change, stamp_arcs};
 pub use keyspaces::{create_keyspace, delete_keyspace, deleted, mark_live};
-pub use next::ChangeError;
+pub use names::{Hearing, free_names, names_wait_for};
+pub use next::{ChangeError, next};
 pub use parts::{merge, split};
 pub use planner::{
     ArcSize, Move, Plan, Refused, Share, Sizes, Split, Wish, plan, shares as planned_shares, small_arcs,
 };
 pub use recover::{Recovery, recover};
+pub use terms::has_terms;
 pub use transition::{
     Evidence, begin, cancel, current, lost, lost_by, nodes_of, rebalance, refuse, retires, sources_needed,
     start, step, unheard_of,

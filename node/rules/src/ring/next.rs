@@ -24,6 +24,9 @@ pub enum ChangeError {
     /// There are too few nodes for it; later there may be enough.
     #[error("{0}")]
     TooFew(String),
+    /// Nodes have not heard of what it follows; later they may have.
+    #[error("{0}")]
+    Unheard(String),
     /// The document has no room for it; later it may have.
     #[error(
         "the ring would have {bytes} bytes, and this is done up to {bound}: delete keyspaces, or make new ones with \
@@ -51,14 +54,16 @@ impl ChangeError {
         match self {
             ChangeError::Exists(_) => Reason::Exists,
             ChangeError::NoKeyspace(_) => Reason::NoSuchKeyspace,
-            ChangeError::TooFew(_) | ChangeError::Full { .. } => Reason::Unavailable,
+            ChangeError::TooFew(_) | ChangeError::Unheard(_) | ChangeError::Full { .. } => {
+                Reason::Unavailable
+            }
             _ => Reason::Invalid,
         }
     }
 }
 
 /// The document of the next epoch, to be changed.
-pub(super) fn next(ring: &Ring) -> RingDocument {
+pub fn next(ring: &Ring) -> RingDocument {
     let mut document = ring.document().clone();
     document.epoch += 1;
     document

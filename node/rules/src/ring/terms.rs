@@ -5,9 +5,15 @@ use god_proto::{
     ids::{KeyspaceId, NodeId},
     position::Position,
     ring::{Ring, check_keyspace, quorums},
-    v1::{Arc, ReplicasWish, RingDocument},
+    v1::{Arc, Keyspace, ReplicasWish, RingDocument},
 };
 use std::collections::BTreeSet;
+
+/// Whether a keyspace has the number of copies and the quorums that a wish asks for.
+pub fn has_terms(keyspace: &Keyspace, wish: &ReplicasWish) -> bool {
+    (keyspace.replicas, keyspace.write_quorum, keyspace.read_quorum)
+        == (wish.replicas, wish.write_quorum, wish.read_quorum)
+}
 
 /// OVERLAP, where the number of copies stays: reads after the change meet writes of before it, which are on as few
 /// as the least write quorum of the copies. (Where that number changes, every member of the new set copies before it
@@ -16,8 +22,7 @@ pub(super) fn overlaps(ring: &Ring, wish: &ReplicasWish) -> Result<(), ChangeErr
     let Some(old) = ring.keyspace_by_id(KeyspaceId(wish.keyspace)) else {
         return Err(ChangeError::Invalid(format!("there is no keyspace {}", wish.keyspace)));
     };
-    let same = (old.replicas, old.write_quorum, old.read_quorum);
-    if same == (wish.replicas, wish.write_quorum, wish.read_quorum) {
+    if has_terms(old, wish) {
         return Ok(());
     }
     let terms = quorums(old, wish.replicas as usize);
@@ -65,8 +70,6 @@ pub(super) fn is_over(
     let Some(keyspace) = document.keyspaces.iter().find(|keyspace| keyspace.id == wish.keyspace) else {
         return true;
     };
-    let holds = (keyspace.replicas, keyspace.write_quorum, keyspace.read_quorum)
-        == (wish.replicas, wish.write_quorum, wish.read_quorum);
     let stayed = || {
         let has = |arc: &Arc| arc.replicas.len() == wish.replicas as usize && !moved(arc.id);
         document.arcs.iter().any(|arc| is_of(arc, wish.keyspace) && has(arc))
@@ -75,7 +78,7 @@ pub(super) fn is_over(
         true => was.read_quorum < wish.read_quorum,
         false => stayed(),
     };
-    holds && !(keyspace.live && was.is_some_and(reads_fewer))
+    has_terms(keyspace, wish) && !(keyspace.live && was.is_some_and(reads_fewer))
 }
 
 /// Replicas that are yet to hear of a keyspace's quorums, where those of before, `was`, may still be reached without
