@@ -23,7 +23,8 @@ pub struct JointReplicas {
 struct Quorum {
     set: ReplicaMask,
     need: u32,
-    /// So many that every quorum of the keyspace's reads meets one of them; never fewer than `need`.
+    /// So many that every quorum of the keyspace's reads meets one of them, by other quorums that come after these as
+    /// well: as many as hold a write. Never fewer than `need`.
     cover: u32,
 }
 
@@ -54,7 +55,7 @@ impl JointReplicas {
                 Some(terms)
                     if terms.read_quorum <= need && terms.read_quorum + terms.write_quorum > count =>
                 {
-                    need.max((count + 1).saturating_sub(terms.read_quorum))
+                    need.max(terms.write_quorum.min(count))
                 }
                 _ => need,
             };
@@ -104,8 +105,8 @@ impl JointReplicas {
         self.each().all(|quorum| quorum.is_in(who))
     }
 
-    /// The same members, so many of each set that every quorum of the keyspace's reads meets one of them. Where a call
-    /// needs fewer than those reads do, it needs no more for this.
+    /// The same members, so many of each set that every quorum of the keyspace's reads meets one of them, now and under
+    /// quorums that come after these. Where a call needs fewer than those reads do, it needs no more for this.
     #[must_use]
     pub fn covering(&self) -> JointReplicas {
         let covering = |quorum: Quorum| Quorum { need: quorum.cover, ..quorum };
