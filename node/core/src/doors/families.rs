@@ -112,6 +112,7 @@ fn upkeep() {
         "god_upkeep_tombstones_purged_total",
         "Deletions that every replica had and that were forgotten"
     );
+    describe_counter!("god_upkeep_rests_total", "Pages after which copying gave way to clients");
     describe_counter!("god_upkeep_expired_total", "Expired keys that became deletions");
     describe_counter!("god_upkeep_deleted_ranges_total", "Ranges of deleted keyspaces that were dropped");
     describe_counter!("god_upkeep_cleaned_ranges_total", "Ranges that others own and that were dropped");

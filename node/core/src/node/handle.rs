@@ -44,7 +44,11 @@ impl Node {
             | request::Body::Fence(_)
             | request::Body::Floor(_) => {
                 let epoch = call.epoch;
-                let result = self.as_member()?.replica.handle(call).await;
+                let member = self.as_member()?;
+                let mut result = member.replica.handle(call).await;
+                if let Ok(response::Body::Scan(page)) = &mut result {
+                    page.late_us = member.upkeep.late_us();
+                }
                 if epoch > self.ring.epoch().0
                     && let Some(from) = from
                 {

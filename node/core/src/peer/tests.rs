@@ -125,7 +125,7 @@ impl Handler for Arc<Echo> {
                         sleep(Duration::from_millis(50)).await;
                     }
                     let entry = Entry { value: vec![1; MAX_VALUE].into(), ..Entry::default() };
-                    Ok(response::Body::Scan(ScanDone { entries: vec![entry], more: false }))
+                    Ok(response::Body::Scan(ScanDone { entries: vec![entry], ..ScanDone::default() }))
                 }
                 request::Body::GetRing(_) => Ok(response::Body::Ring(RingDone::default())),
                 request::Body::Report(_) => Err(failure(Cause::NotReplica, "not here")),

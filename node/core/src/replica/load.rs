@@ -25,6 +25,7 @@ const INTERVALS: usize = 6;
 pub struct Loads {
     counts: RwLock<BTreeMap<ArcId, AtomicU64>>,
     known: Mutex<MeasuredRates>,
+    calls: AtomicU64,
 }
 
 struct MeasuredRates {
@@ -42,7 +43,17 @@ impl Loads {
     /// Nothing is known yet.
     pub fn new() -> Loads {
         let known = MeasuredRates { began: Instant::now(), arcs: BTreeMap::new() };
-        Loads { counts: RwLock::default(), known: Mutex::new(known) }
+        Loads { counts: RwLock::default(), known: Mutex::new(known), calls: AtomicU64::new(0) }
+    }
+
+    /// Counts reads or writes, for which a client waits.
+    pub fn count_calls(&self, calls: u64) {
+        self.calls.fetch_add(calls, Relaxed);
+    }
+
+    /// How many of them there were since the start.
+    pub fn calls(&self) -> u64 {
+        self.calls.load(Relaxed)
     }
 
     /// Counts what an arc was asked for.

@@ -42,6 +42,7 @@ impl Replica {
     pub(super) async fn read(&self, touch: &Touch, read: peer::Read) -> Result<response::Body, Failure> {
         at_most("positions", read.positions.len())?;
         let positions: Vec<Position> = read.positions.into_iter().map(Position::from_bytes).collect();
+        self.loads.count_calls(positions.len() as u64);
         for position in &positions {
             self.loads.count(touch.holds(position)?.id, 1);
         }

@@ -378,6 +378,7 @@ impl Replica {
         let entries = write.entries.into_iter().map(Entry::try_from).collect::<Result<Vec<Entry>, _>>();
         let all = entries.map_err(|error| failure(Cause::Invalid, error.to_string()))?;
         let (here, unread) = self.ending_here(&all).await?;
+        self.loads.count_calls(all.len() as u64);
         let mut entries = Vec::with_capacity(all.len());
         let mut newest = Version::ZERO;
         // Of entries that are too old (PURGE-FLOOR), or end what cannot be read: which, and what their writer is told.

@@ -43,7 +43,7 @@ pub(super) fn page(
         let size = entry.position.as_bytes().len() + entry.record.encoded_len();
         bytes += size;
         if entries.len() >= limit || (bytes > most && !entries.is_empty()) {
-            return Ok(peer::ScanDone { entries, more: true });
+            return Ok(peer::ScanDone { entries, more: true, ..peer::ScanDone::default() });
         }
         unpaid += size + size_of::<peer::Entry>();
         if unpaid >= PAID_AT {
@@ -51,11 +51,11 @@ pub(super) fn page(
                 if entries.is_empty() {
                     entries.push(peer::Entry::from(entry));
                 }
-                return Ok(peer::ScanDone { entries, more: true });
+                return Ok(peer::ScanDone { entries, more: true, ..peer::ScanDone::default() });
             }
             unpaid = 0;
         }
         entries.push(peer::Entry::from(entry));
     }
-    Ok(peer::ScanDone { entries, more: false })
+    Ok(peer::ScanDone { entries, more: false, ..peer::ScanDone::default() })
 }

@@ -18,6 +18,7 @@ mod blocked;
 mod clean;
 mod drive;
 mod heard;
+mod lateness;
 mod migrate;
 mod pace;
 mod pull;
@@ -52,6 +53,7 @@ use god_proto::{
     ring::Ring,
     version::Version,
 };
+use metrics::counter;
 use std::{
     collections::BTreeSet,
     sync::{
@@ -60,6 +62,7 @@ use std::{
     },
     time::Duration,
 };
+use tokio::time::{Instant, sleep, sleep_until};
 
 /// How upkeep goes about it.
 #[derive(Clone, Debug)]
@@ -157,6 +160,7 @@ pub struct Upkeep {
     longest_read: Duration,
     settings: UpkeepSettings,
     pace: pace::Pace,
+    lateness: lateness::Lateness,
     receiving: receive::Receiving,
     suspects: sync::Suspects,
     heard: heard::Heard,
@@ -185,6 +189,7 @@ impl Upkeep {
             change_timeout: parts.change_timeout,
             longest_read: parts.longest_read,
             pace: pace::Pace::new(settings.transfer_bytes_per_second),
+            lateness: lateness::Lateness::default(),
             settings,
             receiving: receive::Receiving::default(),
             suspects: sync::Suspects::default(),
@@ -204,13 +209,38 @@ impl Upkeep {
                 self.sync(),
                 self.migrate(),
                 self.recall(),
-                self.sweep()
+                self.sweep(),
+                self.watch_lateness()
             );
         };
         tokio::select! {
             biased;
             () = stop.stopped() => {}
             () = loops => {}
+        }
+    }
+
+    /// Notes how late tasks are woken, while clients wait for this node.
+    async fn watch_lateness(&self) {
+        loop {
+            let due = Instant::now() + lateness::TICK;
+            sleep_until(due).await;
+            self.lateness.note(Instant::now().saturating_duration_since(due), self.replica.loads().calls());
+        }
+    }
+
+    /// How late tasks are woken, while clients wait for this node, in microseconds; else 0.
+    pub fn late_us(&self) -> u32 {
+        self.lateness.get().as_micros().try_into().unwrap_or(u32::MAX)
+    }
+
+    /// Gives way to clients, after a page that took so long; `late_us` is what the node says that it came from.
+    async fn rest(&self, took: Duration, late_us: u32) {
+        let late = self.lateness.get().max(Duration::from_micros(late_us.into()));
+        let rest = lateness::rest(took, late);
+        if !rest.is_zero() {
+            counter!("god_upkeep_rests_total").increment(1);
+            sleep(rest).await;
         }
     }
 

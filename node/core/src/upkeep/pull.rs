@@ -21,6 +21,7 @@ use god_proto::{
     version::Version,
 };
 use std::{sync::Arc, time::Duration};
+use tokio::time::Instant;
 
 /// Ranges with up to so many entries are listed, not cut further.
 const LIST_BELOW: u64 = 64;
@@ -310,7 +311,7 @@ impl Upkeep {
         let (mut stale, mut busy) = (0, 0);
         while !rest.is_empty() {
             self.pace.wait_until_paid().await;
-            let epoch = self.ring.epoch();
+            let (epoch, began) = (self.ring.epoch(), Instant::now());
             let scan = peer::Scan {
                 range: Some(peer::Range::from(&*rest)),
                 limit: PAGE,
@@ -319,12 +320,12 @@ impl Upkeep {
                 compares: !wanted.votes,
                 ..peer::Scan::default()
             };
-            let page = match self.ask(wanted.from, wanted.still, request::Body::Scan(scan)).await? {
-                response::Body::Scan(page) => page,
-                _ => return Err(odd(wanted.from, "its answer is not that to a scan")),
-            };
-            let entries = page
-                .entries
+            let peer::ScanDone { entries, more, late_us } =
+                match self.ask(wanted.from, wanted.still, request::Body::Scan(scan)).await? {
+                    response::Body::Scan(page) => page,
+                    _ => return Err(odd(wanted.from, "its answer is not that to a scan")),
+                };
+            let entries = entries
                 .into_iter()
                 .map(Entry::try_from)
                 .collect::<Result<Vec<Entry>, _>>()
@@ -334,8 +335,8 @@ impl Upkeep {
                 return Err(odd(wanted.from, "its page holds what was not asked for"));
             }
             let end = match entries.last() {
-                Some(last) if page.more => last.position.next(),
-                None if page.more => return Err(odd(wanted.from, "its page is empty and not the last")),
+                Some(last) if more => last.position.next(),
+                None if more => return Err(odd(wanted.from, "its page is empty and not the last")),
                 _ => rest.end.clone(),
             };
             let part = PositionRange { start: rest.start.clone(), end: end.clone() };
@@ -371,6 +372,8 @@ impl Upkeep {
             busy = 0;
             (wanted.done)(count, bytes);
             rest.start = end;
+            drop(admitted);
+            self.rest(began.elapsed(), late_us).await;
         }
         Ok(())
     }
