@@ -58,14 +58,18 @@ pub(super) fn note_deletion(
     Ok(())
 }
 
-/// Replicas of a deleted keyspace by which it may still be reached; empty once its name is free. Who was retired, or is
-/// to be taken for lost, is waited for by nobody. Cost: O(its replicas).
+/// Replicas of a deleted keyspace that are not known to have heard of that; those that were retired are none any more.
+fn left(ring: &Ring, deleted: &DeletedKeyspace, hearing: &Hearing) -> BTreeSet<NodeId> {
+    let has_heard = |node: &NodeId| hearing.epoch.0 >= deleted.epoch && hearing.by.contains(node);
+    let replicas = deleted.replicas.iter().map(|node| NodeId(*node));
+    replicas.filter(|node| ring.node(*node).is_some() && !has_heard(node)).collect()
+}
+
+/// Those of them by which it may still be reached; empty once its name is free. Whose data are to be taken for lost is
+/// waited for by nobody. Cost: O(its replicas).
 fn unheard(ring: &Ring, deleted: &DeletedKeyspace, hearing: &Hearing) -> BTreeSet<NodeId> {
     let lost = lost(ring);
-    let has_heard = |node: &NodeId| hearing.epoch.0 >= deleted.epoch && hearing.by.contains(node);
-    let left = deleted.replicas.iter().map(|node| NodeId(*node));
-    let left: BTreeSet<NodeId> =
-        left.filter(|node| ring.node(*node).is_some() && !lost.contains(node) && !has_heard(node)).collect();
+    let left: BTreeSet<NodeId> = left(ring, deleted, hearing).difference(&lost).copied().collect();
     if left.len() < deleted.least_quorum.max(1) as usize { BTreeSet::new() } else { left }
 }
 
@@ -80,9 +84,9 @@ pub fn names_wait_for(ring: &Ring, name: Option<&str>, hearing: &Hearing) -> BTr
 pub fn free_names(ring: &Ring, hearing: &Hearing) -> Result<Ring, ChangeError> {
     let mut document = ring.document().clone();
     document.deleted.retain_mut(|deleted| {
-        let left = unheard(ring, deleted, hearing);
-        deleted.replicas = left.iter().map(|node| node.0).collect();
-        !left.is_empty()
+        let waits = !unheard(ring, deleted, hearing).is_empty();
+        deleted.replicas = left(ring, deleted, hearing).into_iter().map(|node| node.0).collect();
+        waits
     });
     Ok(Ring::new(document)?)
 }
