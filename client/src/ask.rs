@@ -1,7 +1,7 @@
 //! The way of a call that is not about one key: scans, counts and ranks. None of them writes, so that each may be sent
 //! again.
 
-use crate::{Error, Result, client::Inner, node::Node, retry, transport};
+use crate::{Error, Result, client::Inner, node::Node, retry, settings::check_timeout, transport};
 use god_proto::v1::{
     CountReply, CountRequest, RankReply, RankRequest, Reason, Rejected, ScanReply, ScanRequest, SelectReply,
     SelectRequest, store_client::StoreClient,
@@ -80,6 +80,7 @@ impl Inner {
         timeout: Duration,
         at: &mut Option<Arc<Node>>,
     ) -> Result<A::Reply> {
+        check_timeout("with_timeout", timeout)?;
         let deadline = Instant::now() + timeout;
         self.budget.call();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);

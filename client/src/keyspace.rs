@@ -3,6 +3,7 @@
 use crate::{
     Client, Consistency, Error, Lookup, Result, Session, Value, Written,
     call::{KeyCall, Op},
+    settings::check_timeout,
 };
 use bytes::Bytes;
 use god_proto::{
@@ -52,7 +53,8 @@ impl Keyspace {
         self
     }
 
-    /// How long a call may take in all.
+    /// How long a call may take in all: [`MAX_TIMEOUT`](crate::MAX_TIMEOUT), 30 s, at most. With a longer one they
+    /// fail ([`Error::Invalid`]).
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Keyspace {
         self.timeout = timeout;
@@ -208,7 +210,7 @@ fn check(call: &KeyCall<'_>) -> Result<()> {
     {
         return wrong("the consistency asks for 0 replicas; at least one must answer".to_owned());
     }
-    Ok(())
+    check_timeout("with_timeout", call.timeout)
 }
 
 /// An answer of another version, to a read.

@@ -52,6 +52,7 @@ pub use client::Client;
 pub use consistency::Consistency;
 pub use entry::{Entry, Lookup, Rank, Value, Written};
 pub use error::{Error, Result};
+pub use god_proto::MAX_TIMEOUT;
 pub use god_proto::time::MAX_TTL;
 pub use god_proto::{v1::Reason, version::Version};
 pub use keyspace::Keyspace;

@@ -1,6 +1,6 @@
 //! Keys in order, a page at a time.
 
-use crate::{Entry, Keyspace, Result, node::Node};
+use crate::{Entry, Error, Keyspace, Result, node::Node};
 use bytes::Bytes;
 use futures::{FutureExt, Stream, future::BoxFuture};
 use god_proto::{
@@ -70,9 +70,9 @@ impl Scan {
         self
     }
 
-    /// So many entries a page, 1 to 10,000. Default: 1,000.
+    /// So many entries a page, 1 to 10,000: with another number the first page is [`Error::Invalid`]. Default: 1,000.
     pub fn page(mut self, entries: u32) -> Scan {
-        self.page = entries.clamp(1, MAX_PAGE);
+        self.page = entries;
         self
     }
 
@@ -89,6 +89,10 @@ impl Scan {
     fn poll_page(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         if !self.entries.is_empty() || self.ended {
             return Poll::Ready(Ok(()));
+        }
+        if !(1..=MAX_PAGE).contains(&self.page) {
+            self.ended = true;
+            return Poll::Ready(Err(Error::Invalid(format!("page {} is not 1 to {MAX_PAGE}", self.page))));
         }
         if self.left == 0 {
             self.ended = true;

@@ -1,6 +1,7 @@
 //! What a client is told before it connects, and connecting.
 
 use crate::{Client, Error, Result};
+use god_proto::MAX_TIMEOUT;
 use std::time::Duration;
 
 /// What can be set; [`Client::builder`] makes one.
@@ -52,7 +53,8 @@ impl Builder {
         self
     }
 
-    /// How long a call may take in all, tries and waits together. Default: 5 s.
+    /// How long a call may take in all, tries and waits together; [`MAX_TIMEOUT`](crate::MAX_TIMEOUT), 30 s, at most.
+    /// Default: 5 s.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Builder {
         self.settings.timeout = timeout;
@@ -82,15 +84,15 @@ impl Builder {
         self
     }
 
-    /// How often one call is sent again at most. Default: 4.
+    /// How often one call is sent again at most; one about a key goes to 16 nodes at most. Default: 4.
     #[must_use]
     pub fn retries(mut self, retries: u32) -> Builder {
         self.settings.retries = retries;
         self
     }
 
-    /// Tries again that all calls may cause together: a share of all calls, and a number at once. Keeps a cluster in
-    /// trouble from being sent many times its load. Default: 0.1 and 64.
+    /// Tries again that all calls may cause together: a share of all calls, from 0 to 1 in steps of a thousandth, and a
+    /// number at once. Keeps a cluster in trouble from being sent many times its load. Default: 0.1 and 64.
     #[must_use]
     pub fn retry_budget(mut self, share: f64, at_once: u32) -> Builder {
         self.settings.retry_ratio = share;
@@ -143,6 +145,15 @@ impl Builder {
                 return wrong(format!("{what} is 0"));
             }
         }
+        check_timeout("timeout", settings.timeout)?;
         Client::connect(servers, settings).await
     }
+}
+
+/// No node gives a call longer: one that asked for more would end sooner than it says, by no fault of anybody.
+pub(crate) fn check_timeout(what: &str, timeout: Duration) -> Result<()> {
+    if timeout > MAX_TIMEOUT {
+        return Err(Error::Invalid(format!("{what} {timeout:?} is above the most, {MAX_TIMEOUT:?}")));
+    }
+    Ok(())
 }

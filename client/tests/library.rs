@@ -7,7 +7,7 @@ mod fake;
 use fake::Fake;
 use futures::{StreamExt as _, TryStreamExt as _, future::join_all};
 use god_client::{
-    Builder, Client, Consistency, Error, Keyspace, Lookup, MAX_TTL, Range, Reason,
+    Builder, Client, Consistency, Error, Keyspace, Lookup, MAX_TIMEOUT, MAX_TTL, Range, Reason,
     proto::{CreateKeyspaceRequest, call::Call},
 };
 use std::{
@@ -224,7 +224,7 @@ async fn a_silent_node_is_passed_over_before_the_deadline() {
     let [one, two] = fake::start_many();
     two.holds("k", "of two");
     let client = builder(&[&one, &two])
-        .timeout(Duration::from_hours(1))
+        .timeout(MAX_TIMEOUT)
         .stall_after(Duration::from_millis(50))
         .connect()
         .await
@@ -420,6 +420,8 @@ async fn what_cannot_be_meant_is_not_sent() {
         keyspace.put("k", vec![0; (8 << 20) + 1]).await.unwrap_err(),
         keyspace.put_with_ttl("k", "v", Duration::from_micros(1)).await.unwrap_err(),
         keyspace.get(long).await.unwrap_err(),
+        keyspace.scan(..).page(0).next_page().await.unwrap_err(),
+        keyspace.scan(..).page(10_001).next_page().await.unwrap_err(),
         keyspace.with_reads(Consistency::Count(0)).get("k").await.unwrap_err(),
         builder(&[]).connect().await.unwrap_err(),
         builder(&[&fake]).in_flight(0).connect().await.unwrap_err(),
@@ -427,6 +429,26 @@ async fn what_cannot_be_meant_is_not_sent() {
         assert!(matches!(refused, Error::Invalid(_)), "{refused:?}");
     }
     assert!(fake.knobs.seen().is_empty());
+}
+
+#[tokio::test]
+async fn a_time_that_no_node_gives_a_call_is_refused_with_the_longest_one() {
+    let fake = fake::start();
+    let longer = MAX_TIMEOUT + Duration::from_millis(1);
+    let keyspace = keyspace(&[&fake]).await.with_timeout(longer);
+    for (option, refused) in [
+        ("timeout 30.001s", builder(&[&fake]).timeout(longer).connect().await.unwrap_err()),
+        ("with_timeout 30.001s", keyspace.put("k", "v").await.unwrap_err()),
+        ("with_timeout 30.001s", keyspace.get("k").await.unwrap_err()),
+        ("with_timeout 30.001s", keyspace.count(..).await.unwrap_err()),
+        ("with_timeout 30.001s", keyspace.scan(..).next_page().await.unwrap_err()),
+    ] {
+        let Error::Invalid(why) = refused else { panic!("{option}: {refused:?}") };
+        assert_eq!(why, format!("{option} is above the most, 30s"));
+    }
+    assert!(fake.knobs.seen().is_empty());
+    let client = builder(&[&fake]).timeout(MAX_TIMEOUT).connect().await.unwrap();
+    client.keyspace("default").put("k", "v").await.unwrap();
 }
 
 #[tokio::test]

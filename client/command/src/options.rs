@@ -3,7 +3,7 @@
 use crate::text::Encoding;
 use clap::{Args, ValueEnum};
 use god_client::Consistency;
-use god_proto::{address::check_address, time::parse_time};
+use god_proto::{MAX_TIMEOUT, address::check_address, time::parse_time};
 use std::time::Duration;
 
 /// Options that every command knows.
@@ -29,8 +29,8 @@ pub struct Global {
     #[arg(short, long, env = "GOD_OUTPUT", value_enum, default_value_t, global = true)]
     pub output: Output,
 
-    /// How long a call may take, e.g. 500ms or 20s; nodes give a read or a write 30s at most (default: 15s)
-    #[arg(long, value_name = "TIME", value_parser = parse_duration, global = true)]
+    /// How long a call may take, e.g. 500ms or 20s; 30s at most (default: 15s, of bench 5s)
+    #[arg(long, value_name = "TIME", value_parser = parse_timeout, global = true)]
     pub timeout: Option<Duration>,
 
     /// How many replicas must answer: one, quorum, all or a number (default: the keyspace's own)
@@ -75,6 +75,16 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         Ok(duration) if duration.is_zero() => Err("it must be longer than 0".to_owned()),
         Ok(duration) => Ok(duration),
         Err(why) => Err(why.to_string()),
+    }
+}
+
+/// How long a call may take: no longer than nodes let any.
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        timeout if timeout > MAX_TIMEOUT => {
+            Err(format!("no node gives a call more than {}", humantime::format_duration(MAX_TIMEOUT)))
+        }
+        timeout => Ok(timeout),
     }
 }
 
@@ -133,6 +143,15 @@ mod tests {
         for wrong in ["0s", "5", "1M", "1100years"] {
             assert!(parse_duration(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn no_call_is_given_longer_than_nodes_give_it() {
+        assert_eq!(parse_timeout("30s"), Ok(MAX_TIMEOUT));
+        for wrong in ["30001ms", "10m", "0s"] {
+            assert!(parse_timeout(wrong).is_err(), "{wrong}");
+        }
+        assert!(parse_timeout("10m").unwrap_err().contains("30s"));
     }
 
     #[test]

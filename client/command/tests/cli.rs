@@ -74,6 +74,21 @@ fn what_cannot_be_meant_ends_with_2() {
 }
 
 #[test]
+fn a_value_beyond_a_bound_is_refused_with_option_value_and_bound() {
+    for (command, says) in [
+        (&["get", "k", "--timeout", "10m"][..], ["--timeout", "10m", "30s"]),
+        (&["bench", "--connections", "17"], ["--connections", "17", "16"]),
+        (&["bench", "--value-size", "8388609"], ["--value-size", "8388609", "8388608"]),
+        (&["bench", "--duration", "3h", "--window", "1s"], ["--window", "1s", "7200"]),
+    ] {
+        let ended = god(command);
+        let said = text(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(2), "{command:?}: {said}");
+        assert!(says.iter().all(|part| said.contains(part)), "{command:?}: {said}");
+    }
+}
+
+#[test]
 fn help_goes_to_stdout_and_names_the_exit_codes() {
     let ended = god(&["--help"]);
     assert_eq!(ended.status.code(), Some(0));

@@ -23,7 +23,7 @@ pub use status::{
     BlockedStatus, Founder, GodClusterStatus, NodeState, OperationProgress, Phase, QuarantinedVolume,
     Replaced,
 };
-pub use units::{bytes, bytes_of, seconds};
+pub use units::{bytes, bytes_of, milliseconds, seconds};
 
 #[cfg(test)]
 mod tests;

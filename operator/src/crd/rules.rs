@@ -126,5 +126,18 @@ pub(super) const KEYSPACE_QUORUMS: &str = "(!has(self.writeQuorum) || (has(self.
      (!has(self.readQuorum) || (has(self.replicas) && self.readQuorum <= self.replicas))";
 pub(super) const KEYSPACE_QUORUMS_SAYS: &str = "writeQuorum and readQuorum of a keyspace need its replicas, and cannot exceed them: give replicas, or lower the quorums";
 
+/// As `god_proto::time` has it, unit by unit: a duration of CEL ends after 292 years.
+pub(super) const TTL: &str = "!has(self.defaultTtl) || (self.defaultTtl.endsWith('ms') ? \
+     (int(self.defaultTtl.replace('ms', '')) >= 1 && int(self.defaultTtl.replace('ms', '')) <= 31622400000000) : \
+     self.defaultTtl.endsWith('s') ? \
+     (int(self.defaultTtl.replace('s', '')) >= 1 && int(self.defaultTtl.replace('s', '')) <= 31622400000) : \
+     self.defaultTtl.endsWith('m') ? \
+     (int(self.defaultTtl.replace('m', '')) >= 1 && int(self.defaultTtl.replace('m', '')) <= 527040000) : \
+     self.defaultTtl.endsWith('h') ? \
+     (int(self.defaultTtl.replace('h', '')) >= 1 && int(self.defaultTtl.replace('h', '')) <= 8784000) : \
+     (int(self.defaultTtl.replace('d', '')) >= 1 && int(self.defaultTtl.replace('d', '')) <= 366000))";
+pub(super) const TTL_SAYS: &str =
+    "defaultTtl of a keyspace is 1ms to 366000d: choose one between, or leave it out for entries that stay";
+
 pub(super) const LWW: &str = "self == 'lww'";
 pub(super) const LWW_SAYS: &str = "linearizable keyspaces are not there yet: use mode lww";

@@ -163,7 +163,10 @@ impl Default for Consistency {
 /// A keyspace that is to be there.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new(rules::KEYSPACE_QUORUMS).message(rules::KEYSPACE_QUORUMS_SAYS))]
+#[x_kube(
+    validation = Rule::new(rules::KEYSPACE_QUORUMS).message(rules::KEYSPACE_QUORUMS_SAYS),
+    validation = Rule::new(rules::TTL).message(rules::TTL_SAYS)
+)]
 pub struct Keyspace {
     /// Its name.
     #[schemars(length(min = 1, max = 64), regex(pattern = "^[A-Za-z0-9][-A-Za-z0-9_.]*$"))]
@@ -188,7 +191,8 @@ pub struct Keyspace {
     #[serde(default)]
     #[x_kube(validation = Rule::new(rules::LWW).message(rules::LWW_SAYS))]
     pub mode: Mode,
-    /// How long entries live that say nothing else, such as 24h. Left out: for ever. Used when the keyspace is made.
+    /// How long entries live that say nothing else, such as 24h; 366000d at most. Left out: for ever. Used when the
+    /// keyspace is made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = "^[0-9]+(ms|s|m|h|d)$"), length(max = 16))]
     pub default_ttl: Option<String>,
@@ -222,7 +226,7 @@ pub enum Mode {
 pub struct Gossip {
     /// Off: nodes know each other from the ring alone.
     pub enabled: bool,
-    /// Between two rounds, such as 200ms; shorter is faster news and more traffic.
+    /// Between two rounds, such as 200ms, from 10ms to 60s; shorter is faster news and more traffic.
     #[schemars(regex(pattern = "^[0-9]+(ms|s)$"), length(max = 16))]
     pub interval: String,
     /// Nodes told each round.
@@ -247,7 +251,7 @@ pub struct NodeSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = "^[0-9]+(B|KiB|MiB|GiB)$"), length(max = 16))]
     pub transfer_rate: Option<String>,
-    /// How old deletions must be before they are forgotten, such as 1h.
+    /// How old deletions must be before they are forgotten, such as 1h, from 2s to 365d.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = "^[0-9]+(s|m|h|d)$"), length(max = 16))]
     pub tombstone_age: Option<String>,

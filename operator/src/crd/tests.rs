@@ -95,6 +95,13 @@ fn an_object_that_breaks_a_rule_is_refused_with_a_way_out_by_schema_and_by_code(
         ("/spec/consistency/writeQuorum", json!(4), "lower them, or ask for more replicas"),
         ("/spec/keyspaces/0/writeQuorum", json!(6), "give replicas, or lower the quorums"),
         ("/spec/keyspaces/0/mode", json!("linearizable"), "use mode lww"),
+        ("/spec/keyspaces/0/defaultTtl", json!("0s"), "1ms to 366000d"),
+        ("/spec/keyspaces/0/defaultTtl", json!("31622400000001ms"), "1ms to 366000d"),
+        ("/spec/keyspaces/0/defaultTtl", json!("31622400001s"), "1ms to 366000d"),
+        ("/spec/keyspaces/0/defaultTtl", json!("527040001m"), "1ms to 366000d"),
+        ("/spec/keyspaces/0/defaultTtl", json!("8784001h"), "1ms to 366000d"),
+        ("/spec/keyspaces/0/defaultTtl", json!("366001d"), "1ms to 366000d"),
+        ("/spec/keyspaces/0/defaultTtl", json!("999999999999999d"), "1ms to 366000d"),
         ("/spec/nodePools/0/storage/size", json!("ten"), "such as 100Gi"),
         ("/spec/nodePools/0/storage/size", json!("0"), "such as 100Gi"),
     ];
@@ -173,6 +180,16 @@ fn what_may_change_may_change() {
 fn every_name_that_the_schema_keeps_out_of_more_settings_is_kept_out_by_code() {
     let listed: Vec<&str> = super::rules::MORE.split('\'').skip(1).step_by(2).collect();
     assert_eq!(listed, super::rules::OWN_SETTINGS);
+}
+
+#[test]
+fn a_keyspace_gets_the_time_to_live_that_is_written() {
+    for (text, ms) in [("1ms", 1), ("500ms", 500), ("24h", 86_400_000), ("366000d", 31_622_400_000_000)] {
+        let object = with("/spec/keyspaces/0/defaultTtl", json!(text));
+        assert_eq!(by_schema(&object, None), Vec::<String>::new(), "{text}");
+        assert_eq!(problems(&read(&object)), Vec::<String>::new(), "{text}");
+        assert_eq!(crate::controller::world::Desired::of(&read(&object)).keyspaces[1].ttl_ms, ms, "{text}");
+    }
 }
 
 #[test]

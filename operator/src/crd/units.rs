@@ -14,6 +14,14 @@ pub fn seconds(text: &str) -> Option<u64> {
     }
 }
 
+/// Thousandths of a second in such a duration, with nothing rounded.
+pub fn milliseconds(text: &str) -> Option<u64> {
+    match text.strip_suffix("ms") {
+        Some(number) => number.parse().ok(),
+        None => seconds(text)?.checked_mul(1_000),
+    }
+}
+
 /// Bytes in a quantity such as `10Gi`, `500M` or `1e9`, rounded up. `None`: it is not one, or not of bytes.
 pub fn bytes_of(text: &str) -> Option<u64> {
     let text = text.trim();
@@ -68,6 +76,12 @@ mod tests {
             read,
             [Some(90), Some(900), Some(3_600), Some(1), Some(172_800), None, None, None, None, None]
         );
+    }
+
+    #[test]
+    fn what_is_shorter_than_a_second_stays_it_in_milliseconds() {
+        let read = ["1500ms", "2s", "1m", "ms", "5", "99999999999999999h"].map(milliseconds);
+        assert_eq!(read, [Some(1_500), Some(2_000), Some(60_000), None, None, None]);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The rules of a `GodCluster` once more: for objects that were admitted by an older schema, and for those who have no
 //! API server at hand. Each sentence is the one that the API server would say.
 
-use super::{GodCluster, GodClusterSpec, Mode, bytes_of, rules, seconds};
+use super::{GodCluster, GodClusterSpec, Mode, bytes_of, milliseconds, rules, seconds};
+use god_proto::time::MAX_TTL_MS;
 use std::collections::BTreeSet;
 
 /// In thousandths of a second.
@@ -65,6 +66,13 @@ pub fn problems(cluster: &GodCluster) -> Vec<String> {
             }),
             rules::KEYSPACE_QUORUMS_SAYS,
         ),
+        (
+            keyspaces
+                .clone()
+                .filter_map(|keyspace| keyspace.default_ttl.as_deref())
+                .any(|ttl| !(1..=MAX_TTL_MS).contains(&millis(ttl))),
+            rules::TTL_SAYS,
+        ),
         (keyspaces.clone().any(|keyspace| keyspace.mode != Mode::Lww), rules::LWW_SAYS),
         (
             spec.node_pools.iter().any(|pool| bytes_of(&pool.storage.size).is_none_or(|size| size == 0)),
@@ -105,12 +113,9 @@ fn is_label(name: &str) -> bool {
         && bytes.iter().all(|c| is_small(*c) || *c == b'-')
 }
 
-/// Thousandths of a second; as many as can be where there are more, and none where it is no duration.
+/// Thousandths of a second; none where it is no duration, or one of more than anything takes.
 fn millis(text: &str) -> u64 {
-    match text.strip_suffix("ms") {
-        Some(number) => number.parse().unwrap_or(0),
-        None => seconds(text).unwrap_or(0).saturating_mul(1_000),
-    }
+    milliseconds(text).unwrap_or(0)
 }
 
 /// Bytes, as nodes write them.

@@ -13,7 +13,7 @@ use machine::Machine;
 use process::{Nodes, Process};
 use report::{BenchReport, BenchSettings, Cluster, LoadPhase, Memory};
 use std::{path::PathBuf, time::Duration};
-use work::{Course, Data, Workload};
+use work::{Course, Data, MAX_WINDOWS, Workload};
 
 /// Measures throughput, latency, processor time and memory
 #[derive(Args, Debug)]
@@ -25,7 +25,8 @@ Examples:
 
 Loads its keys first, as bench/…, and overwrites them; they stay. Each client has one call under way at a time; all
 share the connections, as the tasks of a real program do. Only calls that did what was asked count; the others are
-errors. Latency is what a client waits. With --data, the processor time and memory of the nodes are read as well.
+errors. Latency is what a client waits: beyond 65,536 calls in flight, where one counts for each 16 KiB of its value,
+for its turn, too. With --data, the processor time and memory of the nodes are read as well.
 
 Exit codes: 0 measured, without errors; 3 with errors; 5 unreachable.")]
 pub struct BenchArgs {
@@ -41,7 +42,7 @@ pub struct BenchArgs {
     /// Keys to load, and to choose from at random
     #[arg(long, value_name = "N", default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1..))]
     keys: u64,
-    /// Bytes of a value
+    /// Bytes of a value, up to 8 MiB
     #[arg(long, value_name = "BYTES", default_value_t = 100)]
     value_size: usize,
     /// How long each is measured
@@ -59,13 +60,13 @@ pub struct BenchArgs {
         default_value = "write,read,mixed"
     )]
     workload: Vec<Workload>,
-    /// Connections to each node
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    connections: usize,
+    /// Connections to each node, up to 16
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=16))]
+    connections: u8,
     /// Calls a second of all clients together (default: as many as are answered)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rate: Option<u32>,
-    /// Tells parts of the time apart, in JSON: their throughput and latency
+    /// Tells parts of the time apart, up to 7,200, in JSON: their throughput and latency
     #[arg(long, value_name = "TIME", value_parser = crate::options::parse_duration)]
     window: Option<Duration>,
     /// The keys are there already: do not load them
@@ -83,13 +84,22 @@ pub async fn run(global: &Global, args: &BenchArgs) -> Result<(), Failure> {
             args.value_size
         )));
     }
+    if let Some(window) = args.window
+        && args.duration.as_millis() / window.as_millis().max(1) > MAX_WINDOWS as u128
+    {
+        return Err(Failure::Usage(format!(
+            "--window {}: --duration {} has more than {MAX_WINDOWS} of them",
+            humantime::format_duration(window),
+            humantime::format_duration(args.duration),
+        )));
+    }
     let nodes = args.data.as_deref().map(Nodes::of).transpose()?.unwrap_or_default();
     let servers = if nodes.servers.is_empty() { global.servers() } else { nodes.servers.clone() };
     let most = args.clients.iter().copied().max().unwrap_or(1).max(512);
     let client = Client::builder()
         .servers(servers)
         .timeout(global.timeout.unwrap_or(Duration::from_secs(5)))
-        .connections_per_node(args.connections)
+        .connections_per_node(args.connections.into())
         // A client that waits for its turn would measure this program.
         .in_flight(most.saturating_mul(1 + (args.value_size >> 14) as u32).min(65_536))
         .connect()
@@ -103,7 +113,7 @@ pub async fn run(global: &Global, args: &BenchArgs) -> Result<(), Failure> {
         value_size: args.value_size,
         seconds: args.duration.as_secs_f64(),
         warm_up_seconds: args.warm_up.as_secs_f64(),
-        connections_per_node: args.connections,
+        connections_per_node: args.connections.into(),
     };
 
     let data = Data::new(args.keys, args.value_size);

@@ -24,7 +24,7 @@ const LOAD_TRIES: u32 = 20;
 /// Bytes from which values are cut: noise, so that no disk format makes them smaller than they are.
 const NOISE: usize = 1 << 20;
 /// The most windows that are told apart.
-const MAX_WINDOWS: usize = 7_200;
+pub const MAX_WINDOWS: usize = 7_200;
 /// How far behind its rate a client may be.
 const MAX_BEHIND: Duration = Duration::from_secs(10);
 /// The longest latency that is told apart, in microseconds.

@@ -28,7 +28,7 @@ Each node is asked by itself, at its door for clients and at its door for HTTP, 
 run. It looks at: who can be reached; versions; clocks, among nodes and beside this machine's; room on
 disks and for open files; the ring, its voters and operations; whether each keyspace can be read and
 written; writes that wait for nodes (hints); copies that are not compared yet; certificates. It changes
-nothing.
+nothing. Each node has --timeout to answer, 5s at most.
 
 Exit codes: 0 nothing to do, 6 a warning (look at it), 7 a problem (act), 5 unreachable.")]
 pub struct DoctorArgs {}

@@ -1,7 +1,7 @@
 //! The spec, worked out.
 
 use super::ring::Copies;
-use crate::crd::{GodCluster, Partitioner, bytes_of, seconds};
+use crate::crd::{GodCluster, Partitioner, bytes_of, milliseconds, seconds};
 use god_proto::{keyspace::default_quorums, time::MAX_TTL_MS};
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
@@ -113,9 +113,7 @@ impl Desired {
                 ttl_ms: keyspace
                     .default_ttl
                     .as_deref()
-                    .map_or(0, longest)
-                    .saturating_mul(1_000)
-                    .min(MAX_TTL_MS),
+                    .map_or(0, |text| milliseconds(text).unwrap_or(MAX_TTL_MS)),
             }
         }));
         let pools = spec.node_pools.iter().map(|pool| PoolWish {
