@@ -33,10 +33,11 @@ pub struct NodePool {
     pub place_by_zone: bool,
     /// Each node's volume.
     pub storage: Storage,
-    /// What each pod asks for and may use.
+    /// What each pod asks for and may use. A memory limit is 198MiB at least: nodes get a third of it as memory and a
+    /// quarter as request-memory, where nothing else is said, or less where 150MiB would not be left beside both.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
-    /// Memory for a node's caches and buffers, such as 1GiB. Left out: a third of the memory limit, or else 256MiB.
+    /// Memory for a node's caches and buffers, such as 1GiB; 16MiB at least. Left out: by the memory limit, or 256MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = "^[0-9]+(KiB|MiB|GiB)$"), length(max = 16))]
     pub memory: Option<String>,

@@ -260,7 +260,7 @@ pub struct NodeSettings {
     #[schemars(length(min = 1, max = 256))]
     pub log: Option<String>,
     /// More settings by the names of god-node's flags, such as `hint-limit: 128MiB`; none that the operator gives, or
-    /// that has a field.
+    /// that has a field. Where `request-memory` is left out it follows from the memory limit.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub more: BTreeMap<String, String>,
 }

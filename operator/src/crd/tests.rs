@@ -182,6 +182,30 @@ fn every_name_that_the_schema_keeps_out_of_more_settings_is_kept_out_by_code() {
     assert_eq!(listed, super::rules::OWN_SETTINGS);
 }
 
+/// Not by the schema: what quantities may cost there has a bound, and resources are many.
+#[test]
+fn a_memory_limit_that_does_not_hold_what_nodes_are_given_is_refused_by_code() {
+    for (pool, more, is_refused) in [
+        (json!({ "limits": { "memory": "197Mi" } }), json!({}), true),
+        (json!({ "limits": { "memory": "198Mi" } }), json!({}), false),
+        (json!({ "limits": { "memory": "256Mi" } }), json!({ "request-memory": "91MiB" }), true),
+        (json!({ "limits": { "memory": "256Mi" } }), json!({ "request-memory": "90MiB" }), false),
+        (json!({ "limits": { "memory": "256Mi" } }), json!({ "request-memory": "95420416" }), true),
+        (json!({ "limits": { "cpu": "1" } }), json!({}), false),
+        (json!({ "requests": { "memory": "1Mi" } }), json!({}), false),
+    ] {
+        let mut object = with("/spec/nodePools/0/resources", pool.clone());
+        object["spec"]["settings"]["more"] = more.clone();
+        let said = problems(&read(&object));
+        assert_eq!(
+            said.iter().any(|said| said.contains("raise the limit")),
+            is_refused,
+            "{pool} {more}: {said:?}"
+        );
+        assert_eq!(by_schema(&object, None), Vec::<String>::new());
+    }
+}
+
 #[test]
 fn a_keyspace_gets_the_time_to_live_that_is_written() {
     for (text, ms) in [("1ms", 1), ("500ms", 500), ("24h", 86_400_000), ("366000d", 31_622_400_000_000)] {

@@ -1,7 +1,11 @@
 //! The rules of a `GodCluster` once more: for objects that were admitted by an older schema, and for those who have no
 //! API server at hand. Each sentence is the one that the API server would say.
 
-use super::{GodCluster, GodClusterSpec, Mode, bytes_of, milliseconds, rules, seconds};
+use super::{
+    GodCluster, GodClusterSpec, Mode, bytes_of,
+    memory::{is_short, size},
+    milliseconds, rules, seconds,
+};
 use god_proto::time::MAX_TTL_MS;
 use std::collections::BTreeSet;
 
@@ -78,6 +82,11 @@ pub fn problems(cluster: &GodCluster) -> Vec<String> {
             spec.node_pools.iter().any(|pool| bytes_of(&pool.storage.size).is_none_or(|size| size == 0)),
             rules::SIZE_GOOD_SAYS,
         ),
+        (
+            spec.node_pools.iter().any(|pool| is_short(spec, pool)),
+            "a pool's memory limit is too small: a node takes its memory (16MiB at least), request-memory (32MiB at \
+             least) and 150MiB beside; raise the limit, or lower what is given of the two",
+        ),
         (spec.node_pools.is_empty(), "there is no node pool: name one in spec.nodePools"),
         (
             spec.node_pools.iter().map(|pool| &pool.name).collect::<BTreeSet<_>>().len()
@@ -116,11 +125,6 @@ fn is_label(name: &str) -> bool {
 /// Thousandths of a second; none where it is no duration, or one of more than anything takes.
 fn millis(text: &str) -> u64 {
     milliseconds(text).unwrap_or(0)
-}
-
-/// Bytes, as nodes write them.
-fn size(text: &str) -> Option<u64> {
-    bytes_of(text.strip_suffix('B')?)
 }
 
 /// What is wrong with a change, if anything.

@@ -1,7 +1,7 @@
 //! Settings of a pool's nodes, as `god-node --config` takes them.
 
 use super::{Blueprint, Kind, Object, PEER_PORT, stamp};
-use crate::crd::{Durability, NodePool, bytes_of};
+use crate::crd::{Durability, NodePool, REQUEST_MEMORY, shares};
 use serde_json::{Map, Value, json};
 
 /// The file's name in its folder.
@@ -38,7 +38,14 @@ fn file(blueprint: &Blueprint, pool: &NodePool, without: &[&str]) -> String {
     set("join", json!("manual"));
     set("weight", json!(pool.weight));
     set("zone", json!(pool.zone.clone().unwrap_or_default()));
-    set("memory", json!(memory(pool)));
+    let shares = shares(spec, pool);
+    let memory = shares.map_or_else(|| json!("256MiB"), |shares| mib(shares.storage));
+    set("memory", pool.memory.as_ref().map_or(memory, |said| json!(said)));
+    if let Some(shares) = shares
+        && !spec.settings.more.contains_key(REQUEST_MEMORY)
+    {
+        set(REQUEST_MEMORY, mib(shares.requests));
+    }
     set("gossip", json!(if spec.gossip.enabled { "on" } else { "off" }));
     set("gossip-interval", json!(spec.gossip.interval));
     set("gossip-fanout", json!(spec.gossip.fanout));
@@ -69,12 +76,7 @@ fn scalar(text: &str) -> Value {
     text.parse::<u64>().map_or_else(|_| json!(text), |number| json!(number))
 }
 
-/// Memory for caches: what the pool says, or a third of its limit.
-fn memory(pool: &NodePool) -> String {
-    if let Some(memory) = &pool.memory {
-        return memory.clone();
-    }
-    let limits = pool.resources.as_ref().and_then(|resources| resources.limits.as_ref());
-    let limit = limits.and_then(|limits| limits.get("memory")).and_then(|quantity| bytes_of(&quantity.0));
-    format!("{}MiB", limit.map_or(256, |bytes| ((bytes / 3) >> 20).max(16)))
+/// Nodes' way to write bytes.
+fn mib(bytes: u64) -> Value {
+    json!(format!("{}MiB", bytes >> 20))
 }

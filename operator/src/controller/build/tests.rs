@@ -84,6 +84,31 @@ fn what_is_taken_out_of_the_spec_makes_a_difference() {
 }
 
 #[test]
+fn what_nodes_may_hold_for_storage_and_requests_follows_the_limit_of_their_pods() {
+    let settings = |change: fn(&mut GodCluster)| {
+        let mut object = cluster();
+        change(&mut object);
+        let made = built(&object);
+        let map = made.iter().find(|object| object.kind == Kind::ConfigMap).unwrap();
+        let text = map.body["data"]["god.yaml"].as_str().unwrap();
+        let read: Value = serde_yaml::from_str(text).unwrap();
+        (read["memory"].clone(), read["request-memory"].clone())
+    };
+    assert_eq!(settings(|_| ()), (json!("1024MiB"), json!("768MiB")));
+    assert_eq!(settings(|it| it.spec.node_pools[0].resources = None), (json!("256MiB"), Value::Null));
+    let said = |it: &mut GodCluster| {
+        it.spec.node_pools[0].memory = Some("2GiB".to_owned());
+        it.spec.settings.more.insert("request-memory".to_owned(), "64MiB".to_owned());
+    };
+    assert_eq!(settings(said), (json!("2GiB"), json!("64MiB")));
+    // 3,072 MiB but for 150 and 2,900.
+    let tight = |it: &mut GodCluster| {
+        it.spec.settings.more = [("request-memory".to_owned(), "2900MiB".to_owned())].into()
+    };
+    assert_eq!(settings(tight), (json!("22MiB"), json!("2900MiB")));
+}
+
+#[test]
 fn pods_and_sizes_of_volumes_have_their_own_steps_and_make_no_difference_of_stamps() {
     let stamp = |object: &GodCluster, replicas: u32| {
         let desired = Desired::of(object);
