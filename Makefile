@@ -32,9 +32,10 @@ DURABILITY ?= interval
 PREFIX ?= /usr/local
 export PREFIX DESTDIR SYSCONFDIR
 
+# Programs, from a folder, into another one.
 define place
-@mkdir -p bin
-@for name in $(1); do ln -f $(BUILT)/$$name bin/$$name 2>/dev/null || cp -f $(BUILT)/$$name bin/$$name; done
+@mkdir -p $(3)
+@for name in $(1); do ln -f $(2)/$$name $(3)/$$name 2>/dev/null || cp -f $(2)/$$name $(3)/$$name; done
 endef
 
 .PHONY: help
@@ -50,7 +51,7 @@ setup: ## Install what building needs (says what), compile RocksDB once for this
 .PHONY: build
 build: setup ## Build all programs, into bin/
 	cargo build --release --locked --bins
-	$(call place,god-node god god-operator god-e2e god-sim god-chaos)
+	$(call place,god-node god god-operator god-e2e god-sim god-chaos,$(BUILT),bin)
 	@cp -f operator/kubectl-god bin/kubectl-god
 
 # Whoever comes to see what this is does not compile clients of Kubernetes first. (Which programs are built changes no
@@ -58,11 +59,13 @@ build: setup ## Build all programs, into bin/
 .PHONY: programs
 programs: setup ## Build bin/god-node and bin/god, all that a cluster on this machine takes
 	cargo build --release --locked --bin god-node --bin god
-	$(call place,god-node god)
+	$(call place,god-node god,$(BUILT),bin)
 
 .PHONY: dist
-dist: setup ## Build the programs as people run them, in the target folder's dist/: optimised as a whole, symbols apart (*.dwp)
+dist: setup ## Build the programs as people run them, into bin/dist/: optimised as a whole, symbols in the target folder's dist/ (*.dwp)
 	cargo build --profile dist --locked --package god-node --package god-operator --package god-command --bins
+	$(call place,god-node god god-operator,$(DIST),bin/dist)
+	@cp -f operator/kubectl-god bin/dist/kubectl-god
 
 .PHONY: run
 run: programs ## Start three nodes, load real data, print a tour; Ctrl-C stops them
@@ -165,7 +168,7 @@ bench-operator: build ## The operator with 100 clusters whose nodes are stand-in
 
 .PHONY: install
 # PREFIX=/usr/local; DESTDIR= and SYSCONFDIR= for who makes packages.
-install: ## Install what was built into PREFIX, with manual pages, completions, a unit for systemd, sample settings
+install: ## Install what `make dist` built into PREFIX, with manual pages, completions, a unit for systemd, sample settings
 	@.ci/install to
 
 .PHONY: fresh
