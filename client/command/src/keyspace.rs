@@ -11,12 +11,15 @@ use crate::{
 use clap::{Args, Subcommand};
 use god_client::{Error, Range};
 use god_proto::{
-    keyspace::check_name,
+    keyspace::{check_name, default_quorums},
     time::ttl_ms,
     v1::{CreateKeyspaceRequest, Keyspace, Mode, Partitioner, Reason, Rejected},
 };
 use serde_json::json;
 use std::{ffi::OsString, time::Duration};
+
+/// What stands for a quorum that was left out.
+const LEFT_OUT: u32 = 0;
 
 /// Makes, lists and deletes keyspaces
 #[derive(Args, Debug)]
@@ -56,7 +59,7 @@ struct CreateArgs {
     /// Copies that must acknowledge a write (default: more than half)
     #[arg(long, value_name = "N")]
     write_quorum: Option<u32>,
-    /// Copies that must answer a read (default: as many as see every acknowledged write)
+    /// Copies that must answer a read (default: more than half, and as many as see every acknowledged write)
     #[arg(long, value_name = "N")]
     read_quorum: Option<u32>,
     /// Forget entries after this long, where a write says nothing else
@@ -144,18 +147,17 @@ pub fn parse_name(text: &str) -> Result<String, String> {
     check_name(text).map(|()| text.to_owned())
 }
 
-/// What is left out follows from the copies.
+/// What is left out follows from the copies, as it does at the node.
 pub fn quorums(replicas: u32, write: Option<u32>, read: Option<u32>) -> Result<(u32, u32), Failure> {
-    let check = |name: &str, quorum: u32| match quorum {
-        0 => Err(Failure::Usage(format!("{name} is 0; at least one replica must answer"))),
-        quorum if quorum > replicas => {
+    let check = |name: &str, quorum: Option<u32>| match quorum {
+        None => Ok(LEFT_OUT),
+        Some(0) => Err(Failure::Usage(format!("{name} is 0; at least one replica must answer"))),
+        Some(quorum) if quorum > replicas => {
             Err(Failure::Usage(format!("{name} {quorum} exceeds replicas {replicas}")))
         }
-        quorum => Ok(quorum),
+        Some(quorum) => Ok(quorum),
     };
-    let write = check("write-quorum", write.unwrap_or(replicas / 2 + 1))?;
-    let read = check("read-quorum", read.unwrap_or(replicas - write + 1))?;
-    Ok((write, read))
+    Ok(default_quorums(replicas, check("write-quorum", write)?, check("read-quorum", read)?))
 }
 
 async fn list(context: &Context) -> Result<(), Failure> {
@@ -187,8 +189,21 @@ mod tests {
     #[test]
     fn an_impossible_quorum_is_refused_before_it_is_sent() {
         assert_eq!(quorums(3, None, None).unwrap(), (2, 2));
-        assert_eq!(quorums(3, Some(3), None).unwrap(), (3, 1));
+        assert_eq!(quorums(3, Some(1), Some(1)).unwrap(), (1, 1));
         assert_eq!(quorums(3, Some(4), None).unwrap_err().to_string(), "write-quorum 4 exceeds replicas 3");
         assert!(quorums(3, None, Some(0)).is_err());
+    }
+
+    #[test]
+    fn quorums_that_are_left_out_are_those_that_a_node_would_take() {
+        for replicas in 1..=16 {
+            assert_eq!(quorums(replicas, None, None).unwrap(), default_quorums(replicas, 0, 0));
+            for write in 1..=replicas {
+                assert_eq!(
+                    quorums(replicas, Some(write), None).unwrap(),
+                    default_quorums(replicas, write, 0)
+                );
+            }
+        }
     }
 }

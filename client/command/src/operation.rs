@@ -49,7 +49,8 @@ pub struct WishArgs {
     /// With --replicas: copies that must acknowledge a write (default: more than half)
     #[arg(long, value_name = "N", conflicts_with_all = NOT_OF_COPIES)]
     write_quorum: Option<u32>,
-    /// With --replicas: copies that must answer a read (default: as many as see every acknowledged write)
+    /// With --replicas: copies that must answer a read (default: more than half, and as many as see every acknowledged
+    /// write)
     #[arg(long, value_name = "N", conflicts_with_all = NOT_OF_COPIES)]
     read_quorum: Option<u32>,
     /// What has grown uneven is made even

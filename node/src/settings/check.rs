@@ -11,6 +11,7 @@ use god_manual::yaml::{number, quoted};
 use god_proto::{
     MAX_TIMEOUT,
     address::check_address,
+    keyspace::default_quorums,
     ring::{MAX_REPLICAS, MAX_VIRTUAL_NODES, MAX_WEIGHT, is_weight},
 };
 use god_store::engine::Durability;
@@ -29,6 +30,9 @@ const MIN_REQUEST_MEMORY: u64 = 32 << 20;
 const MINUTE: Duration = Duration::from_mins(1);
 /// Whether others are there must be known within seconds.
 const MAX_PING_INTERVAL: Duration = Duration::from_secs(2);
+
+/// What stands for a quorum that was left out.
+const LEFT_OUT: u32 = 0;
 
 type Checked<T> = Result<T, SettingsError>;
 
@@ -184,18 +188,18 @@ fn gossip(given: &Given) -> Checked<Gossip> {
     })
 }
 
-/// Quorums that are left out follow from the copies: more than half for writes, and as many for reads as see each
-/// acknowledged write.
+/// Quorums that are left out follow from the copies, as everywhere.
 fn founding(given: &Given) -> Checked<Founding> {
     let replicas = count("replicas", given.replicas, MAX_REPLICAS)?;
-    let quorum = |name: &str, value: Option<u32>, otherwise: u32| match value {
-        None => Ok(otherwise),
+    let quorum = |name: &str, value: Option<u32>| match value {
+        None => Ok(LEFT_OUT),
         Some(0) => refuse(format!("{name} is 0; at least one replica must answer")),
         Some(value) if value > replicas => refuse(format!("{name} {value} exceeds replicas {replicas}")),
         Some(value) => Ok(value),
     };
-    let write_quorum = quorum("write-quorum", given.write_quorum, replicas / 2 + 1)?;
-    let read_quorum = quorum("read-quorum", given.read_quorum, replicas - write_quorum + 1)?;
+    let write = quorum("write-quorum", given.write_quorum)?;
+    let read = quorum("read-quorum", given.read_quorum)?;
+    let (write_quorum, read_quorum) = default_quorums(replicas, write, read);
     let virtual_nodes = count("virtual-nodes", given.virtual_nodes, MAX_VIRTUAL_NODES)?;
     Ok(Founding { replicas, write_quorum, read_quorum, virtual_nodes })
 }

@@ -157,7 +157,7 @@ pub struct Given {
     /// Copies that must acknowledge a write [default: more than half]
     #[arg(long, env = "GOD_WRITE_QUORUM", value_name = "N", help_heading = "What god init takes")]
     pub write_quorum: Option<u32>,
-    /// Copies that must answer a read [default: as many as see every acknowledged write]
+    /// Copies that must answer a read [default: more than half, and as many as see every acknowledged write]
     #[arg(long, env = "GOD_READ_QUORUM", value_name = "N", help_heading = "What god init takes")]
     pub read_quorum: Option<u32>,
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use clap::CommandFactory as _;
+use god_proto::{keyspace::default_quorums, ring::MAX_REPLICAS};
 use std::{fs, path::Path};
 
 /// What comes of a command line, with no variables but those of the machine that runs the test.
@@ -260,9 +261,14 @@ fn a_door_on_one_address_is_found_there_and_one_on_all_by_the_hosts_name() {
 
 #[test]
 fn quorums_that_are_left_out_follow_from_the_copies() {
-    for (replicas, write, read) in [("1", 1, 1), ("2", 2, 1), ("3", 2, 2), ("5", 3, 3)] {
-        let founding = with(&["--replicas", replicas]).unwrap().founding;
-        assert_eq!((founding.write_quorum, founding.read_quorum), (write, read), "of {replicas}");
+    for replicas in 1..=MAX_REPLICAS {
+        for write in 0..=replicas {
+            let (copies, quorum) = (replicas.to_string(), write.to_string());
+            let said: &[&str] = if write == 0 { &[] } else { &["--write-quorum", &quorum] };
+            let founding = with(&[&["--replicas", &copies], said].concat()).unwrap().founding;
+            let both = (founding.write_quorum, founding.read_quorum);
+            assert_eq!(both, default_quorums(replicas, write, 0), "{write} of {replicas}");
+        }
     }
-    assert_eq!(with(&["--write-quorum", "3"]).unwrap().founding.read_quorum, 1);
+    assert_eq!(with(&["--read-quorum", "1"]).unwrap().founding.read_quorum, 1);
 }

@@ -109,14 +109,8 @@ impl Nodes {
     /// Founds the cluster on the first node.
     async fn found(&mut self, deadline: Instant) -> Result<(), Failure> {
         let replicas = 3.min(self.state.nodes.len() as u32);
-        let quorum = replicas / 2 + 1;
-        let request = InitRequest {
-            replicas,
-            write_quorum: quorum,
-            read_quorum: replicas - quorum + 1,
-            virtual_nodes: 0,
-            under_replicated: false,
-        };
+        // Quorums follow from the copies.
+        let request = InitRequest { replicas, ..InitRequest::default() };
         loop {
             let Some(first) = self.state.nodes.first().cloned() else { return Ok(()) };
             let problem = match cluster::init(&first, request).await {
