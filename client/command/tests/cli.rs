@@ -122,6 +122,29 @@ fn output_that_nobody_reads_on_is_no_failure() {
 }
 
 #[test]
+fn nodes_are_told_when_to_give_memory_back_unless_somebody_else_has_told_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = dir.path().join("god-node");
+    fs::write(
+        &program,
+        "#!/bin/sh\necho at $MALLOC_MMAP_THRESHOLD_ and $MALLOC_TRIM_THRESHOLD_ >&2\nexit 7\n",
+    )
+    .unwrap();
+    fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let said = |name: &str, variables: &[(&str, &str)]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_god"));
+        command.env_remove("MALLOC_MMAP_THRESHOLD_").env_remove("MALLOC_TRIM_THRESHOLD_");
+        command.args(["dev", "--nodes", "1", "--data"]).arg(dir.path().join(name));
+        command.env("GOD_NODE", &program).envs(variables.iter().copied()).stdin(Stdio::null());
+        text(&command.output().unwrap().stderr)
+    };
+    let by_itself = said("one", &[]);
+    assert!(by_itself.contains("at 262144 and 1048576"), "{by_itself}");
+    let told = said("two", &[("MALLOC_TRIM_THRESHOLD_", "4096")]);
+    assert!(told.contains("at 262144 and 4096"), "{told}");
+}
+
+#[test]
 fn a_node_that_ends_as_it_starts_is_named_with_its_last_words() {
     let dir = tempfile::tempdir().unwrap();
     let program = dir.path().join("god-node");

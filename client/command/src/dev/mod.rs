@@ -41,7 +41,9 @@ Examples:
   god dev -- --memory 64MiB                        all after -- goes to each god-node
   god dev stop --data /tmp/try                     stops them
 
-The program god-node is taken from GOD_NODE, else from beside god, else from the path."
+The program god-node is taken from GOD_NODE, else from beside god, else from the path. What variables say is for nodes,
+too. Where they say nothing, nodes share the processors, and give memory back as those under systemd do
+(MALLOC_MMAP_THRESHOLD_, MALLOC_TRIM_THRESHOLD_)."
 )]
 pub struct DevArgs {
     #[command(flatten)]

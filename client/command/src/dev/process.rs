@@ -23,6 +23,9 @@ pub const NODE: &str = "GOD_NODE";
 const LOCK: &str = "LOCK";
 /// Between SIGTERM and SIGKILL: what a node gives its clients to end, its writes to land and its store to close.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// What the unit and the image set for nodes, too (docs/decisions/0007-the-systems-allocator.md).
+const ALLOCATOR: [(&str, &str); 2] =
+    [("MALLOC_MMAP_THRESHOLD_", "262144"), ("MALLOC_TRIM_THRESHOLD_", "1048576")];
 /// What of a log is shown.
 const TAIL_LINES: usize = 15;
 const TAIL_BYTES: u64 = 16 << 10;
@@ -84,6 +87,9 @@ pub fn start(
     }
     if variables::set("GOD_WORKER_THREADS").is_none() {
         command.env("GOD_WORKER_THREADS", threads.to_string());
+    }
+    for (name, value) in ALLOCATOR.into_iter().filter(|(name, _)| env::var_os(name).is_none()) {
+        command.env(name, value);
     }
     command.args(more);
     command.stdin(Stdio::null());
