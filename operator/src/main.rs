@@ -48,7 +48,7 @@ struct Run {
     /// Where to listen for /healthz, /readyz and /metrics
     #[arg(long, env = "GOD_OPERATOR_HTTP_ADDRESS", value_name = "IP:PORT", default_value = "0.0.0.0:8080")]
     http_address: SocketAddr,
-    /// Clusters that have their turn at the same time
+    /// Clusters that have their turn at the same time, 1 to 256
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
     concurrency: u16,
     /// What is logged, such as info or god_operator=debug

@@ -53,7 +53,7 @@ struct CreateArgs {
     /// Keep keys in the order of their bytes, instead of spreading them by their hash
     #[arg(long)]
     ordered: bool,
-    /// Copies of each key
+    /// Copies of each key, up to 16
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=16))]
     replicas: u32,
     /// Copies that must acknowledge a write (default: more than half)

@@ -86,16 +86,16 @@ pub struct Given {
     #[arg(long, env = "GOD_ADVERTISE_HTTP", value_name = "HOST:PORT", help_heading = "Doors")]
     pub advertise_http: Option<String>,
 
-    /// Connections of clients at a time, as far as the system gives descriptors [default: 4096]
+    /// Connections of clients at a time, 1 to 1,000,000, as far as the system gives descriptors [default: 4096]
     #[arg(long, env = "GOD_CONNECTIONS", value_name = "N", help_heading = "Doors")]
     pub connections: Option<u32>,
-    /// How long a connection at any door may take to say what it wants [default: 5s]
+    /// How long a connection at any door may take to say what it wants, 100ms to 10m [default: 5s]
     #[arg(long, env = "GOD_HANDSHAKE_TIMEOUT", value_name = "TIME", help_heading = "Doors")]
     pub handshake_timeout: Option<Span>,
-    /// How long a connection may be without a request [default: 15m]
+    /// How long a connection may be without a request, 1s to 1day [default: 15m]
     #[arg(long, env = "GOD_IDLE_TIMEOUT", value_name = "TIME", help_heading = "Doors")]
     pub idle_timeout: Option<Span>,
-    /// How long an answer may wait for its client to read; then the connection is closed [default: 30s]
+    /// How long an answer may wait for its client to read, 100ms to 1h; then the connection is closed [default: 30s]
     #[arg(long, env = "GOD_UNREAD_TIMEOUT", value_name = "TIME", help_heading = "Doors")]
     pub unread_timeout: Option<Span>,
 
@@ -112,23 +112,23 @@ pub struct Given {
     /// Join this cluster and no other [default: any]
     #[arg(long, env = "GOD_CLUSTER", value_name = "UUID", help_heading = "Cluster")]
     pub cluster: Option<Uuid>,
-    /// What fails together with this node; copies are spread over zones [default: none]
+    /// What fails together with this node, up to 64 characters; copies are spread over zones [default: none]
     #[arg(long, env = "GOD_ZONE", value_name = "NAME", help_heading = "Cluster")]
     pub zone: Option<String>,
-    /// How much of the data this node takes, beside nodes of weight 1 [default: 1]
+    /// How much of the data this node takes, beside nodes of weight 1: above 0, up to 1,000 [default: 1]
     #[arg(long, env = "GOD_WEIGHT", value_name = "NUMBER", help_heading = "Cluster")]
     pub weight: Option<f64>,
     /// Whether a node that joins a cluster with data takes its part by itself: auto or manual [default: auto]
     #[arg(long, env = "GOD_JOIN", value_enum, value_name = "HOW", help_heading = "Cluster")]
     pub join: Option<JoinChoice>,
 
-    /// Memory for storage's caches and buffers [default: 256MiB]
+    /// Memory for storage's caches and buffers, 16MiB at least [default: 256MiB]
     #[arg(long, env = "GOD_MEMORY", value_name = "SIZE", help_heading = "Storage")]
     pub memory: Option<ByteSize>,
     /// When acknowledged writes are forced to the disk [default: interval]
     #[arg(long, env = "GOD_DURABILITY", value_enum, value_name = "WHEN", help_heading = "Storage")]
     pub durability: Option<DurabilityChoice>,
-    /// How often, where durability is interval [default: 100ms]
+    /// How often, where durability is interval, 1ms to 1m [default: 100ms]
     #[arg(long, env = "GOD_SYNC_INTERVAL", value_name = "TIME", help_heading = "Storage")]
     pub sync_interval: Option<Span>,
     /// What stays free on the disk; below, only deletions are taken, down to half of it [default: 64MiB]
@@ -138,57 +138,58 @@ pub struct Given {
     /// Whether nodes gossip on who is there: on or off [default: on]
     #[arg(long, env = "GOD_GOSSIP", value_name = "SWITCH", help_heading = "Gossip")]
     pub gossip: Option<Switch>,
-    /// Between two rounds; shorter is faster news and more traffic [default: 200ms]
+    /// Between two rounds, 10ms to 1m; shorter is faster news and more traffic [default: 200ms]
     #[arg(long, env = "GOD_GOSSIP_INTERVAL", value_name = "TIME", help_heading = "Gossip")]
     pub gossip_interval: Option<Span>,
-    /// Nodes told each round [default: 3]
+    /// Nodes told each round, 1 to 100 [default: 3]
     #[arg(long, env = "GOD_GOSSIP_FANOUT", value_name = "N", help_heading = "Gossip")]
     pub gossip_fanout: Option<u32>,
-    /// Between two probes of whether a node is there [default: 500ms]
+    /// Between two probes of whether a node is there, 10ms to 2s [default: 500ms]
     #[arg(long, env = "GOD_PING_INTERVAL", value_name = "TIME", help_heading = "Gossip")]
     pub ping_interval: Option<Span>,
 
-    /// Arcs a node of weight 1 leads in each keyspace [default: 10]
+    /// Arcs a node of weight 1 leads in each keyspace, 1 to 1,000 [default: 10]
     #[arg(long, env = "GOD_VIRTUAL_NODES", value_name = "N", help_heading = "What god init takes")]
     pub virtual_nodes: Option<u32>,
-    /// Copies of each key [default: 3]
+    /// Copies of each key, 1 to 16 [default: 3]
     #[arg(long, env = "GOD_REPLICAS", value_name = "N", help_heading = "What god init takes")]
     pub replicas: Option<u32>,
-    /// Copies that must acknowledge a write [default: more than half]
+    /// Copies that must acknowledge a write, 1 to replicas [default: more than half]
     #[arg(long, env = "GOD_WRITE_QUORUM", value_name = "N", help_heading = "What god init takes")]
     pub write_quorum: Option<u32>,
-    /// Copies that must answer a read [default: more than half, and as many as see every acknowledged write]
+    /// Copies that must answer a read, 1 to replicas [default: more than half, and as many as see every acknowledged
+    /// write]
     #[arg(long, env = "GOD_READ_QUORUM", value_name = "N", help_heading = "What god init takes")]
     pub read_quorum: Option<u32>,
 
-    /// How long a request may take that names no time, at most 30s [default: 5s]
+    /// How long a request may take that names no time, 10ms to 30s; none may take longer than that [default: 5s]
     #[arg(long, env = "GOD_REQUEST_TIMEOUT", value_name = "TIME", help_heading = "Requests")]
     pub request_timeout: Option<Span>,
-    /// After how long a read is asked of one replica more [default: 20ms]
+    /// After how long a read is asked of one replica more, 1ms to 1m [default: 20ms]
     #[arg(long, env = "GOD_HEDGE_DELAY", value_name = "TIME", help_heading = "Requests")]
     pub hedge_delay: Option<Span>,
-    /// Memory for requests: decoded, under way, and waiting to be sent; beyond it they are refused as busy [default:
-    /// 256MiB]
+    /// Memory for requests, 32MiB at least: decoded, under way, and waiting to be sent; beyond it they are refused as
+    /// busy [default: 256MiB]
     #[arg(long, env = "GOD_REQUEST_MEMORY", value_name = "SIZE", help_heading = "Requests")]
     pub request_memory: Option<ByteSize>,
-    /// What is kept for each node that does not answer, until it is back [default: 64MiB]
+    /// What is kept for each node that does not answer, until it is back, 1MiB at least [default: 64MiB]
     #[arg(long, env = "GOD_HINT_LIMIT", value_name = "SIZE", help_heading = "Requests")]
     pub hint_limit: Option<ByteSize>,
 
-    /// Bytes a second that this node takes from others when data moves; 0B: no bound [default: 64MiB]
+    /// Bytes a second that this node takes from others when data moves, 64KiB at least; 0B: no bound [default: 64MiB]
     #[arg(long, env = "GOD_TRANSFER_RATE", value_name = "SIZE", help_heading = "Upkeep")]
     pub transfer_rate: Option<ByteSize>,
-    /// Between two comparisons of all replicas; what is suspect is compared at once [default: 30s]
+    /// Between two comparisons of all replicas, 100ms to 1h; what is suspect is compared at once [default: 30s]
     #[arg(long, env = "GOD_COMPARE_INTERVAL", value_name = "TIME", help_heading = "Upkeep")]
     pub compare_interval: Option<Span>,
-    /// How old deletions must be before they are forgotten, once all replicas have them [default: 1h]
+    /// How old deletions must be before they are forgotten, 2s to 365days, once all replicas have them [default: 1h]
     #[arg(long, env = "GOD_TOMBSTONE_AGE", value_name = "TIME", help_heading = "Upkeep")]
     pub tombstone_age: Option<Span>,
     /// Whether data moves by itself when nodes have grown uneven: on or off [default: on]
     #[arg(long, env = "GOD_MIGRATE", value_name = "SWITCH", help_heading = "Upkeep")]
     pub migrate: Option<Switch>,
 
-    /// Threads that do the work [default: one a core]
+    /// Threads that do the work, 1 to 1,024 [default: one a core]
     #[arg(long, env = "GOD_WORKER_THREADS", value_name = "N", help_heading = "Process")]
     pub worker_threads: Option<u32>,
     /// What is logged, such as info or god_core=debug [default: info]

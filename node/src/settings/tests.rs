@@ -242,6 +242,65 @@ fn an_impossible_setting_is_refused_by_name() {
     }
 }
 
+/// What a setting may be, by the refusals of a very small and a very large value.
+fn bounds(name: &str, kind: &str) -> Vec<String> {
+    let extremes: &[&str] = match kind {
+        "TIME" => &["0s", "366000days"],
+        "SIZE" => &["1B", "1048576TiB"],
+        "N" => &["0", "4294967295"],
+        "NUMBER" => &["0", "1000000000"],
+        _ => &[],
+    };
+    let mut found = Vec::new();
+    for value in extremes {
+        let Err(why) = with(&[&format!("--{name}"), value]) else { continue };
+        let why = why.to_string();
+        match why.split_once(" is ") {
+            None => found.push("replicas".to_owned()),
+            Some((_, bounds)) => {
+                let is_bound = |word: &&str| word != value && word.starts_with(|c: char| c.is_ascii_digit());
+                found.extend(words(bounds).into_iter().filter(is_bound).map(str::to_owned));
+            }
+        }
+    }
+    found
+}
+
+fn words(text: &str) -> Vec<&str> {
+    text.split(|c: char| c.is_whitespace() || ";:,|[]()`".contains(c)).collect()
+}
+
+/// Without commas in numbers.
+fn plain(text: &str) -> String {
+    let mut parts = text.split(',');
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let goes_on = part.starts_with(|c: char| c.is_ascii_digit());
+        plain.push_str(if goes_on { "" } else { "," });
+        plain.push_str(part);
+    }
+    plain
+}
+
+#[test]
+fn every_bound_is_in_the_help_and_in_readme() {
+    let readme = plain(include_str!("../../../README.md"));
+    let mut seen = 0;
+    for argument in Cli::command().get_arguments() {
+        let Some(name) = argument.get_long() else { continue };
+        let kind = argument.get_value_names().unwrap_or_default().first().map(ToString::to_string);
+        let help = plain(&argument.get_help().map(ToString::to_string).unwrap_or_default());
+        let row = readme.lines().find(|row| row.starts_with("| `") && row.contains(&format!("`{name}`")));
+        for bound in bounds(name, &kind.unwrap_or_default()) {
+            assert!(words(&help).contains(&&*bound), "--{name}: its help does not name {bound}: {help}");
+            let row = row.unwrap_or_default();
+            assert!(words(row).contains(&&*bound), "{name}: README does not name {bound}: {row}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 60, "only {seen} bounds are found");
+}
+
 #[test]
 fn a_value_that_is_none_is_refused_with_the_ones_there_are() {
     let durability = refusal(&["--durability", "sometimes"]);

@@ -8,6 +8,8 @@ use std::{fmt, str::FromStr, time::Duration};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span(pub Duration);
 
+const DAY: u64 = 86_400;
+
 impl FromStr for Span {
     type Err = String;
 
@@ -18,7 +20,11 @@ impl FromStr for Span {
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        humantime::format_duration(self.0).fmt(f)
+        // Not in months and years, which are no whole number of days.
+        match (self.0.as_secs() / DAY, self.0.as_nanos().is_multiple_of(u128::from(DAY) * 1_000_000_000)) {
+            (days @ 2.., true) => write!(f, "{days}days"),
+            _ => humantime::format_duration(self.0).fmt(f),
+        }
     }
 }
 
@@ -151,6 +157,10 @@ mod tests {
     fn a_time_needs_a_unit() {
         assert_eq!("1m 30s".parse(), Ok(Span(Duration::from_secs(90))));
         assert_eq!(Span(Duration::from_millis(100)).to_string(), "100ms");
+        for days in ["1day", "2days", "31days", "365days"] {
+            assert_eq!(days.parse::<Span>().unwrap().to_string(), days);
+        }
+        assert_eq!(Span(Duration::from_secs(DAY * 2 + 1)).to_string(), "2days 1s");
         assert!("5".parse::<Span>().unwrap_err().contains("such as 500ms"));
         assert!("1M".parse::<Span>().unwrap_err().contains("1month"));
     }

@@ -30,7 +30,7 @@ for its turn, too. With --data, the processor time and memory of the nodes are r
 
 Exit codes: 0 measured, without errors; 3 with errors; 5 unreachable.")]
 pub struct BenchArgs {
-    /// Numbers of clients, one after the other
+    /// Numbers of clients, each up to 65,536, one after the other
     #[arg(
         long,
         value_name = "N,…",

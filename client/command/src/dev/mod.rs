@@ -63,7 +63,7 @@ enum DevCommand {
 /// What to start.
 #[derive(Args, Debug)]
 struct StartArgs {
-    /// How many nodes (default: as many as last time, else 3)
+    /// How many nodes, up to 64 (default: as many as last time, else 3)
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     nodes: Option<u32>,
     /// Where data, logs and dev.json are kept; made if it is not there

@@ -52,7 +52,7 @@ pub struct LoadArgs {
     /// Make the keyspace first, if it is not there
     #[arg(long, value_enum, value_name = "ORDER")]
     create: Option<CreateAs>,
-    /// Writes in flight at once
+    /// Writes in flight at once, up to 65,536
     #[arg(
         long,
         value_name = "N",
