@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 /// A node of GoD: an ordered, replicated key-value store
 ///
-/// Every setting may be given by a flag, by a variable, or in a YAML file under the flag's name; the flag goes before
-/// the variable, the variable before the file.
+/// Every setting may be given by a flag, by a variable, or in a YAML file under the flag's name, seeds as a list; the
+/// flag goes before the variable, the variable before the file.
 #[derive(Parser, Clone, Debug)]
 #[command(
     name = "god-node",
@@ -99,15 +99,16 @@ pub struct Given {
     #[arg(long, env = "GOD_UNREAD_TIMEOUT", value_name = "TIME", help_heading = "Doors")]
     pub unread_timeout: Option<Span>,
 
-    /// Peer doors where the cluster may be found; a DNS name may stand for many [default: none]
+    /// Peer doors where the cluster may be found, with commas or one by one; a name may stand for many [default: none]
     #[arg(
         long = "seed",
-        alias = "seeds",
+        visible_alias = "seeds",
         env = "GOD_SEEDS",
         value_name = "HOST:PORT",
         value_delimiter = ',',
         help_heading = "Cluster"
     )]
+    #[serde(alias = "seed")]
     pub seeds: Option<Vec<String>>,
     /// Join this cluster and no other [default: any]
     #[arg(long, env = "GOD_CLUSTER", value_name = "UUID", help_heading = "Cluster")]

@@ -161,6 +161,13 @@ fn a_list_of_seeds_bears_spaces_and_a_comma_at_its_end() {
     assert_eq!(with(&["--seed", " a:1, b:2 ,,c:3, "]).unwrap().seeds, ["a:1", "b:2", "c:3"]);
     assert_eq!(with_file("seeds: [' a:1', '']", &[]).unwrap().seeds, ["a:1"]);
     assert!(with_file("seeds: []", &[]).unwrap().seeds.is_empty());
+    // Under either name of the flag.
+    assert_eq!(with_file("seed: [a:1]", &[]).unwrap().seeds, ["a:1"]);
+    assert_eq!(
+        with(&["--seeds", "a:1,b:2"]).unwrap().seeds,
+        with(&["--seed", "a:1", "--seed", "b:2"]).unwrap().seeds
+    );
+    assert!(with_file("seed: [a:1]\nseeds: [b:1]", &[]).unwrap_err().to_string().contains("`seeds`"));
     for nobody in ["", " ", ","] {
         assert!(refusal(&["--seed", nobody]).contains("seeds name no node"), "{nobody:?}");
     }

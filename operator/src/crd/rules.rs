@@ -87,9 +87,10 @@ pub(super) const TOMBSTONES: &str = "!has(self.settings) || !has(self.settings.t
 pub(super) const TOMBSTONES_SAYS: &str =
     "spec.settings.tombstoneAge is 2s to 365d: choose one between, or leave it out for 1h";
 /// Settings of nodes that the spec has a place for, or that the operator itself gives.
-pub(super) const OWN_SETTINGS: [&str; 20] = [
+pub(super) const OWN_SETTINGS: [&str; 21] = [
     "data",
     "cluster",
+    "seed",
     "seeds",
     "join",
     "grpc-address",
@@ -109,8 +110,8 @@ pub(super) const OWN_SETTINGS: [&str; 20] = [
     "write-quorum",
     "read-quorum",
 ];
-pub(super) const MORE: &str = "!has(self.settings) || !has(self.settings.more) || ['data', 'cluster', 'seeds', 'join', \
-     'grpc-address', 'peer-address', 'http-address', 'advertise-grpc', 'advertise-peer', 'advertise-http', 'weight', \
+pub(super) const MORE: &str = "!has(self.settings) || !has(self.settings.more) || ['data', 'cluster', 'seed', 'seeds', \
+     'join', 'grpc-address', 'peer-address', 'http-address', 'advertise-grpc', 'advertise-peer', 'advertise-http', 'weight', \
      'zone', 'memory', 'gossip', 'gossip-interval', 'gossip-fanout', 'virtual-nodes', 'replicas', 'write-quorum', \
      'read-quorum'].all(name, !(name in self.settings.more))";
 pub(super) const MORE_SAYS: &str = "spec.settings.more names a setting that the operator gives, or that the spec has a field for: take it out there, and use that field";

@@ -86,6 +86,7 @@ fn an_object_that_breaks_a_rule_is_refused_with_a_way_out_by_schema_and_by_code(
         ("/spec/settings/tombstoneAge", json!("366d"), "2s to 365d"),
         ("/spec/settings/more", json!({ "grpc-address": "0.0.0.0:1" }), "use that field"),
         ("/spec/settings/more", json!({ "read-quorum": "1" }), "use that field"),
+        ("/spec/settings/more", json!({ "seed": "a:1" }), "use that field"),
         ("/spec/keyspaces/0/name", json!("default"), "spec.consistency is about it"),
         ("/spec/nodePools/1", Value::Null, "spec: lower that keyspace's replicas first"),
         ("/spec/nodePools/0/replicas", json!(0), "lower spec.consistency.replicas first"),
