@@ -5,7 +5,7 @@ use crate::{
     connection::ConnectionContext,
     error::cause,
     node::Node,
-    retry::Budget,
+    retry::RetryBudget,
     routes::Routes,
     settings::{Builder, ClientSettings},
     transport,
@@ -51,7 +51,7 @@ pub(crate) struct Inner {
     pub settings: ClientSettings,
     pub shared: Arc<ConnectionContext>,
     pub routes: ArcSwap<Routes>,
-    pub budget: Budget,
+    pub budget: RetryBudget,
     pub turn: AtomicUsize,
     /// When the ring was asked for; held while it is.
     asked: Mutex<Option<Instant>>,
@@ -107,7 +107,7 @@ impl Client {
             home.want();
         }
         let inner = Arc::new(Inner {
-            budget: Budget::new(settings.retry_ratio, settings.retry_burst),
+            budget: RetryBudget::new(settings.retry_ratio, settings.retry_burst),
             shared,
             settings,
             routes: ArcSwap::from_pointee(Routes { seeds, ..Routes::default() }),

@@ -13,17 +13,17 @@ const BACKOFF_MAX: Duration = Duration::from_millis(250);
 /// A bucket of tokens: each call adds a part of one, each try again takes one. When all calls fail, the nodes get
 /// `1 + share` times the load, not many times it.
 #[derive(Debug)]
-pub(crate) struct Budget {
+pub(crate) struct RetryBudget {
     thousandths: AtomicU64,
     share: u64,
     most: u64,
 }
 
-impl Budget {
+impl RetryBudget {
     /// A full bucket of `burst` tokens, to which each call adds `share` of one.
-    pub fn new(share: f64, burst: u32) -> Budget {
+    pub fn new(share: f64, burst: u32) -> RetryBudget {
         let most = u64::from(burst) * WHOLE;
-        Budget { thousandths: AtomicU64::new(most), share: (share * WHOLE as f64) as u64, most }
+        RetryBudget { thousandths: AtomicU64::new(most), share: (share * WHOLE as f64) as u64, most }
     }
 
     /// A call is made. Two at once may go past the brim by a part of a token.
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn tries_again_are_a_burst_and_then_a_share_of_the_calls() {
-        let budget = Budget::new(0.1, 5);
+        let budget = RetryBudget::new(0.1, 5);
         assert_eq!((0..100).filter(|_| budget.take()).count(), 5);
         let again = (0..1_000).filter(|_| {
             budget.call();
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn calls_that_go_well_do_not_save_up_more_than_a_burst() {
-        let budget = Budget::new(0.1, 5);
+        let budget = RetryBudget::new(0.1, 5);
         for _ in 0..1_000 {
             budget.call();
         }

@@ -2,7 +2,7 @@
 //! more is no error: the world is looked at anew.
 
 use super::{
-    build::{Blueprint, CLUSTER_LABEL, Kind, MANAGER, Object, POOL_LABEL, build_set},
+    build::{Blueprint, CLUSTER_LABEL, MANAGER, Object, ObjectKind, POOL_LABEL, build_set},
     nodes::{self, NodeError},
     observe::{Look, convert, resource},
     plan::{Step, VolumeRef},
@@ -241,7 +241,12 @@ pub async fn apply_object(client: &Client, namespace: &str, object: &Object) -> 
 }
 
 /// Removes an object that should not be.
-pub async fn remove_object(client: &Client, namespace: &str, kind: Kind, name: &str) -> Result<(), ActError> {
+pub async fn remove_object(
+    client: &Client,
+    namespace: &str,
+    kind: ObjectKind,
+    name: &str,
+) -> Result<(), ActError> {
     let api = Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &resource(kind));
     match api.delete(name, &DeleteParams::default()).await.map_err(ActError::from) {
         Err(ActError::Changed(_)) | Ok(_) => Ok(()),
@@ -253,7 +258,7 @@ pub async fn remove_object(client: &Client, namespace: &str, kind: Kind, name: &
 pub async fn remove_own(
     client: &Client,
     namespace: &str,
-    kind: Kind,
+    kind: ObjectKind,
     name: &str,
     cluster: &str,
 ) -> Result<(), ActError> {
@@ -350,7 +355,7 @@ mod tests {
             [(json!({ CLUSTER_LABEL: "store" }), vec!["GET", "DELETE"]), (json!({}), vec!["GET"])]
         {
             let (client, calls) = server(Some(json!({ "metadata": { "name": "store", "labels": labels } })));
-            remove_own(&client, "shop", Kind::ServiceMonitor, "store", "store").await.unwrap();
+            remove_own(&client, "shop", ObjectKind::ServiceMonitor, "store", "store").await.unwrap();
             assert_eq!(*calls.lock().unwrap(), expected);
         }
     }

@@ -5,7 +5,7 @@ use super::{
     plan::{Blocked, Next, Plan, Step},
     world::{
         Desired, Observed,
-        ring::{self, Member, MemberHealth, Ring, Wish},
+        ring::{self, MemberHealth, Ring, RingMember, Wish},
     },
 };
 use crate::crd::{
@@ -151,7 +151,7 @@ fn missing(cluster: &GodCluster) -> Phase {
 }
 
 fn nodes(ring: &Ring, observed: &Observed, desired: &Desired) -> Vec<NodeState> {
-    let state = |member: &Member| match (member.leaving, member.state) {
+    let state = |member: &RingMember| match (member.leaving, member.state) {
         (true, _) => "leaving",
         (_, MemberHealth::Up) => "up",
         (_, MemberHealth::Unready) => "unready",
@@ -191,10 +191,10 @@ fn operation(ring: &Ring) -> Option<OperationProgress> {
     let first = ring.operations.first()?;
     let figures = first.progress;
     let phase = match first.phase {
-        ring::Phase::Waiting => "waiting",
-        ring::Phase::Moving => "moving",
-        ring::Phase::Cleaning => "cleaning",
-        ring::Phase::Cancelling => "cancelling",
+        ring::OperationPhase::Waiting => "waiting",
+        ring::OperationPhase::Moving => "moving",
+        ring::OperationPhase::Cleaning => "cleaning",
+        ring::OperationPhase::Cancelling => "cancelling",
     };
     let percent =
         (u64::from(figures.arcs_done) * 100).checked_div(u64::from(figures.arcs_total)).unwrap_or(0);

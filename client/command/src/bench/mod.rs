@@ -10,10 +10,10 @@ use clap::Args;
 use god_client::{Client, Consistency};
 use god_proto::MAX_VALUE;
 use machine::Machine;
-use process::{Nodes, Process};
+use process::{MeasuredNodes, Process};
 use report::{BenchReport, BenchSettings, Cluster, LoadPhase, Memory};
 use std::{path::PathBuf, time::Duration};
-use work::{Course, Data, MAX_WINDOWS, Workload};
+use work::{BenchData, Course, MAX_WINDOWS, Workload};
 
 /// Measures throughput, latency, processor time and memory
 #[derive(Args, Debug)]
@@ -93,7 +93,7 @@ pub async fn run(global: &Global, args: &BenchArgs) -> Result<(), Failure> {
             humantime::format_duration(args.duration),
         )));
     }
-    let nodes = args.data.as_deref().map(Nodes::of).transpose()?.unwrap_or_default();
+    let nodes = args.data.as_deref().map(MeasuredNodes::of).transpose()?.unwrap_or_default();
     let servers = if nodes.servers.is_empty() { global.servers() } else { nodes.servers.clone() };
     let most = args.clients.iter().copied().max().unwrap_or(1).max(512);
     let client = Client::builder()
@@ -116,7 +116,7 @@ pub async fn run(global: &Global, args: &BenchArgs) -> Result<(), Failure> {
         connections_per_node: args.connections.into(),
     };
 
-    let data = Data::new(args.keys, args.value_size);
+    let data = BenchData::new(args.keys, args.value_size);
     let quiet = global.output != crate::options::Output::Table;
     let load = if args.no_load {
         None
@@ -171,7 +171,7 @@ async fn describe(
     global: &Global,
     client: &Client,
     consistency: Consistency,
-    nodes: &Nodes,
+    nodes: &MeasuredNodes,
 ) -> Result<Cluster, Failure> {
     let ring = client.ring().await?;
     let Some(known) = ring.keyspaces.iter().find(|keyspace| keyspace.name == global.keyspace) else {

@@ -11,19 +11,19 @@ pub struct Process {
 
 /// The nodes of a `god dev` directory.
 #[derive(Clone, Debug, Default)]
-pub struct Nodes {
+pub struct MeasuredNodes {
     pub servers: Vec<String>,
     pub processes: Vec<Process>,
 }
 
-impl Nodes {
+impl MeasuredNodes {
     /// Reads which nodes run on a directory.
-    pub fn of(dir: &Path) -> Result<Nodes, Failure> {
+    pub fn of(dir: &Path) -> Result<MeasuredNodes, Failure> {
         let usage = |what: &str| {
             Failure::Usage(format!("{what} on {}; start some with: god dev --data {0}", dir.display()))
         };
         let state = DevState::read(dir)?.ok_or_else(|| usage("no nodes were ever started"))?;
-        let mut nodes = Nodes::default();
+        let mut nodes = MeasuredNodes::default();
         for node in &state.nodes {
             let Some(pid) = node.pid else { return Err(usage("not all nodes run")) };
             let process = Process { pid: pid.to_string() };

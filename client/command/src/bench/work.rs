@@ -1,6 +1,6 @@
 //! The load: clients that each wait for their answer before they ask again, as the tasks of a real program do.
 
-use super::process::{Nodes, Process};
+use super::process::{MeasuredNodes, Process};
 use crate::failure::Failure;
 use bytes::Bytes;
 use clap::ValueEnum;
@@ -58,17 +58,17 @@ impl Workload {
 
 /// Keys and values.
 #[derive(Clone)]
-pub struct Data {
+pub struct BenchData {
     pub keys: u64,
     value_size: usize,
     noise: Bytes,
 }
 
-impl Data {
-    pub fn new(keys: u64, value_size: usize) -> Data {
+impl BenchData {
+    pub fn new(keys: u64, value_size: usize) -> BenchData {
         let mut noise = vec![0; NOISE.max(2 * value_size)];
         rand::fill(&mut noise[..]);
-        Data { keys, value_size, noise: noise.into() }
+        BenchData { keys, value_size, noise: noise.into() }
     }
 
     fn key(number: u64) -> Bytes {
@@ -76,7 +76,7 @@ impl Data {
     }
 
     fn any_key(&self) -> Bytes {
-        Data::key(rand::random_range(0..self.keys))
+        BenchData::key(rand::random_range(0..self.keys))
     }
 
     /// No copy: a part of the noise.
@@ -87,12 +87,16 @@ impl Data {
 }
 
 /// Writes every key once. Gives how long it took.
-pub async fn load(keyspace: &Keyspace, data: &Data, mut at: impl FnMut(u64)) -> Result<Duration, Failure> {
+pub async fn load(
+    keyspace: &Keyspace,
+    data: &BenchData,
+    mut at: impl FnMut(u64),
+) -> Result<Duration, Failure> {
     let began = Instant::now();
     let write = |number| async move {
         let mut tries = 0;
         loop {
-            match keyspace.put(Data::key(number), data.value()).await {
+            match keyspace.put(BenchData::key(number), data.value()).await {
                 Ok(_) => return Ok(()),
                 Err(Error::Invalid(why)) => return Err(Failure::Usage(why)),
                 Err(error) if tries == LOAD_TRIES => return Err(error.into()),
@@ -169,7 +173,12 @@ pub struct Course {
 type Windows = Arc<Mutex<Vec<Histogram<u64>>>>;
 
 /// Runs a workload: warms up, then measures.
-pub async fn run(keyspace: &Keyspace, data: &Data, course: Course, nodes: &Nodes) -> Result<Run, Failure> {
+pub async fn run(
+    keyspace: &Keyspace,
+    data: &BenchData,
+    course: Course,
+    nodes: &MeasuredNodes,
+) -> Result<Run, Failure> {
     let Course { workload, clients, warm_up, duration, window, .. } = course;
     let windows = Windows::default();
     let phase = Arc::new(AtomicU8::new(WARMING));
@@ -257,7 +266,7 @@ fn note(windows: &Windows, began: Instant, window: Duration, took: Duration) -> 
 /// Counts what is answered while it is measured; only that which did what was asked has a latency.
 async fn client(
     keyspace: Keyspace,
-    data: Data,
+    data: BenchData,
     course: Course,
     phase: Arc<AtomicU8>,
     windows: Windows,
@@ -320,10 +329,10 @@ mod tests {
 
     #[test]
     fn values_have_the_size_that_was_asked_for_and_differ() {
-        let data = Data::new(10, 100);
+        let data = BenchData::new(10, 100);
         assert_eq!(data.value().len(), 100);
         assert_ne!(data.value(), data.value());
-        assert_eq!(Data::new(1, 3 << 20).value().len(), 3 << 20);
-        assert_eq!(Data::new(1, 0).value().len(), 0);
+        assert_eq!(BenchData::new(1, 3 << 20).value().len(), 3 << 20);
+        assert_eq!(BenchData::new(1, 0).value().len(), 0);
     }
 }

@@ -1,6 +1,6 @@
 //! What is made of what was seen: findings, each with what to do. No I/O.
 
-use super::observe::{Http, Observed};
+use super::observe::{Examined, Http};
 use crate::{
     figures::{CLOCK_BAD_US, CLOCK_LOOK_US, bytes, counted, offset_us},
     operation::words,
@@ -53,7 +53,7 @@ const DISK_LOOK: u64 = 1 << 30;
 const FILES: f64 = 16_384.0;
 
 /// All findings, the worst first.
-pub fn judge(seen: &Observed) -> Vec<Finding> {
+pub fn judge(seen: &Examined) -> Vec<Finding> {
     let mut all = Findings(Vec::new());
     reach(seen, &mut all);
     versions(seen, &mut all);
@@ -127,7 +127,7 @@ fn is_up(node: &NodeStatus) -> bool {
     node.state == "up"
 }
 
-fn answering(seen: &Observed) -> impl Iterator<Item = (&NodeStatus, &Http)> {
+fn answering(seen: &Examined) -> impl Iterator<Item = (&NodeStatus, &Http)> {
     seen.status
         .nodes
         .iter()
@@ -136,7 +136,7 @@ fn answering(seen: &Observed) -> impl Iterator<Item = (&NodeStatus, &Http)> {
 }
 
 /// Whether each node answers here, and as a member of this cluster.
-fn reach(seen: &Observed, all: &mut Findings) {
+fn reach(seen: &Examined, all: &mut Findings) {
     for (node, asked) in seen.status.nodes.iter().zip(&seen.nodes) {
         let at = place(node);
         match &asked.own {
@@ -178,7 +178,7 @@ fn reach(seen: &Observed, all: &mut Findings) {
     }
 }
 
-fn versions(seen: &Observed, all: &mut Findings) {
+fn versions(seen: &Examined, all: &mut Findings) {
     let nodes = seen.status.nodes.iter().filter(|node| !node.version.is_empty());
     let versions: BTreeSet<&str> = nodes.map(|node| node.version.as_str()).collect();
     if versions.len() > 1 {
@@ -199,7 +199,7 @@ fn versions(seen: &Observed, all: &mut Findings) {
     }
 }
 
-fn ring(seen: &Observed, all: &mut Findings) {
+fn ring(seen: &Examined, all: &mut Findings) {
     let newest = seen.nodes.iter().filter_map(|node| Some(node.own.as_ref().ok()?.epoch));
     let newest = newest.chain([seen.status.epoch]).max().unwrap_or_default();
     for (node, asked) in seen.status.nodes.iter().zip(&seen.nodes) {
@@ -269,7 +269,7 @@ impl Voters {
 }
 
 /// Whether each arc has enough replicas up.
-fn quorums(seen: &Observed, all: &mut Findings) {
+fn quorums(seen: &Examined, all: &mut Findings) {
     let up: BTreeSet<u32> =
         seen.status.nodes.iter().filter(|node| is_up(node)).map(|node| node.number).collect();
     for keyspace in &seen.ring.keyspaces {
@@ -307,7 +307,7 @@ fn quorums(seen: &Observed, all: &mut Findings) {
     }
 }
 
-fn operations(seen: &Observed, all: &mut Findings) {
+fn operations(seen: &Examined, all: &mut Findings) {
     for status in &seen.operations.operations {
         let Some(operation) = &status.operation else { continue };
         let at = format!("operation {}", operation.id);
@@ -354,7 +354,7 @@ fn disk(node: &NodeStatus, report: &NodeReport, all: &mut Findings) {
 }
 
 /// What is not where it should be yet.
-fn copies(seen: &Observed, node: &NodeStatus, report: &NodeReport, all: &mut Findings) {
+fn copies(seen: &Examined, node: &NodeStatus, report: &NodeReport, all: &mut Findings) {
     let at = place(node);
     let all_up = seen.status.nodes.iter().all(is_up);
     if report.hints_pending > 0 {
@@ -422,7 +422,7 @@ fn process(node: &NodeStatus, http: &Http, all: &mut Findings) {
     }
 }
 
-fn departed(seen: &Observed, all: &mut Findings) {
+fn departed(seen: &Examined, all: &mut Findings) {
     for node in seen.status.departed.iter().filter(|node| !node.acknowledged) {
         let at = format!("node {}", context_id(&node.uuid));
         all.warn("copies", &at, format!("it left in epoch {}, and no quorum knows that yet", node.epoch))

@@ -20,7 +20,7 @@ const MOST: usize = 8 << 20;
 
 /// All that was seen.
 #[derive(Debug, Default)]
-pub struct Observed {
+pub struct Examined {
     /// As one of the named servers sees the cluster.
     pub status: StatusReply,
     pub ring: RingDocument,
@@ -50,14 +50,14 @@ pub struct Http {
 }
 
 /// Looks at everything. Fails where no named server answers.
-pub async fn observe(global: &Global, context: &Context) -> Result<Observed, Failure> {
+pub async fn observe(global: &Global, context: &Context) -> Result<Examined, Failure> {
     let client = context.client();
     let status = client.status().await?;
     let ring = client.ring().await?;
     let operations = client.list_operations().await?;
     let patience = global.timeout.unwrap_or(PATIENCE).min(PATIENCE);
     let nodes = join_all(status.nodes.iter().map(|node| ask(node, patience))).await;
-    Ok(Observed { status, ring, operations, nodes, version: env!("CARGO_PKG_VERSION").to_owned() })
+    Ok(Examined { status, ring, operations, nodes, version: env!("CARGO_PKG_VERSION").to_owned() })
 }
 
 async fn ask(node: &NodeStatus, patience: Duration) -> NodeAnswers {

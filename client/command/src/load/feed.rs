@@ -2,7 +2,7 @@
 
 use crate::{
     failure::Failure,
-    records::{Format, Line, Lines, MAX_LINE, Record, Syntax},
+    records::{FileRecord, Format, Line, Lines, MAX_LINE, Syntax},
     text::Encoding,
 };
 use std::{
@@ -29,7 +29,7 @@ pub struct Source {
 #[derive(Debug)]
 pub enum Fed {
     /// A record, and how many bytes of the file are read with it.
-    Record { line: u64, offset: u64, record: Record },
+    Record { line: u64, offset: u64, record: FileRecord },
     /// A line that is none.
     Bad { line: u64, problem: String },
     /// The file cannot be read on.

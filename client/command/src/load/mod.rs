@@ -17,7 +17,7 @@ use crate::{
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use std::path::{Path, PathBuf};
-use write::Summary;
+use write::LoadSummary;
 
 /// Writes in flight at once, where the command says nothing else.
 const IN_FLIGHT: u32 = 512;
@@ -72,7 +72,7 @@ enum CreateAs {
 
 pub async fn run(context: &Context, args: &LoadArgs) -> Result<(), Failure> {
     let summary = load(context, args).await?;
-    let Summary { loaded, bad_lines, refused, unknown, took } = summary;
+    let LoadSummary { loaded, bad_lines, refused, unknown, took } = summary;
     let per_second = rate(loaded, took);
     let json = json!({
         "loaded": loaded, "bad_lines": bad_lines, "refused": refused, "unknown": unknown,
@@ -104,7 +104,7 @@ pub async fn load_for_dev(context: &Context, file: &Path) -> Result<u64, Failure
     Ok(summary.loaded)
 }
 
-async fn load(context: &Context, args: &LoadArgs) -> Result<Summary, Failure> {
+async fn load(context: &Context, args: &LoadArgs) -> Result<LoadSummary, Failure> {
     let source = feed::Source::new(&args.file, args.format, args.raw, context.encodings());
     if let Some(order) = args.create {
         create::create(context, &source, order).await?;

@@ -5,7 +5,7 @@ use super::{
     turns::Turns,
 };
 use crate::{
-    context::Context, failure::Failure, figures::counted, progress::ProgressDisplay, records::Record,
+    context::Context, failure::Failure, figures::counted, progress::ProgressDisplay, records::FileRecord,
 };
 use bytes::Bytes;
 use futures::{StreamExt as _, stream::FuturesUnordered};
@@ -28,7 +28,7 @@ const GIVE_UP: u64 = 1_000;
 
 /// What came of a load.
 #[derive(Debug, Default)]
-pub struct Summary {
+pub struct LoadSummary {
     pub loaded: u64,
     pub bad_lines: u64,
     pub refused: u64,
@@ -36,7 +36,7 @@ pub struct Summary {
     pub took: Duration,
 }
 
-impl Summary {
+impl LoadSummary {
     /// What was not loaded, and the exit code that goes with it.
     pub fn verdict(&self) -> Result<(), Failure> {
         let mut missed = Vec::new();
@@ -61,7 +61,7 @@ impl Summary {
 struct PendingLine {
     line: u64,
     offset: u64,
-    record: Record,
+    record: FileRecord,
 }
 
 /// One line's way.
@@ -87,9 +87,9 @@ pub async fn write(
     source: Source,
     in_flight: usize,
     quiet: bool,
-) -> Result<Summary, Failure> {
+) -> Result<LoadSummary, Failure> {
     let mut progress = ProgressDisplay::new("loading", source.length(), quiet);
-    let mut summary = Summary::default();
+    let mut summary = LoadSummary::default();
     let mut offset = 0;
     let mut fed = source.feed()?;
     let (mut at_end, mut interrupted) = (false, false);
@@ -220,7 +220,7 @@ fn is_final(failure: &Failure) -> bool {
 }
 
 /// Writes a record; again and again while the cluster is busy.
-async fn put(context: &Context, record: Record) -> Result<(), Failure> {
+async fn put(context: &Context, record: FileRecord) -> Result<(), Failure> {
     let mut tries = 0;
     loop {
         match context.put(record.key.clone(), record.value.clone()).await {
@@ -240,10 +240,10 @@ mod tests {
 
     #[test]
     fn a_load_is_done_only_when_every_line_is() {
-        assert!(Summary { loaded: 3, ..Summary::default() }.verdict().is_ok());
-        let bad = Summary { bad_lines: 1, ..Summary::default() }.verdict().unwrap_err();
+        assert!(LoadSummary { loaded: 3, ..LoadSummary::default() }.verdict().is_ok());
+        let bad = LoadSummary { bad_lines: 1, ..LoadSummary::default() }.verdict().unwrap_err();
         assert!(matches!(&bad, Failure::Refused(text) if text.contains("1 line bad")), "{bad}");
-        let open = Summary { refused: 2, unknown: 1, ..Summary::default() }.verdict().unwrap_err();
+        let open = LoadSummary { refused: 2, unknown: 1, ..LoadSummary::default() }.verdict().unwrap_err();
         assert!(
             matches!(&open, Failure::Unknown(text) if text.contains("2 keys refused, 1 key of")),
             "{open}"

@@ -1,6 +1,6 @@
 //! Keys and values in JSON: a line's object, and the fields of one.
 
-use super::Record;
+use super::FileRecord;
 use crate::text::{Encoding, base64};
 use bytes::Bytes;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -51,14 +51,14 @@ impl<'de> Visitor<'de> for ReadMembers {
 }
 
 /// Reads a line's object.
-pub(super) fn parse(line: &[u8], key: Encoding, value: Encoding) -> Result<Record, String> {
+pub(super) fn parse(line: &[u8], key: Encoding, value: Encoding) -> Result<FileRecord, String> {
     let members: Members<'_> =
         serde_json::from_slice(line).map_err(|problem| format!("not a JSON object: {problem}"))?;
     if let Some(name) = members.repeated {
         return Err(format!("it has {name:?} more than once"));
     }
     let [key_text, key_base64, value_text, value_base64] = members.found;
-    Ok(Record {
+    Ok(FileRecord {
         key: field("key", key_text, key_base64, key)?,
         value: field("value", value_text, value_base64, value)?,
     })

@@ -15,7 +15,7 @@ use bytes::Bytes;
 
 /// A key and its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
+pub struct FileRecord {
     pub key: Bytes,
     pub value: Bytes,
 }

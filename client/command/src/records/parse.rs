@@ -1,6 +1,6 @@
 //! A line's key and value.
 
-use super::{Record, json};
+use super::{FileRecord, json};
 use crate::text::{Encoding, shown};
 use bytes::Bytes;
 use clap::ValueEnum;
@@ -111,7 +111,7 @@ impl Syntax {
     }
 
     /// Reads a line. `None`: it is blank.
-    pub fn parse(self, line: &[u8]) -> Result<Option<Record>, String> {
+    pub fn parse(self, line: &[u8]) -> Result<Option<FileRecord>, String> {
         // A written line has its \r as an escape; a bare one at the end is a line's end from elsewhere.
         let line = if self.raw { line } else { line.strip_suffix(b"\r").unwrap_or(line) };
         if line.is_empty() {
@@ -130,7 +130,7 @@ impl Syntax {
         }
     }
 
-    fn tsv(self, line: &[u8]) -> Result<Record, String> {
+    fn tsv(self, line: &[u8]) -> Result<FileRecord, String> {
         let tab = line.iter().position(|byte| *byte == b'\t');
         let (key, value) = tab
             .and_then(|at| Some((line.get(..at)?, line.get(at + 1..)?)))
@@ -140,12 +140,12 @@ impl Syntax {
         };
         let key = field(self.key, key).map_err(|problem| format!("the key: {problem}"))?;
         let value = field(self.value, value).map_err(|problem| format!("the value: {problem}"))?;
-        Ok(Record { key, value })
+        Ok(FileRecord { key, value })
     }
 }
 
 /// A character's name is not its own alone (`<control>` has 65 of them): the code point makes it so.
-fn unicode(line: &[u8]) -> Result<Record, String> {
+fn unicode(line: &[u8]) -> Result<FileRecord, String> {
     let mut fields = line.split(|byte| *byte == b';');
     let (Some(code), Some(name)) = (fields.next(), fields.next()) else {
         return Err(format!("no CODE;NAME;… in {:?}", shown(line)));
@@ -154,7 +154,7 @@ fn unicode(line: &[u8]) -> Result<Record, String> {
         return Err(format!("no CODE;NAME;… in {:?}", shown(line)));
     }
     let key = [name, b" U+", code].concat();
-    Ok(Record { key: key.into(), value: Bytes::copy_from_slice(line) })
+    Ok(FileRecord { key: key.into(), value: Bytes::copy_from_slice(line) })
 }
 
 #[cfg(test)]
@@ -166,8 +166,8 @@ mod tests {
         Syntax { format, key: Encoding::Text, value: Encoding::Text, raw: false }
     }
 
-    fn pair(key: &str, value: &str) -> Option<Record> {
-        Some(Record { key: key.to_owned().into(), value: value.to_owned().into() })
+    fn pair(key: &str, value: &str) -> Option<FileRecord> {
+        Some(FileRecord { key: key.to_owned().into(), value: value.to_owned().into() })
     }
 
     #[test]

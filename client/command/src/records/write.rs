@@ -50,7 +50,7 @@ pub fn write_entry(
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::records::{Line, Lines, Record, Syntax, parse::FileFormat};
+    use crate::records::{FileRecord, Line, Lines, Syntax, parse::FileFormat};
     use proptest::{collection::vec, prelude::*, sample::select};
 
     /// Bytes that lines, escapes and JSON are sensitive to, among any others.
@@ -83,7 +83,7 @@ mod tests {
                 read.push(syntax.parse(line).unwrap().unwrap());
             }
             let wrote: Vec<_> =
-                entries.into_iter().map(|(key, value)| Record { key: key.into(), value: value.into() }).collect();
+                entries.into_iter().map(|(key, value)| FileRecord { key: key.into(), value: value.into() }).collect();
             prop_assert_eq!(read, wrote);
         }
     }

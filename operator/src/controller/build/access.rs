@@ -1,12 +1,12 @@
 //! Who pods are, who reaches them, who may take them away.
 
-use super::{Blueprint, GRPC_PORT, HTTP_PORT, Kind, MANAGER, Object, PEER_PORT, selector};
+use super::{Blueprint, GRPC_PORT, HTTP_PORT, MANAGER, Object, ObjectKind, PEER_PORT, selector};
 use serde_json::json;
 
 /// Pods ask nothing of Kubernetes.
 pub(super) fn account(blueprint: &Blueprint) -> Object {
     let rest = json!({ "automountServiceAccountToken": false });
-    blueprint.object(Kind::ServiceAccount, blueprint.name(), None, rest)
+    blueprint.object(ObjectKind::ServiceAccount, blueprint.name(), None, rest)
 }
 
 /// Drains take as many as can be spared. A pod that is not ready can always be drained: it holds nothing up.
@@ -16,7 +16,7 @@ pub(super) fn budget(blueprint: &Blueprint) -> Object {
         "selector": { "matchLabels": selector(blueprint.name(), None) },
         "unhealthyPodEvictionPolicy": "AlwaysAllow",
     });
-    blueprint.object(Kind::PodDisruptionBudget, blueprint.name(), None, json!({ "spec": spec }))
+    blueprint.object(ObjectKind::PodDisruptionBudget, blueprint.name(), None, json!({ "spec": spec }))
 }
 
 /// Nodes and the operator reach all doors; clients reach theirs.
@@ -49,5 +49,5 @@ pub(super) fn policy(blueprint: &Blueprint) -> Option<Object> {
             clients,
         ],
     });
-    Some(blueprint.object(Kind::NetworkPolicy, blueprint.name(), None, json!({ "spec": spec })))
+    Some(blueprint.object(ObjectKind::NetworkPolicy, blueprint.name(), None, json!({ "spec": spec })))
 }

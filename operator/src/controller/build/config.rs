@@ -1,6 +1,6 @@
 //! Settings of a pool's nodes, as `god-node --config` takes them.
 
-use super::{Blueprint, Kind, Object, PEER_PORT, stamp};
+use super::{Blueprint, Object, ObjectKind, PEER_PORT, stamp};
 use crate::crd::{Durability, NodePool, REQUEST_MEMORY, shares};
 use serde_json::{Map, Value, json};
 
@@ -15,7 +15,7 @@ const NOT_AFTER_JOINING: [&str; 2] = ["weight", "zone"];
 pub(super) fn settings(blueprint: &Blueprint, pool: &NodePool) -> Object {
     let text = file(blueprint, pool, &[]);
     let name = blueprint.desired.set_name(&pool.name);
-    blueprint.object(Kind::ConfigMap, &name, Some(&pool.name), json!({ "data": { FILE: text } }))
+    blueprint.object(ObjectKind::ConfigMap, &name, Some(&pool.name), json!({ "data": { FILE: text } }))
 }
 
 /// Stands for what a node must be restarted for.

@@ -45,7 +45,7 @@ pub struct Blueprint<'a> {
 
 /// An object's type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
+pub enum ObjectKind {
     /// Pods' identity, without rights.
     ServiceAccount,
     /// Settings of a pool.
@@ -64,18 +64,18 @@ pub enum Kind {
     PrometheusRule,
 }
 
-impl Kind {
+impl ObjectKind {
     /// Group and version, and plural.
     pub fn api(self) -> (&'static str, &'static str) {
         match self {
-            Kind::ServiceAccount => ("v1", "serviceaccounts"),
-            Kind::ConfigMap => ("v1", "configmaps"),
-            Kind::Service => ("v1", "services"),
-            Kind::StatefulSet => ("apps/v1", "statefulsets"),
-            Kind::PodDisruptionBudget => ("policy/v1", "poddisruptionbudgets"),
-            Kind::NetworkPolicy => ("networking.k8s.io/v1", "networkpolicies"),
-            Kind::ServiceMonitor => ("monitoring.coreos.com/v1", "servicemonitors"),
-            Kind::PrometheusRule => ("monitoring.coreos.com/v1", "prometheusrules"),
+            ObjectKind::ServiceAccount => ("v1", "serviceaccounts"),
+            ObjectKind::ConfigMap => ("v1", "configmaps"),
+            ObjectKind::Service => ("v1", "services"),
+            ObjectKind::StatefulSet => ("apps/v1", "statefulsets"),
+            ObjectKind::PodDisruptionBudget => ("policy/v1", "poddisruptionbudgets"),
+            ObjectKind::NetworkPolicy => ("networking.k8s.io/v1", "networkpolicies"),
+            ObjectKind::ServiceMonitor => ("monitoring.coreos.com/v1", "servicemonitors"),
+            ObjectKind::PrometheusRule => ("monitoring.coreos.com/v1", "prometheusrules"),
         }
     }
 }
@@ -84,7 +84,7 @@ impl Kind {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Object {
     /// Its type.
-    pub kind: Kind,
+    pub kind: ObjectKind,
     /// Its name.
     pub name: String,
     /// All of it.
@@ -105,7 +105,7 @@ impl Blueprint<'_> {
     }
 
     /// An object of this cluster: named, labelled, and gone with it.
-    fn object(&self, kind: Kind, name: &str, pool: Option<&str>, rest: Value) -> Object {
+    fn object(&self, kind: ObjectKind, name: &str, pool: Option<&str>, rest: Value) -> Object {
         let (api_version, _) = kind.api();
         let mut body = json!({
             "apiVersion": api_version,
@@ -176,7 +176,7 @@ pub fn spare(ring: Option<&Ring>, object: &GodCluster, present: Option<u32>) -> 
     if copies_missing {
         return 0;
     }
-    let spare = |arc: &super::world::ring::Arc| {
+    let spare = |arc: &super::world::ring::RingArc| {
         let needed = ring.keyspace(arc.keyspace).map_or(u32::MAX, |keyspace| keyspace.copies.needed());
         let held =
             arc.next.as_ref().map_or(arc.replicas.len(), |next| next.len().min(arc.replicas.len())) as u32;

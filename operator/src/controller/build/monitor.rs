@@ -1,6 +1,6 @@
 //! Objects for the Prometheus operator.
 
-use super::{Blueprint, Kind, Object, SERVICE_LABEL, selector, service};
+use super::{Blueprint, Object, ObjectKind, SERVICE_LABEL, selector, service};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -23,7 +23,7 @@ pub(super) fn scrapes(blueprint: &Blueprint) -> Object {
     });
     labelled(
         blueprint,
-        blueprint.object(Kind::ServiceMonitor, blueprint.name(), None, json!({ "spec": spec })),
+        blueprint.object(ObjectKind::ServiceMonitor, blueprint.name(), None, json!({ "spec": spec })),
     )
 }
 
@@ -84,6 +84,6 @@ pub(super) fn alerts(blueprint: &Blueprint) -> Object {
     let spec = json!({ "groups": [{ "name": format!("god.{}", blueprint.name()), "rules": rules }] });
     labelled(
         blueprint,
-        blueprint.object(Kind::PrometheusRule, blueprint.name(), None, json!({ "spec": spec })),
+        blueprint.object(ObjectKind::PrometheusRule, blueprint.name(), None, json!({ "spec": spec })),
     )
 }

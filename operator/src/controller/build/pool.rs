@@ -1,6 +1,6 @@
 //! The StatefulSet of a pool.
 
-use super::{Blueprint, GRPC_PORT, HTTP_PORT, Kind, Object, PEER_PORT, config, labels, selector};
+use super::{Blueprint, GRPC_PORT, HTTP_PORT, Object, ObjectKind, PEER_PORT, config, labels, selector};
 use crate::crd::NodePool;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -39,7 +39,7 @@ pub(super) fn set(blueprint: &Blueprint, pool: &NodePool, replicas: u32) -> Obje
         "template": template(blueprint, pool),
         "volumeClaimTemplates": [claim],
     });
-    blueprint.object(Kind::StatefulSet, &name, Some(&pool.name), json!({ "spec": spec }))
+    blueprint.object(ObjectKind::StatefulSet, &name, Some(&pool.name), json!({ "spec": spec }))
 }
 
 fn template(blueprint: &Blueprint, pool: &NodePool) -> Value {

@@ -1,6 +1,6 @@
 //! Names under which pods are found.
 
-use super::{Blueprint, GRPC_PORT, HTTP_PORT, Kind, Object, PEER_PORT, SERVICE_LABEL, selector};
+use super::{Blueprint, GRPC_PORT, HTTP_PORT, Object, ObjectKind, PEER_PORT, SERVICE_LABEL, selector};
 use serde_json::{Value, json};
 
 /// The service that has every pod.
@@ -18,7 +18,7 @@ pub(super) fn peers(blueprint: &Blueprint) -> Object {
         "selector": selector(blueprint.name(), None),
         "ports": [port("grpc", GRPC_PORT), port("peer", PEER_PORT), port("http", HTTP_PORT)],
     });
-    let mut object = blueprint.object(Kind::Service, &blueprint.peers(), None, json!({ "spec": spec }));
+    let mut object = blueprint.object(ObjectKind::Service, &blueprint.peers(), None, json!({ "spec": spec }));
     object.body["metadata"]["labels"][SERVICE_LABEL] = json!(PEERS);
     object
 }
@@ -31,7 +31,7 @@ pub(super) fn clients(blueprint: &Blueprint) -> Object {
         "selector": selector(blueprint.name(), None),
         "ports": [port("grpc", GRPC_PORT), port("http", HTTP_PORT)],
     });
-    let mut object = blueprint.object(Kind::Service, blueprint.name(), None, json!({ "spec": spec }));
+    let mut object = blueprint.object(ObjectKind::Service, blueprint.name(), None, json!({ "spec": spec }));
     if !wish.annotations.is_empty() {
         object.body["metadata"]["annotations"] = json!(wish.annotations);
     }

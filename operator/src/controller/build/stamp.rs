@@ -1,7 +1,7 @@
 //! What was wished for of an object, on the object: so that a field that is not wished for any more is seen to be
 //! there.
 
-use super::{Kind, Object};
+use super::{Object, ObjectKind};
 use serde_json::{Value, json};
 
 /// Stands for all that was wished for of an object.
@@ -14,7 +14,7 @@ const OWN_STEPS: [&str; 2] =
 /// it takes the field away.
 pub(super) fn stamped(mut object: Object) -> Object {
     let mut body = object.body.clone();
-    if object.kind == Kind::StatefulSet {
+    if object.kind == ObjectKind::StatefulSet {
         for path in OWN_STEPS {
             if let Some(value) = body.pointer_mut(path) {
                 *value = Value::Null;

@@ -1,6 +1,6 @@
 //! Each object is what the API's types say, and goldens show a person what a cluster is made of.
 
-use super::{Blueprint, Kind, Object, build, build_set, differs, spare};
+use super::{Blueprint, Object, ObjectKind, build, build_set, differs, spare};
 use crate::{
     controller::{
         plan::model::World,
@@ -54,9 +54,9 @@ fn built(object: &GodCluster) -> Vec<Object> {
 }
 
 /// Of each object: whether what was found, as an older wish made it, differs from what is wished for now.
-fn differing(before: &GodCluster, after: &GodCluster) -> Vec<Kind> {
+fn differing(before: &GodCluster, after: &GodCluster) -> Vec<ObjectKind> {
     let found = built(before);
-    let mut kinds: Vec<Kind> = built(after)
+    let mut kinds: Vec<ObjectKind> = built(after)
         .iter()
         .zip(&found)
         .filter(|(wished, found)| differs(&wished.body, &found.body))
@@ -76,11 +76,14 @@ fn what_is_taken_out_of_the_spec_makes_a_difference() {
         take(&mut less);
         differing(&full, &less)
     };
-    assert_eq!(without(|it| it.spec.service.annotations.clear()), [Kind::Service]);
-    assert_eq!(without(|it| it.spec.node_pools[0].pod.labels.clear()), [Kind::StatefulSet]);
-    assert_eq!(without(|it| it.spec.node_pools[0].pod.priority_class_name = None), [Kind::StatefulSet]);
+    assert_eq!(without(|it| it.spec.service.annotations.clear()), [ObjectKind::Service]);
+    assert_eq!(without(|it| it.spec.node_pools[0].pod.labels.clear()), [ObjectKind::StatefulSet]);
+    assert_eq!(without(|it| it.spec.node_pools[0].pod.priority_class_name = None), [ObjectKind::StatefulSet]);
     // Memory follows the limit.
-    assert_eq!(without(|it| it.spec.node_pools[0].resources = None), [Kind::ConfigMap, Kind::StatefulSet]);
+    assert_eq!(
+        without(|it| it.spec.node_pools[0].resources = None),
+        [ObjectKind::ConfigMap, ObjectKind::StatefulSet]
+    );
 }
 
 #[test]
@@ -89,7 +92,7 @@ fn what_nodes_may_hold_for_storage_and_requests_follows_the_limit_of_their_pods(
         let mut object = cluster();
         change(&mut object);
         let made = built(&object);
-        let map = made.iter().find(|object| object.kind == Kind::ConfigMap).unwrap();
+        let map = made.iter().find(|object| object.kind == ObjectKind::ConfigMap).unwrap();
         let text = map.body["data"]["god.yaml"].as_str().unwrap();
         let read: Value = serde_yaml::from_str(text).unwrap();
         (read["memory"].clone(), read["request-memory"].clone())
@@ -136,14 +139,14 @@ fn through<T: serde::Serialize + serde::de::DeserializeOwned>(body: &Value) -> V
 fn every_object_is_what_the_types_of_the_api_say() {
     for Object { kind, name, body } in built(&cluster()) {
         let typed = match kind {
-            Kind::ServiceAccount => through::<ServiceAccount>(&body),
-            Kind::ConfigMap => through::<ConfigMap>(&body),
-            Kind::Service => through::<Service>(&body),
-            Kind::StatefulSet => through::<StatefulSet>(&body),
-            Kind::PodDisruptionBudget => through::<PodDisruptionBudget>(&body),
-            Kind::NetworkPolicy => through::<NetworkPolicy>(&body),
+            ObjectKind::ServiceAccount => through::<ServiceAccount>(&body),
+            ObjectKind::ConfigMap => through::<ConfigMap>(&body),
+            ObjectKind::Service => through::<Service>(&body),
+            ObjectKind::StatefulSet => through::<StatefulSet>(&body),
+            ObjectKind::PodDisruptionBudget => through::<PodDisruptionBudget>(&body),
+            ObjectKind::NetworkPolicy => through::<NetworkPolicy>(&body),
             // Their types are not among Kubernetes' own.
-            Kind::ServiceMonitor | Kind::PrometheusRule => continue,
+            ObjectKind::ServiceMonitor | ObjectKind::PrometheusRule => continue,
         };
         assert_eq!(typed, body, "{kind:?} {name} has a field that the API does not know");
     }
@@ -170,7 +173,7 @@ fn a_cluster_is_made_of_what_the_golden_file_shows() {
 fn fingerprint_of(change: impl Fn(&mut GodCluster)) -> Value {
     let mut object = cluster();
     change(&mut object);
-    let set = built(&object).into_iter().find(|object| object.kind == Kind::StatefulSet).unwrap();
+    let set = built(&object).into_iter().find(|object| object.kind == ObjectKind::StatefulSet).unwrap();
     set.body["spec"]["template"].clone()
 }
 
@@ -195,17 +198,17 @@ fn no_pod_runs_as_root_or_writes_outside_its_volumes() {
 #[test]
 fn each_node_is_scraped_once_and_alerts_are_of_this_cluster() {
     let objects = built(&cluster());
-    let of = |kind: Kind| objects.iter().filter(move |object| object.kind == kind);
-    let monitor = of(Kind::ServiceMonitor).next().unwrap();
+    let of = |kind: ObjectKind| objects.iter().filter(move |object| object.kind == kind);
+    let monitor = of(ObjectKind::ServiceMonitor).next().unwrap();
     let Value::Object(chosen) = &monitor.body["spec"]["selector"]["matchLabels"] else { panic!("labels") };
-    let scraped: Vec<&str> = of(Kind::Service)
+    let scraped: Vec<&str> = of(ObjectKind::Service)
         .filter(|service| {
             chosen.iter().all(|(name, value)| service.body["metadata"]["labels"][name] == *value)
         })
         .map(|service| service.name.as_str())
         .collect();
     assert_eq!(scraped, ["store-peers"]);
-    let rules = of(Kind::PrometheusRule).next().unwrap().body.to_string();
+    let rules = of(ObjectKind::PrometheusRule).next().unwrap().body.to_string();
     assert!(rules.contains("store-(a)-[0-9]+") && !rules.contains("store-.*"), "{rules}");
 }
 

@@ -1,9 +1,10 @@
 //! The ring as it is on the wire, and as plans know it.
 
 use crate::controller::world::ring::{
-    Arc, Copies, Ended, Keyspace, Member, MemberHealth, Operation, Phase, Progress, Report, Ring, Wish,
+    Copies, Ended, MemberHealth, Operation, OperationPhase, Progress, Report, Ring, RingArc, RingKeyspace,
+    RingMember, Wish,
 };
-use god_proto::v1::{self, MemberState, OperationPhase, wish::Wish as WishKind};
+use god_proto::v1::{self, MemberState, wish::Wish as WishKind};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -34,7 +35,7 @@ pub(super) fn ring(
             (Some("down"), _) => MemberHealth::Down,
             _ => MemberHealth::Suspect,
         };
-        let member = Member {
+        let member = RingMember {
             number: node.number,
             zone: node.zone.clone(),
             weight: thousandths(node.weight),
@@ -84,8 +85,8 @@ pub(super) fn ring(
     })
 }
 
-fn keyspace(keyspace: &v1::Keyspace) -> Keyspace {
-    Keyspace {
+fn keyspace(keyspace: &v1::Keyspace) -> RingKeyspace {
+    RingKeyspace {
         id: keyspace.id,
         name: keyspace.name.clone(),
         copies: Copies {
@@ -98,9 +99,9 @@ fn keyspace(keyspace: &v1::Keyspace) -> Keyspace {
     }
 }
 
-fn arc(arc: &v1::Arc) -> Result<Arc, String> {
+fn arc(arc: &v1::Arc) -> Result<RingArc, String> {
     let keyspace = arc.start.first_chunk::<4>().map(|bytes| u32::from_be_bytes(*bytes));
-    Ok(Arc {
+    Ok(RingArc {
         keyspace: keyspace.ok_or_else(|| format!("arc {} starts in no keyspace", arc.id))?,
         replicas: arc.replicas.clone(),
         next: arc.transition.as_ref().map(|transition| transition.next.clone()),
@@ -126,10 +127,10 @@ fn operation(operation: &v1::Operation, status: Option<&v1::OperationStatus>) ->
         WishKind::Rebalance(_) => Wish::Rebalance,
     };
     let phase = match operation.phase() {
-        OperationPhase::Waiting => Phase::Waiting,
-        OperationPhase::Moving => Phase::Moving,
-        OperationPhase::Cleaning => Phase::Cleaning,
-        OperationPhase::Cancelling => Phase::Cancelling,
+        v1::OperationPhase::Waiting => OperationPhase::Waiting,
+        v1::OperationPhase::Moving => OperationPhase::Moving,
+        v1::OperationPhase::Cleaning => OperationPhase::Cleaning,
+        v1::OperationPhase::Cancelling => OperationPhase::Cancelling,
     };
     let figures = status.map(|status| Progress {
         arcs_done: status.arcs_done,

@@ -2,7 +2,7 @@
 
 use super::Objects;
 use crate::{
-    controller::build::{CLUSTER_LABEL, Kind, MANAGER},
+    controller::build::{CLUSTER_LABEL, MANAGER, ObjectKind},
     crd::GodCluster,
 };
 use futures::{Stream, StreamExt, stream::BoxStream};
@@ -25,8 +25,13 @@ use serde_json::Value;
 use std::{collections::BTreeMap, fmt::Debug, hash::Hash, sync::Arc};
 
 /// Kinds that are kept as JSON; sets are among them, as they are compared with what they should be.
-const PLAIN: [Kind; 5] =
-    [Kind::ServiceAccount, Kind::ConfigMap, Kind::Service, Kind::PodDisruptionBudget, Kind::NetworkPolicy];
+const PLAIN: [ObjectKind; 5] = [
+    ObjectKind::ServiceAccount,
+    ObjectKind::ConfigMap,
+    ObjectKind::Service,
+    ObjectKind::PodDisruptionBudget,
+    ObjectKind::NetworkPolicy,
+];
 
 /// Which namespaces are looked after.
 #[derive(Clone, Debug)]
@@ -58,7 +63,7 @@ impl Scope {
 }
 
 /// The API resource of a kind.
-pub fn resource(kind: Kind) -> ApiResource {
+pub fn resource(kind: ObjectKind) -> ApiResource {
     let (api_version, plural) = kind.api();
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     let kind = GroupVersionKind::gvk(group, version, &format!("{kind:?}"));
@@ -70,7 +75,7 @@ pub struct Cache {
     sets: Store<StatefulSet>,
     pods: Store<Pod>,
     volumes: Store<PersistentVolumeClaim>,
-    plain: BTreeMap<Kind, Store<DynamicObject>>,
+    plain: BTreeMap<ObjectKind, Store<DynamicObject>>,
 }
 
 type Touched = BoxStream<'static, ObjectRef<DeserializeGuard<GodCluster>>>;
@@ -114,13 +119,13 @@ impl Cache {
     }
 
     /// An object as JSON.
-    pub fn plain(&self, kind: Kind, namespace: &str, name: &str) -> Option<Value> {
+    pub fn plain(&self, kind: ObjectKind, namespace: &str, name: &str) -> Option<Value> {
         let key = ObjectRef::new_with(name, resource(kind)).within(namespace);
         as_json(kind, &*self.plain.get(&kind)?.get(&key)?)
     }
 
     /// Names of a cluster's objects of a kind.
-    pub fn names(&self, kind: Kind, cluster: &GodCluster) -> Vec<String> {
+    pub fn names(&self, kind: ObjectKind, cluster: &GodCluster) -> Vec<String> {
         let namespace = cluster.namespace();
         let found = self.plain.get(&kind).map(|store| of(store, &cluster.name_any(), namespace.as_deref()));
         found.unwrap_or_default().iter().map(|object| object.name_any()).collect()
@@ -128,7 +133,7 @@ impl Cache {
 }
 
 /// Items of a list do not say of which type they are, as the list does.
-fn as_json(kind: Kind, object: &DynamicObject) -> Option<Value> {
+fn as_json(kind: ObjectKind, object: &DynamicObject) -> Option<Value> {
     let mut object = serde_json::to_value(object).ok()?;
     object["apiVersion"] = kind.api().0.into();
     object["kind"] = format!("{kind:?}").into();
@@ -185,6 +190,6 @@ mod tests {
         let listed: DynamicObject =
             serde_json::from_value(json!({ "metadata": { "name": "a", "uid": "u" } })).unwrap();
         assert!(listed.types.is_none());
-        assert!(!differs(&wished, &as_json(Kind::PodDisruptionBudget, &listed).unwrap()));
+        assert!(!differs(&wished, &as_json(ObjectKind::PodDisruptionBudget, &listed).unwrap()));
     }
 }

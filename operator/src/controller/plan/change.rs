@@ -3,7 +3,7 @@
 use super::{Decision, Step, blocked, size::wanted};
 use crate::controller::world::{
     Desired, Observed,
-    ring::{Ended, Member, MemberHealth, Phase, Ring, Wish},
+    ring::{Ended, MemberHealth, OperationPhase, Ring, RingMember, Wish},
 };
 use uuid::Uuid;
 
@@ -37,7 +37,8 @@ pub(super) fn undecided(observed: &Observed, _: &Desired) -> Decision {
 /// A leave is undone when the node is wanted again, a join when it is not.
 pub(super) fn cancel(observed: &Observed, desired: &Desired) -> Decision {
     let Some(ring) = observed.ring() else { return Decision::Pass };
-    for operation in ring.operations.iter().filter(|operation| operation.phase != Phase::Cancelling) {
+    for operation in ring.operations.iter().filter(|operation| operation.phase != OperationPhase::Cancelling)
+    {
         let ours = ["leave-", "join-", "replace-"].iter().any(|base| operation.id.starts_with(base));
         let turned = match operation.wish {
             _ if !ours => false,
@@ -77,7 +78,7 @@ pub(super) fn under_way(observed: &Observed, _: &Desired) -> Decision {
 }
 
 /// A member that has no arcs though there are data, and was never given its part.
-fn is_unused(ring: &Ring, member: &Member) -> bool {
+fn is_unused(ring: &Ring, member: &RingMember) -> bool {
     let joined = |ended: &&Ended| !ended.cancelled && ended.refused.is_empty();
     !member.leaving
         && ring.has_data()
@@ -90,7 +91,7 @@ fn unused<'a>(
     observed: &'a Observed,
     desired: &'a Desired,
     ring: &'a Ring,
-) -> impl Iterator<Item = (Uuid, &'a Member)> {
+) -> impl Iterator<Item = (Uuid, &'a RingMember)> {
     ring.members.iter().map(|(uuid, member)| (*uuid, member)).filter(move |(_, member)| {
         is_unused(ring, member)
             && member.state == MemberHealth::Up
@@ -104,7 +105,7 @@ fn is_busy(ring: &Ring, number: u32) -> bool {
 }
 
 /// Who is to take a node's place: of its zone if there is one.
-fn successor(observed: &Observed, desired: &Desired, ring: &Ring, old: &Member) -> Option<u32> {
+fn successor(observed: &Observed, desired: &Desired, ring: &Ring, old: &RingMember) -> Option<u32> {
     unused(observed, desired, ring)
         .map(|(_, member)| (member.zone != old.zone, member.number))
         .filter(|(_, number)| *number != old.number && !is_busy(ring, *number))

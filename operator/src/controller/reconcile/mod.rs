@@ -13,7 +13,7 @@ mod trouble;
 
 use super::{
     apply::{ActError, act},
-    build::{Blueprint, Kind, spare},
+    build::{Blueprint, ObjectKind, spare},
     observe::{self, Cache, Look},
     plan::{Next, OPERATION_REFUSED, Plan, Refusal, plan_past},
     world::{Desired, Observed},
@@ -89,7 +89,7 @@ pub struct Context {
     /// Steps that were refused, and when.
     pub refusals: Mutex<HashMap<Key, (Refusal, Instant)>>,
     /// Objects that are not watched, as they were applied last.
-    pub applied: Mutex<HashMap<(Kind, String, String), serde_json::Value>>,
+    pub applied: Mutex<HashMap<(ObjectKind, String, String), serde_json::Value>>,
 }
 
 /// Namespace and name of a cluster.

@@ -3,7 +3,7 @@
 use super::{Context, TurnError, blueprint, locked, replicas};
 use crate::controller::{
     apply::{ActError, apply_object, remove_object, remove_own},
-    build::{Kind, Object, build, differs},
+    build::{Object, ObjectKind, build, differs},
     observe::Look,
     plan::Blocked,
     world::Desired,
@@ -15,7 +15,7 @@ use kube::ResourceExt;
 pub(super) fn present_spare(context: &Context, look: &Look) -> Option<u32> {
     let cluster = &look.objects.cluster;
     let namespace = cluster.namespace()?;
-    let budget = context.cache.plain(Kind::PodDisruptionBudget, &namespace, &cluster.name_any())?;
+    let budget = context.cache.plain(ObjectKind::PodDisruptionBudget, &namespace, &cluster.name_any())?;
     u32::try_from(budget.pointer("/spec/maxUnavailable")?.as_u64()?).ok()
 }
 
@@ -32,8 +32,8 @@ pub(super) async fn apply_objects(
     let namespace = look.objects.cluster.namespace().unwrap_or_default();
     for mut object in objects.iter().cloned() {
         let found = match object.kind {
-            Kind::StatefulSet => found_set(look, &mut object),
-            Kind::ServiceMonitor | Kind::PrometheusRule => {
+            ObjectKind::StatefulSet => found_set(look, &mut object),
+            ObjectKind::ServiceMonitor | ObjectKind::PrometheusRule => {
                 let applied = locked(&context.applied);
                 applied.get(&(object.kind, namespace.clone(), object.name.clone())).cloned()
             }
@@ -60,21 +60,21 @@ pub(super) async fn apply_objects(
         }
         tracing::info!(kind = ?object.kind, namespace, name = object.name, "applied");
         metrics::counter!("god_operator_applied_total").increment(1);
-        if matches!(object.kind, Kind::ServiceMonitor | Kind::PrometheusRule) {
+        if matches!(object.kind, ObjectKind::ServiceMonitor | ObjectKind::PrometheusRule) {
             let mut applied = locked(&context.applied);
             applied.insert((object.kind, namespace.clone(), object.name.clone()), object.body.clone());
         }
     }
     if context.monitored {
-        for kind in [Kind::ServiceMonitor, Kind::PrometheusRule] {
+        for kind in [ObjectKind::ServiceMonitor, ObjectKind::PrometheusRule] {
             unmonitor(context, &look.objects.cluster, &objects, kind).await?;
         }
     }
-    for kind in [Kind::NetworkPolicy, Kind::ConfigMap] {
+    for kind in [ObjectKind::NetworkPolicy, ObjectKind::ConfigMap] {
         for name in context.cache.names(kind, &look.objects.cluster) {
             let is_wanted = objects.iter().any(|object| object.kind == kind && object.name == name);
             let is_used = replicas.keys().any(|pool| desired.set_name(pool) == name);
-            if !is_wanted && !(kind == Kind::ConfigMap && is_used) {
+            if !is_wanted && !(kind == ObjectKind::ConfigMap && is_used) {
                 remove_object(&context.client, &namespace, kind, &name).await?;
             }
         }
@@ -88,7 +88,7 @@ async fn unmonitor(
     context: &Context,
     cluster: &GodCluster,
     objects: &[Object],
-    kind: Kind,
+    kind: ObjectKind,
 ) -> Result<(), TurnError> {
     let (name, namespace) = (cluster.name_any(), cluster.namespace().unwrap_or_default());
     let key = (kind, namespace.clone(), name.clone());

@@ -7,7 +7,7 @@ use crate::controller::{
     plan::{Blocked, Plan, Step},
     world::{
         Desired, Observed, Place,
-        ring::{Member, MemberHealth},
+        ring::{MemberHealth, RingMember},
     },
 };
 use futures::{FutureExt as _, future::BoxFuture};
@@ -119,7 +119,7 @@ pub(super) fn astray(
     now: Instant,
 ) -> Option<Blocked> {
     let found = observed.agreed_ring().and_then(|ring| {
-        let is_astray = |(uuid, member): &(&Uuid, &Member)| {
+        let is_astray = |(uuid, member): &(&Uuid, &RingMember)| {
             matches!(member.state, MemberHealth::Up | MemberHealth::Unready) && observed.is_homeless(**uuid)
         };
         ring.members.iter().find(is_astray).map(|(uuid, member)| (*uuid, member.number))

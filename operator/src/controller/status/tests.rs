@@ -69,7 +69,7 @@ fn an_operation_is_shown_with_its_progress() {
         ring.operations.push(Operation {
             id: "leave-3.1".to_owned(),
             wish: Wish::Leave { node: 3, lost: false },
-            phase: ring::Phase::Moving,
+            phase: ring::OperationPhase::Moving,
             progress,
             blocked: String::new(),
         });

@@ -20,15 +20,15 @@ pub struct Ring {
     /// Its epoch.
     pub epoch: u64,
     /// Members by UUID.
-    pub members: BTreeMap<Uuid, Member>,
+    pub members: BTreeMap<Uuid, RingMember>,
     /// Nodes that left for good.
     pub retired: BTreeSet<Uuid>,
     /// Numbers of those who decide the next epoch.
     pub voters: BTreeSet<u32>,
     /// Keyspaces.
-    pub keyspaces: Vec<Keyspace>,
+    pub keyspaces: Vec<RingKeyspace>,
     /// Arcs.
-    pub arcs: Vec<Arc>,
+    pub arcs: Vec<RingArc>,
     /// Operations, in their order.
     pub operations: Vec<Operation>,
     /// The latest operations that have ended, the oldest first.
@@ -37,7 +37,7 @@ pub struct Ring {
 
 /// A member.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Member {
+pub struct RingMember {
     /// Never given twice within a cluster.
     pub number: u32,
     /// Its zone.
@@ -89,7 +89,7 @@ pub struct Report {
 
 /// A keyspace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Keyspace {
+pub struct RingKeyspace {
     /// Its number.
     pub id: u32,
     /// Its name.
@@ -122,7 +122,7 @@ impl Copies {
 
 /// An arc.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Arc {
+pub struct RingArc {
     /// Number of its keyspace.
     pub keyspace: u32,
     /// Numbers of those who hold it.
@@ -206,7 +206,7 @@ pub struct Operation {
     /// What it does.
     pub wish: Wish,
     /// How far it is.
-    pub phase: Phase,
+    pub phase: OperationPhase,
     /// In figures.
     pub progress: Progress,
     /// Why it does not go on; empty where it does.
@@ -215,7 +215,7 @@ pub struct Operation {
 
 /// How far an operation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Phase {
+pub enum OperationPhase {
     /// Others come first.
     Waiting,
     /// Arcs change hands.
@@ -256,14 +256,14 @@ pub struct Ended {
 
 impl Ring {
     /// A member by number.
-    pub fn numbered(&self, number: u32) -> Option<(Uuid, &Member)> {
+    pub fn numbered(&self, number: u32) -> Option<(Uuid, &RingMember)> {
         self.members.iter().find(|(_, member)| member.number == number).map(|(uuid, member)| (*uuid, member))
     }
 
     /// Whether a majority of the members know this ring, or a newer one.
     pub fn is_acknowledged(&self) -> bool {
         let knows =
-            |member: &&Member| member.report.as_ref().is_some_and(|report| report.epoch >= self.epoch);
+            |member: &&RingMember| member.report.as_ref().is_some_and(|report| report.epoch >= self.epoch);
         self.members.values().filter(knows).count() * 2 > self.members.len()
     }
 
@@ -276,14 +276,15 @@ impl Ring {
     }
 
     /// A keyspace by number.
-    pub fn keyspace(&self, id: u32) -> Option<&Keyspace> {
+    pub fn keyspace(&self, id: u32) -> Option<&RingKeyspace> {
         self.keyspaces.iter().find(|keyspace| keyspace.id == id)
     }
 
     /// Arcs of live keyspaces that a member holds or is to hold.
     pub fn arcs_of(&self, number: u32) -> usize {
-        let is_live = |arc: &&Arc| self.keyspace(arc.keyspace).is_some_and(|keyspace| keyspace.live);
-        let holds = |arc: &&Arc| arc.replicas.iter().chain(arc.next.iter().flatten()).any(|it| *it == number);
+        let is_live = |arc: &&RingArc| self.keyspace(arc.keyspace).is_some_and(|keyspace| keyspace.live);
+        let holds =
+            |arc: &&RingArc| arc.replicas.iter().chain(arc.next.iter().flatten()).any(|it| *it == number);
         self.arcs.iter().filter(is_live).filter(holds).count()
     }
 
@@ -299,7 +300,7 @@ impl Ring {
 
     /// Arcs that would be without a quorum if only these members were up.
     pub fn arcs_without_quorum(&self, is_up: impl Fn(u32) -> bool) -> usize {
-        let lacks = |arc: &&Arc| {
+        let lacks = |arc: &&RingArc| {
             let copies = self.keyspace(arc.keyspace).map(|keyspace| keyspace.copies).unwrap_or_default();
             std::iter::once(&arc.replicas).chain(&arc.next).any(|set| {
                 // An arc of a cluster smaller than N needs at most as many as it has.

@@ -4,7 +4,7 @@ use crate::doctor::observe::NodeAnswers;
 use god_proto::v1::{Arc, DepartedNode, Keyspace, Operation, OperationStatus, Transition};
 
 /// Three nodes that are as they should be, with one keyspace.
-fn healthy() -> Observed {
+fn healthy() -> Examined {
     let report =
         NodeReport { disk_free_bytes: 100 << 30, bytes: 1 << 30, ready: true, ..NodeReport::default() };
     let node = |number: u32| NodeStatus {
@@ -34,7 +34,7 @@ fn healthy() -> Observed {
         transition: None,
         changed: 0,
     };
-    let mut seen = Observed { version: "0.1.0".to_owned(), ..Observed::default() };
+    let mut seen = Examined { version: "0.1.0".to_owned(), ..Examined::default() };
     seen.ring.keyspaces = vec![keyspace];
     seen.ring.arcs = vec![arc(1), arc(2)];
     seen.nodes = (1..=3)
@@ -50,7 +50,7 @@ fn healthy() -> Observed {
     seen
 }
 
-fn down(seen: &mut Observed, at: usize) {
+fn down(seen: &mut Examined, at: usize) {
     seen.status.nodes[at].state = "down".to_owned();
     seen.status.nodes[at].report = None;
     seen.nodes[at].own = Err("connection refused".to_owned());
@@ -58,7 +58,7 @@ fn down(seen: &mut Observed, at: usize) {
 }
 
 /// What is worse than a note.
-fn found(seen: &Observed) -> Vec<(Severity, &'static str)> {
+fn found(seen: &Examined) -> Vec<(Severity, &'static str)> {
     let all = judge(seen);
     assert!(all.iter().all(|it| it.severity == Severity::Note || !it.remedy.is_empty()), "{all:?}");
     all.iter().filter(|it| it.severity > Severity::Note).map(|it| (it.severity, it.check)).collect()

@@ -5,7 +5,7 @@ use crate::controller::{
     plan::{Next, Step, plan},
     world::{
         RingView,
-        ring::{Phase, Wish},
+        ring::{OperationPhase, Wish},
     },
 };
 
@@ -28,7 +28,7 @@ fn a_stale_mark_never_stands_in_for_a_leave() {
 /// Down and then up while a node left: it stuck for ever.
 #[test]
 fn a_shrink_that_is_turned_round_midway_is_undone() {
-    for phase in [Phase::Waiting, Phase::Moving, Phase::Cleaning] {
+    for phase in [OperationPhase::Waiting, OperationPhase::Moving, OperationPhase::Cleaning] {
         let mut world = World::running(3);
         let (_, step) = world.planned(&world.view(), &desired(2), plan);
         world.act(&step.unwrap()).unwrap();

@@ -12,7 +12,7 @@ use crate::controller::{
     plan::{Plan, Step},
     world::{
         Desired, KeyspaceWish, Observed, Place, Pod, PoolWish, Recorded, RingView, Said, Set, Volume,
-        ring::{Arc, Copies, MemberHealth, Report, Ring},
+        ring::{Copies, MemberHealth, Report, Ring, RingArc},
     },
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,7 +41,7 @@ pub struct World {
     pub mounted: BTreeMap<Place, Disk>,
     pub ring: Option<Ring>,
     /// Arcs as they were before an operation moved them.
-    undo: BTreeMap<String, Vec<Arc>>,
+    undo: BTreeMap<String, Vec<RingArc>>,
     next: u64,
 }
 

@@ -3,7 +3,9 @@
 use super::World;
 use crate::controller::world::{
     Place,
-    ring::{Arc, Copies, Ended, Keyspace, Member, Operation, Phase, Progress, Ring, Wish},
+    ring::{
+        Copies, Ended, Operation, OperationPhase, Progress, Ring, RingArc, RingKeyspace, RingMember, Wish,
+    },
 };
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
@@ -21,7 +23,7 @@ impl World {
             .max(ring.retired.len() as u32)
             + 1
             + ring.retired.len() as u32;
-        let member = Member { number, weight: 1_000, ..Member::default() };
+        let member = RingMember { number, weight: 1_000, ..RingMember::default() };
         ring.members.insert(node, member);
         ring.epoch += 1;
         let disks = self.disks.values_mut().chain(self.mounted.values_mut());
@@ -34,7 +36,7 @@ impl World {
         let Some(after) = self.stepped() else { return };
         let before = self.ring.replace(after);
         let waiting = before.iter().filter_map(|ring| Some((ring, ring.operations.first()?)));
-        for (ring, operation) in waiting.filter(|(_, operation)| operation.phase == Phase::Waiting) {
+        for (ring, operation) in waiting.filter(|(_, operation)| operation.phase == OperationPhase::Waiting) {
             self.undo.insert(operation.id.clone(), ring.arcs.clone());
         }
     }
@@ -56,14 +58,14 @@ impl World {
         };
         let retiring = retiring(&operation.wish);
         match operation.phase {
-            Phase::Waiting => {
-                ring.operations[0].phase = Phase::Moving;
+            OperationPhase::Waiting => {
+                ring.operations[0].phase = OperationPhase::Moving;
                 for member in ring.members.values_mut().filter(|member| Some(member.number) == retiring) {
                     member.leaving = true;
                 }
                 deal(&mut ring);
             }
-            Phase::Moving => {
+            OperationPhase::Moving => {
                 match operation.wish {
                     Wish::Join(node) => take_part(&mut ring, node),
                     Wish::Leave { node, .. } => give_all(&mut ring, node, None),
@@ -74,11 +76,11 @@ impl World {
                     return None;
                 }
                 match retiring {
-                    Some(_) => ring.operations[0].phase = Phase::Cleaning,
+                    Some(_) => ring.operations[0].phase = OperationPhase::Cleaning,
                     None => end(&mut ring, false),
                 }
             }
-            Phase::Cleaning => {
+            OperationPhase::Cleaning => {
                 let gone = retiring.and_then(|number| ring.numbered(number)).map(|(uuid, _)| uuid);
                 if let Some(uuid) = gone {
                     ring.members.remove(&uuid);
@@ -86,7 +88,7 @@ impl World {
                 }
                 end(&mut ring, false);
             }
-            Phase::Cancelling => {
+            OperationPhase::Cancelling => {
                 // Nothing can go back to a node that was retired meanwhile.
                 let is_there = |number: &u32| members.contains(number);
                 for (arc, was) in ring.arcs.iter_mut().zip(self.undo.get(&operation.id).into_iter().flatten())
@@ -109,11 +111,12 @@ impl World {
 
     /// Whether all who are to take copies run, and enough of those who have them: one more than a write may have
     /// missed (BARRIER), and nobody waits for what is given up. Where there are no data nothing is copied.
-    fn can_be_copied(&self, ring: &Ring, before: &[Arc]) -> bool {
+    fn can_be_copied(&self, ring: &Ring, before: &[RingArc]) -> bool {
         let runs = |number: &u32| ring.numbered(*number).is_some_and(|(uuid, _)| self.runs(uuid));
         let is_lost = |number: &&u32| ring.operations.iter().any(|it| lost_by(&it.wish) == Some(**number));
-        let live =
-            |arc: &Arc| ring.keyspaces.iter().find(|keyspace| keyspace.id == arc.keyspace && keyspace.live);
+        let live = |arc: &RingArc| {
+            ring.keyspaces.iter().find(|keyspace| keyspace.id == arc.keyspace && keyspace.live)
+        };
         before.iter().zip(&ring.arcs).filter(|(old, new)| old.replicas != new.replicas).all(|(old, new)| {
             let Some(keyspace) = live(new) else { return true };
             let (old, new) = (&old.replicas, &new.replicas);
@@ -137,7 +140,7 @@ impl World {
         if self.ring.is_some() {
             return Err(format!("node {node} founds a second cluster"));
         }
-        let member = Member { number: 1, weight: 1_000, ..Member::default() };
+        let member = RingMember { number: 1, weight: 1_000, ..RingMember::default() };
         let copies = Copies { replicas: 2, write_quorum: 1, read_quorum: 1 };
         let mut ring = Ring {
             cluster: Uuid::from_u128(0xc1),
@@ -145,14 +148,14 @@ impl World {
             members: BTreeMap::from([(node, member)]),
             retired: BTreeSet::new(),
             voters: BTreeSet::from([1]),
-            keyspaces: vec![Keyspace {
+            keyspaces: vec![RingKeyspace {
                 id: 1,
                 name: "default".to_owned(),
                 copies,
                 live: false,
                 ordered: false,
             }],
-            arcs: vec![Arc { keyspace: 1, replicas: vec![1], next: None }; 2],
+            arcs: vec![RingArc { keyspace: 1, replicas: vec![1], next: None }; 2],
             operations: vec![],
             ended: vec![],
         };
@@ -172,7 +175,7 @@ impl World {
             ring.operations.iter().any(|it| it.id == id) || ring.ended.iter().any(|it| it.id == id);
         let nodes = wish.nodes();
         let unknown = nodes.iter().any(|node| ring.numbered(*node).is_none());
-        let ends = |it: &Operation| lost.is_some() && it.phase == Phase::Cancelling;
+        let ends = |it: &Operation| lost.is_some() && it.phase == OperationPhase::Cancelling;
         let busy = ring
             .operations
             .iter()
@@ -196,7 +199,7 @@ impl World {
         let asked = Operation {
             id: id.to_owned(),
             wish: wish.clone(),
-            phase: Phase::Waiting,
+            phase: OperationPhase::Waiting,
             progress: Progress::default(),
             blocked: String::new(),
         };
@@ -209,7 +212,7 @@ impl World {
         let Some(at) = ring.operations.iter().position(|operation| operation.id == id) else { return };
         ring.epoch += 1;
         match ring.operations[at].phase {
-            Phase::Waiting => {
+            OperationPhase::Waiting => {
                 let operation = ring.operations.remove(at);
                 ring.ended.push(Ended {
                     id: operation.id,
@@ -218,7 +221,7 @@ impl World {
                     epoch: 0,
                 });
             }
-            _ => ring.operations[at].phase = Phase::Cancelling,
+            _ => ring.operations[at].phase = OperationPhase::Cancelling,
         }
     }
 }
@@ -230,7 +233,7 @@ fn make_way(ring: &mut Ring, lost: u32) {
     let (ending, kept) = ring
         .operations
         .drain(..)
-        .partition::<Vec<_>, _>(|it| is_senseless(it) || it.phase == Phase::Cancelling);
+        .partition::<Vec<_>, _>(|it| is_senseless(it) || it.phase == OperationPhase::Cancelling);
     ring.operations = kept;
     ring.ended.extend(ending.into_iter().map(|operation| {
         let senseless = is_senseless(&operation);
@@ -242,13 +245,14 @@ fn make_way(ring: &mut Ring, lost: u32) {
         }
     }));
     for operation in &mut ring.operations {
-        if operation.phase == Phase::Moving {
-            operation.phase = Phase::Waiting;
+        if operation.phase == OperationPhase::Moving {
+            operation.phase = OperationPhase::Waiting;
         }
     }
     // Nobody leaves until its operation's turn comes again, if it does.
-    let retiring =
-        |operation: &Operation| (operation.phase != Phase::Waiting).then(|| retiring(&operation.wish));
+    let retiring = |operation: &Operation| {
+        (operation.phase != OperationPhase::Waiting).then(|| retiring(&operation.wish))
+    };
     let leaves: Vec<u32> = ring.operations.iter().filter_map(retiring).flatten().collect();
     for member in ring.members.values_mut() {
         member.leaving = leaves.contains(&member.number);
