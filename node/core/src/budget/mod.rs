@@ -206,11 +206,16 @@ pub struct Paid(Option<Charge>);
 impl Paid {
     /// Pays for an answer of so many bytes. `false`: there is not enough left, and it is to be dropped.
     pub fn pay(&mut self, budget: &Budget, bytes: usize) -> bool {
-        if bytes <= SMALL || self.0.get_or_insert_with(|| budget.new_charge()).insist(bytes) {
-            return true;
+        let is_paid = self.pay_if_left(budget, bytes);
+        if !is_paid {
+            budget.refused();
         }
-        budget.refused();
-        false
+        is_paid
+    }
+
+    /// The same, where nothing is refused for it yet: fewer bytes may do.
+    pub fn pay_if_left(&mut self, budget: &Budget, bytes: usize) -> bool {
+        bytes <= SMALL || self.0.get_or_insert_with(|| budget.new_charge()).insist(bytes)
     }
 
     /// Gives back what goes beyond so many bytes: the others were dropped.

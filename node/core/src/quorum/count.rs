@@ -5,7 +5,7 @@
 
 use super::{
     Shared,
-    fan::{QuorumError, QuorumScope, strange},
+    fan::{QuorumError, QuorumScope, strange, whole},
     refusal::{grew_too_large, not_initialised, ring_moves},
     scan::PageRequest,
 };
@@ -137,7 +137,7 @@ impl Shared {
             let ranges = ranges.iter().map(peer::Range::from).collect();
             request::Body::Summarize(peer::Summarize { ranges, ..peer::Summarize::default() })
         };
-        let answers = self.gather(scope, &[], body, |reply| decode(reply, ranges.len())).await?;
+        let answers = self.gather(scope, &[], body, |reply| decode(reply, ranges.len()), whole).await?;
         let said = &answers.said;
         let compared = (0..ranges.len()).map(|at| {
             // Those who only come to be replicas confirm the ring by answering. What they have is not all yet.
@@ -177,7 +177,7 @@ impl Shared {
             response::Body::Split(done) => Ok(Position::from_bytes(done.position)),
             _ => Err(strange("is not that to a split")),
         };
-        let points = self.gather(&one, &prefer, body, decode).await?;
+        let points = self.gather(&one, &prefer, body, decode, whole).await?;
         let inner = points.said.into_iter().map(|(_, at)| at).find(|at| *at > range.start && *at < range.end);
         Ok(inner.map(|at| {
             let low = PositionRange { start: range.start.clone(), end: at.clone() };

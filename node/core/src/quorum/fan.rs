@@ -91,6 +91,11 @@ impl Future for MemberCall {
     }
 }
 
+/// For what is told as a whole, or not at all.
+pub(super) fn whole<T>(_: &mut Answers<T>, _: &mut T) -> bool {
+    false
+}
+
 /// An answer that no honest replica gives. Whether it acted is open.
 pub(super) fn strange(what: &str) -> CallError {
     CallError::Lost(format!("its answer {what}"))
@@ -291,13 +296,14 @@ impl Shared {
     }
 
     /// Answers of enough members. Asks another member for each that fails, and as well as each that is slow. Refused as
-    /// busy where there is no memory for what they say.
+    /// busy where there is no memory for what they say, and `fit` cannot make what one of them says small enough.
     pub(super) async fn gather<T>(
         &self,
         scope: &QuorumScope,
         prefer: &[NodeId],
         body: impl Fn() -> request::Body,
         decode: impl Fn(response::Body) -> Result<T, CallError>,
+        mut fit: impl FnMut(&mut Answers<T>, &mut T) -> bool,
     ) -> Result<Answers<T>, QuorumError> {
         let mut gathering = Gathering::new(scope, self.order(&scope.replicas, prefer))?;
         let left = || scope.deadline.saturating_duration_since(Instant::now());
@@ -328,14 +334,20 @@ impl Shared {
                             gathering.failed(at, CallError::Refused(failure));
                         }
                         Heard::Older => calls.push(self.call_after_push(scope, at, left(), body())),
-                        Heard::Said if !self.pays(&mut answers.paid, &reply) => return Err(no_memory().into()),
-                        Heard::Said => match reply.and_then(&decode) {
-                            Ok(answer) => {
-                                gathering.answered(at);
-                                answers.said.push((at, answer));
+                        Heard::Said => {
+                            let is_paid = self.pays(&mut answers.paid, &reply);
+                            match reply.and_then(&decode) {
+                                Ok(mut answer) => {
+                                    // Nothing waits meanwhile: what is not paid for is gone at once.
+                                    if !is_paid && !fit(&mut answers, &mut answer) {
+                                        return Err(no_memory().into());
+                                    }
+                                    gathering.answered(at);
+                                    answers.said.push((at, answer));
+                                }
+                                Err(error) => gathering.failed(at, error),
                             }
-                            Err(error) => gathering.failed(at, error),
-                        },
+                        }
                     }
                     vec![]
                 }

@@ -8,6 +8,7 @@
 //! - `stages`: which calls of a batch wait for which: pure.
 //! - `god_rules::quorum`: when some replicas are enough, what a write came to, whom to ask next.
 //! - `poll`: what replicas' answers to a read come to, and what must be written before they are told: pure.
+//! - `fit`: what is given up of replicas' words where memory is short.
 //! - `merge`: what replicas' pages say together: pure.
 //! - `batch`, `write`, `read`, `scan`, `count`, `order`: the effects, thin, over `fan`, which asks replicas.
 //! - `refusal`: what a client is told when its request is not done: pure.
@@ -16,6 +17,7 @@ mod admit;
 mod batch;
 mod count;
 mod fan;
+mod fit;
 mod hints;
 mod merge;
 mod order;

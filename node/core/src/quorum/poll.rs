@@ -10,9 +10,10 @@ use god_proto::{
     version::Version,
 };
 use god_rules::quorum::{JointReplicas, ReplicaMask, bits};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// What one member says of the positions asked; of the first ones, where all would not fit in one message.
+/// What one member says of the positions asked; of the first ones, where all would not fit in one message. What was
+/// given up of it for want of memory stands there as what is damaged does: nothing is said of that position.
 pub(super) type Said = (usize, Vec<Held>);
 
 /// A quorum's answers to one position, condensed.
@@ -49,10 +50,11 @@ impl Poll {
         poll
     }
 
-    /// Whether so many members find something damaged at a position that too few are left who said what they hold.
-    pub fn lacks_voices(said: &[Said], replicas: &JointReplicas) -> bool {
+    /// Whether so many members find something damaged at a position that too few are left who said what they hold; but
+    /// for those positions of which that was given up.
+    pub fn lacks_voices(said: &[Said], replicas: &JointReplicas, given_up: &BTreeSet<usize>) -> bool {
         let damaged = said.iter().flat_map(|(_, records)| records.iter().enumerate());
-        let mut damaged = damaged.filter(|(_, held)| held.is_err());
+        let mut damaged = damaged.filter(|(at, held)| held.is_err() && !given_up.contains(at));
         damaged.any(|(at, _)| !replicas.enough(Poll::of(said, at).asked))
     }
 

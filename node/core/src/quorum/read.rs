@@ -3,8 +3,9 @@
 use super::{
     Shared,
     fan::{Answers, QuorumError, QuorumScope, damaged, other_epoch, strange},
+    fit::fit,
     poll::{Poll, Repair, Said},
-    refusal::{no_time_to_judge_by, stale, unreadable},
+    refusal::{no_memory, no_time_to_judge_by, stale, unreadable},
 };
 use crate::{
     budget::Paid,
@@ -20,6 +21,7 @@ use god_proto::{
     version::Version,
 };
 use god_rules::quorum::{ReplicaMask, bits};
+use std::collections::BTreeSet;
 use tokio::time::Instant;
 
 /// What a quorum says of one position.
@@ -78,9 +80,14 @@ impl Shared {
         };
         let ceiling_ms = self.clock.ceiling_ms();
         let decode = |reply| decode(reply, asked.len(), ceiling_ms);
-        let Answers { mut said, mut paid } = self.gather(scope, prefer, body, decode).await?;
+        // Of these there was no memory for what is said (BUDGET).
+        let mut given_up = BTreeSet::new();
+        let fit = |answers: &mut Answers<Vec<Held>>, answer: &mut Vec<Held>| {
+            fit(&self.settings.budget, &mut answers.paid, &mut answers.said, answer, &mut given_up)
+        };
+        let Answers { mut said, mut paid } = self.gather(scope, prefer, body, decode, fit).await?;
 
-        let damaged = |said: &[Said]| Poll::lacks_voices(said, &scope.replicas);
+        let damaged = |said: &[Said]| Poll::lacks_voices(said, &scope.replicas, &given_up);
         // Why there is no more to hear of those that more was wanted of (BUDGET).
         let mut no_more = None;
         if Poll::lags(&said, asked) || damaged(&said) {
@@ -119,8 +126,11 @@ impl Shared {
             .enumerate()
             .map(|(at, (poll, (_, least)))| {
                 if !scope.replicas.enough(poll.asked) {
-                    let unreadable = || unreadable(scope.replicas.shortfall(poll.asked));
-                    return Err(no_more.clone().unwrap_or_else(unreadable));
+                    let why = || match given_up.contains(&at) {
+                        true => no_memory(),
+                        false => unreadable(scope.replicas.shortfall(poll.asked)),
+                    };
+                    return Err(no_more.clone().unwrap_or_else(why));
                 }
                 if poll.version < *least {
                     return Err(no_more.clone().unwrap_or_else(|| stale(*least)));

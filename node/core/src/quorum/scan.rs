@@ -4,6 +4,7 @@ use super::{
     Coordinator, Shared,
     admit::{bad_continuation, find, invalid, need, too_long_a_page},
     fan::{Answers, QuorumError, QuorumScope, strange},
+    fit::shorten,
     merge::{Merged, Page, check, merge},
     read::{is_fresh, is_unsure, may_end},
     refusal::{keyspace_gone, no_memory, not_initialised, ring_moves, undecodable},
@@ -145,7 +146,11 @@ impl Shared {
             request::Body::Scan(scan)
         };
         let ceiling_ms = self.clock.ceiling_ms();
-        let pages = self.gather(scope, &[], body, |reply| decode(reply, range, reverse, ceiling_ms)).await?;
+        let decode = |reply| decode(reply, range, reverse, ceiling_ms);
+        let shorten = |answers: &mut Answers<Page>, page: &mut Page| {
+            shorten(&self.settings.budget, &mut answers.paid, &mut answers.said, page, reverse)
+        };
+        let pages = self.gather(scope, &[], body, decode, shorten).await?;
         let Answers { said: pages, mut paid } = pages;
         let asked = scope.nodes(pages.iter().map(|(member, _)| *member));
         let mut merged = merge(range, reverse, pages.into_iter().map(|(_, page)| page).collect());

@@ -190,6 +190,37 @@ async fn what_many_scans_hold_of_replicas_is_bounded_and_some_of_them_go_through
     assert_eq!(budget.used(), 0);
 }
 
+/// BUDGET: of a page so much is told as there is memory for.
+#[tokio::test(start_paused = true)]
+async fn a_page_that_there_is_no_memory_for_is_a_shorter_one() {
+    for reverse in [false, true] {
+        let budget = Budget::new(1 << 20);
+        let cluster = Cluster::paid_from(&budget, &ring(document(3, 5)), HintSettings::default());
+        let part = "v".repeat(50 << 10);
+        for (at, node) in (0..24).flat_map(|at| (1..=3).map(move |node| (at, node))) {
+            cluster.seed(node, value(&ordered(&key(at)), -1_000, &part)).await;
+        }
+        cluster.slow(2, 50);
+        cluster.does(3, Does::Hang);
+        // Somebody else may go beyond what there is.
+        let mut beyond = budget.new_charge();
+        let most = (1 << 20) + 1;
+        assert!(beyond.insist(most));
+        beyond.shrink(most);
+        let request = ScanRequest { timeout_ms: 300, ..scan(100, reverse) };
+        let reply = cluster.coordinator.scan(request.clone()).await;
+        assert_eq!(reply.failed, None);
+        assert!((1..24).contains(&reply.entries.len()) && !reply.continuation.is_empty());
+        drop(reply);
+        assert_eq!((budget.used(), budget.most()), (0, most as u64), "nothing was held beyond what there is");
+        let mut all: Vec<String> = pages(&cluster, request).await.into_iter().map(|(key, _)| key).collect();
+        if reverse {
+            all.reverse();
+        }
+        assert_eq!(all, (0..24).map(key).collect::<Vec<_>>());
+    }
+}
+
 /// BUDGET: what one that went beyond what there is needs of its own node's replica, it gets.
 #[tokio::test(start_paused = true)]
 async fn one_that_holds_more_than_there_is_is_not_refused_by_its_own_replica() {

@@ -289,6 +289,51 @@ async fn a_position_that_lags_where_memory_is_short_fails_no_other_of_its_messag
     }
 }
 
+/// BUDGET: of what a replica says of many positions so much is told as there is memory for.
+#[tokio::test(start_paused = true)]
+async fn positions_that_there_is_no_memory_for_fail_no_other_of_their_message() {
+    // Clients may take 896 KiB. What two replicas hold does not go into that, but that of one does.
+    let one_large: Vec<usize> = std::iter::once(400).chain([40; 8]).collect();
+    for (sizes, told) in [(vec![50; 16], 8), (one_large, 8)] {
+        let budget = Budget::new(1 << 20);
+        let cluster = Cluster::paid_from(&budget, &ring(document(3, 5)), HintSettings::default());
+        let keys: Vec<String> = (0..sizes.len()).map(|at| format!("k{at}")).collect();
+        for (key, size) in keys.iter().zip(&sizes) {
+            for node in 1..=3 {
+                cluster.seed(node, value(&position(key), -10, &"v".repeat(size << 10))).await;
+            }
+        }
+        cluster.slow(2, 50);
+        cluster.does(3, Does::Hang);
+        // Somebody else may go beyond what there is.
+        let mut beyond = budget.new_charge();
+        let most = (1 << 20) + 1;
+        assert!(beyond.insist(most));
+        beyond.shrink(most);
+        let gets = || keys.iter().map(|key| get(key)).collect::<Vec<_>>();
+        let mut found_them = 0;
+        for (size, answer) in sizes.iter().zip(cluster.coordinator.batch(gets()).await) {
+            match got(answer) {
+                Outcome::Found(found) => {
+                    assert_eq!(found.value.len(), size << 10);
+                    found_them += 1;
+                }
+                outcome => {
+                    let (reason, message) = failed(outcome);
+                    assert_eq!((reason, message.contains("memory")), (Reason::Busy, true), "{message}");
+                    assert_eq!(*size, *sizes.iter().max().unwrap(), "what takes the most is given up");
+                }
+            }
+        }
+        assert_eq!(found_them, told);
+        assert_eq!((budget.used(), budget.most()), (0, most as u64), "nothing was held beyond what there is");
+        drop(beyond);
+        for (size, answer) in sizes.iter().zip(cluster.coordinator.batch(gets()).await) {
+            assert_eq!(found(got(answer)).len(), size << 10);
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_a_wrong_clock_stamped_is_not_read_and_gives_way() {
     const HOUR_MS: i64 = 3_600_000;
