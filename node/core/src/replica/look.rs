@@ -7,12 +7,12 @@ use crate::{
     peer::{Damaged, Held, failure, to_entry},
     radix::{Store, Summary, View},
 };
-use futures::future::join_all;
 use god_proto::{
-    MAX_MESSAGE,
+    MAX_MESSAGE, MAX_VALUE,
     peer::{self, Cause, Failure, response},
     position::{Position, PositionRange},
     record::Record,
+    version::Version,
 };
 use std::collections::BTreeSet;
 
@@ -20,23 +20,52 @@ use std::collections::BTreeSet;
 const MAX_ANSWER: usize = MAX_MESSAGE - (2 << 20);
 /// The most positions of a read that are looked up together.
 const READ_AT_ONCE: usize = 64;
+/// The most bytes that are read before they are paid for, but for one value that goes beyond: as much as one may be, so
+/// that most reads are done in one go.
+const READ_UNPAID: usize = MAX_VALUE;
+/// So much of what was read is paid for at a time.
+const PAID_AT: usize = 64 << 10;
 
 impl Replica {
-    /// What stands at each of some positions: what cannot be read fails nothing beside it (DAMAGE-APART). Cost: one
+    /// What stands at each of the first of some positions, of as many as are no more than [`READ_UNPAID`] together, but
+    /// for the last one; of one in any case. What cannot be read fails nothing beside it (DAMAGE-APART). Cost: one
     /// look, or one a position where something is damaged.
-    pub(super) async fn held_at(&self, positions: &[Position]) -> Result<Vec<Held>, Failure> {
-        match self.store.get_many(positions).await {
+    async fn held_at(&self, positions: &[Position]) -> Result<Vec<Held>, Failure> {
+        match self.store.get_many(positions, READ_UNPAID).await {
             Ok(all) => return Ok(all.into_iter().map(Ok).collect()),
             Err(EngineError::Corrupt(_)) => {}
             Err(error) => return Err(broken(&error)),
         }
-        let each = join_all(positions.iter().map(|position| self.store.get(position))).await;
-        let each = each.into_iter().map(|held| match held {
-            Ok(record) => Ok(Ok(record)),
-            Err(EngineError::Corrupt(_)) => Ok(Err(Damaged)),
-            Err(error) => Err(broken(&error)),
-        });
-        each.collect()
+        let (mut all, mut bytes) = (Vec::with_capacity(positions.len()), 0);
+        for position in positions {
+            if bytes >= READ_UNPAID {
+                break;
+            }
+            all.push(match self.store.get(position).await {
+                Ok(record) => {
+                    bytes += record.as_ref().map_or(0, |record| record.value.len());
+                    Ok(record)
+                }
+                Err(EngineError::Corrupt(_)) => Err(Damaged),
+                Err(error) => return Err(broken(&error)),
+            });
+        }
+        Ok(all)
+    }
+
+    /// The version of what stands at each of some positions.
+    pub(super) async fn versions_at(
+        &self,
+        positions: &[Position],
+    ) -> Result<Vec<Result<Option<Version>, Damaged>>, Failure> {
+        let mut versions = Vec::with_capacity(positions.len());
+        while let Some(rest) = positions.get(versions.len()..)
+            && !rest.is_empty()
+        {
+            let held = self.held_at(rest).await?;
+            versions.extend(held.into_iter().map(|held| held.map(|record| record.map(|it| it.version))));
+        }
+        Ok(versions)
     }
 
     pub(super) async fn read(&self, touch: &Touch, read: peer::Read) -> Result<response::Body, Failure> {
@@ -67,16 +96,17 @@ impl Replica {
             // While the other parts are read; then whoever takes the answer pays for it, and is refused where there is
             // no memory. One value is read all the same: who asks may be the one that goes beyond what there is
             // (BUDGET).
-            let (mut paid, mut first) = (Paid::default(), None);
-            // In parts, so that what does not fit is not read; where nothing is left, no more of the first than is
-            // answered all the same.
+            let (mut paid, mut first, mut kept) = (Paid::default(), None, 0);
+            // In parts, so that what does not fit is not read, and little of what cannot be paid for; where nothing is
+            // left, no more of the first than is answered all the same.
             let mut rest = &positions[..];
             let mut size = if self.budget.is_spent() { 1 } else { READ_AT_ONCE };
             'all: while !rest.is_empty() {
-                let (part, after) = rest.split_at(rest.len().min(size));
+                let held = self.held_at(rest.get(..size).unwrap_or(rest)).await?;
+                let (part, after) = rest.split_at(held.len().min(rest.len()));
                 rest = after;
-                let before = entries.len();
-                for (held, position) in self.held_at(part).await?.into_iter().zip(part) {
+                let mut left = part.len();
+                for (held, position) in held.into_iter().zip(part) {
                     let held = if lapsed.contains(position) { Err(Damaged) } else { held.map(near) };
                     bytes +=
                         32 + held.as_ref().map_or(0, |held| held.as_ref().map_or(0, |it| it.value.len()));
@@ -86,12 +116,17 @@ impl Replica {
                     let is_readable = held.is_ok();
                     entries.push(to_entry(held));
                     first = first.or(is_readable.then_some(entries.len()));
-                }
-                if !paid.pay(&self.budget, bytes - paid.bytes())
-                    && let Some(first) = first
-                {
-                    entries.truncate(first.max(before));
-                    break;
+                    left -= 1;
+                    let owed = bytes - paid.bytes();
+                    if owed < PAID_AT && left > 0 {
+                        continue;
+                    }
+                    if paid.pay(&self.budget, owed) {
+                        kept = entries.len();
+                    } else if let Some(first) = first {
+                        entries.truncate(first.max(kept));
+                        break 'all;
+                    }
                 }
                 if first.is_some() {
                     size = READ_AT_ONCE.min(size * 2);

@@ -440,10 +440,10 @@ impl Replica {
             return Ok((here, unread));
         }
         let positions: Vec<Position> = ends.iter().map(|(_, entry)| entry.position.clone()).collect();
-        let held = self.held_at(&positions).await?;
+        let held = self.versions_at(&positions).await?;
         for ((at, entry), held) in ends.into_iter().zip(held) {
             match held {
-                Ok(Some(held)) if held.version == entry.record.version.stamped() => drop(here.insert(at)),
+                Ok(Some(held)) if held == entry.record.version.stamped() => drop(here.insert(at)),
                 Ok(_) => {}
                 Err(Damaged) => drop(unread.insert(at)),
             }

@@ -9,6 +9,7 @@ use crate::{
     seam::Wall,
 };
 use god_proto::{
+    MAX_VALUE,
     ids::KeyspaceId,
     record::Record,
     ring::{RING_FORMAT, Ring},
@@ -354,6 +355,33 @@ async fn one_value_is_read_where_there_is_no_memory_for_another() {
     assert_eq!(read().await, (2, 3));
     drop(taken);
     assert_eq!(budget.used(), 0);
+}
+
+/// BUDGET: what is read before it is paid for has a bound in bytes, and what can be paid for is answered.
+#[tokio::test]
+async fn little_is_read_that_cannot_be_paid_for() {
+    for (size, taken, told, looked_up) in [(1 << 20, 0, 1, MAX_VALUE >> 20), (100 << 10, 300 << 10, 7, 32)] {
+        let (replica, disk) = replica();
+        let budget = Budget::new(1 << 20);
+        let replica = replica.paid_from(budget.clone());
+        let places: Vec<Position> = (0..32).map(|at| place(true, at)).collect();
+        let value = vec![b'v'; size];
+        let entries = places.iter().map(|at| entry(at.clone(), NOW_MS, &value)).collect();
+        write(&replica, entries).await.unwrap();
+        // Others have taken a part, and gone beyond it.
+        let mut beyond = budget.new_charge();
+        assert!(beyond.insist(2 << 20));
+        beyond.shrink(2 << 20);
+        let _taken = budget.take(taken).unwrap();
+        let before = disk.reads();
+        let positions = places.iter().map(|at| at.clone().into_bytes()).collect();
+        match ask(&replica, 4, request::Body::Read(peer::Read { positions })).await {
+            Ok(response::Body::Read(done)) => {
+                assert_eq!((done.entries.len(), disk.reads() - before), (told, looked_up));
+            }
+            other => panic!("not read: {other:?}"),
+        }
+    }
 }
 
 #[tokio::test]

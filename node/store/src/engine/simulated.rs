@@ -71,6 +71,7 @@ struct State {
     sync_error: Option<EngineError>,
     pressure: Option<Pressure>,
     corrupt: BTreeSet<(Table, Bytes)>,
+    cold: bool,
     reads: Arc<AtomicUsize>,
 }
 
@@ -161,6 +162,11 @@ impl SimulatedDisk {
         self.0.lock().corrupt.insert((table, key.into()));
     }
 
+    /// Makes whatever snapshots are asked for wait for the disk, from the next snapshot on, or nothing.
+    pub fn be_cold(&self, cold: bool) {
+        self.0.lock().cold = cold;
+    }
+
     /// How many keys were looked up, but for those that a scan came by.
     pub fn reads(&self) -> usize {
         self.0.lock().reads.load(Ordering::Relaxed)
@@ -207,6 +213,7 @@ type Pairs<'a> = Box<dyn Iterator<Item = Result<(Bytes, Bytes), EngineError>> + 
 struct SimulatedSnapshot {
     tables: Tables,
     corrupt: BTreeSet<(Table, Bytes)>,
+    cold: bool,
     reads: Arc<AtomicUsize>,
     dead: Option<EngineError>,
 }
@@ -242,7 +249,7 @@ impl Reader for SimulatedSnapshot {
 
 impl Snapshot for SimulatedSnapshot {
     fn get_cached(&self, table: Table, key: &[u8]) -> Result<Cached<Option<Bytes>>, EngineError> {
-        self.get(table, key).map(Cached::Hit)
+        if self.cold { Ok(Cached::Miss) } else { self.get(table, key).map(Cached::Hit) }
     }
 
     fn multi_get(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, EngineError> {
@@ -254,11 +261,13 @@ impl SimulatedEngine {
     fn hold(&self) -> SimulatedSnapshot {
         let held = |state: &mut State| {
             let (tables, corrupt) = (state.tables.clone(), state.corrupt.clone());
-            Ok(SimulatedSnapshot { tables, corrupt, reads: Arc::clone(&state.reads), dead: None })
+            let (cold, reads) = (state.cold, Arc::clone(&state.reads));
+            Ok(SimulatedSnapshot { tables, corrupt, cold, reads, dead: None })
         };
         let dead = |error| SimulatedSnapshot {
             tables: Tables::default(),
             corrupt: BTreeSet::new(),
+            cold: false,
             reads: Arc::default(),
             dead: Some(error),
         };

@@ -249,32 +249,45 @@ impl Store {
         decode(position, found)
     }
 
-    /// What stands at each of some positions, in the same order.
-    pub async fn get_many(&self, positions: &[Position]) -> Result<Vec<Option<Record>>, EngineError> {
-        let data = self.data();
+    /// What stands at each of the first of some positions, in the same order: of as many as are surely no more than
+    /// `most` bytes together, but for the last one; of one in any case. What is in memory is looked at one by one, and
+    /// what must be read from the disk as many at a time as the index says that they cannot be too much. Cost: for each
+    /// of these a look at the index, and a read of many where their buckets together are not larger.
+    pub async fn get_many(
+        &self,
+        positions: &[Position],
+        most: usize,
+    ) -> Result<Vec<Option<Record>>, EngineError> {
+        let (data, tree) = {
+            let mut published = self.published.lock();
+            (self.held(&mut published), published.tree.clone())
+        };
         let mut out = Vec::with_capacity(positions.len());
-        let mut missed = Vec::new();
+        let (mut missed, mut room) = (Vec::new(), most);
         for (at, position) in positions.iter().enumerate() {
-            out.push(match data.get_cached(Table::Data, position.as_bytes())? {
-                Cached::Hit(found) => decode(position, found)?,
-                Cached::Miss => {
-                    missed.push((position.clone(), at));
-                    None
+            match data.get_cached(Table::Data, position.as_bytes())? {
+                Cached::Hit(found) => {
+                    room = room.saturating_sub(found.as_ref().map_or(0, Bytes::len));
+                    out.push(decode(position, found)?);
+                    if room == 0 {
+                        break;
+                    }
                 }
-            });
+                Cached::Miss => {
+                    missed.push((at, position.clone()));
+                    out.push(None);
+                }
+            }
         }
         if !missed.is_empty() {
-            missed.sort();
-            let work = move || {
-                let keys: Vec<&[u8]> = missed.iter().map(|(position, _)| position.as_bytes()).collect();
-                data.multi_get(Table::Data, &keys).map(|found| (found, missed))
-            };
-            let (found, missed) = self.offload.run_if_free(work).await??;
-            for (found, (position, at)) in found.into_iter().zip(missed) {
+            let work = move || read_first(&*data, &tree, missed, room);
+            let (found, unread) = self.offload.run_if_free(work).await??;
+            for (at, position, found) in found {
                 if let Some(slot) = out.get_mut(at) {
                     *slot = decode(&position, found)?;
                 }
             }
+            out.truncate(unread.unwrap_or(out.len()));
         }
         Ok(out)
     }
@@ -321,6 +334,43 @@ impl Store {
     /// Ends the writer, when it has done what it was asked before. Later writes are refused.
     pub fn stop(&self) {
         self.committer.stop();
+    }
+}
+
+/// Positions that were read, each by its index, and what was found there.
+type Found = Vec<(usize, Position, Option<Bytes>)>;
+
+/// Reads the first of some positions: as many as have room, and the one whose index is 0 in any case. And the index of
+/// the first that was not read. A value takes no more than the index says of its bucket, which is of the same moment.
+fn read_first(
+    data: &dyn Snapshot,
+    tree: &Tree,
+    missed: Vec<(usize, Position)>,
+    mut room: usize,
+) -> Result<(Found, Option<usize>), EngineError> {
+    let mut out = Vec::with_capacity(missed.len());
+    let mut rest = missed.into_iter().peekable();
+    loop {
+        let (mut part, mut left) = (Vec::new(), room);
+        while let Some((at, position)) = rest.peek() {
+            let bucket = tree.locate(position.as_bytes()).bucket;
+            let bytes = bucket.map_or(0, |(_, sum)| sum.bytes as usize);
+            if bytes > left && *at > 0 {
+                break;
+            }
+            left = left.saturating_sub(bytes);
+            part.extend(rest.next().map(|(at, position)| (position, at)));
+        }
+        if part.is_empty() {
+            return Ok((out, rest.next().map(|(at, _)| at)));
+        }
+        part.sort_unstable();
+        let keys: Vec<&[u8]> = part.iter().map(|(position, _)| position.as_bytes()).collect();
+        let found = data.multi_get(Table::Data, &keys)?;
+        for ((position, at), found) in part.into_iter().zip(found) {
+            room = room.saturating_sub(found.as_ref().map_or(0, Bytes::len));
+            out.push((at, position, found));
+        }
     }
 }
 

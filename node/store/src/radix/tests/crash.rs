@@ -99,7 +99,7 @@ fn under_always_nothing_is_read_that_was_not_synced() {
         assert!(run(store.write(vec![entry(1, 2), entry(2, 2)])).is_err());
         // READ-SYNCED: not in any way of reading, since a power cut would unread it.
         assert_eq!(run(store.get(&entry(1, 0).position)).unwrap(), Some(entry(1, 1).record));
-        assert_eq!(run(store.get_many(&[entry(2, 0).position])).unwrap(), [None]);
+        assert_eq!(run(store.get_many(&[entry(2, 0).position], usize::MAX)).unwrap(), [None]);
         assert_eq!((store.view().total(), store.summary()), (before, before));
         let seen: Vec<Entry> =
             store.view().scan(&everything(), Direction::Forward).map(Result::unwrap).collect();

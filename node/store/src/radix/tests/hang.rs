@@ -41,7 +41,7 @@ fn while_the_disk_hangs_all_that_is_written_is_read_and_counted() {
             let view = reader.view();
             let scanned = view.scan(&everything(), Direction::Forward).count();
             let found = run(reader.get(&entry(0).position)).unwrap();
-            let many = run(reader.get_many(&[entry(0).position])).unwrap();
+            let many = run(reader.get_many(&[entry(0).position], usize::MAX)).unwrap();
             (scanned, found, many, reader.summary().entries, reader.figures().total.entries)
         });
         disk.hang(false);

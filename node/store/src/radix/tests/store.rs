@@ -21,7 +21,7 @@ proptest! {
             let positions: Vec<Position> = group.iter().map(|entry| entry.position.clone()).collect();
             prop_assert_eq!(run(store.write(group)).unwrap(), expected);
             let there: Vec<Option<Record>> = positions.iter().map(|p| model.0.get(p).cloned()).collect();
-            prop_assert_eq!(run(store.get_many(&positions)).unwrap(), there);
+            prop_assert_eq!(run(store.get_many(&positions, usize::MAX)).unwrap(), there);
         }
         let view = store.view();
         view.verify().unwrap();
@@ -224,6 +224,39 @@ fn a_row_that_does_not_sum_up_its_data_is_found() {
 }
 
 #[test]
+fn no_more_of_many_is_read_at_once_than_was_asked_for_in_bytes_but_for_one() {
+    const MOST: usize = 100 << 10;
+    for is_cold in [false, true] {
+        let disk = SimulatedDisk::new();
+        disk.be_cold(is_cold);
+        let store = open(disk.open());
+        let entries: Vec<Entry> =
+            (0..40).map(|n| entry(&format!("key {n}"), 1, &"v".repeat(10 << 10))).collect();
+        let positions: Vec<Position> = entries.iter().map(|entry| entry.position.clone()).collect();
+        run(store.write(entries)).unwrap();
+        let all = run(store.get_many(&positions, usize::MAX)).unwrap();
+        assert!(all.len() == 40 && all.iter().all(Option::is_some));
+        let mut in_parts = Vec::new();
+        while in_parts.len() < positions.len() {
+            let before = disk.reads();
+            let part = run(store.get_many(&positions[in_parts.len()..], MOST)).unwrap();
+            assert!((1..=10).contains(&part.len()) && disk.reads() - before == part.len(), "{}", part.len());
+            in_parts.extend(part);
+        }
+        assert_eq!(in_parts, all);
+        assert_eq!(run(store.get_many(&positions, 0)).unwrap(), all[..1]);
+    }
+    // Where buckets are large, what they hold is read by what it turns out to be, in more than one go.
+    let disk = SimulatedDisk::new();
+    disk.be_cold(true);
+    let store = open_with(disk.open(), Limits::default());
+    let entries: Vec<Entry> = (0..400).map(|n| entry(&format!("key {n}"), 1, &"v".repeat(100))).collect();
+    let positions: Vec<Position> = entries[..40].iter().map(|entry| entry.position.clone()).collect();
+    run(store.write(entries)).unwrap();
+    assert_eq!(run(store.get_many(&positions, MOST)).unwrap().len(), 40);
+}
+
+#[test]
 fn a_damaged_record_is_refused_and_not_served() {
     let engine: Arc<dyn Engine> = SimulatedDisk::new().open();
     let store = open(Arc::clone(&engine));
@@ -235,7 +268,7 @@ fn a_damaged_record_is_refused_and_not_served() {
     engine.commit(batch).unwrap();
     let store = open(engine);
     assert!(matches!(run(store.get(&position)), Err(EngineError::Corrupt(_))));
-    assert!(run(store.get_many(&[position])).is_err());
+    assert!(run(store.get_many(&[position], usize::MAX)).is_err());
     assert!(store.view().verify().is_err());
     assert!(run(store.get(&many(2).remove(1).position)).unwrap().is_some());
 }
