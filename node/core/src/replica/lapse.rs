@@ -15,6 +15,7 @@ use bytes::Bytes;
 use god_proto::position::{Position, PositionRange};
 use parking_lot::RwLock;
 use std::{
+    cmp::Reverse,
     collections::{BTreeSet, VecDeque},
     sync::Arc,
 };
@@ -27,8 +28,10 @@ const RUN_KEY: &[u8] = b"machine/run";
 /// There while not everything was compared.
 const LAPSED_KEY: &[u8] = b"machine/lapsed";
 
-/// The most ranges that are told apart; beyond it they are one.
+/// The most ranges that are told apart; beyond it the nearest are joined, and what is between them is lapsed too.
 const MAX_RANGES: usize = 1_024;
+/// So many are left then, so that it is not done for each one that comes.
+const JOINED_RANGES: usize = MAX_RANGES / 4 * 3;
 /// The most positions that are remembered for reads that were under way when they were added.
 const MAX_RECENT: usize = 256;
 
@@ -43,6 +46,44 @@ struct Ranges {
     /// more.
     recent: VecDeque<(u64, Position)>,
     forgotten: u64,
+}
+
+impl Ranges {
+    fn holds(&self, position: &Position) -> bool {
+        self.lapsed.iter().any(|(range, _)| range.contains(position))
+    }
+
+    /// See [`Lapse::add`]. What is found damaged at each comparison is added at each: by the second time nothing of it
+    /// is new, and no more is lapsed than before.
+    fn add(&mut self, positions: &[Position]) {
+        let asked = self.asked;
+        let fresh: Vec<&PositionRange> =
+            self.lapsed.iter().filter(|(_, at)| *at > asked).map(|(range, _)| range).collect();
+        let is_covered = |position: &&Position| fresh.iter().any(|range| range.contains(position));
+        let added: BTreeSet<&Position> = positions.iter().filter(|at| !is_covered(at)).collect();
+        if added.is_empty() {
+            return;
+        }
+        self.additions += 1;
+        let addition = self.additions;
+        // What is lapsed still, no read under way takes for a vote: it is noted since when.
+        let new: Vec<Position> = added.iter().filter(|at| !self.holds(at)).map(|at| (*at).clone()).collect();
+        self.recent.extend(new.into_iter().map(|at| (addition, at)));
+        while self.recent.len() > MAX_RECENT
+            && let Some((addition, _)) = self.recent.pop_front()
+        {
+            self.forgotten = addition;
+        }
+        // What was added before moves up rather than stand there twice.
+        let is_anew = |range: &PositionRange| added.contains(&range.start) && range.start.next() == range.end;
+        self.lapsed.retain(|(range, _)| !is_anew(range));
+        let added = added.into_iter().map(|at| PositionRange { start: at.clone(), end: at.next() });
+        self.lapsed.extend(added.map(|range| (range, addition)));
+        if self.lapsed.len() > MAX_RANGES && join(&mut self.lapsed) {
+            // What is between those that were joined is noted by nobody.
+            self.forgotten = addition;
+        }
+    }
 }
 
 /// The ranges that are lapsed.
@@ -102,7 +143,7 @@ impl Lapse {
 
     /// Whether what stands at a position may be lapsed.
     pub fn holds(&self, position: &Position) -> bool {
-        self.ranges.read().lapsed.iter().any(|(range, _)| range.contains(position))
+        self.ranges.read().holds(position)
     }
 
     /// Whether some of a range may be lapsed.
@@ -145,39 +186,7 @@ impl Lapse {
     /// remember which, and begins with everything. Cost: nothing where they are lapsed already, and no comparison that
     /// began before this is to mend them.
     pub async fn add(&self, positions: &[Position]) -> Result<(), EngineError> {
-        {
-            let mut ranges = self.ranges.write();
-            let asked = ranges.asked;
-            let fresh: Vec<&PositionRange> =
-                ranges.lapsed.iter().filter(|(_, at)| *at > asked).map(|(range, _)| range).collect();
-            let is_covered = |position: &&Position| fresh.iter().any(|range| range.contains(position));
-            let added: BTreeSet<&Position> =
-                positions.iter().filter(|position| !is_covered(position)).collect();
-            ranges.additions += u64::from(!added.is_empty());
-            let addition = ranges.additions;
-            for at in &added {
-                ranges.recent.push_back((addition, (*at).clone()));
-            }
-            while ranges.recent.len() > MAX_RECENT
-                && let Some((addition, _)) = ranges.recent.pop_front()
-            {
-                ranges.forgotten = addition;
-            }
-            // What was added before moves up rather than stand there twice.
-            let is_anew =
-                |range: &PositionRange| added.contains(&range.start) && range.start.next() == range.end;
-            ranges.lapsed.retain(|(range, _)| !is_anew(range));
-            let added = added.into_iter().map(|at| PositionRange { start: at.clone(), end: at.next() });
-            ranges.lapsed.extend(added.map(|range| (range, addition)));
-            if ranges.lapsed.len() > MAX_RANGES {
-                let start = ranges.lapsed.iter().map(|(range, _)| &range.start).min().cloned();
-                let end = ranges.lapsed.iter().map(|(range, _)| &range.end).max().cloned();
-                let all = start.zip(end).map(|(start, end)| (PositionRange { start, end }, addition));
-                ranges.lapsed = all.into_iter().collect();
-                // What it covers besides is noted by nobody from now on.
-                ranges.forgotten = addition;
-            }
-        }
+        self.ranges.write().add(positions);
         self.added.notify_waiters();
         let mut noted = self.noted.lock().await;
         if *noted {
@@ -250,6 +259,51 @@ fn without(ranges: &[(PositionRange, u64)], cut: &PositionRange, up_to: u64) -> 
         left.extend(parts.map(|part| (part, *addition)));
     }
     left
+}
+
+/// Makes one of those that meet; where too many are left, of the nearest too. Says whether anything lies between ranges
+/// that were joined. What comes of two is as late as the later one. Cost: a sort.
+fn join(ranges: &mut Vec<(PositionRange, u64)>) -> bool {
+    ranges.sort_unstable_by(|(a, _), (b, _)| a.start.cmp(&b.start));
+    unite(ranges, |range, next| next.start <= range.end);
+    if ranges.len() <= MAX_RANGES {
+        return false;
+    }
+    let pairs = ranges.iter().zip(ranges.iter().skip(1)).enumerate();
+    let mut gaps: Vec<_> = pairs.map(|(at, ((range, _), (next, _)))| (gap(range, next), at)).collect();
+    gaps.sort_unstable();
+    let beyond = ranges.len() - JOINED_RANGES;
+    let narrow: BTreeSet<usize> = gaps.into_iter().take(beyond).map(|(_, at)| at).collect();
+    let mut at = 0..;
+    unite(ranges, |_, _| at.next().is_some_and(|at| narrow.contains(&at)));
+    true
+}
+
+/// Makes one of neighbours of which this is so, from the first to the last.
+fn unite(
+    ranges: &mut Vec<(PositionRange, u64)>,
+    mut are_one: impl FnMut(&PositionRange, &PositionRange) -> bool,
+) {
+    ranges.dedup_by(|(next, later), (range, addition)| {
+        let are_one = are_one(range, next);
+        if are_one {
+            range.end = range.end.clone().max(next.end.clone());
+            *addition = (*addition).max(*later);
+        }
+        are_one
+    });
+}
+
+/// How far one range is from the next: the fewer bytes they have in common the further, and then by the bytes after
+/// those.
+fn gap(range: &PositionRange, next: &PositionRange) -> (Reverse<usize>, u64) {
+    let (end, start) = (range.end.as_bytes(), next.start.as_bytes());
+    let common = end.iter().zip(start).take_while(|(a, b)| a == b).count();
+    let number = |bytes: &[u8]| {
+        let rest = bytes.iter().skip(common).chain(&[0; 8]).take(8);
+        rest.fold(0u64, |number, byte| number << 8 | u64::from(*byte))
+    };
+    (Reverse(common), number(start).saturating_sub(number(end)))
 }
 
 #[cfg(test)]
@@ -355,13 +409,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn very_many_are_one() {
+    async fn of_very_many_the_nearest_become_one() {
         let lapsed = open(&SimulatedDisk::new(), 1, true);
+        let at = |number: u32| Position::from_bytes(number.to_be_bytes().to_vec());
+        // As in two places that are far apart.
+        let many = MAX_RANGES as u32 / 2 + 1;
         let positions: Vec<Position> =
-            (0..=MAX_RANGES as u32).map(|at| Position::from_bytes(at.to_be_bytes().to_vec())).collect();
+            (0..many).chain((0..many).map(|number| 1 << 30 | number)).map(at).collect();
         lapsed.add(&positions).await.unwrap();
         assert!(positions.iter().all(|position| lapsed.holds(position)));
-        assert_eq!(lapsed.ranges.read().lapsed.len(), 1);
+        assert_eq!(lapsed.ranges.read().lapsed.len(), JOINED_RANGES);
+        let between = PositionRange { start: at(many), end: at(1 << 30) };
+        assert!(!lapsed.meets(&between));
         lapsed.end(lapsed.additions()).await.unwrap();
         assert!(lapsed.is_whole());
     }
@@ -381,5 +440,53 @@ mod tests {
         assert!(lapsed.added_since(vote, |position| *position == between));
         let later = lapsed.count();
         assert!(lapsed.holds(&between) && !lapsed.added_since(later, |_| true));
+    }
+
+    /// As `upkeep/recall` does with damage that stays: what is compared is mended, but for what is found damaged again.
+    async fn compare(lapsed: &Lapse, damaged: &[Position], arcs: impl Iterator<Item = PositionRange>) {
+        let before = lapsed.additions();
+        for arc in arcs {
+            for few in damaged.chunks(7) {
+                let here: Vec<Position> = few.iter().filter(|at| arc.contains(at)).cloned().collect();
+                lapsed.add(&here).await.unwrap();
+            }
+            lapsed.mend(&arc, before);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_second_comparison_of_the_same_damage_adds_nothing() {
+        const PLACES: u32 = 3 * MAX_RANGES as u32;
+        let lapsed = open(&SimulatedDisk::new(), 1, true);
+        let at = |number: u32| Position::from_bytes(number.to_be_bytes().to_vec());
+        let arcs = || (0..16).map(|arc| PositionRange { start: at(arc << 20), end: at((arc + 1) << 20) });
+        // At the beginning of each second arc, further from each other as they go.
+        let place = |number: u32| at(((number % 8) << 21) | ((number / 8) * (number / 8)));
+        let damaged: Vec<Position> = (0..PLACES).map(place).collect();
+        let meets = |lapsed: &Lapse| arcs().map(|arc| lapsed.meets(&arc)).collect::<Vec<_>>();
+        let whole: Vec<bool> = (0..16).map(|arc| arc % 2 == 0).collect();
+        lapsed.add(&damaged).await.unwrap();
+        assert_eq!(meets(&lapsed), whole, "what lies between is not lapsed");
+        let probe = |number: u32| at(((number % 8) << 21) | (number / 8 * 293));
+        let held = |lapsed: &Lapse| (0..4_096).map(|at| lapsed.holds(&probe(at))).collect::<Vec<_>>();
+        let mut before = held(&lapsed);
+        for _ in 0..4 {
+            let vote = lapsed.count();
+            compare(&lapsed, &damaged, arcs()).await;
+            assert!(damaged.iter().all(|at| lapsed.holds(at)));
+            assert!(lapsed.ranges.read().lapsed.len() <= MAX_RANGES);
+            let after = held(&lapsed);
+            assert!(before.iter().zip(&after).all(|(before, after)| before >= after), "more is lapsed");
+            assert!(!lapsed.added_since(vote, |_| true), "reads under way are told of nothing new");
+            assert_eq!(meets(&lapsed), whole);
+            before = after;
+        }
+        // What is mended of it by and by is told apart again.
+        for _ in 0..3 {
+            compare(&lapsed, &damaged[..8], arcs()).await;
+        }
+        assert_eq!(lapsed.ranges.read().lapsed.len(), 8);
+        compare(&lapsed, &[], arcs()).await;
+        assert!(lapsed.is_whole());
     }
 }

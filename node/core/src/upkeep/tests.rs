@@ -314,7 +314,8 @@ async fn what_cannot_be_recalled_is_tried_seldom_and_holds_up_nothing_beside_it(
     damage(&cluster, 1, &at[1]);
     let lapse = Arc::clone(cluster.node(1).replica.lapse());
     // As after a start that could not read all.
-    let all: Vec<Position> = (0..1_100).map(|n| position(&format!("lapsed {n}"))).collect();
+    let others = (0..1_100).map(|n| position(&format!("lapsed {n}")));
+    let all: Vec<Position> = at.iter().cloned().chain(others).collect();
     lapse.add(&all).await.unwrap();
     assert!(at.iter().all(|at| lapse.holds(at)));
     let recalls = begins(&upkeep, |upkeep| async move { upkeep.recall().await });
