@@ -12,9 +12,13 @@
 //! Whoever knows `3:c` refuses `3:x`, since two starts have one count; `4:y`, since it follows `x`; and `2:b`, put back
 //! from an old copy. Whoever knows `2:b` only takes the first of `3:c` and `3:x` that comes while `b` does not answer.
 
+use std::{
+    cmp::Reverse,
+    net::{IpAddr, Ipv6Addr},
+};
 use uuid::Uuid;
 
-/// How many refused starts of a node are remembered, the latest.
+/// How many refused starts of a node are remembered. See [`remember`].
 pub const MAX_REFUSED: usize = 8;
 
 /// By how much the count leaps where a directory was put back from a backup on purpose: beyond what anybody can know.
@@ -35,13 +39,49 @@ pub struct Start {
     pub before: Uuid,
 }
 
+/// Where a start was heard of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// In an earlier life of this process: where is not known any more.
+    Kept,
+    /// Nobody said.
+    Untold,
+    /// From this address; of IPv6 the first half, as whoever has one of those has all.
+    Address(IpAddr),
+}
+
+impl From<IpAddr> for Source {
+    fn from(address: IpAddr) -> Source {
+        Source::Address(match address.to_canonical() {
+            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+            address => address,
+        })
+    }
+}
+
+/// The id of a start, and where it was heard of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// What was drawn for that start.
+    pub id: Uuid,
+    /// Where it was heard of.
+    pub from: Source,
+}
+
 /// What is known of a node's starts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Known {
     /// The latest that was taken for the node.
     pub latest: Start,
-    /// The latest that were not, the oldest first; at most [`MAX_REFUSED`].
-    pub refused: Vec<Uuid>,
+    /// Some that were not, the oldest first; at most [`MAX_REFUSED`].
+    pub refused: Vec<Heard>,
+}
+
+impl Known {
+    /// Whether this start is remembered as refused. Nil is none.
+    pub fn is_refused(&self, id: &Uuid) -> bool {
+        !id.is_nil() && self.refused.iter().any(|refused| refused.id == *id)
+    }
 }
 
 /// What a start is to whoever knows others of the same node.
@@ -75,8 +115,7 @@ pub fn judge(known: &Known, theirs: &Start) -> Standing {
         return Standing::Far;
     }
     // Nil is the start before the first, and before one that was put back on purpose.
-    let is_refused = |id: &Uuid| !id.is_nil() && known.refused.contains(id);
-    if is_refused(&theirs.id) || is_refused(&theirs.before) {
+    if known.is_refused(&theirs.id) || known.is_refused(&theirs.before) {
         return Standing::Copy;
     }
     let next = latest.count.saturating_add(1);
@@ -89,13 +128,39 @@ pub fn judge(known: &Known, theirs: &Start) -> Standing {
 }
 
 /// Remembers a start that was refused, so that none that follows on it is taken for the node.
-pub fn refuse(known: &mut Known, start: &Start) {
-    if start.id.is_nil() || known.refused.contains(&start.id) || start.id == known.latest.id {
+pub fn refuse(known: &mut Known, start: &Start, from: Source) {
+    if start.id.is_nil() || known.is_refused(&start.id) || start.id == known.latest.id {
         return;
     }
-    known.refused.push(start.id);
-    let beyond = known.refused.len().saturating_sub(MAX_REFUSED);
-    known.refused.drain(..beyond);
+    remember(&mut known.refused, Heard { id: start.id, from }, MAX_REFUSED);
+}
+
+/// Remembers one more, and at most so many: beyond that the oldest goes of those from where most came. So who draws ids
+/// pushes out its own, and not what was heard from elsewhere. What was kept over a start counts as if each came from
+/// somewhere else.
+pub fn remember(list: &mut Vec<Heard>, heard: Heard, most: usize) {
+    list.push(heard);
+    while list.len() > most {
+        let largest = list.iter().map(|one| alike(list, one)).max();
+        let Some(oldest) = list.iter().position(|one| Some(alike(list, one)) == largest) else { return };
+        list.remove(oldest);
+    }
+}
+
+/// How many of a list came from where one did.
+fn alike(list: &[Heard], one: &Heard) -> usize {
+    match one.from {
+        Source::Kept => 1,
+        from => list.iter().filter(|other| other.from == from).count(),
+    }
+}
+
+/// The ids of a list in the order in which they are to be kept, so that who reads them again, and knows no more where
+/// each came from, forgets those first that came from where most did.
+pub fn in_order(list: &[Heard]) -> Vec<Uuid> {
+    let mut ordered: Vec<&Heard> = list.iter().collect();
+    ordered.sort_by_key(|one| Reverse(alike(list, one)));
+    ordered.into_iter().map(|one| one.id).collect()
 }
 
 #[cfg(test)]
@@ -143,9 +208,9 @@ mod tests {
     #[test]
     fn a_start_without_an_id_is_not_remembered_and_no_start_follows_on_it() {
         let mut known = knows(start(3, 3, 2));
-        refuse(&mut known, &start(3, 0, 2));
+        refuse(&mut known, &start(3, 0, 2), Source::Untold);
         assert!(known.refused.is_empty());
-        known.refused.push(Uuid::nil());
+        known.refused.push(Heard { id: Uuid::nil(), from: Source::Kept });
         assert_eq!(judge(&known, &start(3 + LEAP, 9, 0)), Standing::Next, "it names none before");
     }
 
@@ -155,12 +220,38 @@ mod tests {
         let mut copy = start(3, 100, 2);
         for at in 0..3 * MAX_REFUSED as u128 {
             assert_eq!(judge(&known, &copy), Standing::Copy);
-            refuse(&mut known, &copy);
+            refuse(&mut known, &copy, Source::Untold);
             copy = start(copy.count + 1, 101 + at, 100 + at);
         }
         assert_eq!(known.refused.len(), MAX_REFUSED);
-        refuse(&mut known, &start(3, 3, 2));
-        assert!(!known.refused.contains(&Uuid::from_u128(3)), "the node itself is never refused so");
+        refuse(&mut known, &start(3, 3, 2), Source::Untold);
+        assert!(!known.is_refused(&Uuid::from_u128(3)), "the node itself is never refused so");
+    }
+
+    #[test]
+    fn what_comes_from_one_address_pushes_out_nothing_that_came_from_another() {
+        let address = |last: u8| Source::from(IpAddr::from([192, 0, 2, last]));
+        let mut known = knows(start(3, 3, 2));
+        for (at, from) in [Source::Kept, Source::Untold, address(1), Source::Kept].into_iter().enumerate() {
+            refuse(&mut known, &start(4, 10 + at as u128, 3), from);
+        }
+        for at in 0..3 * MAX_REFUSED as u128 {
+            refuse(&mut known, &start(4, 100 + at, 3), address(9));
+        }
+        assert_eq!(known.refused.len(), MAX_REFUSED);
+        let last = 99 + 3 * MAX_REFUSED as u128;
+        for id in [10, 11, 12, 13, last] {
+            assert!(known.is_refused(&Uuid::from_u128(id)), "{id}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_the_same_in_either_notation_and_a_network_of_ipv6_is_one() {
+        let source = |address: &str| Source::from(address.parse::<IpAddr>().unwrap());
+        assert_eq!(source("::ffff:192.0.2.1"), source("192.0.2.1"));
+        assert_ne!(source("192.0.2.1"), source("192.0.2.2"));
+        assert_eq!(source("2001:db8::1"), source("2001:db8::2:3:4:5"));
+        assert_ne!(source("2001:db8::1"), source("2001:db8:0:1::1"));
     }
 
     proptest! {
@@ -192,7 +283,7 @@ mod tests {
                     copy = next(copy);
                     prop_assert_ne!(judge(&known, &copy), Standing::Next);
                     prop_assert_ne!(judge(&known, &copy), Standing::Same);
-                    refuse(&mut known, &copy);
+                    refuse(&mut known, &copy, Source::Untold);
                 } else {
                     original = next(original);
                     prop_assert_eq!(judge(&known, &original), Standing::Next);

@@ -23,6 +23,6 @@ pub use {
     serve::Times,
 };
 pub(crate) use {
-    serve::{DoorLimits, Http2, Protocol, serve},
+    serve::{DoorLimits, Http2, Protocol, Remote, serve},
     slots::describe,
 };

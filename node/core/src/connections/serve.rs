@@ -30,6 +30,7 @@ use parking_lot::Mutex;
 use std::{
     convert::Infallible,
     io,
+    net::IpAddr,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
@@ -118,6 +119,10 @@ pub(crate) struct DoorLimits {
     /// What to do with requests where that is spent.
     pub spent: Spent,
 }
+
+/// Where a request came from: the other end of its connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Remote(pub IpAddr);
 
 /// Serves until told to stop; then what was begun may end, for as long as the grace lasts.
 pub(crate) async fn serve(listener: TcpListener, router: Router, bounds: DoorLimits, stop: Stop) {
@@ -224,12 +229,16 @@ async fn speaks(stream: &TcpStream, held: &HeldSlot, times: &Times, stop: &Stop)
 async fn talk(stream: TcpStream, router: Router, bounds: DoorLimits, held: Arc<HeldSlot>, stop: Stop) {
     let greeting = matches!(bounds.protocol, Protocol::Http2(_)).then_some(HTTP2_GREETING);
     let greeted = Arc::clone(&held);
+    let remote = stream.peer_addr().ok().map(|address| Remote(address.ip()));
     let socket = Socket::new(stream, bounds.times.unread, greeting, move || greeted.greeted());
     let router = TowerToHyperService::new(router);
     let of_requests = Arc::clone(&held);
     let budget = bounds.budget.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
         of_requests.greeted();
+        if let Some(remote) = remote {
+            request.extensions_mut().insert(remote);
+        }
         let active = of_requests.slot.begin();
         let charge = Arc::new(Mutex::new(budget.new_charge()));
         let method = method(request.uri().path());

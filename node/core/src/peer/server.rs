@@ -5,10 +5,11 @@ use super::{
     hello::{Identity, PeerRole},
     meter::{ServerMeter, answers},
     settings::{CONNECTION_WINDOW, ENVELOPE, HTTP2_FRAME, PeerSettings, STREAM_WINDOW},
+    starts::heard,
 };
 use crate::{
     budget::{Charge, NO_MEMORY, PART, SMALL},
-    connections::{DoorLimits, Http2, Outbox, OutboxSlot, Outgoing, Protocol, Spent, outbox, serve},
+    connections::{DoorLimits, Http2, Outbox, OutboxSlot, Outgoing, Protocol, Remote, Spent, outbox, serve},
     stop::Stop,
 };
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
@@ -16,7 +17,7 @@ use god_proto::{
     MAX_MESSAGE,
     ids::{Epoch, NodeId},
     peer::{
-        Cause, Failure, Frame, Hello, Request, Response,
+        self, Cause, Failure, Frame, Hello, Request, Response,
         peer_server::{Peer, PeerServer},
         request, response,
     },
@@ -105,6 +106,7 @@ impl Peer for PeerDoor {
         &self,
         request: tonic::Request<Streaming<Frame>>,
     ) -> Result<tonic::Response<Self::ExchangeStream>, Status> {
+        let remote = request.extensions().get::<Remote>().copied();
         let mut incoming = request.into_inner();
         let first = timeout(self.settings.connect_timeout, incoming.message())
             .await
@@ -124,6 +126,7 @@ impl Peer for PeerDoor {
             hello: Some(self.identity.hello()),
             fault: None,
             theirs: hello,
+            remote,
             role: PeerRole::Stranger,
             judged: (Epoch(0), 0),
             handler: Arc::clone(&self.handler),
@@ -161,6 +164,7 @@ struct Exchange {
     fault: Option<Status>,
     /// Who is at the other end, what it may ask, and under which ring that was found.
     theirs: Hello,
+    remote: Option<Remote>,
     role: PeerRole,
     judged: (Epoch, u64),
     handler: Arc<dyn Handler>,
@@ -184,11 +188,19 @@ impl Exchange {
     /// Judges who is at the other end, by the ring as it is now.
     fn greeted(&mut self) -> Result<(), Status> {
         self.judged = self.known();
+        self.told(self.theirs.start.as_ref());
         self.role = self.identity.role(&self.theirs).map_err(Status::failed_precondition)?;
         if let PeerRole::Member(from) = self.role {
             (self.on_hello)(from);
         }
         Ok(())
+    }
+
+    /// Notes where a start is heard of (ONE-START).
+    fn told(&self, start: Option<&peer::Start>) {
+        if let (Some(start), Some(Remote(address))) = (start, self.remote) {
+            self.identity.starts().heard_from(&heard(Some(start)), address);
+        }
     }
 
     /// What the role depends on, beside the hello.
@@ -274,6 +286,9 @@ impl Exchange {
             self.settings.budget.refused();
             let busy = failure(Cause::Busy, NO_MEMORY);
             return self.answer(respond(id, Err(busy)));
+        }
+        if let request::Body::Join(join) = &body {
+            self.told(join.start.as_ref());
         }
         let limit = Duration::from_millis(timeout_ms.max(1).into());
         let mut work = self.handler.handle(from, Call { epoch, arcs, timeout: limit, body });

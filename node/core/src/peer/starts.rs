@@ -9,11 +9,14 @@ use crate::{
 };
 use bytes::{Buf, BufMut};
 use god_proto::{ids::NodeId, peer};
-use god_rules::starts::{Known, LEAP, MAX_REFUSED, Standing, Start, judge, refuse};
+use god_rules::starts::{
+    Heard, Known, LEAP, MAX_REFUSED, Source, Standing, Start, in_order, judge, refuse, remember,
+};
 use metrics::counter;
 use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -28,6 +31,9 @@ const REFUSED: &[u8] = b"starts/refused";
 /// What is known of others' starts: by their numbers (4 bytes, big endian).
 const OF: &[u8] = b"starts/of/";
 const OF_END: &[u8] = b"starts/of0";
+
+/// Of how many starts it is remembered where they were heard of.
+const MAX_HEARD: usize = 64;
 
 /// How a start was met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +92,8 @@ pub struct Starts {
     own_refusal: Option<String>,
     kept: Option<Kept>,
     nodes: Arc<Mutex<BTreeMap<NodeId, NodeStarts>>>,
+    /// Where starts were heard of that others told of themselves, the latest of each address.
+    heard: Mutex<Vec<Heard>>,
     changes: AtomicU64,
 }
 
@@ -134,7 +142,7 @@ impl Starts {
         }
         let (nodes, changes) = (Arc::new(Mutex::new(nodes)), AtomicU64::new(0));
         let kept = Some(Kept { engine, offload, dirty: Arc::default() });
-        Ok(Starts { own, own_refusal, kept, nodes, changes })
+        Ok(Starts { own, own_refusal, kept, nodes, heard: Mutex::default(), changes })
     }
 
     /// This node's own.
@@ -171,6 +179,22 @@ impl Starts {
         self.changes.load(Relaxed)
     }
 
+    /// Somebody at this address says of itself that it is this start. To be told before it is met: of what one address
+    /// tells, no more is remembered than others leave room for. Cost: a lock, and a look at a bounded list.
+    pub fn heard_from(&self, theirs: &Start, address: IpAddr) {
+        let heard = Heard { id: theirs.id, from: address.into() };
+        let mut all = self.heard.lock();
+        if !heard.id.is_nil() && !all.contains(&heard) {
+            remember(&mut all, heard, MAX_HEARD);
+        }
+    }
+
+    /// Where a start was heard of, last.
+    pub(super) fn source(&self, start: &Start) -> Source {
+        let heard = self.heard.lock();
+        heard.iter().rfind(|heard| heard.id == start.id).map_or(Source::Untold, |heard| heard.from)
+    }
+
     /// Meets a start of a node of the ring. One that follows on the known one is taken for the node if that one does
     /// not answer where the node is known to be. Must be called within the runtime. Cost: a lock, and a write that
     /// nobody waits for where something new is known.
@@ -197,8 +221,8 @@ impl Starts {
                 entry.looked_for = true;
             }
             verdict => {
-                let is_new = !entry.known.refused.contains(&theirs.id);
-                refuse(&mut entry.known, theirs);
+                let is_new = !entry.known.is_refused(&theirs.id);
+                refuse(&mut entry.known, theirs, self.source(theirs));
                 if is_new {
                     self.keep(node);
                     counter!("god_peer_refused_starts_total").increment(1);
@@ -220,7 +244,7 @@ impl Starts {
         if latest.id != known || other.id == known {
             return None;
         }
-        refuse(&mut entry.known, other);
+        refuse(&mut entry.known, other, self.source(other));
         self.keep(node);
         self.changes.fetch_add(1, Relaxed);
         counter!("god_peer_refused_starts_total").increment(1);
@@ -330,7 +354,7 @@ fn put(batch: &mut Batch, node: NodeId, nodes: &BTreeMap<NodeId, NodeStarts>) {
     };
     let mut row = Vec::new();
     write_start(&mut row, &known.latest);
-    known.refused.iter().for_each(|id| row.put_slice(id.as_bytes()));
+    in_order(&known.refused).iter().for_each(|id| row.put_slice(id.as_bytes()));
     batch.put(Table::System, row_of(node), row);
 }
 
@@ -428,7 +452,7 @@ fn read_start(row: &mut &[u8]) -> Option<Start> {
 fn read_known(mut row: &[u8]) -> Option<Known> {
     let mut known = Known { latest: read_start(&mut row)?, refused: vec![] };
     while !row.is_empty() && known.refused.len() < MAX_REFUSED {
-        known.refused.push(read_uuid(&mut row)?);
+        known.refused.push(Heard { id: read_uuid(&mut row)?, from: Source::Kept });
     }
     row.is_empty().then_some(known)
 }

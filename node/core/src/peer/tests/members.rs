@@ -1,6 +1,8 @@
 //! Who is a node of the ring, and what all others may ask.
 
 use super::*;
+use god_rules::starts::Source;
+use std::net::IpAddr;
 
 /// What a stream's requests are answered with: whether each one was refused for who asked.
 async fn refused(
@@ -99,4 +101,26 @@ async fn who_says_nothing_of_its_start_is_no_member_once_that_is_known() {
         );
     }
     assert_eq!(refused(&mut told, vec![ping(1).body]).await, [false]);
+}
+
+/// ONE-START.
+#[tokio::test]
+async fn where_a_start_is_heard_of_is_noted_whether_a_hello_tells_it_or_who_wants_to_be_taken_in() {
+    let identity = identity(1, &[known()]);
+    let node = node_with(Arc::clone(&identity), PeerSettings::default(), "127.0.0.1:0").await;
+    let start =
+        |id: u8| god_proto::peer::Start { count: 3, id: vec![id; 16].into(), before: vec![2; 16].into() };
+    let hello = Some(Hello { start: Some(start(3)), ..hello_of(2, 2, 1) });
+    let mut greeted = greet(&node.address, Frame { hello, ..Frame::default() }).await.unwrap();
+    let join = god_proto::peer::Join { start: Some(start(4)), ..god_proto::peer::Join::default() };
+    let request =
+        Request { id: 7, timeout_ms: 1, body: Some(request::Body::Join(join)), ..Request::default() };
+    greeted.0.send(Frame { requests: vec![request], ..Frame::default() }).await.unwrap();
+    // What is answered was begun after that.
+    assert_eq!(refused(&mut greeted, vec![get_ring().body]).await, [false]);
+    let here = Source::from(IpAddr::from([127, 0, 0, 1]));
+    for id in [3, 4] {
+        assert_eq!(identity.starts().source(&heard(Some(&start(id)))), here);
+    }
+    assert_eq!(identity.starts().source(&heard(Some(&start(5)))), Source::Untold);
 }

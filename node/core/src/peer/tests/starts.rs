@@ -7,7 +7,7 @@ use crate::{
 };
 use god_proto::{ids::NodeId, peer};
 use god_rules::starts::{LEAP, MAX_REFUSED, MOST_AHEAD, Start};
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 use uuid::Uuid;
 
 const NODE: NodeId = NodeId(2);
@@ -194,6 +194,43 @@ async fn what_cannot_be_a_start_pushes_no_refusal_out_and_keeps_no_restored_node
     }
     assert!(!is_taken(&starts, &start(6, 60, 50)), "the copy was forgotten");
     assert!(is_taken(&starts, &start(1 + LEAP, 70, 0)), "the node was put back, and names none before");
+}
+
+#[tokio::test]
+async fn what_a_stranger_draws_pushes_out_no_refusal_of_a_second_process() {
+    let (second, stranger) = (IpAddr::from([192, 0, 2, 2]), IpAddr::from([192, 0, 2, 9]));
+    let disk = SimulatedDisk::new();
+    let starts = open(&disk, 1);
+    let (a, copy) = (start(5, 5, 4), start(6, 60, 5));
+    assert_eq!(starts.meet(NODE, &a, Way::Answerer), Meeting::Taken);
+    let refuse = |starts: &Starts, other: &Start, address| {
+        starts.heard_from(other, address);
+        assert!(matches!(starts.meet(NODE, other, Way::Caller), Meeting::Waits(_)));
+        assert!(starts.outlived(NODE, a.id, other).is_some());
+    };
+    // It names what the node itself tells to all who ask, or a start that cannot be the next.
+    let draw = |starts: &Starts, first: u128| {
+        for at in first..=first + MAX_REFUSED as u128 {
+            refuse(starts, &start(6, at, 5), stranger);
+            let other = start(5, 1_000 + at, 4);
+            starts.heard_from(&other, stranger);
+            assert!(matches!(starts.meet(NODE, &other, Way::Caller), Meeting::Refused(_)));
+        }
+    };
+    let there = starts.answers(NODE, &a);
+    refuse(&starts, &copy, second);
+    draw(&starts, 100);
+    drop(there);
+    assert!(!is_taken(&starts, &copy), "it was forgotten");
+    assert!(!is_taken(&starts, &start(7, 70, 60)), "its next start is taken");
+    settle().await;
+    // Where it was met is not known after a start.
+    let starts = open(&disk, 2);
+    let there = starts.answers(NODE, &a);
+    draw(&starts, 200);
+    drop(there);
+    assert!(!is_taken(&starts, &copy) && !is_taken(&starts, &start(8, 80, 60)));
+    assert!(is_taken(&starts, &start(6, 6, 5)), "the node itself starts again");
 }
 
 #[tokio::test]
