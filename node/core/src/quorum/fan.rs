@@ -125,14 +125,14 @@ struct Gathering<'a> {
     pushed: ReplicaMask,
 }
 
-/// What a member's reply is.
-enum Heard {
-    /// Under the same ring.
-    Said,
-    /// Its ring is newer than the scope's.
-    Newer(Failure),
-    /// Its ring is older, and it was not given a newer one yet.
-    Older,
+/// What to do with a member's reply.
+enum Step {
+    /// Take it: it was given under the same ring, or failed.
+    Take,
+    /// Get the member's ring, which is newer than the scope's. Else it failed so.
+    CatchUp(Failure),
+    /// Give it this node's ring, as its own is older, and ask again. Once.
+    Push,
 }
 
 impl<'a> Gathering<'a> {
@@ -150,17 +150,16 @@ impl<'a> Gathering<'a> {
         self.patience.push((slow_at, at));
     }
 
-    fn heard(&mut self, at: usize, reply: &Reply) -> Heard {
-        if let Some(failure) = other_epoch(reply) {
-            if failure.epoch > self.scope.ring.epoch().0 {
-                return Heard::Newer(failure.clone());
-            }
-            if self.pushed & 1 << at == 0 {
-                self.pushed |= 1 << at;
-                return Heard::Older;
-            }
+    fn heard(&mut self, at: usize, reply: &Reply) -> Step {
+        let Some(failure) = other_epoch(reply) else { return Step::Take };
+        if failure.epoch > self.scope.ring.epoch().0 {
+            return Step::CatchUp(failure.clone());
         }
-        Heard::Said
+        if self.pushed & 1 << at != 0 {
+            return Step::Take;
+        }
+        self.pushed |= 1 << at;
+        Step::Push
     }
 
     fn answered(&mut self, at: usize) {
@@ -313,7 +312,7 @@ impl Shared {
         tokio::pin!(timer);
         let mut hedges = Vec::new();
         loop {
-            for at in hedges.into_iter().chain(gathering.selector.ask()) {
+            for at in std::mem::take(&mut hedges).into_iter().chain(gathering.selector.ask()) {
                 calls.push(self.call(scope, at, left(), body()));
                 gathering.asked(at, Instant::now() + self.patience(scope.replicas.node(at)));
             }
@@ -323,37 +322,49 @@ impl Shared {
             if timer.deadline() != gathering.wake() {
                 timer.as_mut().reset(gathering.wake());
             }
-            hedges = tokio::select! {
+            let heard = tokio::select! {
                 biased;
-                Some((at, reply)) = calls.next() => {
-                    match gathering.heard(at, &reply) {
-                        Heard::Newer(failure) => {
-                            if self.catch_up(scope, at, failure.epoch).await {
-                                return Err(QuorumError::Moved);
-                            }
-                            gathering.failed(at, CallError::Refused(failure));
-                        }
-                        Heard::Older => calls.push(self.call_after_push(scope, at, left(), body())),
-                        Heard::Said => {
-                            let is_paid = self.pays(&mut answers.paid, &reply);
-                            match reply.and_then(&decode) {
-                                Ok(mut answer) => {
-                                    // Nothing waits meanwhile: what is not paid for is gone at once.
-                                    if !is_paid && !fit(&mut answers, &mut answer) {
-                                        return Err(no_memory().into());
-                                    }
-                                    gathering.answered(at);
-                                    answers.said.push((at, answer));
-                                }
-                                Err(error) => gathering.failed(at, error),
-                            }
-                        }
-                    }
-                    vec![]
-                }
-                () = &mut timer => gathering.slow(Instant::now())?,
+                Some(heard) = calls.next() => Some(heard),
+                () = &mut timer => None,
             };
+            let Some((at, reply)) = heard else {
+                hedges = gathering.slow(Instant::now())?;
+                continue;
+            };
+            match gathering.heard(at, &reply) {
+                Step::Take => match self.afford(&mut answers, reply, &decode, &mut fit)? {
+                    Ok(answer) => {
+                        gathering.answered(at);
+                        answers.said.push((at, answer));
+                    }
+                    Err(error) => gathering.failed(at, error),
+                },
+                Step::CatchUp(failure) => {
+                    if self.catch_up(scope, at, failure.epoch).await {
+                        return Err(QuorumError::Moved);
+                    }
+                    gathering.failed(at, CallError::Refused(failure));
+                }
+                Step::Push => calls.push(self.call_after_push(scope, at, left(), body())),
+            }
         }
+    }
+
+    /// What a reply says, or as much of it as there is memory for; the outer error: there is none.
+    fn afford<T>(
+        &self,
+        answers: &mut Answers<T>,
+        reply: Reply,
+        decode: impl Fn(response::Body) -> Result<T, CallError>,
+        mut fit: impl FnMut(&mut Answers<T>, &mut T) -> bool,
+    ) -> Result<Result<T, CallError>, Rejected> {
+        let is_paid = self.pays(&mut answers.paid, &reply);
+        let mut answer = match reply.and_then(decode) {
+            Ok(answer) => answer,
+            Err(error) => return Ok(Err(error)),
+        };
+        // Nothing waits meanwhile: what is not paid for is gone at once.
+        if is_paid || fit(answers, &mut answer) { Ok(Ok(answer)) } else { Err(no_memory()) }
     }
 
     /// Pays for a reply; whether that could be done (BUDGET).

@@ -58,13 +58,32 @@ struct Sent {
     asked: MemberCall,
 }
 
+/// What came of a message.
+struct Ended {
+    writes: Arc<[(u32, u8)]>,
+    pushes: u8,
+    at: usize,
+    reply: Reply,
+}
+
+/// What to do with it.
+enum Step {
+    /// Take it.
+    Take,
+    /// Get the member's ring, which is of this epoch and newer than the scope's; then take it.
+    CatchUp(u64),
+    /// Give the member this node's ring, as its own is older, and send the message once more.
+    Push,
+}
+
 impl Future for Sent {
-    type Output = (Arc<[(u32, u8)]>, u8, usize, Reply);
+    type Output = Ended;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         let reply = Pin::new(&mut this.asked).poll(context);
-        reply.map(|(at, reply)| (Arc::clone(&this.writes), this.pushes, at, reply))
+        let ended = |(at, reply)| Ended { writes: Arc::clone(&this.writes), pushes: this.pushes, at, reply };
+        reply.map(ended)
     }
 }
 
@@ -125,36 +144,50 @@ impl QuorumWrite {
         let timer = sleep_until(self.scope.deadline);
         tokio::pin!(timer);
         while self.undecided > 0 {
-            tokio::select! {
+            let ended = tokio::select! {
                 biased;
-                Some((writes, pushes, at, reply)) = self.calls.next() => {
-                    if let Some(failure) = other_epoch(&reply) {
-                        if failure.epoch > self.scope.ring.epoch().0 {
-                            let epoch = failure.epoch;
-                            if self.shared.catch_up(&self.scope, at, epoch).await {
-                                self.ended(&writes, at, reply);
-                                self.released = true;
-                                self.hint_pending();
-                                return;
-                            }
-                        } else if pushes < MAX_PUSHES {
-                            self.send(at, writes, pushes + 1);
-                            continue;
-                        }
-                    }
-                    let newer = self.ended(&writes, at, reply);
-                    if !newer.is_empty() {
-                        self.begin(newer).await;
-                    }
-                }
+                Some(ended) = self.calls.next() => ended,
                 () = &mut timer => {
-                    for at in 0..self.writes.len() {
-                        if let Some(write) = self.writes.get(at) && write.outcome.is_none() {
-                            let outcome = write.tally.give_up();
-                            self.decide(at, outcome, true);
-                        }
-                    }
+                    self.late();
+                    continue;
                 }
+            };
+            let has_moved = match self.step(&ended) {
+                Step::Take => false,
+                Step::CatchUp(epoch) => self.shared.catch_up(&self.scope, ended.at, epoch).await,
+                Step::Push => {
+                    self.send(ended.at, ended.writes, ended.pushes + 1);
+                    continue;
+                }
+            };
+            let newer = self.ended(&ended.writes, ended.at, ended.reply);
+            if has_moved {
+                self.released = true;
+                return self.hint_pending();
+            }
+            if !newer.is_empty() {
+                self.begin(newer).await;
+            }
+        }
+    }
+
+    /// What to do with the end of a message.
+    fn step(&self, ended: &Ended) -> Step {
+        match other_epoch(&ended.reply) {
+            Some(failure) if failure.epoch > self.scope.ring.epoch().0 => Step::CatchUp(failure.epoch),
+            Some(_) if ended.pushes < MAX_PUSHES => Step::Push,
+            _ => Step::Take,
+        }
+    }
+
+    /// Time is up.
+    fn late(&mut self) {
+        for at in 0..self.writes.len() {
+            if let Some(write) = self.writes.get(at)
+                && write.outcome.is_none()
+            {
+                let outcome = write.tally.give_up();
+                self.decide(at, outcome, true);
             }
         }
     }
@@ -396,7 +429,7 @@ impl QuorumWrite {
             tokio::select! {
                 biased;
                 call = self.calls.next() => match call {
-                    Some((writes, _, at, reply)) => drop(self.ended(&writes, at, reply)),
+                    Some(Ended { writes, at, reply, .. }) => drop(self.ended(&writes, at, reply)),
                     None => return,
                 },
                 () = &mut closing => return self.hint_pending(),
