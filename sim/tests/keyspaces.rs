@@ -108,6 +108,20 @@ async fn refused(world: &World, keyspace: &str) -> Rejected {
     }
 }
 
+/// Reads of as many as the settings say could miss what so few acknowledge.
+#[tokio::test(start_paused = true)]
+async fn a_quorum_that_a_founder_leaves_out_follows_from_the_one_that_is_given() {
+    for (write, read, both) in [(0, 0, (2, 2)), (1, 0, (1, 3)), (3, 0, (3, 2)), (0, 3, (2, 3))] {
+        let world = World::new(1, settings(3));
+        world.start(0);
+        let request = InitRequest { write_quorum: write, read_quorum: read, ..InitRequest::default() };
+        assert_eq!(world.running(0).unwrap().client.init(request).await.failed, None);
+        let ring = world.ring().unwrap();
+        let made = ring.keyspace("default").unwrap();
+        assert_eq!((made.write_quorum, made.read_quorum), both, "{write} and {read}");
+    }
+}
+
 /// A write that was acknowledged by one node of the one there is would be on one copy, and stay there.
 #[tokio::test(start_paused = true)]
 async fn the_first_write_waits_for_as_many_nodes_as_there_are_to_be_copies() {

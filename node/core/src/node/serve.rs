@@ -296,11 +296,12 @@ impl Node {
             return Err(exists(cluster));
         }
         let replicas = or(request.replicas, self.settings.founding.replicas);
-        // A quorum that was left out follows from the replicas where those were given.
+        // Where one of the three is given, a quorum that was left out follows from those, and not from settings that
+        // were made for others.
         let told = &self.settings.founding;
-        let (write, read) = match request.replicas {
-            0 => (or(request.write_quorum, told.write_quorum), or(request.read_quorum, told.read_quorum)),
-            _ => (request.write_quorum, request.read_quorum),
+        let (write, read) = match (request.replicas, request.write_quorum, request.read_quorum) {
+            (0, 0, 0) => (told.write_quorum, told.read_quorum),
+            (_, write, read) => (write, read),
         };
         let (write_quorum, read_quorum) = default_quorums(replicas, write, read);
         let founding = Founding {
