@@ -25,7 +25,7 @@ const SHOWN: usize = 50;
 /// Waits until all nodes are ready and know of each other.
 pub async fn ready(world: &World) -> Result<(), String> {
     recover(world, |world| {
-        world.all_ready()?;
+        world.all_ready().map_err(|problem| format!("{problem}; {}", under_way(world)))?;
         let knows_all = |at: usize| {
             let ring = world.running(at).and_then(|running| running.node.current_ring().get());
             ring.is_some_and(|ring| ring.nodes().len() == world.size())
@@ -63,7 +63,7 @@ fn under_way(world: &World) -> String {
         seen_clean: true,
         budget: 1,
         unclean: &nobody,
-        down: &nobody,
+        away: &nobody,
     };
     let refused = god_core::ring::step(&ring, evidence).err().map(|error| format!(", refused: {error}"));
     let refused = refused.unwrap_or_default();

@@ -96,10 +96,17 @@ impl Liveness {
         self.0.read().get(&node).map_or(PeerState::Up, |entry| entry.peer.state)
     }
 
-    /// Those of a ring that are taken to be gone; this node is not, whatever others say.
-    pub fn down(&self, ring: &Ring, me: impl Fn(&Member) -> bool) -> BTreeSet<NodeId> {
+    /// Whether a node is known to be up: it answers, and said that it is ready. Who was not heard of yet is not, nor is
+    /// one whose disk is full: it answers, and decides nothing.
+    pub fn is_there(&self, node: NodeId) -> bool {
+        let peer = self.peer(node);
+        peer.state == PeerState::Up && peer.ready
+    }
+
+    /// Those of a ring that are not known to be up; this node is, whatever others say.
+    pub fn away(&self, ring: &Ring, me: impl Fn(&Member) -> bool) -> BTreeSet<NodeId> {
         let others = ring.nodes().iter().filter(|node| !me(node)).map(|node| NodeId(node.number));
-        others.filter(|node| self.state(*node) == PeerState::Down).collect()
+        others.filter(|node| !self.is_there(*node)).collect()
     }
 
     /// Whether a node has not answered for so long that clients should not wait for it: sooner than it is taken to be

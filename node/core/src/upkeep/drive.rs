@@ -139,13 +139,7 @@ impl Upkeep {
         if self.driver(ring) != Some(self.me) {
             return;
         }
-        // Who was not heard of yet may be down, and is waited for like one that is suspect.
-        let there = |node: &NodeId| {
-            let peer = self.liveness.peer(*node);
-            *node == self.me || peer.state == PeerState::Up && peer.ready
-        };
-        let all = ring.nodes().iter().map(|node| NodeId(node.number));
-        let away: BTreeSet<NodeId> = all.filter(|node| !there(node)).collect();
+        let away = self.away(ring);
         if !matches!(add_voters(ring, &away), Ok(Some(_))) {
             return;
         }
@@ -190,9 +184,9 @@ impl Upkeep {
                 if ring.epoch() != epoch {
                     return Ok(None);
                 }
-                let down = self.down(ring);
-                let (ready, unclean, down) = (&ready, &unclean, &down);
-                step(ring, Evidence { ready, clean, seen_clean, budget, unclean, down })
+                let away = self.away(ring);
+                let (ready, unclean, away) = (&ready, &unclean, &away);
+                step(ring, Evidence { ready, clean, seen_clean, budget, unclean, away })
             })
             .await?;
         Ok(())
@@ -212,8 +206,8 @@ impl Upkeep {
                     return Ok(None);
                 }
                 match &planned {
-                    Ok(plan) => start(ring, id, plan, &self.down(ring)),
-                    Err(why) => refuse(ring, id, why, &self.down(ring)),
+                    Ok(plan) => start(ring, id, plan, &self.away(ring)),
+                    Err(why) => refuse(ring, id, why, &self.away(ring)),
                 }
             })
             .await?;
@@ -333,7 +327,7 @@ impl Upkeep {
             || ring.document().ended.iter().any(|ended| ended.id == id);
         if !known {
             // Refused at once rather than when its turn comes, where that is known already.
-            let begun = begin(&ring, id, wish, &self.down(&ring)).map_err(RegisterError::from)?;
+            let begun = begin(&ring, id, wish, &self.away(&ring)).map_err(RegisterError::from)?;
             let begun = begun.unwrap_or_else(|| Ring::clone(&ring));
             let asked = Wish::of(wish).ok_or_else(|| Driven::Refused("there is no wish".to_owned()))?;
             if let Some(node) = lost_by(wish).filter(|node| ring.node(*node).is_some())
@@ -346,7 +340,7 @@ impl Upkeep {
             let sizes = gather_sizes(self, &ring).await;
             plan(&to_plan(&begun), &asked, &sizes).map_err(|refused| Driven::Refused(refused.to_string()))?;
         }
-        self.register.change(self.change_timeout, |ring| begin(ring, id, wish, &self.down(ring))).await?;
+        self.register.change(self.change_timeout, |ring| begin(ring, id, wish, &self.away(ring))).await?;
         Ok(())
     }
 
@@ -358,7 +352,7 @@ impl Upkeep {
 
     /// Undoes an operation.
     pub async fn cancel_operation(&self, id: &str) -> Result<(), Driven> {
-        self.register.change(self.change_timeout, |ring| cancel(ring, id, &self.down(ring))).await?;
+        self.register.change(self.change_timeout, |ring| cancel(ring, id, &self.away(ring))).await?;
         Ok(())
     }
 
@@ -390,6 +384,14 @@ impl Upkeep {
             epoch: ring.epoch().0,
             failed: None,
         })
+    }
+
+    /// Why an operation would not end, were nothing left to hand over or to hear.
+    fn end_is_refused(&self, ring: &Ring) -> Option<String> {
+        let away = self.away(ring);
+        let (ready, unclean, away) = (&BTreeSet::new(), &BTreeSet::new(), &away);
+        let seen = Evidence { ready, clean: true, seen_clean: true, budget: 0, unclean, away };
+        step(ring, seen).err().map(|error| error.to_string())
     }
 
     fn status_of(
@@ -433,10 +435,14 @@ impl Upkeep {
             OperationPhase::Waiting if current(ring).is_some_and(|first| first.id != operation.id) => {
                 "it waits for the operations before it".to_owned()
             }
-            OperationPhase::Cleaning => match (hands_over(ring, operation), leaver) {
-                (Some(node), Some(said)) => handing_over(&operation.id, node, self.is_down(node), said),
-                _ => unheard(&operation.id, unclean, holds(ring, operation)),
-            },
+            OperationPhase::Cleaning => {
+                let blocked = match (hands_over(ring, operation), leaver) {
+                    (Some(node), Some(said)) => handing_over(&operation.id, node, self.is_down(node), said),
+                    _ => unheard(&operation.id, unclean, holds(ring, operation)),
+                };
+                let refused = || self.end_is_refused(ring);
+                Some(blocked).filter(|why| !why.is_empty()).or_else(refused).unwrap_or_default()
+            }
             _ => blocked(&operation.id, &moving, &said, progress, unclean),
         };
         OperationStatus {

@@ -51,7 +51,7 @@ impl Upkeep {
                     if ring.epoch() != epoch || !ring.operations().is_empty() {
                         return Ok(None);
                     }
-                    begin(ring, &id, &rebalance(), &self.down(ring))
+                    begin(ring, &id, &rebalance(), &self.away(ring))
                 })
                 .await;
             match begun {

@@ -346,8 +346,8 @@ impl Upkeep {
         node != self.me && self.liveness.state(node) == PeerState::Down
     }
 
-    /// Those of a ring that are taken to be gone.
-    fn down(&self, ring: &Ring) -> BTreeSet<NodeId> {
-        self.liveness.down(ring, |node| node.number == self.me.0)
+    /// Those of a ring that are not known to be up.
+    fn away(&self, ring: &Ring) -> BTreeSet<NodeId> {
+        self.liveness.away(ring, |node| node.number == self.me.0)
     }
 }

@@ -87,8 +87,8 @@ pub fn found(cluster: Uuid, first: &Joiner, founding: Founding) -> Result<Ring, 
 
 /// The ring with a node in it, or with its new addresses. `None`: it is there just so. A member keeps its zone and
 /// weight: changing those moves data. EMPTY-MOVES-FREE: the arcs of keyspaces that are not live are dealt out anew.
-/// `down` are nodes that seem to be gone, which get no vote.
-pub fn join(ring: &Ring, joiner: &Joiner, down: &BTreeSet<NodeId>) -> Result<Option<Ring>, ChangeError> {
+/// `away` are nodes that are not known to be up, which get no vote.
+pub fn join(ring: &Ring, joiner: &Joiner, away: &BTreeSet<NodeId>) -> Result<Option<Ring>, ChangeError> {
     if ring.is_retired(joiner.uuid) {
         return Err(ChangeError::Retired(joiner.uuid));
     }
@@ -116,7 +116,7 @@ pub fn join(ring: &Ring, joiner: &Joiner, down: &BTreeSet<NodeId>) -> Result<Opt
     let live = document.keyspaces.iter().any(|keyspace| keyspace.live);
     let waits = live && !joiner.takes_part;
     document.nodes.push(Member { waits, ..member(number, joiner)? });
-    document.voters = choose_voters(&document.nodes, &document.voters, down);
+    document.voters = choose_voters(&document.nodes, &document.voters, away);
     let empty: Vec<u32> =
         document.keyspaces.iter().filter(|keyspace| !keyspace.live).map(|it| it.id).collect();
     for id in empty {
@@ -125,15 +125,15 @@ pub fn join(ring: &Ring, joiner: &Joiner, down: &BTreeSet<NodeId>) -> Result<Opt
     }
     let ring = at_most(CROWDED_RING_BYTES, document)?;
     if joiner.takes_part && live {
-        return Ok(Some(with_join(&ring, number, down)?));
+        return Ok(Some(with_join(&ring, number, away)?));
     }
     Ok(Some(ring))
 }
 
 /// The same ring, with the operation by which a new member takes its part.
-fn with_join(ring: &Ring, number: u32, down: &BTreeSet<NodeId>) -> Result<Ring, ChangeError> {
+fn with_join(ring: &Ring, number: u32, away: &BTreeSet<NodeId>) -> Result<Ring, ChangeError> {
     let wish = Wish { wish: Some(wish::Wish::Join(JoinWish { node: number })) };
-    match begin(ring, &format!("join-{number}"), &wish, down) {
+    match begin(ring, &format!("join-{number}"), &wish, away) {
         Ok(Some(begun)) => {
             let mut document = begun.document().clone();
             document.epoch = ring.epoch().0;
@@ -154,48 +154,76 @@ fn voters_wanted(nodes: usize) -> usize {
     }
 }
 
-/// Who decides the next epoch. Those who do already stay, others come from zones that have none; whichever are `down`
-/// get no new vote, and are the first to lose one where there are too many. Where too few are up there are fewer
-/// voters, until [`add_voters`] finds more.
+/// Who decides the next epoch. Those who do already stay, others come from zones that have none; whichever are `away`
+/// (not known to be up: more than those that are down) get no new vote, and are the first to lose one where there are
+/// too many. Where too few are up there are fewer voters, until [`add_voters`] finds more.
 ///
 /// Any voters may follow upon any others, as each epoch is decided by the majority of its own alone. What must be is
-/// that a majority of the new ones is up (invariant VOTES-LIVE), or nothing would be decided any more; and so it is,
-/// where a majority of those before was: each of them that is up stays, but for one that leaves, and who comes is up.
-pub fn choose_voters(nodes: &[Member], present: &[u32], down: &BTreeSet<NodeId>) -> Vec<u32> {
+/// that a majority of the new ones is up (invariant VOTES-LIVE), or nothing would be decided any more. So they are
+/// others than before only where more than half of them are not away. Else those who decide now go on to do so, one
+/// that leaves too; but who is not among the `nodes` has no vote, and the rest may be too few ([`pass_vote_on`]).
+pub fn choose_voters(nodes: &[Member], present: &[u32], away: &BTreeSet<NodeId>) -> Vec<u32> {
     let wanted = voters_wanted(nodes.len());
-    let is_down = |node: &Member| down.contains(&NodeId(node.number));
+    let is_away = |node: &Member| away.contains(&NodeId(node.number));
     let active = || nodes.iter().filter(|node| node.state() == MemberState::Active);
     let is_present = |node: &Member| present.contains(&node.number);
     let mut chosen: Vec<&Member> = active().filter(|node| is_present(node)).collect();
-    chosen.sort_by_key(|node| is_down(node));
+    chosen.sort_by_key(|node| is_away(node));
     chosen.truncate(wanted);
     while chosen.len() < wanted {
         let in_zone = |zone: &str| chosen.iter().filter(|node| node.zone == zone).count();
-        let may = |node: &&Member| !is_down(node) && !chosen.iter().any(|it| it.number == node.number);
+        let may = |node: &&Member| !is_away(node) && !chosen.iter().any(|it| it.number == node.number);
         match active().filter(may).min_by_key(|node| (in_zone(&node.zone), node.number)) {
             Some(node) => chosen.push(node),
             None => break,
         }
     }
     if chosen.len().is_multiple_of(2) {
-        let last_down = chosen.iter().rposition(|node| is_down(node));
-        let goes = last_down.unwrap_or(chosen.len().saturating_sub(1));
+        let last_away = chosen.iter().rposition(|node| is_away(node));
+        let goes = last_away.unwrap_or(chosen.len().saturating_sub(1));
         chosen = chosen.into_iter().enumerate().filter(|(at, _)| *at != goes).map(|(_, node)| node).collect();
     }
     let mut voters: Vec<u32> = chosen.iter().map(|node| node.number).collect();
     voters.sort_unstable();
-    voters
+    if are_up(&voters, away) {
+        return voters;
+    }
+    nodes.iter().filter(|node| is_present(node)).map(|node| node.number).collect()
+}
+
+/// Whether more than half of these are not `away`.
+fn are_up(voters: &[u32], away: &BTreeSet<NodeId>) -> bool {
+    2 * voters.iter().filter(|voter| !away.contains(&NodeId(**voter))).count() > voters.len()
+}
+
+/// Has others decide without a node that is no more among the members.
+pub fn pass_vote_on(
+    document: &mut RingDocument,
+    gone: NodeId,
+    away: &BTreeSet<NodeId>,
+) -> Result<(), ChangeError> {
+    if !document.voters.contains(&gone.0) {
+        return Ok(());
+    }
+    document.voters = choose_voters(&document.nodes, &document.voters, away);
+    match are_up(&document.voters, away) {
+        true => Ok(()),
+        false => Err(ChangeError::TooFew(format!(
+            "node {gone} goes on to vote: of nodes {:?}, who would decide without it, too few are known to be up",
+            document.voters
+        ))),
+    }
 }
 
 /// The ring in which more nodes decide, where there were too few that were up. `None`: there are enough, or still too
 /// few.
-pub fn add_voters(ring: &Ring, down: &BTreeSet<NodeId>) -> Result<Option<Ring>, ChangeError> {
+pub fn add_voters(ring: &Ring, away: &BTreeSet<NodeId>) -> Result<Option<Ring>, ChangeError> {
     let present = &ring.document().voters;
     if present.len() >= voters_wanted(ring.nodes().len()) {
         return Ok(None);
     }
-    let voters = choose_voters(ring.nodes(), present, down);
-    // Who is down passes its vote on by itself, and one at a time.
+    let voters = choose_voters(ring.nodes(), present, away);
+    // Who is away for long passes its vote on by itself, and one at a time.
     if voters.len() <= present.len() || !present.iter().all(|voter| voters.contains(voter)) {
         return Ok(None);
     }

@@ -105,47 +105,78 @@ fn subsets(nodes: u32) -> impl Iterator<Item = BTreeSet<u32>> {
     (0u32..1 << nodes).map(move |mask| (1..=nodes).filter(|node| mask & 1 << (node - 1) != 0).collect())
 }
 
-#[test]
-fn a_majority_of_voters_is_up_after_a_change_if_one_was_before_it() {
-    let mut tried = 0;
-    for nodes in 1..=7u32 {
-        let members = |leaver: u32| -> Vec<Member> {
-            let member = |number| Member {
-                number,
-                zone: (number % 3).to_string(),
-                state: if number == leaver { MemberState::Leaving } else { MemberState::Active }.into(),
-                ..Member::default()
-            };
-            (1..=nodes).map(member).collect()
-        };
-        for present in subsets(nodes).filter(|present| matches!(present.len(), 1 | 3 | 5)) {
-            let numbers: Vec<u32> = present.iter().copied().collect();
-            for down in subsets(nodes) {
-                let lives = |voters: &BTreeSet<u32>| 2 * voters.difference(&down).count() > voters.len();
-                if !lives(&present) {
-                    continue;
-                }
-                let is_down: BTreeSet<NodeId> = down.iter().map(|node| NodeId(*node)).collect();
-                // 0: nobody leaves. One alone has nobody to leave its vote to.
-                for leaver in 0..=nodes {
-                    let chosen = choose_voters(&members(leaver), &numbers, &is_down);
-                    let chosen: BTreeSet<u32> = chosen.into_iter().collect();
-                    let up = (1..=nodes).filter(|node| !down.contains(node) && *node != leaver);
-                    let (up, case) = (up.collect::<BTreeSet<_>>(), (nodes, &present, &down, leaver, &chosen));
-                    if up.is_empty() {
-                        continue;
-                    }
-                    assert!(lives(&chosen), "{case:?}");
-                    assert!(!chosen.len().is_multiple_of(2) && !chosen.contains(&leaver), "{case:?}");
-                    assert!(chosen.difference(&present).all(|new| up.contains(new)), "{case:?}");
-                    let keeps = |voter: &u32| chosen.contains(voter) || chosen.is_subset(&up);
-                    assert!(present.intersection(&up).all(keeps), "{case:?}");
-                    tried += 1;
-                }
+/// So many nodes, of which one leaves (0: none).
+fn members_of(nodes: u32, leaver: u32) -> Vec<Member> {
+    let member = |number| Member {
+        number,
+        zone: (number % 3).to_string(),
+        state: if number == leaver { MemberState::Leaving } else { MemberState::Active }.into(),
+        ..Member::default()
+    };
+    (1..=nodes).map(member).collect()
+}
+
+/// Calls `check` with every number of nodes up to a bound, voters, a majority of whom is up, nodes that are down, and
+/// one that leaves (0: none).
+fn with_each_change(most: u32, mut check: impl FnMut(u32, &BTreeSet<u32>, &BTreeSet<u32>, u32)) {
+    for nodes in 1..=most {
+        for voters in subsets(nodes).filter(|voters| matches!(voters.len(), 1 | 3 | 5)) {
+            for down in subsets(nodes).filter(|down| lives(&voters, down)) {
+                (0..=nodes).for_each(|leaver| check(nodes, &voters, &down, leaver));
             }
         }
     }
+}
+
+fn lives(voters: &BTreeSet<u32>, down: &BTreeSet<u32>) -> bool {
+    2 * voters.difference(down).count() > voters.len()
+}
+
+fn chosen(nodes: &[Member], present: &BTreeSet<u32>, away: &BTreeSet<u32>) -> BTreeSet<u32> {
+    let present: Vec<u32> = present.iter().copied().collect();
+    let away = away.iter().map(|node| NodeId(*node)).collect();
+    choose_voters(nodes, &present, &away).into_iter().collect()
+}
+
+#[test]
+fn a_majority_of_voters_is_up_after_a_change_if_one_was_before_it() {
+    let mut tried = 0;
+    with_each_change(7, |nodes, present, down, leaver| {
+        let chosen = chosen(&members_of(nodes, leaver), present, down);
+        let up = (1..=nodes).filter(|node| !down.contains(node) && *node != leaver);
+        let (up, case) = (up.collect::<BTreeSet<_>>(), (nodes, present, down, leaver, &chosen));
+        assert!(lives(&chosen, down), "{case:?}");
+        if up.is_empty() {
+            // Nobody is there to take the vote of the one that leaves.
+            return assert_eq!(&chosen, present, "{case:?}");
+        }
+        assert!(!chosen.len().is_multiple_of(2) && !chosen.contains(&leaver), "{case:?}");
+        assert!(chosen.difference(present).all(|new| up.contains(new)), "{case:?}");
+        let keeps = |voter: &u32| chosen.contains(voter) || chosen.is_subset(&up);
+        assert!(present.intersection(&up).all(keeps), "{case:?}");
+        tried += 1;
+    });
     assert!(tried > 10_000, "{tried}");
+}
+
+#[test]
+fn it_is_so_too_where_nodes_that_are_up_are_not_known_to_be() {
+    let mut tried = 0;
+    with_each_change(6, |nodes, present, down, leaver| {
+        let members = members_of(nodes, leaver);
+        for unseen in subsets(nodes).filter(|unseen| unseen.is_disjoint(down)) {
+            let away = down | &unseen;
+            let chosen = chosen(&members, present, &away);
+            let case = (nodes, present, down, &unseen, leaver, &chosen);
+            assert!(lives(&chosen, down), "{case:?}");
+            assert!(chosen.difference(present).all(|new| !away.contains(new)), "{case:?}");
+            tried += 1;
+        }
+    });
+    assert!(tried > 10_000, "{tried}");
+    // 1 leaves, and does not hear of 3: 2, whose disk was lost, must not be the one that decides.
+    let kept = chosen(&members_of(4, 1), &[1, 2, 3].into(), &[2, 3, 4].into());
+    assert_eq!(kept, [1, 2, 3].into());
 }
 
 #[test]

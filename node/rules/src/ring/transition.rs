@@ -6,7 +6,7 @@
 //! may take the next step, and two that do so at once only contend for the epoch.
 
 use super::{
-    change::choose_voters,
+    change::{choose_voters, pass_vote_on},
     keyspaces::{deal, splits_of},
     next::{ChangeError, MAX_TEXT, at_most, next},
     parts::same_nodes,
@@ -46,17 +46,17 @@ pub struct Evidence<'a> {
     /// CLEAN-BEFORE-JOINT): what they kept from an earlier time may be older than a deletion that is forgotten, and a
     /// replica answers reads from the moment its arc is joint.
     pub unclean: &'a BTreeSet<NodeId>,
-    /// Nodes that seem to be gone: no vote goes to them (invariant VOTES-LIVE).
-    pub down: &'a BTreeSet<NodeId>,
+    /// Nodes that are not known to be up: no vote goes to them (invariant VOTES-LIVE).
+    pub away: &'a BTreeSet<NodeId>,
 }
 
 /// The ring with an operation in it that waits for its turn. `None`: the same one is there, or has ended, already.
-/// Nodes that are `down` get no vote, here and in all that follow.
+/// Nodes that are `away`, not known to be up, get no vote, here and in all that follow.
 pub fn begin(
     ring: &Ring,
     id: &str,
     wish: &Wish,
-    down: &BTreeSet<NodeId>,
+    away: &BTreeSet<NodeId>,
 ) -> Result<Option<Ring>, ChangeError> {
     check_operation_id(id).map_err(ChangeError::Invalid)?;
     let known = ring.operations().iter().find(|operation| operation.id == id);
@@ -105,7 +105,7 @@ pub fn begin(
     let mut document = next(ring);
     let at = match gone {
         Some(node) => {
-            make_way(ring, &mut document, node, down)?;
+            make_way(ring, &mut document, node, away)?;
             0
         }
         None => document.operations.len(),
@@ -126,20 +126,20 @@ fn make_way(
     ring: &Ring,
     document: &mut RingDocument,
     gone: NodeId,
-    down: &BTreeSet<NodeId>,
+    away: &BTreeSet<NodeId>,
 ) -> Result<(), ChangeError> {
     for operation in ring.operations() {
         let wish = operation.wish.clone().unwrap_or_default();
         if !nodes_of(&wish).contains(&gone) {
             if operation.phase() == OperationPhase::Cancelling {
-                bring_back(ring, document, &operation.id, down)?;
+                bring_back(ring, document, &operation.id, away)?;
                 end(document, &operation.id, true, "");
             }
             continue;
         }
         // One that was to be replaced by the node that is gone stays. The node itself gets nothing back.
         if retires(&wish).is_some_and(|old| old != gone) {
-            bring_back(ring, document, &operation.id, down)?;
+            bring_back(ring, document, &operation.id, away)?;
         }
         end(document, &operation.id, false, &format!("the data of node {gone} are gone"));
     }
@@ -215,7 +215,7 @@ pub fn start(
     ring: &Ring,
     id: &str,
     plan: &Plan,
-    down: &BTreeSet<NodeId>,
+    away: &BTreeSet<NodeId>,
 ) -> Result<Option<Ring>, ChangeError> {
     let mut document = next(ring);
     let Some(operation) = document.operations.first_mut() else { return Ok(None) };
@@ -227,7 +227,7 @@ pub fn start(
     if let Some(wish::Wish::Replicas(wish)) = &wish.wish
         && let Err(ChangeError::Invalid(why)) = overlaps(ring, wish)
     {
-        return refuse(ring, id, &why, down);
+        return refuse(ring, id, &why, away);
     }
     operation.phase = OperationPhase::Moving.into();
     operation.moves = plan
@@ -239,7 +239,7 @@ pub fn start(
             to: step.to.iter().map(|node| node.0).collect(),
         })
         .collect();
-    let undo = carry_out(&mut document, &wish, down)?;
+    let undo = carry_out(&mut document, &wish, away)?;
     if let Some(wish::Wish::Join(JoinWish { node }) | wish::Wish::Replace(ReplaceWish { new: node, .. })) =
         wish.wish
         && let Some(member) = member(&mut document, node)
@@ -262,21 +262,21 @@ pub fn start(
     if bytes > MAX_RING_BYTES {
         let why =
             format!("its steps do not fit into the ring, which would have {bytes} of {MAX_RING_BYTES} bytes");
-        return refuse(ring, id, &why, down);
+        return refuse(ring, id, &why, away);
     }
     Ok(Some(Ring::new(document)?))
 }
 
 /// Changes what the wish says of nodes and keyspaces, but for what must wait until the end; gives the wish that would
 /// bring back what was there.
-fn carry_out(document: &mut RingDocument, wish: &Wish, down: &BTreeSet<NodeId>) -> Result<Wish, ChangeError> {
+fn carry_out(document: &mut RingDocument, wish: &Wish, away: &BTreeSet<NodeId>) -> Result<Wish, ChangeError> {
     let gone = |node: u32| ChangeError::Invalid(format!("there is no node {node}"));
     let undo = match wish.wish.clone() {
         Some(
             wish::Wish::Leave(LeaveWish { node: old, .. }) | wish::Wish::Replace(ReplaceWish { old, .. }),
         ) => {
             member(document, old).ok_or_else(|| gone(old))?.state = MemberState::Leaving.into();
-            document.voters = choose_voters(&document.nodes, &document.voters, down);
+            document.voters = choose_voters(&document.nodes, &document.voters, away);
             wish.wish.clone()
         }
         Some(wish::Wish::Reweight(ReweightWish { node, weight })) => {
@@ -336,7 +336,7 @@ pub fn step(ring: &Ring, evidence: Evidence<'_>) -> Result<Option<Ring>, ChangeE
         OperationPhase::Moving | OperationPhase::Cancelling => {
             let back = phase == OperationPhase::Cancelling;
             if !move_arcs(&mut document, operation, back, evidence) {
-                end_moves(ring, &mut document, &wish, &id, back.then_some(evidence.down))?;
+                end_moves(ring, &mut document, &wish, &id, back.then_some(evidence.away))?;
             }
         }
         OperationPhase::Cleaning => {
@@ -344,7 +344,7 @@ pub fn step(ring: &Ring, evidence: Evidence<'_>) -> Result<Option<Ring>, ChangeE
                 return Ok(None);
             }
             if let Some(old) = retires(&wish) {
-                retire(ring, &mut document, old, evidence);
+                retire(ring, &mut document, old, evidence)?;
             }
             if let Some(wish::Wish::Replicas(wish)) = wish.wish {
                 take_terms(&mut document, wish)?;
@@ -405,7 +405,7 @@ fn move_arcs(document: &mut RingDocument, operation: &Operation, back: bool, evi
     unfinished
 }
 
-/// All arcs are where they should be. `back`: where they were, with the nodes that are down.
+/// All arcs are where they should be. `back`: where they were, with the nodes that are away.
 fn end_moves(
     ring: &Ring,
     document: &mut RingDocument,
@@ -413,8 +413,8 @@ fn end_moves(
     id: &str,
     back: Option<&BTreeSet<NodeId>>,
 ) -> Result<(), ChangeError> {
-    if let Some(down) = back {
-        bring_back(ring, document, id, down)?;
+    if let Some(away) = back {
+        bring_back(ring, document, id, away)?;
         end(document, id, true, "");
         return Ok(());
     }
@@ -456,7 +456,7 @@ fn bring_back(
     ring: &Ring,
     document: &mut RingDocument,
     id: &str,
-    down: &BTreeSet<NodeId>,
+    away: &BTreeSet<NodeId>,
 ) -> Result<(), ChangeError> {
     let operation = ring.operations().iter().find(|operation| operation.id == id);
     let Some(undo) = operation.and_then(|operation| operation.undo.clone()) else { return Ok(()) };
@@ -467,14 +467,14 @@ fn bring_back(
             if let Some(member) = member(document, old) {
                 member.state = MemberState::Active.into();
             }
-            document.voters = choose_voters(&document.nodes, &document.voters, down);
+            document.voters = choose_voters(&document.nodes, &document.voters, away);
         }
         Some(wish::Wish::Replicas(was)) => {
             take_terms(document, was)?;
             forget_terms(document, was.keyspace);
         }
         Some(wish::Wish::Reweight(_) | wish::Wish::Rezone(_)) => {
-            carry_out(document, &undo, down)?;
+            carry_out(document, &undo, away)?;
         }
         _ => {}
     }
@@ -483,8 +483,13 @@ fn bring_back(
 }
 
 /// Takes a node out for good: it holds nothing by the ring any more.
-fn retire(ring: &Ring, document: &mut RingDocument, old: NodeId, evidence: Evidence<'_>) {
-    let Some(node) = ring.node(old) else { return };
+fn retire(
+    ring: &Ring,
+    document: &mut RingDocument,
+    old: NodeId,
+    evidence: Evidence<'_>,
+) -> Result<(), ChangeError> {
+    let Some(node) = ring.node(old) else { return Ok(()) };
     document.retired.push(node.uuid.clone());
     document.departures.push(Departure {
         uuid: node.uuid.clone(),
@@ -498,8 +503,7 @@ fn retire(ring: &Ring, document: &mut RingDocument, old: NodeId, evidence: Evide
     for operation in &mut document.operations {
         operation.moves.retain(|step| !step.from.contains(&old.0) && !step.to.contains(&old.0));
     }
-    document.voters.retain(|voter| *voter != old.0);
-    document.voters = choose_voters(&document.nodes, &document.voters, evidence.down);
+    pass_vote_on(document, old, evidence.away)
 }
 
 fn end(document: &mut RingDocument, id: &str, cancelled: bool, refused: &str) {
@@ -522,20 +526,20 @@ pub fn refuse(
     ring: &Ring,
     id: &str,
     why: &str,
-    down: &BTreeSet<NodeId>,
+    away: &BTreeSet<NodeId>,
 ) -> Result<Option<Ring>, ChangeError> {
     let waits = |operation: &&Operation| operation.id == id && operation.phase() == OperationPhase::Waiting;
     if !ring.operations().iter().any(|operation| waits(&operation)) {
         return Ok(None);
     }
     let mut document = next(ring);
-    bring_back(ring, &mut document, id, down)?;
+    bring_back(ring, &mut document, id, away)?;
     end(&mut document, id, false, why);
     Ok(Some(Ring::new(document)?))
 }
 
 /// The ring in which an operation goes back. `None`: it does already, or was cancelled.
-pub fn cancel(ring: &Ring, id: &str, down: &BTreeSet<NodeId>) -> Result<Option<Ring>, ChangeError> {
+pub fn cancel(ring: &Ring, id: &str, away: &BTreeSet<NodeId>) -> Result<Option<Ring>, ChangeError> {
     let mut document = next(ring);
     let Some(operation) = document.operations.iter_mut().find(|operation| operation.id == id) else {
         return match ring.document().ended.iter().find(|ended| ended.id == id) {
@@ -550,7 +554,7 @@ pub fn cancel(ring: &Ring, id: &str, down: &BTreeSet<NodeId>) -> Result<Option<R
     };
     match operation.phase() {
         OperationPhase::Waiting => {
-            bring_back(ring, &mut document, id, down)?;
+            bring_back(ring, &mut document, id, away)?;
             end(&mut document, id, true, "");
         }
         OperationPhase::Cancelling => return Ok(None),

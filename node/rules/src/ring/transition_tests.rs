@@ -20,7 +20,7 @@ pub(super) static NOBODY: BTreeSet<NodeId> = BTreeSet::new();
 static NO_ARC: BTreeSet<ArcId> = BTreeSet::new();
 /// All nodes are up and clean, and nothing has come of anything yet.
 pub(super) static NOTHING: Evidence<'static> =
-    Evidence { ready: &NO_ARC, clean: false, seen_clean: false, budget: 3, unclean: &NOBODY, down: &NOBODY };
+    Evidence { ready: &NO_ARC, clean: false, seen_clean: false, budget: 3, unclean: &NOBODY, away: &NOBODY };
 
 pub(super) fn join(ring: &Ring, joiner: &Joiner) -> Result<Option<Ring>, ChangeError> {
     change::join(ring, joiner, &NOBODY)
@@ -173,17 +173,17 @@ fn voters(ring: &Ring) -> Vec<u32> {
 }
 
 /// The ring once a node is out, while these are down.
-fn left(ring: &Ring, node: u32, lost: bool, down: &BTreeSet<NodeId>) -> Ring {
+fn left(ring: &Ring, node: u32, lost: bool, away: &BTreeSet<NodeId>) -> Ring {
     let id = format!("leave-{node}");
     let ring =
-        transition::begin(ring, &id, &wish(wish::Wish::Leave(LeaveWish { node, lost })), down).unwrap();
+        transition::begin(ring, &id, &wish(wish::Wish::Leave(LeaveWish { node, lost })), away).unwrap();
     let ring = ring.unwrap();
     let plan = planned(&ring, &Planned::Leave(NodeId(node)));
-    let mut ring = transition::start(&ring, &id, &plan, down).unwrap().unwrap();
+    let mut ring = transition::start(&ring, &id, &plan, away).unwrap().unwrap();
     loop {
         let ready: BTreeSet<ArcId> = ring.arcs().iter().map(|arc| arc.id).collect();
         let evidence =
-            Evidence { ready: &ready, clean: true, seen_clean: !lost, budget: 99, unclean: &NOBODY, down };
+            Evidence { ready: &ready, clean: true, seen_clean: !lost, budget: 99, unclean: &NOBODY, away };
         match step(&ring, evidence).unwrap() {
             Some(next) => ring = next,
             None => return ring,
@@ -196,21 +196,45 @@ fn a_vote_that_is_left_goes_to_a_node_that_is_up_and_comes_back_to_one_that_is()
     let ring = live(4);
     assert_eq!(voters(&ring), [1, 2, 3]);
     // The one that has no vote is down: it gets none, so that any of those that are up may fail but the one left.
-    let down = BTreeSet::from([NodeId(4)]);
-    assert_eq!(voters(&left(&ring, 3, false, &down)), [1]);
+    let away = BTreeSet::from([NodeId(4)]);
+    assert_eq!(voters(&left(&ring, 3, false, &away)), [1]);
     assert_eq!(voters(&left(&ring, 3, false, &NOBODY)), [1, 2, 4]);
     // A voter is down while another one leaves, and while that is called off.
-    let down = BTreeSet::from([NodeId(2)]);
-    assert_eq!(voters(&left(&ring, 3, false, &down)), [1, 2, 4], "nobody else could take its vote");
-    let begun = transition::begin(&ring, "away", &leave(3), &down).unwrap().unwrap();
+    let away = BTreeSet::from([NodeId(2)]);
+    assert_eq!(voters(&left(&ring, 3, false, &away)), [1, 2, 4], "nobody else could take its vote");
+    let begun = transition::begin(&ring, "away", &leave(3), &away).unwrap().unwrap();
     let plan = planned(&begun, &Planned::Leave(NodeId(3)));
-    let leaving = transition::start(&begun, "away", &plan, &down).unwrap().unwrap();
-    let back = transition::cancel(&leaving, "away", &down).unwrap().unwrap();
+    let leaving = transition::start(&begun, "away", &plan, &away).unwrap().unwrap();
+    let back = transition::cancel(&leaving, "away", &away).unwrap().unwrap();
     let all: BTreeSet<ArcId> = back.arcs().iter().map(|arc| arc.id).collect();
     let evidence =
-        Evidence { ready: &all, clean: true, seen_clean: true, budget: 99, unclean: &NOBODY, down: &down };
+        Evidence { ready: &all, clean: true, seen_clean: true, budget: 99, unclean: &NOBODY, away: &away };
     let back = step(&back, evidence).unwrap().unwrap();
     assert_eq!(voters(&back), [1, 2, 4], "who has a vote keeps it");
+}
+
+#[test]
+fn a_node_whose_vote_nobody_is_known_to_be_able_to_take_votes_until_then_and_leaves_later() {
+    let ring = begin(&live(4), "away", &leave(1)).unwrap().unwrap();
+    let plan = planned(&ring, &Planned::Leave(NodeId(1)));
+    let nobody_else = BTreeSet::from([2, 3, 4].map(NodeId));
+    let mut ring = transition::start(&ring, "away", &plan, &nobody_else).unwrap().unwrap();
+    assert_eq!(voters(&ring), [1, 2, 3]);
+    let all: BTreeSet<ArcId> = ring.arcs().iter().map(|arc| arc.id).collect();
+    let seen = Evidence { ready: &all, clean: true, seen_clean: true, budget: 99, ..NOTHING };
+    let refused = loop {
+        match step(&ring, Evidence { away: &nobody_else, ..seen }) {
+            Ok(next) => ring = next.unwrap(),
+            Err(refused) => break refused,
+        }
+    };
+    assert!(
+        matches!(&refused, ChangeError::TooFew(why) if why.contains("node 1 goes on to vote")),
+        "{refused}"
+    );
+    let away = BTreeSet::from([2].map(NodeId));
+    let without = step(&ring, Evidence { away: &away, ..seen }).unwrap().unwrap();
+    assert_eq!((without.node(NodeId(1)), voters(&without)), (None, vec![2, 3, 4]));
 }
 
 #[test]
@@ -218,21 +242,21 @@ fn two_disks_lost_one_after_the_other_leave_the_votes_to_nodes_that_are_up() {
     // Of seven, 4 went first, and nobody has asked for anything to be done about it when 5 goes.
     let ring = live(7);
     assert_eq!(voters(&ring), [1, 2, 3, 4, 5]);
-    let down = BTreeSet::from([NodeId(4), NodeId(5)]);
-    let up = |ring: &Ring| voters(ring).iter().filter(|voter| !down.contains(&NodeId(**voter))).count();
-    let ring = left(&ring, 5, true, &down);
+    let away = BTreeSet::from([NodeId(4), NodeId(5)]);
+    let up = |ring: &Ring| voters(ring).iter().filter(|voter| !away.contains(&NodeId(**voter))).count();
+    let ring = left(&ring, 5, true, &away);
     assert_eq!((voters(&ring), up(&ring)), (vec![1, 2, 3, 4, 6], 4));
-    let ring = left(&ring, 4, true, &down);
+    let ring = left(&ring, 4, true, &away);
     assert_eq!(voters(&ring), [1, 2, 3, 6, 7]);
     // Of four, the one without a vote went first, and then a voter.
-    let down = BTreeSet::from([NodeId(3), NodeId(4)]);
+    let away = BTreeSet::from([NodeId(3), NodeId(4)]);
     let ring = left(&live(5), 5, false, &NOBODY);
     assert_eq!(voters(&ring), [1, 2, 3]);
     let begun =
-        transition::begin(&ring, "lost", &wish(wish::Wish::Leave(LeaveWish { node: 3, lost: true })), &down);
+        transition::begin(&ring, "lost", &wish(wish::Wish::Leave(LeaveWish { node: 3, lost: true })), &away);
     let begun = begun.unwrap().unwrap();
     let plan = planned(&begun, &Planned::Lost(NodeId(3)));
-    let ring = transition::start(&begun, "lost", &plan, &down).unwrap().unwrap();
+    let ring = transition::start(&begun, "lost", &plan, &away).unwrap().unwrap();
     assert_eq!(
         voters(&ring),
         [1],
