@@ -55,8 +55,17 @@ impl From<NodeError> for ActError {
     fn from(error: NodeError) -> ActError {
         match error {
             NodeError::Refused(message) => ActError::Refused(message),
-            NodeError::Unavailable(_) => ActError::Unavailable(error.to_string()),
+            NodeError::Later(_) | NodeError::Unavailable(_) => ActError::Unavailable(error.to_string()),
         }
+    }
+}
+
+/// A keyspace that is not made now is so for as long as a node is down, perhaps, that has not heard of the deletion of
+/// the one before it: no other matter waits for that.
+fn refused_for_now(error: NodeError) -> ActError {
+    match error {
+        NodeError::Later(why) => ActError::Refused(why),
+        error => error.into(),
     }
 }
 
@@ -140,7 +149,9 @@ pub async fn act(
         }
         Step::Begin { id, wish } => nodes::begin(&members(), id, wish).await?,
         Step::Cancel { id } => nodes::cancel(&members(), id).await?,
-        Step::CreateKeyspace(wish) => nodes::create_keyspace(&members(), wish).await?,
+        Step::CreateKeyspace(wish) => {
+            nodes::create_keyspace(&members(), wish).await.map_err(refused_for_now)?;
+        }
     }
     Ok(())
 }
@@ -340,6 +351,18 @@ mod tests {
         let done = act(&client, &step, &look, &desired, &blueprint).await;
         let calls = calls.lock().unwrap().clone();
         (done, calls)
+    }
+
+    #[test]
+    fn a_keyspace_whose_name_is_not_free_yet_stands_in_the_way_of_itself_only() {
+        let later = || NodeError::Later("nodes 3 and 4 have yet to hear".to_owned());
+        assert!(matches!(refused_for_now(later()), ActError::Refused(why) if why.contains("nodes 3 and 4")));
+        assert!(
+            matches!(ActError::from(later()), ActError::Unavailable(_)),
+            "an operation is asked for again"
+        );
+        let silent = NodeError::Unavailable("it is silent".to_owned());
+        assert!(matches!(refused_for_now(silent), ActError::Unavailable(_)));
     }
 
     #[tokio::test]

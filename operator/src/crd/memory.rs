@@ -40,14 +40,23 @@ pub fn share(limit: u64, storage: Option<u64>, requests: Option<u64>) -> Option<
     (storage.saturating_add(requests) <= both).then_some(MemoryShares { storage, requests })
 }
 
-/// What a pool's nodes get of their pods' limit; `None` where there is none, or where it is too small.
+/// What a pool's nodes get of their pods' limit; `None` where there is none. Where it is too small, what is said and the
+/// least of the rest: nodes that run go on to, and [`short_pools`] is told.
 pub fn shares(spec: &GodClusterSpec, pool: &NodePool) -> Option<MemoryShares> {
-    share(limit(pool)?, pool.memory.as_deref().and_then(size), requests(spec))
+    let (limit, storage, requests) = (limit(pool)?, pool.memory.as_deref().and_then(size), requests(spec));
+    let least = || MemoryShares {
+        storage: storage.unwrap_or(LEAST_STORAGE),
+        requests: requests.unwrap_or(LEAST_REQUESTS),
+    };
+    Some(share(limit, storage, requests).unwrap_or_else(least))
 }
 
-/// Whether a pool's limit is too small for what is said.
-pub fn is_short(spec: &GodClusterSpec, pool: &NodePool) -> bool {
-    limit(pool).is_some() && shares(spec, pool).is_none()
+/// Pools whose limit is too small for what is said.
+pub fn short_pools(spec: &GodClusterSpec) -> impl Iterator<Item = &NodePool> {
+    spec.node_pools.iter().filter(|pool| {
+        let storage = pool.memory.as_deref().and_then(size);
+        limit(pool).is_some_and(|limit| share(limit, storage, requests(spec)).is_none())
+    })
 }
 
 fn limit(pool: &NodePool) -> Option<u64> {

@@ -16,7 +16,7 @@ mod units;
 pub mod validate;
 
 pub use definition::definition;
-pub use memory::{REQUEST_MEMORY, shares};
+pub use memory::{REQUEST_MEMORY, shares, short_pools};
 pub use pool::{NodePool, PodOverrides, Storage};
 pub use spec::{
     Consistency, DeletionPolicy, Disruption, Durability, GodCluster, GodClusterSpec, Gossip, Keyspace, Mode,

@@ -1,7 +1,7 @@
 //! The schema's rules and their twins say the same.
 
 use super::{
-    GodCluster,
+    GodCluster, short_pools,
     validate::{change_problems, problems},
 };
 use kube::core::cel;
@@ -204,6 +204,11 @@ fn a_memory_limit_that_does_not_hold_what_nodes_are_given_is_refused_by_code() {
             "{pool} {more}: {said:?}"
         );
         assert_eq!(by_schema(&object, None), Vec::<String>::new());
+        // One that is there goes on to be looked after.
+        let mut there = read(&object);
+        there.status.get_or_insert_default().cluster_id = Some("is recorded".to_owned());
+        assert_eq!(problems(&there), Vec::<String>::new(), "{pool} {more}");
+        assert_eq!(short_pools(&there.spec).count(), usize::from(is_refused), "{pool} {more}");
     }
 }
 

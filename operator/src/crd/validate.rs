@@ -3,7 +3,7 @@
 
 use super::{
     GodCluster, GodClusterSpec, Mode, bytes_of,
-    memory::{is_short, size},
+    memory::{short_pools, size},
     milliseconds, rules, seconds,
 };
 use god_proto::time::MAX_TTL_MS;
@@ -83,7 +83,9 @@ pub fn problems(cluster: &GodCluster) -> Vec<String> {
             rules::SIZE_GOOD_SAYS,
         ),
         (
-            spec.node_pools.iter().any(|pool| is_short(spec, pool)),
+            // A cluster that is there is looked after all the same, and what it lacks is told.
+            cluster.status.as_ref().is_none_or(|status| status.cluster_id.is_none())
+                && short_pools(spec).next().is_some(),
             "a pool's memory limit is too small: a node takes its memory (16MiB at least), request-memory (32MiB at \
              least) and 150MiB beside; raise the limit, or lower what is given of the two",
         ),

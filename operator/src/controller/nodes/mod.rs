@@ -11,7 +11,10 @@ use god_proto::{
     peer::{Frame, Hello, peer_client::PeerClient},
     v1::{self, Rejected, cluster_client::ClusterClient},
 };
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 use tokio::sync::oneshot;
 use tonic::transport::{Channel, Endpoint};
 use uuid::Uuid;
@@ -28,6 +31,8 @@ pub const LOOK: Duration = Duration::from_secs(2);
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Nodes asked at the same time.
 const AT_ONCE: usize = 16;
+/// How long members are asked one after the other that answer that they do not do it now.
+const ASKED_FOR: Duration = Duration::from_secs(4);
 /// Members asked for the ring, of which the newest counts.
 const RING_FROM: usize = 5;
 /// How often the ring is asked for anew when it changed while it was looked at.
@@ -39,6 +44,9 @@ pub enum NodeError {
     /// It says why.
     #[error("the ring refuses: {0}")]
     Refused(String),
+    /// A node says why it is not to be had now.
+    #[error("the ring does not take it now: {0}")]
+    Later(String),
     /// It may be asked again.
     #[error("no node could be asked: {0}")]
     Unavailable(String),
@@ -48,7 +56,7 @@ impl NodeError {
     fn of(rejected: &Rejected) -> NodeError {
         match rejected.reason() {
             v1::Reason::Invalid | v1::Reason::Exists => NodeError::Refused(rejected.message.clone()),
-            _ => NodeError::Unavailable(rejected.message.clone()),
+            _ => NodeError::Later(rejected.message.clone()),
         }
     }
 }
@@ -185,37 +193,42 @@ async fn cluster_at(address: &Address) -> Result<ClusterClient<Channel>, String>
     Ok(ClusterClient::new(channel).max_decoding_message_size(MAX_MESSAGE))
 }
 
-/// Asks one member after the other, until one can be asked. The same operation id twice is once, so an unanswered call
-/// may be repeated.
+/// Asks one member after the other, until one can be asked and takes it, or some have answered for [`ASKED_FOR`] that
+/// they do not now. The same operation id twice is once, so an unanswered call may be repeated.
 async fn ask<T>(
     members: &[Address],
     call: impl Fn(ClusterClient<Channel>) -> BoxFuture<'static, Result<T, tonic::Status>>,
     failed: impl Fn(&T) -> Option<&Rejected>,
 ) -> Result<T, NodeError> {
-    let mut why = "there is none".to_owned();
+    let mut error = NodeError::Unavailable("there is none".to_owned());
+    let since = Instant::now();
     for address in members.iter().take(RING_FROM) {
+        if matches!(error, NodeError::Later(_)) && since.elapsed() >= ASKED_FOR {
+            break;
+        }
+        let mut silent = |why: String| {
+            // What one has answered says more.
+            if !matches!(error, NodeError::Later(_)) {
+                error = NodeError::Unavailable(why);
+            }
+        };
         let client = match cluster_at(address).await {
             Ok(client) => client,
-            Err(error) => {
-                why = error;
+            Err(why) => {
+                silent(why);
                 continue;
             }
         };
         match call(client).await {
-            Ok(reply) => {
-                return match failed(&reply).map(NodeError::of) {
-                    Some(NodeError::Unavailable(message)) => {
-                        why = message;
-                        continue;
-                    }
-                    Some(refused) => Err(refused),
-                    None => Ok(reply),
-                };
-            }
-            Err(status) => status.message().clone_into(&mut why),
+            Ok(reply) => match failed(&reply).map(NodeError::of) {
+                Some(later @ NodeError::Later(_)) => error = later,
+                Some(refused) => return Err(refused),
+                None => return Ok(reply),
+            },
+            Err(status) => silent(status.message().to_owned()),
         }
     }
-    Err(NodeError::Unavailable(why))
+    Err(error)
 }
 
 /// Tells one node to found the cluster that it was configured for.
@@ -333,5 +346,40 @@ mod tests {
             }
             served = serving => panic!("the door closed: {served:?}"),
         }
+    }
+
+    /// What comes of asking two members that answer so (the last one more often, if need be) and one that is silent.
+    async fn asked(answers: &[Option<v1::Reason>]) -> (Result<(), NodeError>, usize) {
+        let door = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let at = door.local_addr().unwrap();
+        let (gone, _let_go) = mpsc::channel(1);
+        let serving = tonic::transport::Server::builder()
+            .add_service(PeerServer::new(Door(gone)))
+            .serve_with_incoming(tonic::transport::server::TcpIncoming::from(door));
+        let serving = tokio::spawn(serving);
+        let there = Address { ip: at.ip(), grpc: at.port(), peer: at.port() };
+        let silent = Address { ip: at.ip(), grpc: 1, peer: 1 };
+        let times = std::sync::atomic::AtomicUsize::new(0);
+        let call = |_| {
+            let time = times.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let answer = answers.get(time).or(answers.last()).copied().flatten();
+            async move { Ok(answer.map(|reason| Rejected::of(reason, "why".to_owned()))) }.boxed()
+        };
+        let members = [there.clone(), there, silent];
+        let told = ask(&members, call, |reply: &Option<Rejected>| reply.as_ref()).await;
+        serving.abort();
+        (told.map(|_| ()), times.into_inner())
+    }
+
+    #[tokio::test]
+    async fn what_one_member_does_not_do_now_another_may_and_what_it_answered_is_told() {
+        let later = v1::Reason::Unavailable;
+        assert!(matches!(asked(&[Some(later), None]).await, (Ok(()), 2)));
+        let (told, times) = asked(&[Some(later)]).await;
+        assert!(matches!(&told, Err(NodeError::Later(why)) if why == "why"), "{told:?}");
+        assert_eq!(times, 2);
+        let (told, times) = asked(&[Some(v1::Reason::Invalid)]).await;
+        assert!(matches!(&told, Err(NodeError::Refused(_))), "{told:?}");
+        assert_eq!(times, 1);
     }
 }

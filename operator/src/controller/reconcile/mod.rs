@@ -35,7 +35,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tell::{announce, announce_unreadable, tell};
-use trouble::{Overtaken, astray, failed, overtaken, patiently, pause, unanswered, unmade};
+use trouble::{Overtaken, astray, failed, overtaken, patiently, pause, short, unanswered, unmade};
 
 /// Between two looks at a cluster at rest, which cost the API server nothing. What only the nodes know is seen by them,
 /// and told soon enough (invariant TOLD-SOON).
@@ -320,7 +320,7 @@ async fn turn(cluster: Arc<GodCluster>, context: &Context) -> Result<Action, Tur
         // Both are asked each time: each remembers since when.
         let astray = astray(&context.astray, key.clone(), &look.observed, &desired, now);
         let unmade = unmade(&context.unmade, key, &look.observed, &desired, now);
-        refused = astray.or(unmade);
+        refused = astray.or(unmade).or_else(|| short(&look.objects.cluster.spec));
     }
     locked(&context.overtaken).remove(&key(&*cluster));
     tell(context, &look, &desired, Some(&made), &[], refused.as_ref()).await?;

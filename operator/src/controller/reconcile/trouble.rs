@@ -10,6 +10,7 @@ use crate::controller::{
         ring::{MemberHealth, RingMember},
     },
 };
+use crate::crd::{GodClusterSpec, short_pools};
 use futures::{FutureExt as _, future::BoxFuture};
 use std::{
     collections::HashMap,
@@ -105,6 +106,20 @@ pub(super) fn unmade(
              the way",
             desired.set_name(&place.pool)
         ),
+    })
+}
+
+/// What somebody should look at where the memory of a pool's pods does not hold what their nodes may take.
+pub(super) fn short(spec: &GodClusterSpec) -> Option<Blocked> {
+    let pool = &short_pools(spec).next()?.name;
+    Some(Blocked {
+        reason: "MemoryTooSmall",
+        message: format!(
+            "the memory limit of pool {pool} is too small: its nodes were given the least, and may be killed for it"
+        ),
+        action: "raise the limit: a node takes its memory (16MiB at least), request-memory (32MiB at least) and 150MiB \
+                 beside; or lower what is given of the two"
+            .to_owned(),
     })
 }
 
