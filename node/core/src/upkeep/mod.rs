@@ -209,10 +209,18 @@ impl Upkeep {
                 self.sync(),
                 self.migrate(),
                 self.recall(),
-                self.sweep(),
-                self.watch_lateness()
+                self.sweep()
             );
         };
+        // In a task of its own: what these do between two waits would make it late, and is no lateness of others.
+        let (watch, stopped) = (Arc::clone(&self), stop.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                biased;
+                () = stopped.stopped() => {}
+                () = watch.watch_lateness() => {}
+            }
+        });
         tokio::select! {
             biased;
             () = stop.stopped() => {}
@@ -234,10 +242,12 @@ impl Upkeep {
         self.lateness.get().as_micros().try_into().unwrap_or(u32::MAX)
     }
 
-    /// Gives way to clients, after a page that took so long; `late_us` is what the node says that it came from.
-    async fn rest(&self, took: Duration, late_us: u32) {
-        let late = self.lateness.get().max(Duration::from_micros(late_us.into()));
-        let rest = lateness::rest(took, late);
+    /// How long to give way to clients, after a page that took so long; `late_us` is what the node says that it came from.
+    fn rest_after(&self, took: Duration, late_us: u32) -> Duration {
+        lateness::rest(took, self.lateness.get().max(Duration::from_micros(late_us.into())))
+    }
+
+    async fn rest(&self, rest: Duration) {
         if !rest.is_zero() {
             counter!("god_upkeep_rests_total").increment(1);
             sleep(rest).await;

@@ -1,8 +1,8 @@
 //! Brings this node's copy of a range up to another node's: what is newer there is taken.
 //!
-//! Both sides' digests are compared, and where they differ the range is cut, down to lists. A range of which this
-//! node has little is streamed instead. So a pull that was cut short goes on where it was, by itself; and one that
-//! ends without an error has shown that this node lacks nothing that the other had when it began (invariant
+//! Both sides' digests are compared, and where they differ the range is cut, in equal parts of what this node has of
+//! it, down to lists. What it has hardly anything of is listed as a whole, however much the other one has there. So a
+//! pull that was cut short goes on where it was, by itself; and one that ends without an error has shown that this node lacks nothing that the other had when it began (invariant
 //! PULL-COVERS): each part was equal, or listed and merged.
 
 use super::{Upkeep, sizes::split_point, sync::may_go};
@@ -23,7 +23,7 @@ use god_proto::{
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
-/// Ranges with up to so many entries are listed, not cut further.
+/// Ranges of which this node has up to so many entries are listed, not cut further.
 const LIST_BELOW: u64 = 64;
 /// Into how many parts a range is cut.
 const PARTS: usize = 8;
@@ -91,6 +91,8 @@ pub struct Pulled {
     pub compared: u64,
     /// Entries that are not taken: what stands there is damaged, and cannot be overwritten.
     damaged: u64,
+    /// How long to rest before the next page. After the last there is none to rest for.
+    rest: Duration,
 }
 
 impl Pulled {
@@ -146,7 +148,7 @@ impl Lists {
 }
 
 impl Upkeep {
-    /// See the module. Cost: O(differences × depth) messages' worth, or one scan where this node has little.
+    /// See the module. Cost: O(differences × depth) messages' worth, or one scan where this node has hardly anything.
     pub(super) async fn pull(&self, wanted: &PullRequest<'_>) -> Result<Pulled, PullError> {
         let mut pulled = Pulled::default();
         let mut unreadable = None;
@@ -178,7 +180,7 @@ impl Upkeep {
                         continue;
                     }
                 }
-                let few = mine.is_none_or(|mine| mine.entries < entries(&theirs) / 4 || most <= LIST_BELOW);
+                let few = mine.is_none_or(|mine| mine.entries <= LIST_BELOW);
                 if few || waiting.len() > MAX_WAITING {
                     lists.add(range, most);
                     continue;
@@ -188,6 +190,8 @@ impl Upkeep {
                     _ => lists.add(range, most),
                 }
             }
+            // Storage keeps what was overwritten for as long as somebody looks at it.
+            drop(view);
             for parts in lists.joined() {
                 unreadable = self.take_parts(wanted, parts, &mut pulled).await?.or(unreadable);
             }
@@ -310,6 +314,7 @@ impl Upkeep {
     ) -> Result<(), PullError> {
         let (mut stale, mut busy) = (0, 0);
         while !rest.is_empty() {
+            self.rest(std::mem::take(&mut pulled.rest)).await;
             self.pace.wait_until_paid().await;
             let (epoch, began) = (self.ring.epoch(), Instant::now());
             let scan = peer::Scan {
@@ -373,7 +378,7 @@ impl Upkeep {
             (wanted.done)(count, bytes);
             rest.start = end;
             drop(admitted);
-            self.rest(began.elapsed(), late_us).await;
+            pulled.rest = self.rest_after(began.elapsed(), late_us);
         }
         Ok(())
     }

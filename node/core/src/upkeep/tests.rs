@@ -19,6 +19,7 @@ use god_proto::{
     position::{Position, PositionRange},
     record::{Entry, Record},
 };
+use std::sync::atomic::AtomicBool;
 use tokio::{task::JoinHandle, time::sleep};
 use uuid::Uuid;
 
@@ -145,6 +146,38 @@ async fn copies_that_differ_all_over_are_listed_in_full_pages() {
     assert_eq!(pull(&upkeep, 2).await.unwrap().entries, 3_000);
     let pages = cluster.sent("scan");
     assert!(pages <= 12, "{pages} pages of up to 4,096 entries");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pull_that_was_cut_short_goes_on_where_it_was() {
+    for has_some in [false, true] {
+        let cluster = Cluster::new(3);
+        let upkeep = upkeep(&cluster, 1);
+        let at = positions(30_000);
+        for (place, at) in at.iter().enumerate() {
+            cluster.seed(2, value(at, -10, "new")).await;
+            if has_some && place % 10 == 0 {
+                cluster.seed(1, value(at, -10, "new")).await;
+            }
+        }
+        let is_cut_short = AtomicBool::new(false);
+        let wanted = PullRequest {
+            range: everything(),
+            from: NodeId(2),
+            as_stored: true,
+            votes: false,
+            exact_to: Version::ZERO,
+            still: &|| !is_cut_short.load(Relaxed),
+            done: &|_, bytes| is_cut_short.store(bytes > 100_000, Relaxed),
+        };
+        let first = upkeep.pull(&wanted).await;
+        assert!(matches!(first, Err(PullError::Over)), "{has_some}: {first:?}");
+        let rest = pull(&upkeep, 2).await.unwrap();
+        assert!(rest.entries > 20_000, "{has_some}: {rest:?}");
+        // Not what it took before; and what it had is listed together with what it lacks.
+        assert!(rest.compared < rest.bytes * 5 / 4, "{has_some}: {rest:?}");
+        assert_eq!(pull(&upkeep, 2).await.unwrap().entries, 0);
+    }
 }
 
 fn expired(at: &Position, bytes: usize) -> Entry {
