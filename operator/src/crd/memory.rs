@@ -40,8 +40,8 @@ pub fn share(limit: u64, storage: Option<u64>, requests: Option<u64>) -> Option<
     (storage.saturating_add(requests) <= both).then_some(MemoryShares { storage, requests })
 }
 
-/// What a pool's nodes get of their pods' limit; `None` where there is none. Where it is too small, what is said and the
-/// least of the rest: nodes that run go on to, and [`short_pools`] is told.
+/// What a pool's nodes get of their pods' limit; `None` where there is none. Where it is too small, what is said and
+/// the least of the rest: nodes that run go on to, and somebody is told of the [`short_pools`].
 pub fn shares(spec: &GodClusterSpec, pool: &NodePool) -> Option<MemoryShares> {
     let (limit, storage, requests) = (limit(pool)?, pool.memory.as_deref().and_then(size), requests(spec));
     let least = || MemoryShares {

@@ -242,7 +242,8 @@ impl Upkeep {
         self.lateness.get().as_micros().try_into().unwrap_or(u32::MAX)
     }
 
-    /// How long to give way to clients, after a page that took so long; `late_us` is what the node says that it came from.
+    /// How long to give way to clients, after a page that took so long; `late_us` is what the node says that it came
+    /// from.
     fn rest_after(&self, took: Duration, late_us: u32) -> Duration {
         lateness::rest(took, self.lateness.get().max(Duration::from_micros(late_us.into())))
     }

@@ -2,8 +2,9 @@
 //!
 //! Both sides' digests are compared, and where they differ the range is cut, in equal parts of what this node has of
 //! it, down to lists. What it has hardly anything of is listed as a whole, however much the other one has there. So a
-//! pull that was cut short goes on where it was, by itself; and one that ends without an error has shown that this node lacks nothing that the other had when it began (invariant
-//! PULL-COVERS): each part was equal, or listed and merged.
+//! pull that was cut short goes on where it was, by itself; and one that ends without an error has shown that this
+//! node lacks nothing that the other had when it began (invariant PULL-COVERS): each part was equal, or listed and
+//! merged.
 
 use super::{Upkeep, sizes::split_point, sync::may_go};
 use crate::{
