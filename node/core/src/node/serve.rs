@@ -342,7 +342,8 @@ impl Node {
             // An attempt before this one may have been decided without this node seeing so.
             Err(ChangeError::Exists(_)) if is_again.load(Relaxed) && is_as_wished(ring, &wish) => Ok(None),
             made => {
-                is_again.store(true, Relaxed);
+                // What was refused was proposed to nobody.
+                is_again.fetch_or(made.is_ok(), Relaxed);
                 made.map(Some)
             }
         };

@@ -386,11 +386,11 @@ impl Upkeep {
         })
     }
 
-    /// Why an operation would not end, were nothing left to hand over or to hear.
-    fn end_is_refused(&self, ring: &Ring) -> Option<String> {
+    /// Why an operation would not end, were nothing left to hand over, as was seen or not, or to hear.
+    fn end_is_refused(&self, ring: &Ring, seen_clean: bool) -> Option<String> {
         let away = self.away(ring);
         let (ready, unclean, away) = (&BTreeSet::new(), &BTreeSet::new(), &away);
-        let seen = Evidence { ready, clean: true, seen_clean: true, budget: 0, unclean, away };
+        let seen = Evidence { ready, clean: true, seen_clean, budget: 0, unclean, away };
         step(ring, seen).err().map(|error| error.to_string())
     }
 
@@ -436,12 +436,13 @@ impl Upkeep {
                 "it waits for the operations before it".to_owned()
             }
             OperationPhase::Cleaning => {
-                let blocked = match (hands_over(ring, operation), leaver) {
+                let refused = || self.end_is_refused(ring, matches!(leaver, Some(Ok(_))));
+                let waits = match (hands_over(ring, operation), leaver) {
+                    (Some(node), Some(_)) if self.is_down(node) && refused().is_some() => String::new(),
                     (Some(node), Some(said)) => handing_over(&operation.id, node, self.is_down(node), said),
                     _ => unheard(&operation.id, unclean, holds(ring, operation)),
                 };
-                let refused = || self.end_is_refused(ring);
-                Some(blocked).filter(|why| !why.is_empty()).or_else(refused).unwrap_or_default()
+                if waits.is_empty() { refused().unwrap_or_default() } else { waits }
             }
             _ => blocked(&operation.id, &moving, &said, progress, unclean),
         };

@@ -12,11 +12,14 @@ use crate::{
 use futures::future::join_all;
 use god_proto::{
     ids::{Epoch, NodeId},
-    peer::{Fence, request},
+    peer::{Cause, Fence, request},
     ring::Ring,
 };
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use tokio::time::{Duration, Instant, sleep, timeout_at};
 use uuid::Uuid;
 
@@ -55,7 +58,7 @@ impl Upkeep {
     /// Cost: a message to each that it names at first.
     async fn ask_who_heard(
         &self,
-        ring: &Ring,
+        ring: &Arc<Ring>,
         waits_for: impl Fn(&BTreeSet<NodeId>) -> BTreeSet<NodeId>,
     ) -> (BTreeSet<NodeId>, BTreeMap<NodeId, Unclean>) {
         let latest = |node| self.starts.latest(node);
@@ -65,6 +68,11 @@ impl Upkeep {
             // Answered under the same ring only, once what was admitted under older ones is applied.
             match self.ask_node(node, ring.epoch().0, TIMEOUT, request::Body::Fence(Fence {})).await {
                 Ok(_) if latest(node) == start => (node, Ok(start)),
+                Err(CallError::Refused(failure)) if failure.cause() == Cause::StaleEpoch => {
+                    // Whoever asks again asks under what both have then.
+                    self.meet(node, failure.epoch, ring).await;
+                    (node, Err(Unclean::Behind))
+                }
                 // Where the process is another one by now, it is not known which of them answered.
                 Ok(_) | Err(CallError::Refused(_)) => (node, Err(Unclean::Behind)),
                 Err(_) => (node, Err(Unclean::Silent)),
@@ -80,7 +88,7 @@ impl Upkeep {
     }
 
     /// Who must hear of the ring before other quorums hold, and has not (QUORUMS-HEARD).
-    pub(super) async fn unheard(&self, ring: &Ring) -> BTreeMap<NodeId, Unclean> {
+    pub(super) async fn unheard(&self, ring: &Arc<Ring>) -> BTreeMap<NodeId, Unclean> {
         self.ask_who_heard(ring, |heard| unheard_of(ring, heard)).await.1
     }
 

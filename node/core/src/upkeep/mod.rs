@@ -353,6 +353,14 @@ impl Upkeep {
         self.transport.call(Target::Node(node), Call { epoch, arcs: 0, timeout, body }).await
     }
 
+    /// Another node has the ring of another epoch: it or this one gets the newer one.
+    async fn meet(&self, node: NodeId, epoch: u64, ring: &Arc<Ring>) {
+        match epoch > ring.epoch().0 {
+            true => self.keeper.fetch(Target::Node(node)).await,
+            false => self.keeper.push(node, Arc::clone(ring)).await,
+        }
+    }
+
     fn is_down(&self, node: NodeId) -> bool {
         node != self.me && self.liveness.state(node) == PeerState::Down
     }

@@ -466,12 +466,8 @@ impl Upkeep {
             match self.transport.call(Target::Node(from), call).await {
                 Ok(answer) => return Ok(answer),
                 Err(CallError::Refused(failure)) if failure.cause() == Cause::StaleEpoch => {
+                    self.meet(from, failure.epoch, &ring).await;
                     problem = failure.message;
-                    if failure.epoch > ring.epoch().0 {
-                        self.keeper.fetch(Target::Node(from)).await;
-                    } else {
-                        self.keeper.push(from, Arc::clone(&ring)).await;
-                    }
                 }
                 Err(CallError::Refused(failure)) if failure.cause() == Cause::Busy => {
                     problem = failure.message;

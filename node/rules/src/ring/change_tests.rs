@@ -3,7 +3,7 @@
 use super::{
     change::{self, *},
     keyspaces::{create_keyspace, delete_keyspace, deleted, mark_live},
-    names::{Hearing, free_names, names_wait_for},
+    names::{Hearing, check_unheard, free_names, names_wait_for},
     next::{ChangeError, next},
     transition,
 };
@@ -13,7 +13,10 @@ use god_proto::{
     position::{Position, PositionRange},
     ring::{MAX_DELETED, MAX_SPLIT, MAX_SPLITS, ROOMY_RING_BYTES, Ring, ring_bytes},
     time::MAX_TTL_MS,
-    v1::{Keyspace, LeaveWish, Member, MemberState, Mode, Partitioner, Reason, ReplaceWish, Wish, wish},
+    v1::{
+        Keyspace, LeaveWish, Member, MemberState, Mode, OperationPhase, Partitioner, Reason, ReplaceWish,
+        Wish, wish,
+    },
 };
 use std::{collections::BTreeSet, fmt::Write};
 use uuid::Uuid;
@@ -348,10 +351,19 @@ fn the_name_of_what_was_deleted_comes_free_once_no_quorum_is_left_that_has_not_h
         // Who is taken for lost is waited for by nobody; what was heard before the deletion is none of it.
         let lost = wish::Wish::Leave(LeaveWish { node: 5, lost: true });
         let lost = transition::begin(&gone, "lost", &Wish { wish: Some(lost) }, &BTreeSet::new());
-        let lost = lost.unwrap().unwrap();
-        let waits = |by: &[u32]| names_wait_for(&lost, Some("names"), &hearing(&lost, by));
-        assert!(waits(&all[away..4]).is_empty());
-        assert_eq!(waits(&all[away + 1..4]), (1..=away as u32 + 1).map(NodeId).collect());
+        let mut lost = lost.unwrap().unwrap();
+        let waits = |ring: &Ring, by: &[u32]| names_wait_for(ring, Some("names"), &hearing(ring, by));
+        assert!(waits(&lost, &all[away..4]).contains(&NodeId(5)), "that may be called off yet");
+        let mut document = lost.document().clone();
+        document.operations[0].phase = OperationPhase::Moving.into();
+        lost = Ring::new(document).unwrap();
+        assert!(waits(&lost, &all[away..4]).is_empty());
+        assert_eq!(waits(&lost, &all[away + 1..4]), (1..=away as u32 + 1).map(NodeId).collect());
+        // Who is silent and not lost is waited for, and for that it must stay a node.
+        assert!(
+            matches!(check_unheard(&gone, NodeId(5)), Err(ChangeError::Unheard(why)) if why.contains("node 5"))
+        );
+        assert!(check_unheard(&lost, NodeId(5)).is_ok() && check_unheard(&live, NodeId(5)).is_ok());
         assert_eq!(names_wait_for(&gone, None, &hearing(&live, &all)).len(), 5);
     }
     // Nobody wrote into one that is not live.

@@ -6,7 +6,7 @@ use super::{
     parts::{merge, split},
     planner::{Sizes, Wish as Planned, plan},
     recover::recover,
-    transition::current,
+    wishes::current,
     transition_tests::{begin, cancel, drive, join, joiner, leave, live, replicas, start},
 };
 use god_proto::{

@@ -21,6 +21,7 @@ mod terms_tests;
 mod transition;
 #[cfg(test)]
 mod transition_tests;
+mod wishes;
 
 pub use allocate::allocate;
 pub use change::{
@@ -37,7 +38,5 @@ pub use planner::{
 };
 pub use recover::{Recovery, recover};
 pub use terms::has_terms;
-pub use transition::{
-    Evidence, begin, cancel, current, lost, lost_by, nodes_of, rebalance, refuse, retires, sources_needed,
-    start, step, unheard_of,
-};
+pub use transition::{Evidence, begin, cancel, rebalance, refuse, sources_needed, start, step, unheard_of};
+pub use wishes::{current, lost, lost_by, nodes_of, retires};

@@ -4,7 +4,7 @@
 //! as many replicas as a quorum have not heard of it either. So the name is given again only once fewer are left. (Its
 //! id never is: nothing of the old one gets into the new one.)
 
-use super::{next::ChangeError, transition::lost};
+use super::{next::ChangeError, wishes::given_up};
 use god_proto::{
     ids::{Epoch, KeyspaceId, NodeId},
     ring::{MAX_DELETED, Ring, quorums},
@@ -65,11 +65,11 @@ fn left(ring: &Ring, deleted: &DeletedKeyspace, hearing: &Hearing) -> BTreeSet<N
     replicas.filter(|node| ring.node(*node).is_some() && !has_heard(node)).collect()
 }
 
-/// Those of them by which it may still be reached; empty once its name is free. Whose data are to be taken for lost is
-/// waited for by nobody. Cost: O(its replicas).
+/// Those of them by which it may still be reached; empty once its name is free. Whose data are taken for lost, and
+/// cannot be called anything else any more, is waited for by nobody. Cost: O(its replicas).
 fn unheard(ring: &Ring, deleted: &DeletedKeyspace, hearing: &Hearing) -> BTreeSet<NodeId> {
-    let lost = lost(ring);
-    let left: BTreeSet<NodeId> = left(ring, deleted, hearing).difference(&lost).copied().collect();
+    let given_up = given_up(ring);
+    let left: BTreeSet<NodeId> = left(ring, deleted, hearing).difference(&given_up).copied().collect();
     if left.len() < deleted.least_quorum.max(1) as usize { BTreeSet::new() } else { left }
 }
 
@@ -77,6 +77,18 @@ fn unheard(ring: &Ring, deleted: &DeletedKeyspace, hearing: &Hearing) -> BTreeSe
 pub fn names_wait_for(ring: &Ring, name: Option<&str>, hearing: &Hearing) -> BTreeSet<NodeId> {
     let asked = ring.document().deleted.iter().filter(|deleted| name.is_none_or(|name| deleted.name == name));
     asked.flat_map(|deleted| unheard(ring, deleted, hearing)).collect()
+}
+
+/// Refuses to retire a node that went silently, and whose data are not said to be lost, while a name waits for it: it
+/// may be cut off, and answer for what was deleted.
+pub(super) fn check_unheard(ring: &Ring, gone: NodeId) -> Result<(), ChangeError> {
+    match names_wait_for(ring, None, &Hearing::default()).contains(&gone) {
+        true => Err(ChangeError::Unheard(format!(
+            "node {gone} is not known to have heard of keyspaces that were deleted, and may answer for them: start it, or \
+             say that its data are lost (`god ring change --leave {gone} --lost`)"
+        ))),
+        false => Ok(()),
+    }
 }
 
 /// The same ring, in which names are free of which enough have heard, and others wait for the rest only;

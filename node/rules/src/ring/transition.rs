@@ -8,10 +8,12 @@
 use super::{
     change::{choose_voters, pass_vote_on},
     keyspaces::{deal, splits_of},
+    names::check_unheard,
     next::{ChangeError, MAX_TEXT, at_most, next},
     parts::same_nodes,
     planner::Plan,
     terms::{first_terms, forget_terms, is_over, overlaps, take_terms, unheard},
+    wishes::{current, given_up, lost, lost_by, nodes_of, retires},
 };
 use god_proto::{
     ids::{ArcId, KeyspaceId, NodeId},
@@ -155,59 +157,14 @@ fn make_way(
     Ok(())
 }
 
-/// The node whose data an operation takes for gone.
-pub fn lost_by(wish: &Wish) -> Option<NodeId> {
-    match wish.wish {
-        Some(
-            wish::Wish::Leave(LeaveWish { node: old, lost: true })
-            | wish::Wish::Replace(ReplaceWish { old, lost: true, .. }),
-        ) => Some(NodeId(old)),
-        _ => None,
-    }
-}
-
-/// The nodes that an operation is about.
-pub fn nodes_of(wish: &Wish) -> Vec<NodeId> {
-    match &wish.wish {
-        Some(
-            wish::Wish::Join(JoinWish { node })
-            | wish::Wish::Leave(LeaveWish { node, .. })
-            | wish::Wish::Reweight(ReweightWish { node, .. })
-            | wish::Wish::Rezone(RezoneWish { node, .. }),
-        ) => vec![NodeId(*node)],
-        Some(wish::Wish::Replace(ReplaceWish { old, new, .. })) => vec![NodeId(*old), NodeId(*new)],
-        Some(wish::Wish::Replicas(_) | wish::Wish::Rebalance(_)) | None => vec![],
-    }
-}
-
-/// The node that an operation retires.
-pub fn retires(wish: &Wish) -> Option<NodeId> {
-    match &wish.wish {
-        Some(
-            wish::Wish::Leave(LeaveWish { node: old, .. }) | wish::Wish::Replace(ReplaceWish { old, .. }),
-        ) => Some(NodeId(*old)),
-        _ => None,
-    }
-}
-
-/// The nodes whose data operations take for gone, whether it is their turn or not.
-pub fn lost(ring: &Ring) -> BTreeSet<NodeId> {
-    ring.operations().iter().filter_map(|operation| lost_by(operation.wish.as_ref()?)).collect()
-}
-
 /// Who must hear of the ring before the quorums may hold that the operation whose turn it is asks for, but for those
 /// who have `heard`; none where it asks for no other quorums, or is not as far. Cost: O(arcs).
 pub fn unheard_of(ring: &Ring, heard: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
     let cleaning = current(ring).filter(|operation| operation.phase() == OperationPhase::Cleaning);
     match cleaning.and_then(|operation| operation.undo.as_ref()?.wish.as_ref()) {
-        Some(wish::Wish::Replicas(was)) => unheard(ring, was, heard, &lost(ring)),
+        Some(wish::Wish::Replicas(was)) => unheard(ring, was, heard, &given_up(ring)),
         _ => BTreeSet::new(),
     }
-}
-
-/// The operation whose turn it is.
-pub fn current(ring: &Ring) -> Option<&Operation> {
-    ring.operations().first()
 }
 
 /// The ring in which the operation whose turn it is moves, by a plan that was made for this ring.
@@ -344,6 +301,9 @@ pub fn step(ring: &Ring, evidence: Evidence<'_>) -> Result<Option<Ring>, ChangeE
                 return Ok(None);
             }
             if let Some(old) = retires(&wish) {
+                if !evidence.seen_clean && lost_by(&wish).is_none() {
+                    check_unheard(ring, old)?;
+                }
                 retire(ring, &mut document, old, evidence)?;
             }
             if let Some(wish::Wish::Replicas(wish)) = wish.wish {

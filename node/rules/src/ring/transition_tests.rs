@@ -7,11 +7,15 @@ use super::{
     parts::{merge, split},
     planner::{Plan, Sizes, Wish as Planned, plan},
     transition::{self, *},
+    wishes::{current, lost},
 };
 use god_proto::{
     ids::{ArcId, KeyspaceId, NodeId},
     ring::{Ring, quorums},
-    v1::{JoinWish, LeaveWish, MemberState, OperationPhase, ReplaceWish, ReplicasWish, Wish, wish},
+    v1::{
+        DeletedKeyspace, JoinWish, LeaveWish, MemberState, OperationPhase, ReplaceWish, ReplicasWish, Wish,
+        wish,
+    },
 };
 use std::collections::BTreeSet;
 use uuid::Uuid;
@@ -235,6 +239,30 @@ fn a_node_whose_vote_nobody_is_known_to_be_able_to_take_votes_until_then_and_lea
     let away = BTreeSet::from([2].map(NodeId));
     let without = step(&ring, Evidence { away: &away, ..seen }).unwrap().unwrap();
     assert_eq!((without.node(NodeId(1)), voters(&without)), (None, vec![2, 3, 4]));
+}
+
+#[test]
+fn a_node_that_went_silently_is_not_retired_while_the_name_of_a_deleted_keyspace_waits_for_it() {
+    let ring = begin(&live(4), "away", &leave(4)).unwrap().unwrap();
+    let plan = planned(&ring, &Planned::Leave(NodeId(4)));
+    let mut ring = start(&ring, "away", &plan).unwrap().unwrap();
+    while current(&ring).unwrap().phase() != OperationPhase::Cleaning {
+        let all: BTreeSet<ArcId> = ring.arcs().iter().map(|arc| arc.id).collect();
+        ring = step(&ring, Evidence { ready: &all, budget: 99, ..NOTHING }).unwrap().unwrap();
+    }
+    let silent = Evidence { clean: true, ..NOTHING };
+    assert!(step(&ring, silent).unwrap().unwrap().node(NodeId(4)).is_none());
+    let mut document = ring.document().clone();
+    document.deleted.push(DeletedKeyspace {
+        name: "gone".to_owned(),
+        epoch: document.epoch,
+        replicas: vec![2, 3, 4],
+        least_quorum: 2,
+    });
+    let ring = Ring::new(document).unwrap();
+    assert!(matches!(step(&ring, silent), Err(ChangeError::Unheard(why)) if why.contains("node 4")));
+    let seen = Evidence { seen_clean: true, ..silent };
+    assert!(step(&ring, seen).unwrap().unwrap().node(NodeId(4)).is_none(), "it said so under this ring");
 }
 
 #[test]

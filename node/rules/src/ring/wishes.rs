@@ -1,0 +1,59 @@
+//! What operations ask of nodes. Pure.
+
+use god_proto::{
+    ids::NodeId,
+    ring::Ring,
+    v1::{JoinWish, LeaveWish, Operation, OperationPhase, ReplaceWish, ReweightWish, RezoneWish, Wish, wish},
+};
+use std::collections::BTreeSet;
+
+/// The node whose data an operation takes for gone.
+pub fn lost_by(wish: &Wish) -> Option<NodeId> {
+    match wish.wish {
+        Some(
+            wish::Wish::Leave(LeaveWish { node: old, lost: true })
+            | wish::Wish::Replace(ReplaceWish { old, lost: true, .. }),
+        ) => Some(NodeId(old)),
+        _ => None,
+    }
+}
+
+/// The nodes that an operation is about.
+pub fn nodes_of(wish: &Wish) -> Vec<NodeId> {
+    match &wish.wish {
+        Some(
+            wish::Wish::Join(JoinWish { node })
+            | wish::Wish::Leave(LeaveWish { node, .. })
+            | wish::Wish::Reweight(ReweightWish { node, .. })
+            | wish::Wish::Rezone(RezoneWish { node, .. }),
+        ) => vec![NodeId(*node)],
+        Some(wish::Wish::Replace(ReplaceWish { old, new, .. })) => vec![NodeId(*old), NodeId(*new)],
+        Some(wish::Wish::Replicas(_) | wish::Wish::Rebalance(_)) | None => vec![],
+    }
+}
+
+/// The node that an operation retires.
+pub fn retires(wish: &Wish) -> Option<NodeId> {
+    match &wish.wish {
+        Some(
+            wish::Wish::Leave(LeaveWish { node: old, .. }) | wish::Wish::Replace(ReplaceWish { old, .. }),
+        ) => Some(NodeId(*old)),
+        _ => None,
+    }
+}
+
+/// The nodes whose data operations take for gone, whether it is their turn or not.
+pub fn lost(ring: &Ring) -> BTreeSet<NodeId> {
+    ring.operations().iter().filter_map(|operation| lost_by(operation.wish.as_ref()?)).collect()
+}
+
+/// Those of them whose operations have begun, which cannot be called off any more.
+pub fn given_up(ring: &Ring) -> BTreeSet<NodeId> {
+    let begun = ring.operations().iter().filter(|operation| operation.phase() != OperationPhase::Waiting);
+    begun.filter_map(|operation| lost_by(operation.wish.as_ref()?)).collect()
+}
+
+/// The operation whose turn it is.
+pub fn current(ring: &Ring) -> Option<&Operation> {
+    ring.operations().first()
+}
