@@ -6,8 +6,8 @@ use super::{
     parts::{merge, split},
     planner::{Sizes, Wish as Planned, plan},
     recover::recover,
-    wishes::current,
     transition_tests::{begin, cancel, drive, join, joiner, leave, live, replicas, start},
+    wishes::current,
 };
 use god_proto::{
     ids::{Epoch, KeyspaceId, NodeId},
