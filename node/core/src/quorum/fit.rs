@@ -38,6 +38,10 @@ pub(super) fn fit(
             by_size.push((own + others, at));
         }
     }
+    // What others gave up may be enough.
+    if !by_size.is_empty() && paid.pay_if_left(budget, left) {
+        return true;
+    }
     by_size.sort_unstable_by_key(|(bytes, at)| (Reverse(*bytes), Reverse(*at)));
     let mut by_size = by_size.into_iter();
     // The last one is not given up here: without it nothing is left.
@@ -97,4 +101,35 @@ pub(super) fn shorten(
         }
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use god_proto::{ids::NodeId, record::Record, version::Version};
+
+    fn of(bytes: usize) -> Held {
+        Ok(Some(Record::value(Version::new(1, 0, NodeId(1)), vec![7; bytes])))
+    }
+
+    #[test]
+    fn no_more_is_given_up_where_what_others_gave_up_is_enough() {
+        let budget = Budget::new(10_000);
+        // The one that may go beyond what there is is another one, and 3,000 are left.
+        let mut other = budget.new_charge();
+        assert!(other.insist(20_000));
+        other.shrink(13_000);
+        let mut paid = Paid::default();
+        let mut given_up = BTreeSet::from([0]);
+        let mut answer = vec![of(4_000), of(1_000), of(10)];
+        assert!(fit(&budget, &mut paid, &mut [], &mut answer, &mut given_up));
+        assert_eq!(given_up, BTreeSet::from([0]));
+        assert!(matches!(answer[..], [Err(Damaged), Ok(Some(_)), Ok(Some(_))]));
+        // Else the largest go, but for the last.
+        let mut answer = vec![of(4_000), of(3_500), of(10)];
+        assert!(fit(&budget, &mut Paid::default(), &mut [], &mut answer, &mut BTreeSet::new()));
+        assert!(matches!(answer[..], [Err(Damaged), Err(Damaged), Ok(Some(_))]));
+    }
 }
