@@ -13,7 +13,7 @@ use super::{
     parts::same_nodes,
     planner::Plan,
     terms::{first_terms, forget_terms, is_over, overlaps, take_terms, unheard},
-    wishes::{current, given_up, lost, lost_by, nodes_of, retires},
+    wishes::{current, given_up, has_begun, lost, lost_by, nodes_of, retires},
 };
 use god_proto::{
     ids::{ArcId, KeyspaceId, NodeId},
@@ -206,6 +206,16 @@ pub fn start(
     // One that was begun before and made way keeps what it was to go back to then.
     if let Some(operation) = document.operations.first_mut() {
         operation.undo.get_or_insert(undo);
+    }
+    // Who copies from now on waits for none whose data are said to be gone: that cannot be unsaid any more.
+    for at in 1..document.operations.len() {
+        let waits = document.operations.get(at).filter(|operation| !has_begun(operation));
+        let said = waits.and_then(|operation| operation.wish.clone()).filter(|wish| lost_by(wish).is_some());
+        let Some(said) = said else { continue };
+        let undo = carry_out(&mut document, &said, away)?;
+        if let Some(operation) = document.operations.get_mut(at) {
+            operation.undo = Some(undo);
+        }
     }
     for split in &plan.splits {
         let Some(arc) = document.arcs.iter().find(|arc| arc.id == split.arc.0) else { continue };
@@ -512,17 +522,18 @@ pub fn cancel(ring: &Ring, id: &str, away: &BTreeSet<NodeId>) -> Result<Option<R
             }
         };
     };
+    let is_lost = operation.wish.as_ref().is_some_and(|wish| lost_by(wish).is_some());
     match operation.phase() {
+        _ if is_lost && has_begun(operation) => {
+            return Err(ChangeError::Invalid(format!(
+                "operation {id} makes up for data that are gone, and cannot be undone; let it end"
+            )));
+        }
         OperationPhase::Waiting => {
             bring_back(ring, &mut document, id, away)?;
             end(&mut document, id, true, "");
         }
         OperationPhase::Cancelling => return Ok(None),
-        _ if operation.wish.as_ref().is_some_and(|wish| lost_by(wish).is_some()) => {
-            return Err(ChangeError::Invalid(format!(
-                "operation {id} makes up for data that are gone, and cannot be undone; let it end"
-            )));
-        }
         OperationPhase::Moving | OperationPhase::Cleaning => {
             operation.phase = OperationPhase::Cancelling.into();
             // What was to go last comes back first.

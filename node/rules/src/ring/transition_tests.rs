@@ -7,7 +7,7 @@ use super::{
     parts::{merge, split},
     planner::{Plan, Sizes, Wish as Planned, plan},
     transition::{self, *},
-    wishes::{current, lost},
+    wishes::{current, given_up, lost},
 };
 use god_proto::{
     ids::{ArcId, KeyspaceId, NodeId},
@@ -315,6 +315,28 @@ fn a_lost_disk_comes_before_what_is_under_way() {
     assert!(ring.arcs().iter().all(|arc| arc.next.is_none()));
     assert_eq!(lost(&ring), BTreeSet::from([NodeId(3)]));
     assert!(cancel(&ring, "lost").is_ok(), "it has not begun");
+}
+
+#[test]
+fn that_data_are_lost_is_not_unsaid_once_anybody_copied_without_them() {
+    let lost_disk = |node| wish(wish::Wish::Leave(LeaveWish { node, lost: true }));
+    let ring = begin(&live(6), "first", &lost_disk(1)).unwrap().unwrap();
+    assert!(given_up(&ring).is_empty() && cancel(&ring, "first").is_ok(), "it has not begun");
+    // Another disk is lost before that, and comes first: who copies waits for neither.
+    let ring = begin(&ring, "second", &lost_disk(2)).unwrap().unwrap();
+    assert_eq!((current(&ring).unwrap().id.as_str(), given_up(&ring).len()), ("second", 0));
+    let plan = planned(&ring, &Planned::Lost(NodeId(2)));
+    let ring = start(&ring, "second", &plan).unwrap().unwrap();
+    assert_eq!(sources_needed(&ring, KeyspaceId(1), &[1, 2, 3].map(NodeId)), 1);
+    assert_eq!(given_up(&ring), [1, 2].map(NodeId).into());
+    for id in ["first", "second"] {
+        assert!(cancel(&ring, id).unwrap_err().to_string().contains("cannot be undone"), "{id}");
+    }
+    // One that has begun and waits again has begun.
+    let ring = begin(&ring, "third", &lost_disk(3)).unwrap().unwrap();
+    assert_eq!(given_up(&ring), [1, 2].map(NodeId).into());
+    assert!(cancel(&ring, "second").unwrap_err().to_string().contains("cannot be undone"));
+    assert!(cancel(&ring, "third").is_ok());
 }
 
 #[test]

@@ -47,10 +47,15 @@ pub fn lost(ring: &Ring) -> BTreeSet<NodeId> {
     ring.operations().iter().filter_map(|operation| lost_by(operation.wish.as_ref()?)).collect()
 }
 
-/// Those of them whose operations have begun, which cannot be called off any more.
+/// Those of them that cannot be called anything else any more: their operations have begun.
 pub fn given_up(ring: &Ring) -> BTreeSet<NodeId> {
-    let begun = ring.operations().iter().filter(|operation| operation.phase() != OperationPhase::Waiting);
+    let begun = ring.operations().iter().filter(|operation| has_begun(operation));
     begun.filter_map(|operation| lost_by(operation.wish.as_ref()?)).collect()
+}
+
+/// Whether an operation has begun. It may wait again, for one that came before it since.
+pub fn has_begun(operation: &Operation) -> bool {
+    operation.phase() != OperationPhase::Waiting || operation.undo.is_some()
 }
 
 /// The operation whose turn it is.
