@@ -64,6 +64,7 @@ fn under_way(world: &World) -> String {
         budget: 1,
         unclean: &nobody,
         away: &nobody,
+        hearing: &god_core::ring::Hearing::default(),
     };
     let refused = god_core::ring::step(&ring, evidence).err().map(|error| format!(", refused: {error}"));
     let refused = refused.unwrap_or_default();

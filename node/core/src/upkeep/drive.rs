@@ -10,17 +10,16 @@ use super::{
 };
 use crate::{
     consensus::RegisterError,
-    membership::PeerState,
     peer::{CallError, failure},
     ring::{
-        ChangeError, Evidence, Wish, add_voters, begin, cancel, current, has_terms, lost, lost_by, plan,
-        refuse, replace_voter, retires, start, step,
+        ChangeError, Evidence, Hearing, Plan, Wish, add_voters, begin, cancel, current, has_terms, lost,
+        lost_by, plan, refuse, replace_voter, retires, start, stays, step,
     },
 };
-use futures::future::{OptionFuture, join_all, join3};
+use futures::future::{OptionFuture, join_all, join5};
 use god_proto::{
     ids::{ArcId, KeyspaceId, NodeId},
-    peer::{ArcProgress, ArcSizes, ArcSizesDone, Cause, Moving, MovingDone, request, response},
+    peer::{ArcProgress, ArcSizes, ArcSizesDone, Cause, Moving, MovingDone, Ping, request, response},
     ring::{Ring, RingArc},
     v1::{self, ListOperationsReply, OperationPhase, OperationStatus, wish},
 };
@@ -63,6 +62,10 @@ struct Waits {
     unclean: BTreeMap<NodeId, Unclean>,
     /// What a node says that leaves and hands over what is left.
     leaver: Option<Result<ArcSizesDone, CallError>>,
+    /// Who has heard of keyspaces that were deleted, where that node is down.
+    hearing: Hearing,
+    /// Why an operation cannot be carried out that stays all the same.
+    refused: Option<String>,
 }
 
 /// Why no arc may begin to move to a node.
@@ -123,7 +126,7 @@ impl Upkeep {
         if self.driver(ring) != Some(self.me) {
             return;
         }
-        let up = |node: NodeId| node == self.me || self.liveness.state(node) == PeerState::Up;
+        let up = |node: NodeId| node == self.me || self.liveness.is_there(node);
         // Tried again after as long, whatever comes of it.
         gone.insert(voter, now);
         match self.register.change(self.change_timeout, |ring| replace_voter(ring, voter, up)).await {
@@ -139,13 +142,34 @@ impl Upkeep {
         if self.driver(ring) != Some(self.me) {
             return;
         }
-        let away = self.away(ring);
+        let all = ring.nodes().iter().map(|node| NodeId(node.number));
+        let down = all.filter(|node| self.is_down(*node)).collect();
+        if !matches!(add_voters(ring, &down), Ok(Some(_))) {
+            return;
+        }
+        let mut away = self.away(ring);
+        self.meet_anew(&mut away).await;
         if !matches!(add_voters(ring, &away), Ok(Some(_))) {
             return;
         }
         match self.register.change(self.change_timeout, |ring| add_voters(ring, &away)).await {
             Ok(_) => tracing::info!("more nodes are up: more of them decide what the ring is"),
             Err(error) => tracing::debug!(%error, "more nodes are up, and could not be given votes"),
+        }
+    }
+
+    /// Asks those that are not known to be up, and not known to be gone: a cluster that was made a moment ago, or a
+    /// driver that was started then, need not wait for the next round of pings.
+    async fn meet_anew(&self, away: &mut BTreeSet<NodeId>) {
+        let asked = away.iter().copied().filter(|node| !self.is_down(*node)).map(|node| async move {
+            let ping = request::Body::Ping(Ping { sent_us: 0, epoch: 0 });
+            match self.ask_node(node, 0, LOOK, ping).await {
+                Ok(response::Body::Pong(pong)) if pong.ready => Some(node),
+                _ => None,
+            }
+        });
+        for node in join_all(asked).await.into_iter().flatten() {
+            away.remove(&node);
         }
     }
 
@@ -161,9 +185,8 @@ impl Upkeep {
 
     async fn advance(&self, ring: &Arc<Ring>, silent: &mut Silent) -> Result<(), RegisterError> {
         let Some(operation) = current(ring) else { return Ok(()) };
-        let wish = operation.wish.clone().unwrap_or_default();
         if operation.phase() == OperationPhase::Waiting {
-            return self.plan_and_start(ring, &operation.id, &wish).await;
+            return self.plan_and_start(ring, operation).await;
         }
         let ready = if ring.is_moving() { self.ready_arcs(ring).await } else { BTreeSet::new() };
         let leaver = match operation.phase() {
@@ -175,6 +198,10 @@ impl Upkeep {
             _ => Leaver::Holds,
         };
         let (clean, seen_clean) = (leaver != Leaver::Holds, leaver == Leaver::Clean);
+        let hearing = match leaver {
+            Leaver::Gone => self.names_heard(None, TIMEOUT).await,
+            _ => Hearing::default(),
+        };
         let unclean: BTreeSet<NodeId> = self.unclean(ring, operation).await.into_keys().collect();
         let epoch = ring.epoch();
         let budget = self.settings.moving_arcs;
@@ -185,20 +212,26 @@ impl Upkeep {
                     return Ok(None);
                 }
                 let away = self.away(ring);
-                let (ready, unclean, away) = (&ready, &unclean, &away);
-                step(ring, Evidence { ready, clean, seen_clean, budget, unclean, away })
+                let (ready, unclean, away, hearing) = (&ready, &unclean, &away, &hearing);
+                step(ring, Evidence { ready, clean, seen_clean, budget, unclean, away, hearing })
             })
             .await?;
         Ok(())
     }
 
-    async fn plan_and_start(&self, ring: &Arc<Ring>, id: &str, wish: &v1::Wish) -> Result<(), RegisterError> {
+    /// How an operation is carried out, or why it cannot be.
+    async fn plan_of(&self, ring: &Ring, operation: &v1::Operation) -> Result<Plan, String> {
         let sizes = gather_sizes(self, ring).await;
-        let planned = match Wish::of(wish) {
+        match operation.wish.as_ref().and_then(Wish::of) {
             // Who waits must not be refused because of its own operation.
             Some(wish) => plan(&to_plan(ring), &wish, &sizes).map_err(|refused| refused.to_string()),
             None => Err("this version does not know such an operation".to_owned()),
-        };
+        }
+    }
+
+    async fn plan_and_start(&self, ring: &Arc<Ring>, operation: &v1::Operation) -> Result<(), RegisterError> {
+        let planned = self.plan_of(ring, operation).await;
+        let id = &operation.id;
         let epoch = ring.epoch();
         self.register
             .change(self.change_timeout, |ring| {
@@ -369,9 +402,19 @@ impl Upkeep {
                 None => BTreeMap::new(),
             }
         };
+        let hearing = async {
+            match leaver.is_some_and(|node| self.is_down(node)) {
+                true => self.names_heard(None, TIMEOUT).await,
+                false => Hearing::default(),
+            }
+        };
+        let stays = current(&ring).filter(|it| it.phase() == OperationPhase::Waiting && stays(it));
+        let refused = OptionFuture::from(stays.map(|operation| self.plan_of(&ring, operation)));
         let leaver = OptionFuture::from(leaver.map(|node| self.what_it_holds(node, &ring)));
-        let (progress, unclean, leaver) = join3(self.progress(&ring), unclean, leaver).await;
-        let waits = Waits { progress, unclean, leaver };
+        let (progress, unclean, leaver, hearing, refused) =
+            join5(self.progress(&ring), unclean, leaver, hearing, refused).await;
+        let refused = refused.and_then(Result::err);
+        let waits = Waits { progress, unclean, leaver, hearing, refused };
         let driver = self.driver(&ring).map_or(0, |node| node.0);
         let operations = ring
             .operations()
@@ -387,10 +430,10 @@ impl Upkeep {
     }
 
     /// Why an operation would not end, were nothing left to hand over, as was seen or not, or to hear.
-    fn end_is_refused(&self, ring: &Ring, seen_clean: bool) -> Option<String> {
+    fn end_is_refused(&self, ring: &Ring, seen_clean: bool, hearing: &Hearing) -> Option<String> {
         let away = self.away(ring);
         let (ready, unclean, away) = (&BTreeSet::new(), &BTreeSet::new(), &away);
-        let seen = Evidence { ready, clean: true, seen_clean, budget: 0, unclean, away };
+        let seen = Evidence { ready, clean: true, seen_clean, budget: 0, unclean, away, hearing };
         step(ring, seen).err().map(|error| error.to_string())
     }
 
@@ -401,7 +444,7 @@ impl Upkeep {
         driver: u32,
         waits: &Waits,
     ) -> OperationStatus {
-        let Waits { progress, unclean, leaver } = waits;
+        let Waits { progress, unclean, leaver, hearing, refused } = waits;
         let back = operation.phase() == OperationPhase::Cancelling;
         let moves: BTreeMap<u64, &Vec<u32>> =
             operation.moves.iter().map(|step| (step.arc, if back { &step.from } else { &step.to })).collect();
@@ -435,8 +478,9 @@ impl Upkeep {
             OperationPhase::Waiting if current(ring).is_some_and(|first| first.id != operation.id) => {
                 "it waits for the operations before it".to_owned()
             }
+            OperationPhase::Waiting if refused.is_some() => refused.clone().unwrap_or_default(),
             OperationPhase::Cleaning => {
-                let refused = || self.end_is_refused(ring, matches!(leaver, Some(Ok(_))));
+                let refused = || self.end_is_refused(ring, matches!(leaver, Some(Ok(_))), hearing);
                 let waits = match (hands_over(ring, operation), leaver) {
                     (Some(node), Some(_)) if self.is_down(node) && refused().is_some() => String::new(),
                     (Some(node), Some(said)) => handing_over(&operation.id, node, self.is_down(node), said),

@@ -321,6 +321,7 @@ impl Upkeep {
             exact_to: Version::ZERO,
             still: &still,
             done: &|_, _| {},
+            is_awaited: true,
         };
         let pull = async {
             let pulled = self.pull(&wanted).await?;

@@ -77,6 +77,8 @@ pub struct PullRequest<'a> {
     pub still: &'a (dyn Fn() -> bool + Send + Sync),
     /// Told of what was done: entries and bytes compared or taken.
     pub done: &'a (dyn Fn(u64, u64) + Send + Sync),
+    /// Somebody waits for the end of it, perhaps a client: no rest follows on its last page.
+    pub is_awaited: bool,
 }
 
 /// What a pull took.
@@ -92,7 +94,7 @@ pub struct Pulled {
     pub compared: u64,
     /// Entries that are not taken: what stands there is damaged, and cannot be overwritten.
     damaged: u64,
-    /// How long to rest before the next page. After the last there is none to rest for.
+    /// How long to rest before the next page.
     rest: Duration,
 }
 
@@ -196,6 +198,9 @@ impl Upkeep {
             for parts in lists.joined() {
                 unreadable = self.take_parts(wanted, parts, &mut pulled).await?.or(unreadable);
             }
+        }
+        if !wanted.is_awaited {
+            self.rest(std::mem::take(&mut pulled.rest)).await;
         }
         // PULL-COVERS
         match (unreadable, pulled.damaged) {

@@ -135,6 +135,7 @@ impl Upkeep {
                 exact_to: floor.repaired,
                 still,
                 done: &|_, _| {},
+                is_awaited: false,
             };
             let pulled = match self.pull(&wanted).await {
                 // DAMAGE-APART: each position of those was noted as lapsed anew before it was found to stay.

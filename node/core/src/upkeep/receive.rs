@@ -304,6 +304,7 @@ impl Upkeep {
                 },
                 still,
                 done: &done,
+                is_awaited: false,
             };
             all.add(self.pull(&wanted).await?);
         }

@@ -410,6 +410,7 @@ impl Upkeep {
                 exact_to: Version::ZERO,
                 still: &still,
                 done: &|_, _| {},
+                is_awaited: false,
             };
             match self.pull(&wanted).await {
                 Ok(pulled) => {

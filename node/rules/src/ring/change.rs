@@ -209,22 +209,27 @@ pub fn pass_vote_on(
     match are_up(&document.voters, away) {
         true => Ok(()),
         false => Err(ChangeError::TooFew(format!(
-            "node {gone} goes on to vote: of nodes {:?}, who would decide without it, too few are known to be up",
-            document.voters
+            "node {gone} goes on to vote: nobody may take its vote while nodes {} are not known to be up and ready",
+            away.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
         ))),
     }
 }
 
-/// The ring in which more nodes decide, where there were too few that were up. `None`: there are enough, or still too
-/// few.
+/// The ring in which more nodes decide, where there were too few that were up, or others in place of one that leaves.
+/// `None`: there are enough, or still too few.
 pub fn add_voters(ring: &Ring, away: &BTreeSet<NodeId>) -> Result<Option<Ring>, ChangeError> {
     let present = &ring.document().voters;
-    if present.len() >= voters_wanted(ring.nodes().len()) {
+    let leaves =
+        |voter: &u32| ring.node(NodeId(*voter)).is_some_and(|node| node.state() != MemberState::Active);
+    let has_leaver = present.iter().any(leaves);
+    if present.len() >= voters_wanted(ring.nodes().len()) && !has_leaver {
         return Ok(None);
     }
     let voters = choose_voters(ring.nodes(), present, away);
     // Who is away for long passes its vote on by itself, and one at a time.
-    if voters.len() <= present.len() || !present.iter().all(|voter| voters.contains(voter)) {
+    let keeps = present.iter().all(|voter| leaves(voter) || voters.contains(voter));
+    let least = if has_leaver { present.len() } else { present.len() + 1 };
+    if !keeps || voters.len() < least || voters == *present {
         return Ok(None);
     }
     let mut document = next(ring);

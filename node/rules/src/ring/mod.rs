@@ -10,6 +10,8 @@ mod epochs;
 #[cfg(test)]
 mod epochs_tests;
 mod keyspaces;
+#[cfg(test)]
+mod lost_tests;
 mod names;
 mod next;
 mod parts;
@@ -39,4 +41,4 @@ pub use planner::{
 pub use recover::{Recovery, recover};
 pub use terms::has_terms;
 pub use transition::{Evidence, begin, cancel, rebalance, refuse, sources_needed, start, step, unheard_of};
-pub use wishes::{current, lost, lost_by, nodes_of, retires};
+pub use wishes::{current, lost, lost_by, nodes_of, retires, stays};

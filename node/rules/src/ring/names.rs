@@ -81,8 +81,8 @@ pub fn names_wait_for(ring: &Ring, name: Option<&str>, hearing: &Hearing) -> BTr
 
 /// Refuses to retire a node that went silently, and whose data are not said to be lost, while a name waits for it: it
 /// may be cut off, and answer for what was deleted.
-pub(super) fn check_unheard(ring: &Ring, gone: NodeId) -> Result<(), ChangeError> {
-    match names_wait_for(ring, None, &Hearing::default()).contains(&gone) {
+pub(super) fn check_unheard(ring: &Ring, gone: NodeId, hearing: &Hearing) -> Result<(), ChangeError> {
+    match names_wait_for(ring, None, hearing).contains(&gone) {
         true => Err(ChangeError::Unheard(format!(
             "node {gone} is not known to have heard of keyspaces that were deleted, and may answer for them: start it, or \
              say that its data are lost (`god ring change --leave {gone} --lost`)"

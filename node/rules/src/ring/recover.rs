@@ -79,11 +79,11 @@ pub fn recover(
     }
     let present: Vec<u32> = answering.iter().map(|node| node.0).collect();
     let left: Vec<_> = document.nodes.iter().filter(|node| present.contains(&node.number)).cloned().collect();
-    // All of these are up.
-    document.voters = choose_voters(&left, &document.voters, &BTreeSet::new());
-    if document.voters.is_empty() {
+    if !left.iter().any(|node| node.state() == MemberState::Active) {
         return refuse("no active node answers".to_owned());
     }
+    // All of these are up.
+    document.voters = choose_voters(&left, &document.voters, &BTreeSet::new());
     Ok(Recovery { ring: Ring::new(document)?, risks: risks(ring, lost) })
 }
 

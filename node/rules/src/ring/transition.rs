@@ -8,12 +8,12 @@
 use super::{
     change::{choose_voters, pass_vote_on},
     keyspaces::{deal, splits_of},
-    names::check_unheard,
+    names::{Hearing, check_unheard},
     next::{ChangeError, MAX_TEXT, at_most, next},
     parts::same_nodes,
     planner::Plan,
     terms::{first_terms, forget_terms, is_over, overlaps, take_terms, unheard},
-    wishes::{current, given_up, has_begun, lost, lost_by, nodes_of, retires},
+    wishes::{current, given_up, has_begun, lost, lost_by, nodes_of, retires, stays},
 };
 use god_proto::{
     ids::{ArcId, KeyspaceId, NodeId},
@@ -50,6 +50,8 @@ pub struct Evidence<'a> {
     pub unclean: &'a BTreeSet<NodeId>,
     /// Nodes that are not known to be up: no vote goes to them (invariant VOTES-LIVE).
     pub away: &'a BTreeSet<NodeId>,
+    /// Who is known to have heard of keyspaces that were deleted (invariant NAME-HEARD).
+    pub hearing: &'a Hearing,
 }
 
 /// The ring with an operation in it that waits for its turn. `None`: the same one is there, or has ended, already.
@@ -139,11 +141,23 @@ fn make_way(
             }
             continue;
         }
-        // One that was to be replaced by the node that is gone stays. The node itself gets nothing back.
-        if retires(&wish).is_some_and(|old| old != gone) {
+        // One that was to be replaced by the node that is gone stays; one that is lost, too, leaves without that.
+        let old = retires(&wish).filter(|old| *old != gone);
+        if old.is_some() && !stays(operation) {
             bring_back(ring, document, &operation.id, away)?;
         }
+        // The node itself gets nothing back.
         end(document, &operation.id, false, &format!("the data of node {gone} are gone"));
+        if let Some(old) = old.filter(|_| stays(operation)) {
+            let wish = Wish { wish: Some(wish::Wish::Leave(LeaveWish { node: old.0, lost: true })) };
+            document.operations.push(Operation {
+                id: format!("lost-{old}"),
+                undo: Some(wish.clone()),
+                wish: Some(wish),
+                phase: OperationPhase::Waiting.into(),
+                ..Operation::default()
+            });
+        }
     }
     for operation in &mut document.operations {
         if operation.phase() == OperationPhase::Moving {
@@ -312,7 +326,7 @@ pub fn step(ring: &Ring, evidence: Evidence<'_>) -> Result<Option<Ring>, ChangeE
             }
             if let Some(old) = retires(&wish) {
                 if !evidence.seen_clean && lost_by(&wish).is_none() {
-                    check_unheard(ring, old)?;
+                    check_unheard(ring, old, evidence.hearing)?;
                 }
                 retire(ring, &mut document, old, evidence)?;
             }
@@ -491,7 +505,9 @@ fn end(document: &mut RingDocument, id: &str, cancelled: bool, refused: &str) {
 }
 
 /// The ring without an operation that cannot be carried out, and the reason. What was done of it before it made way
-/// for another one stays where it is; what it changed of nodes is brought back.
+/// for another one stays where it is; what it changed of nodes is brought back. Others have copied without the data
+/// that one that has begun takes for lost, so that it stays: it makes way for those that may help. `None`: there are
+/// none.
 pub fn refuse(
     ring: &Ring,
     id: &str,
@@ -499,10 +515,16 @@ pub fn refuse(
     away: &BTreeSet<NodeId>,
 ) -> Result<Option<Ring>, ChangeError> {
     let waits = |operation: &&Operation| operation.id == id && operation.phase() == OperationPhase::Waiting;
-    if !ring.operations().iter().any(|operation| waits(&operation)) {
-        return Ok(None);
-    }
+    let Some(refused) = ring.operations().iter().find(waits) else { return Ok(None) };
     let mut document = next(ring);
+    if stays(refused) {
+        let Some(other) = ring.operations().iter().position(|operation| !stays(operation)) else {
+            return Ok(None);
+        };
+        let other = document.operations.remove(other);
+        document.operations.insert(0, other);
+        return Ok(Some(Ring::new(document)?));
+    }
     bring_back(ring, &mut document, id, away)?;
     end(&mut document, id, false, why);
     Ok(Some(Ring::new(document)?))
@@ -522,9 +544,8 @@ pub fn cancel(ring: &Ring, id: &str, away: &BTreeSet<NodeId>) -> Result<Option<R
             }
         };
     };
-    let is_lost = operation.wish.as_ref().is_some_and(|wish| lost_by(wish).is_some());
     match operation.phase() {
-        _ if is_lost && has_begun(operation) => {
+        _ if stays(operation) => {
             return Err(ChangeError::Invalid(format!(
                 "operation {id} makes up for data that are gone, and cannot be undone; let it end"
             )));

@@ -3,14 +3,15 @@
 use super::{
     change::{self, Founding, Joiner, found},
     keyspaces::mark_live,
+    names::Hearing,
     next::ChangeError,
     parts::{merge, split},
     planner::{Plan, Sizes, Wish as Planned, plan},
     transition::{self, *},
-    wishes::{current, given_up, lost},
+    wishes::current,
 };
 use god_proto::{
-    ids::{ArcId, KeyspaceId, NodeId},
+    ids::{ArcId, Epoch, KeyspaceId, NodeId},
     ring::{Ring, quorums},
     v1::{
         DeletedKeyspace, JoinWish, LeaveWish, MemberState, OperationPhase, ReplaceWish, ReplicasWish, Wish,
@@ -23,8 +24,16 @@ use uuid::Uuid;
 pub(super) static NOBODY: BTreeSet<NodeId> = BTreeSet::new();
 static NO_ARC: BTreeSet<ArcId> = BTreeSet::new();
 /// All nodes are up and clean, and nothing has come of anything yet.
-pub(super) static NOTHING: Evidence<'static> =
-    Evidence { ready: &NO_ARC, clean: false, seen_clean: false, budget: 3, unclean: &NOBODY, away: &NOBODY };
+pub(super) static NOTHING: Evidence<'static> = Evidence {
+    ready: &NO_ARC,
+    clean: false,
+    seen_clean: false,
+    budget: 3,
+    unclean: &NOBODY,
+    away: &NOBODY,
+    hearing: &HEARING,
+};
+static HEARING: Hearing = Hearing { epoch: Epoch(0), by: BTreeSet::new() };
 
 pub(super) fn join(ring: &Ring, joiner: &Joiner) -> Result<Option<Ring>, ChangeError> {
     change::join(ring, joiner, &NOBODY)
@@ -66,7 +75,7 @@ pub(super) fn live(nodes: u128) -> Ring {
     mark_live(&ring, KeyspaceId(1)).unwrap().unwrap()
 }
 
-fn wish(wish: wish::Wish) -> Wish {
+pub(super) fn wish(wish: wish::Wish) -> Wish {
     Wish { wish: Some(wish) }
 }
 
@@ -186,8 +195,15 @@ fn left(ring: &Ring, node: u32, lost: bool, away: &BTreeSet<NodeId>) -> Ring {
     let mut ring = transition::start(&ring, &id, &plan, away).unwrap().unwrap();
     loop {
         let ready: BTreeSet<ArcId> = ring.arcs().iter().map(|arc| arc.id).collect();
-        let evidence =
-            Evidence { ready: &ready, clean: true, seen_clean: !lost, budget: 99, unclean: &NOBODY, away };
+        let evidence = Evidence {
+            ready: &ready,
+            clean: true,
+            seen_clean: !lost,
+            budget: 99,
+            unclean: &NOBODY,
+            away,
+            hearing: &HEARING,
+        };
         match step(&ring, evidence).unwrap() {
             Some(next) => ring = next,
             None => return ring,
@@ -211,8 +227,15 @@ fn a_vote_that_is_left_goes_to_a_node_that_is_up_and_comes_back_to_one_that_is()
     let leaving = transition::start(&begun, "away", &plan, &away).unwrap().unwrap();
     let back = transition::cancel(&leaving, "away", &away).unwrap().unwrap();
     let all: BTreeSet<ArcId> = back.arcs().iter().map(|arc| arc.id).collect();
-    let evidence =
-        Evidence { ready: &all, clean: true, seen_clean: true, budget: 99, unclean: &NOBODY, away: &away };
+    let evidence = Evidence {
+        ready: &all,
+        clean: true,
+        seen_clean: true,
+        budget: 99,
+        unclean: &NOBODY,
+        away: &away,
+        hearing: &HEARING,
+    };
     let back = step(&back, evidence).unwrap().unwrap();
     assert_eq!(voters(&back), [1, 2, 4], "who has a vote keeps it");
 }
@@ -261,6 +284,8 @@ fn a_node_that_went_silently_is_not_retired_while_the_name_of_a_deleted_keyspace
     });
     let ring = Ring::new(document).unwrap();
     assert!(matches!(step(&ring, silent), Err(ChangeError::Unheard(why)) if why.contains("node 4")));
+    let heard = Hearing { epoch: ring.epoch(), by: [2, 3].map(NodeId).into() };
+    assert!(step(&ring, Evidence { hearing: &heard, ..silent }).is_ok(), "it alone has not: no quorum");
     let seen = Evidence { seen_clean: true, ..silent };
     assert!(step(&ring, seen).unwrap().unwrap().node(NodeId(4)).is_none(), "it said so under this ring");
 }
@@ -300,43 +325,6 @@ fn the_same_id_twice_is_once_and_another_wish_under_it_is_refused() {
     assert!(begin(&ring, "other", &leave(2)).unwrap_err().to_string().contains("god ring cancel away"));
     assert!(begin(&ring, "no way", &leave(3)).unwrap_err().to_string().contains("operation id"));
     assert!(begin(&ring, "nobody", &leave(9)).unwrap_err().to_string().contains("no node 9"));
-}
-
-#[test]
-fn a_lost_disk_comes_before_what_is_under_way() {
-    let ring = begin(&live(5), "away", &leave(2)).unwrap().unwrap();
-    let plan = planned(&ring, &Planned::Leave(NodeId(2)));
-    let ring = start(&ring, "away", &plan).unwrap().unwrap();
-    let ring = step(&ring, NOTHING).unwrap().unwrap();
-    assert!(ring.arcs().iter().any(|arc| arc.next.is_some()));
-    let lost_disk = wish(wish::Wish::Replace(ReplaceWish { old: 3, new: 5, lost: true }));
-    let ring = begin(&ring, "lost", &lost_disk).unwrap().unwrap();
-    assert_eq!(current(&ring).unwrap().id, "lost");
-    assert!(ring.arcs().iter().all(|arc| arc.next.is_none()));
-    assert_eq!(lost(&ring), BTreeSet::from([NodeId(3)]));
-    assert!(cancel(&ring, "lost").is_ok(), "it has not begun");
-}
-
-#[test]
-fn that_data_are_lost_is_not_unsaid_once_anybody_copied_without_them() {
-    let lost_disk = |node| wish(wish::Wish::Leave(LeaveWish { node, lost: true }));
-    let ring = begin(&live(6), "first", &lost_disk(1)).unwrap().unwrap();
-    assert!(given_up(&ring).is_empty() && cancel(&ring, "first").is_ok(), "it has not begun");
-    // Another disk is lost before that, and comes first: who copies waits for neither.
-    let ring = begin(&ring, "second", &lost_disk(2)).unwrap().unwrap();
-    assert_eq!((current(&ring).unwrap().id.as_str(), given_up(&ring).len()), ("second", 0));
-    let plan = planned(&ring, &Planned::Lost(NodeId(2)));
-    let ring = start(&ring, "second", &plan).unwrap().unwrap();
-    assert_eq!(sources_needed(&ring, KeyspaceId(1), &[1, 2, 3].map(NodeId)), 1);
-    assert_eq!(given_up(&ring), [1, 2].map(NodeId).into());
-    for id in ["first", "second"] {
-        assert!(cancel(&ring, id).unwrap_err().to_string().contains("cannot be undone"), "{id}");
-    }
-    // One that has begun and waits again has begun.
-    let ring = begin(&ring, "third", &lost_disk(3)).unwrap().unwrap();
-    assert_eq!(given_up(&ring), [1, 2].map(NodeId).into());
-    assert!(cancel(&ring, "second").unwrap_err().to_string().contains("cannot be undone"));
-    assert!(cancel(&ring, "third").is_ok());
 }
 
 #[test]

@@ -49,13 +49,18 @@ pub fn lost(ring: &Ring) -> BTreeSet<NodeId> {
 
 /// Those of them that cannot be called anything else any more: their operations have begun.
 pub fn given_up(ring: &Ring) -> BTreeSet<NodeId> {
-    let begun = ring.operations().iter().filter(|operation| has_begun(operation));
+    let begun = ring.operations().iter().filter(|operation| stays(operation));
     begun.filter_map(|operation| lost_by(operation.wish.as_ref()?)).collect()
 }
 
 /// Whether an operation has begun. It may wait again, for one that came before it since.
 pub fn has_begun(operation: &Operation) -> bool {
     operation.phase() != OperationPhase::Waiting || operation.undo.is_some()
+}
+
+/// Whether an operation takes data for lost, and has begun: it stays until they are made up for.
+pub fn stays(operation: &Operation) -> bool {
+    has_begun(operation) && operation.wish.as_ref().is_some_and(|wish| lost_by(wish).is_some())
 }
 
 /// The operation whose turn it is.

@@ -11,10 +11,7 @@ use god_proto::{
     peer::{Frame, Hello, peer_client::PeerClient},
     v1::{self, Rejected, cluster_client::ClusterClient},
 };
-use std::{
-    net::IpAddr,
-    time::{Duration, Instant},
-};
+use std::{net::IpAddr, time::Duration};
 use tokio::sync::oneshot;
 use tonic::transport::{Channel, Endpoint};
 use uuid::Uuid;
@@ -31,8 +28,6 @@ pub const LOOK: Duration = Duration::from_secs(2);
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Nodes asked at the same time.
 const AT_ONCE: usize = 16;
-/// How long members are asked one after the other that answer that they do not do it now.
-const ASKED_FOR: Duration = Duration::from_secs(4);
 /// Members asked for the ring, of which the newest counts.
 const RING_FROM: usize = 5;
 /// How often the ring is asked for anew when it changed while it was looked at.
@@ -193,19 +188,15 @@ async fn cluster_at(address: &Address) -> Result<ClusterClient<Channel>, String>
     Ok(ClusterClient::new(channel).max_decoding_message_size(MAX_MESSAGE))
 }
 
-/// Asks one member after the other, until one can be asked and takes it, or some have answered for [`ASKED_FOR`] that
-/// they do not now. The same operation id twice is once, so an unanswered call may be repeated.
+/// Asks one member after the other, until one can be asked and takes it: one that does not now may be cut off from the
+/// others. The same operation id twice is once, so an unanswered call may be repeated.
 async fn ask<T>(
     members: &[Address],
     call: impl Fn(ClusterClient<Channel>) -> BoxFuture<'static, Result<T, tonic::Status>>,
     failed: impl Fn(&T) -> Option<&Rejected>,
 ) -> Result<T, NodeError> {
     let mut error = NodeError::Unavailable("there is none".to_owned());
-    let since = Instant::now();
     for address in members.iter().take(RING_FROM) {
-        if matches!(error, NodeError::Later(_)) && since.elapsed() >= ASKED_FOR {
-            break;
-        }
         let mut silent = |why: String| {
             // What one has answered says more.
             if !matches!(error, NodeError::Later(_)) {

@@ -115,7 +115,7 @@ pub(super) fn short(spec: &GodClusterSpec) -> Option<Blocked> {
     Some(Blocked {
         reason: "MemoryTooSmall",
         message: format!(
-            "the memory limit of pool {pool} is too small: its nodes were given the least, and may be killed for it"
+            "the memory limit of pool {pool} is too small: its nodes may be killed for it"
         ),
         action: "raise the limit: a node takes its memory (16MiB at least), request-memory (32MiB at least) and 150MiB \
                  beside; or lower what is given of the two"
