@@ -103,6 +103,12 @@ impl Liveness {
         peer.state == PeerState::Up && peer.ready
     }
 
+    /// Those of a ring that are taken to be gone; this node is not, whatever others say.
+    pub fn down(&self, ring: &Ring, me: impl Fn(&Member) -> bool) -> BTreeSet<NodeId> {
+        let others = ring.nodes().iter().filter(|node| !me(node)).map(|node| NodeId(node.number));
+        others.filter(|node| self.state(*node) == PeerState::Down).collect()
+    }
+
     /// Those of a ring that are not known to be up; this node is, whatever others say.
     pub fn away(&self, ring: &Ring, me: impl Fn(&Member) -> bool) -> BTreeSet<NodeId> {
         let others = ring.nodes().iter().filter(|node| !me(node)).map(|node| NodeId(node.number));

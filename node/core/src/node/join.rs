@@ -239,7 +239,8 @@ impl Node {
 
     fn with_member(&self, ring: &Ring, joiner: &Joiner) -> Result<Option<Ring>, ChangeError> {
         let is_own = |node: &Member| node.uuid == self.settings.own.uuid.as_bytes()[..];
-        join(ring, joiner, &self.liveness.away(ring, is_own))
+        let (down, away) = (self.liveness.down(ring, is_own), self.liveness.away(ring, is_own));
+        join(ring, joiner, &down, &away)
     }
 }
 

@@ -142,8 +142,7 @@ impl Upkeep {
         if self.driver(ring) != Some(self.me) {
             return;
         }
-        let all = ring.nodes().iter().map(|node| NodeId(node.number));
-        let down = all.filter(|node| self.is_down(*node)).collect();
+        let down = self.liveness.down(ring, |node| node.number == self.me.0);
         if !matches!(add_voters(ring, &down), Ok(Some(_))) {
             return;
         }

@@ -87,8 +87,14 @@ pub fn found(cluster: Uuid, first: &Joiner, founding: Founding) -> Result<Ring, 
 
 /// The ring with a node in it, or with its new addresses. `None`: it is there just so. A member keeps its zone and
 /// weight: changing those moves data. EMPTY-MOVES-FREE: the arcs of keyspaces that are not live are dealt out anew.
-/// `away` are nodes that are not known to be up, which get no vote.
-pub fn join(ring: &Ring, joiner: &Joiner, away: &BTreeSet<NodeId>) -> Result<Option<Ring>, ChangeError> {
+/// `away` are nodes that are not known to be up; those of them that are `down`, known to be gone, get no vote, and the
+/// others do where more than half of all voters are known to be up: a cluster in the making is heard of bit by bit.
+pub fn join(
+    ring: &Ring,
+    joiner: &Joiner,
+    down: &BTreeSet<NodeId>,
+    away: &BTreeSet<NodeId>,
+) -> Result<Option<Ring>, ChangeError> {
     if ring.is_retired(joiner.uuid) {
         return Err(ChangeError::Retired(joiner.uuid));
     }
@@ -116,7 +122,11 @@ pub fn join(ring: &Ring, joiner: &Joiner, away: &BTreeSet<NodeId>) -> Result<Opt
     let live = document.keyspaces.iter().any(|keyspace| keyspace.live);
     let waits = live && !joiner.takes_part;
     document.nodes.push(Member { waits, ..member(number, joiner)? });
-    document.voters = choose_voters(&document.nodes, &document.voters, away);
+    let voters = choose_voters(&document.nodes, &document.voters, down);
+    document.voters = match are_up(&voters, away) {
+        true => voters,
+        false => choose_voters(&document.nodes, &document.voters, away),
+    };
     let empty: Vec<u32> =
         document.keyspaces.iter().filter(|keyspace| !keyspace.live).map(|it| it.id).collect();
     for id in empty {

@@ -42,7 +42,7 @@ fn founded() -> Ring {
 
 /// All are up.
 fn join(ring: &Ring, joiner: &Joiner) -> Result<Option<Ring>, ChangeError> {
-    change::join(ring, joiner, &BTreeSet::new())
+    change::join(ring, joiner, &BTreeSet::new(), &BTreeSet::new())
 }
 
 fn joined(ring: &Ring, joiner: &Joiner) -> Ring {
@@ -188,8 +188,11 @@ fn who_joins_while_others_are_down_gets_the_vote_and_those_get_theirs_when_they_
     let (first, second, third) = (NodeId(1), BTreeSet::from([NodeId(2)]), BTreeSet::from([NodeId(3)]));
     let two = joined(&founded(), &joiner(2, "b", 1.0));
     // Three, of which one is down: two that decide would both have to be up.
-    let ring = change::join(&two, &joiner(3, "c", 1.0), &second).unwrap().unwrap();
+    let ring = change::join(&two, &joiner(3, "c", 1.0), &second, &second).unwrap().unwrap();
     assert_eq!(ring.voters().collect::<Vec<_>>(), [first]);
+    // Of one that was not heard of yet nothing is known against it, and two of three are up.
+    let unheard = change::join(&two, &joiner(3, "c", 1.0), &none, &second).unwrap().unwrap();
+    assert_eq!(unheard.document().voters, [1, 2, 3]);
     assert_eq!(add_voters(&ring, &second), Ok(None));
     let whole = add_voters(&ring, &none).unwrap().unwrap();
     assert_eq!(whole.document().voters, [1, 2, 3]);
@@ -198,8 +201,11 @@ fn who_joins_while_others_are_down_gets_the_vote_and_those_get_theirs_when_they_
     let down = BTreeSet::from([NodeId(3), NodeId(4)]);
     let four = joined(&whole, &joiner(4, "d", 1.0));
     assert_eq!(four.document().voters, [1, 2, 3]);
-    let five = change::join(&four, &joiner(5, "e", 1.0), &down).unwrap().unwrap();
+    let five = change::join(&four, &joiner(5, "e", 1.0), &down, &down).unwrap().unwrap();
     assert_eq!(five.document().voters, [1, 2, 5]);
+    let unheard = BTreeSet::from([2, 3, 4].map(NodeId));
+    let five_unheard = change::join(&four, &joiner(5, "e", 1.0), &none, &unheard).unwrap().unwrap();
+    assert_eq!(five_unheard.document().voters, [1, 2, 5], "two of five would be known to be up");
     assert_eq!(add_voters(&five, &third).unwrap(), None, "an even number bears no more of them down");
     assert_eq!(add_voters(&five, &none).unwrap().unwrap().document().voters, [1, 2, 3, 4, 5]);
 }

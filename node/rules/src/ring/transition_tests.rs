@@ -36,7 +36,7 @@ pub(super) static NOTHING: Evidence<'static> = Evidence {
 static HEARING: Hearing = Hearing { epoch: Epoch(0), by: BTreeSet::new() };
 
 pub(super) fn join(ring: &Ring, joiner: &Joiner) -> Result<Option<Ring>, ChangeError> {
-    change::join(ring, joiner, &NOBODY)
+    change::join(ring, joiner, &NOBODY, &NOBODY)
 }
 
 pub(super) fn begin(ring: &Ring, id: &str, wish: &Wish) -> Result<Option<Ring>, ChangeError> {
