@@ -428,16 +428,21 @@ async fn has_taken_place(world: &World, id: &str) -> bool {
 }
 
 /// A disk is lost, and the node that starts on the machine takes the place of the one that was there. Only one at a
-/// time, and only where the others have all that was acknowledged.
+/// time, and only where the others have all that was acknowledged, and the ring by which they can decide without it.
 async fn replace_lost(world: &Arc<World>, at: usize) {
     let Some(ring) = world.ring() else { return };
     let Some(old) = number(world, &ring, at) else { return };
     let settled = ring.operations().is_empty() && ring.arcs().iter().all(|arc| arc.replicas.len() >= 3);
     let known = (0..world.size()).all(|at| number(world, &ring, at).is_some());
+    let decides = |other: &usize| {
+        let known = world.running(*other).and_then(|running| running.node.current_ring().get());
+        known.is_some_and(|ring| ring.voters().count() >= 3)
+    };
     if !settled
         || !known
         || ring.nodes().len() != world.size()
         || ring.voters().count() < 3
+        || (0..world.size()).filter(|other| *other != at).filter(decides).count() < 2
         || !world.begin_loss()
     {
         return;

@@ -190,7 +190,9 @@ async fn cluster(world: &Arc<World>, nodes: u32) -> Vec<Arc<Register>> {
     registers[0].found(ring).await.unwrap();
     for number in 2..=nodes {
         let joined = registers[0]
-            .change(Duration::from_secs(60), |ring| join(ring, &joiner(number), &BTreeSet::new()))
+            .change(Duration::from_secs(60), |ring| {
+                join(ring, &joiner(number), &BTreeSet::new(), &BTreeSet::new())
+            })
             .await
             .unwrap();
         let register = world.start(number);
@@ -545,7 +547,7 @@ async fn a_fetch_that_was_cancelled_does_not_keep_others_from_asking() {
     let world = World::new(3, 0, false);
     let registers = cluster(&world, 2).await;
     let newer = registers[0]
-        .change(Duration::from_secs(60), |ring| join(ring, &joiner(3), &BTreeSet::new()))
+        .change(Duration::from_secs(60), |ring| join(ring, &joiner(3), &BTreeSet::new(), &BTreeSet::new()))
         .await
         .unwrap();
     let behind = world.start(2);

@@ -68,7 +68,7 @@ mod tests {
         };
         let mut ring = found(Uuid::from_u128(99), &joiner(1), founding).unwrap();
         for number in 2..=nodes {
-            ring = join(&ring, &joiner(number), &BTreeSet::new()).unwrap().unwrap();
+            ring = join(&ring, &joiner(number), &BTreeSet::new(), &BTreeSet::new()).unwrap().unwrap();
         }
         mark_live(&ring, KeyspaceId(1)).unwrap().unwrap()
     }

@@ -13,10 +13,10 @@ use crate::{
     peer::{CallError, failure},
     ring::{
         ChangeError, Evidence, Hearing, Plan, Wish, add_voters, begin, cancel, current, has_terms, lost,
-        lost_by, plan, refuse, replace_voter, retires, start, stays, step,
+        lost_by, plan, refuse, replace_voter, retires, start, step,
     },
 };
-use futures::future::{OptionFuture, join_all, join5};
+use futures::future::{OptionFuture, join_all, join4};
 use god_proto::{
     ids::{ArcId, KeyspaceId, NodeId},
     peer::{ArcProgress, ArcSizes, ArcSizesDone, Cause, Moving, MovingDone, Ping, request, response},
@@ -64,8 +64,6 @@ struct Waits {
     leaver: Option<Result<ArcSizesDone, CallError>>,
     /// Who has heard of keyspaces that were deleted, where that node is down.
     hearing: Hearing,
-    /// Why an operation cannot be carried out that stays all the same.
-    refused: Option<String>,
 }
 
 /// Why no arc may begin to move to a node.
@@ -407,13 +405,10 @@ impl Upkeep {
                 false => Hearing::default(),
             }
         };
-        let stays = current(&ring).filter(|it| it.phase() == OperationPhase::Waiting && stays(it));
-        let refused = OptionFuture::from(stays.map(|operation| self.plan_of(&ring, operation)));
         let leaver = OptionFuture::from(leaver.map(|node| self.what_it_holds(node, &ring)));
-        let (progress, unclean, leaver, hearing, refused) =
-            join5(self.progress(&ring), unclean, leaver, hearing, refused).await;
-        let refused = refused.and_then(Result::err);
-        let waits = Waits { progress, unclean, leaver, hearing, refused };
+        let (progress, unclean, leaver, hearing) =
+            join4(self.progress(&ring), unclean, leaver, hearing).await;
+        let waits = Waits { progress, unclean, leaver, hearing };
         let driver = self.driver(&ring).map_or(0, |node| node.0);
         let operations = ring
             .operations()
@@ -443,7 +438,7 @@ impl Upkeep {
         driver: u32,
         waits: &Waits,
     ) -> OperationStatus {
-        let Waits { progress, unclean, leaver, hearing, refused } = waits;
+        let Waits { progress, unclean, leaver, hearing } = waits;
         let back = operation.phase() == OperationPhase::Cancelling;
         let moves: BTreeMap<u64, &Vec<u32>> =
             operation.moves.iter().map(|step| (step.arc, if back { &step.from } else { &step.to })).collect();
@@ -477,7 +472,6 @@ impl Upkeep {
             OperationPhase::Waiting if current(ring).is_some_and(|first| first.id != operation.id) => {
                 "it waits for the operations before it".to_owned()
             }
-            OperationPhase::Waiting if refused.is_some() => refused.clone().unwrap_or_default(),
             OperationPhase::Cleaning => {
                 let refused = || self.end_is_refused(ring, matches!(leaver, Some(Ok(_))), hearing);
                 let waits = match (hands_over(ring, operation), leaver) {

@@ -2,14 +2,13 @@
 
 use super::{
     planner::Wish as Planned,
-    transition::{self, *},
-    transition_tests::{NOBODY, NOTHING, begin, cancel, leave, live, planned, start, wish},
+    transition::*,
+    transition_tests::{NOTHING, begin, cancel, leave, live, planned, start, wish},
     wishes::{current, given_up, lost},
 };
 use god_proto::{
     ids::{KeyspaceId, NodeId},
-    ring::Ring,
-    v1::{LeaveWish, MemberState, OperationPhase, RebalanceWish, ReplaceWish, wish},
+    v1::{LeaveWish, MemberState, ReplaceWish, wish},
 };
 use std::collections::BTreeSet;
 
@@ -51,26 +50,25 @@ fn that_data_are_lost_is_not_unsaid_once_anybody_copied_without_them() {
 }
 
 #[test]
-fn an_operation_that_took_data_for_lost_stays_though_it_cannot_be_carried_out() {
-    let ring = live(6);
-    let lost = wish(wish::Wish::Replace(ReplaceWish { old: 1, new: 6, lost: true }));
-    let ring = begin(&ring, "lost", &lost).unwrap().unwrap();
-    let refused = |ring: &Ring| transition::refuse(ring, "lost", "there is no room", &NOBODY).unwrap();
-    assert!(refused(&ring).unwrap().operations().is_empty(), "it has not begun");
+fn who_is_lost_stays_so_though_its_operation_is_asked_for_again_or_its_successor_is_lost() {
+    let lost = |node| wish(wish::Wish::Leave(LeaveWish { node, lost: true }));
+    let replace = wish(wish::Wish::Replace(ReplaceWish { old: 1, new: 6, lost: true }));
+    let ring = begin(&live(6), "replace", &replace).unwrap().unwrap();
     let plan = planned(&ring, &Planned::Lost(NodeId(1)));
-    let mut ring = start(&ring, "lost", &plan).unwrap().unwrap();
-    let mut document = ring.document().clone();
-    document.operations[0].phase = OperationPhase::Waiting.into();
-    ring = Ring::new(document).unwrap();
-    assert_eq!(refused(&ring), None);
-    // Where another one may make room, that is first.
-    let other = begin(&ring, "other", &wish(wish::Wish::Rebalance(RebalanceWish {}))).unwrap().unwrap();
-    let other = refused(&other).unwrap();
-    assert_eq!((current(&other).unwrap().id.as_str(), given_up(&other)), ("other", [NodeId(1)].into()));
-    // The one that was to replace it is lost as well.
-    let both = wish(wish::Wish::Leave(LeaveWish { node: 6, lost: true }));
-    let both = begin(&ring, "both", &both).unwrap().unwrap();
-    let ids: Vec<&str> = both.operations().iter().map(|operation| operation.id.as_str()).collect();
-    assert_eq!((ids, given_up(&both)), (vec!["both", "lost-1"], [NodeId(1)].into()));
+    let ring = start(&ring, "replace", &plan).unwrap().unwrap();
+    let again = begin(&ring, "again", &lost(1)).unwrap().unwrap();
+    assert_eq!((current(&again).unwrap().id.as_str(), again.operations().len()), ("again", 1));
+    assert!(cancel(&again, "again").unwrap_err().to_string().contains("cannot be undone"));
+    // The one that was to replace it is lost as well: then all others take what is gone of both, in turn.
+    let both = begin(&ring, "both", &lost(6)).unwrap().unwrap();
+    let found: Vec<_> =
+        both.operations().iter().map(|it| (it.id.as_str(), it.wish.clone().unwrap())).collect();
+    assert_eq!(found, [("both", lost(6)), ("replace", lost(1))]);
+    assert_eq!(given_up(&both), [NodeId(1)].into());
     assert_eq!(both.node(NodeId(1)).unwrap().state(), MemberState::Leaving);
+    // A leave that has begun, of a node that is lost then, is not called off with that.
+    let ring = begin(&live(4), "leave", &leave(2)).unwrap().unwrap();
+    let ring = start(&ring, "leave", &planned(&ring, &Planned::Leave(NodeId(2)))).unwrap().unwrap();
+    let ring = begin(&ring, "lost", &lost(2)).unwrap().unwrap();
+    assert!(cancel(&ring, "lost").is_err());
 }

@@ -106,6 +106,11 @@ pub fn begin(
             )));
         }
     }
+    // What was begun of the node before goes on: it is not unsaid by asking again.
+    let goes_on = |other: &Operation| {
+        has_begun(other) && gone.is_some() && other.wish.as_ref().and_then(retires) == gone
+    };
+    let goes_on = ring.operations().iter().any(goes_on);
     let mut document = next(ring);
     let at = match gone {
         Some(node) => {
@@ -118,6 +123,7 @@ pub fn begin(
         id: id.to_owned(),
         wish: Some(wish.clone()),
         phase: OperationPhase::Waiting.into(),
+        undo: goes_on.then(|| wish.clone()),
         ..Operation::default()
     };
     document.operations.insert(at, operation);
@@ -141,23 +147,19 @@ fn make_way(
             }
             continue;
         }
-        // One that was to be replaced by the node that is gone stays; one that is lost, too, leaves without that.
         let old = retires(&wish).filter(|old| *old != gone);
-        if old.is_some() && !stays(operation) {
-            bring_back(ring, document, &operation.id, away)?;
-        }
-        // The node itself gets nothing back.
-        end(document, &operation.id, false, &format!("the data of node {gone} are gone"));
+        // One that is lost, too, leaves without the node that was to replace it.
         if let Some(old) = old.filter(|_| stays(operation)) {
             let wish = Wish { wish: Some(wish::Wish::Leave(LeaveWish { node: old.0, lost: true })) };
-            document.operations.push(Operation {
-                id: format!("lost-{old}"),
-                undo: Some(wish.clone()),
-                wish: Some(wish),
-                phase: OperationPhase::Waiting.into(),
-                ..Operation::default()
-            });
+            let known = document.operations.iter_mut().filter(|known| known.id == operation.id);
+            known.for_each(|known| known.wish = Some(wish.clone()));
+            continue;
         }
+        // One that was to be replaced by the node that is gone stays. The node itself gets nothing back.
+        if old.is_some() {
+            bring_back(ring, document, &operation.id, away)?;
+        }
+        end(document, &operation.id, false, &format!("the data of node {gone} are gone"));
     }
     for operation in &mut document.operations {
         if operation.phase() == OperationPhase::Moving {
@@ -505,9 +507,7 @@ fn end(document: &mut RingDocument, id: &str, cancelled: bool, refused: &str) {
 }
 
 /// The ring without an operation that cannot be carried out, and the reason. What was done of it before it made way
-/// for another one stays where it is; what it changed of nodes is brought back. Others have copied without the data
-/// that one that has begun takes for lost, so that it stays: it makes way for those that may help. `None`: there are
-/// none.
+/// for another one stays where it is; what it changed of nodes is brought back.
 pub fn refuse(
     ring: &Ring,
     id: &str,
@@ -515,16 +515,10 @@ pub fn refuse(
     away: &BTreeSet<NodeId>,
 ) -> Result<Option<Ring>, ChangeError> {
     let waits = |operation: &&Operation| operation.id == id && operation.phase() == OperationPhase::Waiting;
-    let Some(refused) = ring.operations().iter().find(waits) else { return Ok(None) };
-    let mut document = next(ring);
-    if stays(refused) {
-        let Some(other) = ring.operations().iter().position(|operation| !stays(operation)) else {
-            return Ok(None);
-        };
-        let other = document.operations.remove(other);
-        document.operations.insert(0, other);
-        return Ok(Some(Ring::new(document)?));
+    if !ring.operations().iter().any(|operation| waits(&operation)) {
+        return Ok(None);
     }
+    let mut document = next(ring);
     bring_back(ring, &mut document, id, away)?;
     end(&mut document, id, false, why);
     Ok(Some(Ring::new(document)?))
