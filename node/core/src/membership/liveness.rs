@@ -105,14 +105,12 @@ impl Liveness {
 
     /// Those of a ring that are taken to be gone; this node is not, whatever others say.
     pub fn down(&self, ring: &Ring, me: impl Fn(&Member) -> bool) -> BTreeSet<NodeId> {
-        let others = ring.nodes().iter().filter(|node| !me(node)).map(|node| NodeId(node.number));
-        others.filter(|node| self.state(*node) == PeerState::Down).collect()
+        others(ring, me).filter(|node| self.state(*node) == PeerState::Down).collect()
     }
 
     /// Those of a ring that are not known to be up; this node is, whatever others say.
     pub fn away(&self, ring: &Ring, me: impl Fn(&Member) -> bool) -> BTreeSet<NodeId> {
-        let others = ring.nodes().iter().filter(|node| !me(node)).map(|node| NodeId(node.number));
-        others.filter(|node| !self.is_there(*node)).collect()
+        others(ring, me).filter(|node| !self.is_there(*node)).collect()
     }
 
     /// Whether a node has not answered for so long that clients should not wait for it: sooner than it is taken to be
@@ -187,6 +185,10 @@ impl Liveness {
             tracing::info!(%node, before = before.name(), now = entry.peer.state.name(), "a peer's state changed");
         }
     }
+}
+
+fn others(ring: &Ring, me: impl Fn(&Member) -> bool) -> impl Iterator<Item = NodeId> {
+    ring.nodes().iter().filter(move |node| !me(node)).map(|node| NodeId(node.number))
 }
 
 #[cfg(test)]

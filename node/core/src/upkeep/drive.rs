@@ -12,8 +12,8 @@ use crate::{
     consensus::RegisterError,
     peer::{CallError, failure},
     ring::{
-        ChangeError, Evidence, Hearing, Plan, Wish, add_voters, begin, cancel, current, has_terms, lost,
-        lost_by, plan, refuse, replace_voter, retires, start, step,
+        ChangeError, Evidence, Hearing, Wish, add_voters, begin, cancel, current, has_terms, lost, lost_by,
+        plan, refuse, replace_voter, retires, start, step,
     },
 };
 use futures::future::{OptionFuture, join_all, join4};
@@ -195,8 +195,9 @@ impl Upkeep {
             _ => Leaver::Holds,
         };
         let (clean, seen_clean) = (leaver != Leaver::Holds, leaver == Leaver::Clean);
-        let hearing = match leaver {
-            Leaver::Gone => self.names_heard(None, TIMEOUT).await,
+        // Only who leaves without a word is waited for by names.
+        let hearing = match hands_over(ring, operation) {
+            Some(_) if leaver == Leaver::Gone => self.names_heard(None, TIMEOUT).await,
             _ => Hearing::default(),
         };
         let unclean: BTreeSet<NodeId> = self.unclean(ring, operation).await.into_keys().collect();
@@ -216,19 +217,14 @@ impl Upkeep {
         Ok(())
     }
 
-    /// How an operation is carried out, or why it cannot be.
-    async fn plan_of(&self, ring: &Ring, operation: &v1::Operation) -> Result<Plan, String> {
+    async fn plan_and_start(&self, ring: &Arc<Ring>, operation: &v1::Operation) -> Result<(), RegisterError> {
         let sizes = gather_sizes(self, ring).await;
-        match operation.wish.as_ref().and_then(Wish::of) {
+        let id = &operation.id;
+        let planned = match operation.wish.as_ref().and_then(Wish::of) {
             // Who waits must not be refused because of its own operation.
             Some(wish) => plan(&to_plan(ring), &wish, &sizes).map_err(|refused| refused.to_string()),
             None => Err("this version does not know such an operation".to_owned()),
-        }
-    }
-
-    async fn plan_and_start(&self, ring: &Arc<Ring>, operation: &v1::Operation) -> Result<(), RegisterError> {
-        let planned = self.plan_of(ring, operation).await;
-        let id = &operation.id;
+        };
         let epoch = ring.epoch();
         self.register
             .change(self.change_timeout, |ring| {
@@ -473,13 +469,17 @@ impl Upkeep {
                 "it waits for the operations before it".to_owned()
             }
             OperationPhase::Cleaning => {
-                let refused = || self.end_is_refused(ring, matches!(leaver, Some(Ok(_))), hearing);
-                let waits = match (hands_over(ring, operation), leaver) {
-                    (Some(node), Some(_)) if self.is_down(node) && refused().is_some() => String::new(),
-                    (Some(node), Some(said)) => handing_over(&operation.id, node, self.is_down(node), said),
-                    _ => unheard(&operation.id, unclean, holds(ring, operation)),
+                let (waits, is_down) = match (hands_over(ring, operation), leaver) {
+                    (Some(node), Some(said)) => {
+                        let is_down = self.is_down(node);
+                        (handing_over(&operation.id, node, is_down, said), is_down)
+                    }
+                    _ => (unheard(&operation.id, unclean, holds(ring, operation)), false),
                 };
-                if waits.is_empty() { refused().unwrap_or_default() } else { waits }
+                // A silent node is retired without its word, unless this is in the way.
+                let refused = (is_down || waits.is_empty())
+                    .then(|| self.end_is_refused(ring, matches!(leaver, Some(Ok(_))), hearing));
+                refused.flatten().unwrap_or(waits)
             }
             _ => blocked(&operation.id, &moving, &said, progress, unclean),
         };
