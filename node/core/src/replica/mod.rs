@@ -4,12 +4,14 @@
 //! - [`Floors`]: what is too old to be taken, range by range.
 //! - [`Loads`]: how busy its copies are.
 //! - [`Lapse`]: what its machine's stop may have cost.
+//! - `gate`: who writes, and who waits until that is applied.
 //! - `look`: what a read, a scan or a comparison is told.
 //! - `pages`: what of a range fits in one answer.
 //! - `vote`: whether what it holds counts for a quorum.
 
 mod check;
 mod floors;
+mod gate;
 mod lapse;
 mod load;
 mod look;
@@ -26,7 +28,10 @@ pub use self::{
     load::Loads,
 };
 
-use self::check::{Touch, stale};
+use self::{
+    check::{Touch, stale},
+    gate::{Admitted, Gate},
+};
 use crate::{
     budget::Budget,
     engine::EngineError,
@@ -54,7 +59,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::{Notify, RwLock},
+    sync::Notify,
     time::{Instant, sleep, timeout_at},
 };
 
@@ -80,9 +85,7 @@ pub struct Replica {
     ring: CurrentRing,
     clock: Arc<Clock>,
     offload: Offload,
-    /// Held shared from the check of a write's epoch until the write is applied; whoever holds it alone knows that no
-    /// write of an older epoch is under way (invariant FENCED).
-    gate: RwLock<()>,
+    gate: Gate,
     floors: Arc<Floors>,
     loads: Loads,
     lapse: Arc<Lapse>,
@@ -107,23 +110,20 @@ impl Replica {
         lapse: Arc<Lapse>,
         offload: Offload,
     ) -> Replica {
-        let (inherited, inherits) = (Mutex::default(), Notify::new());
-        let (gate, loads) = (RwLock::new(()), Loads::new());
-        let (expiring, budget) = (AtomicU64::new(0), Budget::default());
         Replica {
             me,
             store,
             ring,
             clock,
             offload,
-            gate,
+            gate: Gate::default(),
             floors,
-            loads,
+            loads: Loads::new(),
             lapse,
-            budget,
-            inherited,
-            expiring,
-            inherits,
+            budget: Budget::default(),
+            inherited: Mutex::default(),
+            expiring: AtomicU64::new(0),
+            inherits: Notify::new(),
         }
     }
 
@@ -261,7 +261,7 @@ impl Replica {
         (epoch, arcs): (u64, u64),
         write: peer::Write,
     ) -> Result<Result<response::Body, peer::Write>, Failure> {
-        let _admitted = self.gate.read().await;
+        let _admitted = self.gate.admit().await;
         let touch = self.touch(epoch, arcs)?;
         touch.agrees(&write)?;
         let held = |arc: &RingArc| self.inherited.lock().contains(&(arc.id, arc.since.0));
@@ -282,13 +282,13 @@ impl Replica {
     }
 
     /// Writes go on while this is held, and whoever waits until all is applied waits for it.
-    pub async fn admit(&self) -> tokio::sync::RwLockReadGuard<'_, ()> {
-        self.gate.read().await
+    pub async fn admit(&self) -> Admitted<'_> {
+        self.gate.admit().await
     }
 
     /// Waits until every write that was admitted before is applied, and every removal that was begun is done.
     pub async fn drained(&self) {
-        drop(self.gate.write().await);
+        self.gate.drained().await;
     }
 
     /// Removes what is stored of a range, if by the ring `owners` hold all of it and this node nothing (invariant
@@ -341,7 +341,7 @@ impl Replica {
             let part = self.store.first_part(&rest);
             let began = Instant::now();
             {
-                let _alone = self.gate.write().await;
+                let _alone = self.gate.alone().await;
                 if !self.ring.get().is_some_and(|ring| may(&ring, &rest)) {
                     return Ok(false);
                 }

@@ -13,7 +13,7 @@ use crate::{
 };
 use futures::future::join_all;
 use god_proto::{
-    ids::NodeId,
+    ids::{Epoch, NodeId},
     peer::{self, Kept, Pull, request, response},
     position::PositionRange,
     ring::{Ring, RingArc, quorums},
@@ -26,8 +26,15 @@ use std::{
 };
 use tokio::time::{Instant, sleep};
 
-/// How often it is looked for what is misplaced.
+/// How long after a change of the ring it is looked for what is misplaced: soon, as from then on owners take writes
+/// that this node does not, and the more of them, the more differs. Not at once: changes come together, and owners have
+/// to hear of them too.
+const SOON: Duration = Duration::from_millis(20);
+/// How often it is looked while something is misplaced, and once nothing is.
 const LOOK: Duration = Duration::from_millis(250);
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// So many looks have to find nothing: what was admitted under an older ring may come in after the first.
+const CLEAN_LOOKS: u32 = 2;
 /// How long an owner may take to compare one range.
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// The most characters of an error that are passed on.
@@ -60,34 +67,53 @@ fn kept(owners: &[NodeId], error: &impl ToString) -> Kept {
 
 impl Upkeep {
     pub(super) async fn clean(&self) {
+        let (mut looked, mut at, mut found_nothing) = (Instant::now(), Epoch::default(), 0);
+        let mut changes = self.ring.changes();
         loop {
-            sleep(LOOK).await;
+            tokio::select! {
+                biased;
+                _ = changes.changed() => sleep(SOON).await,
+                () = sleep(LOOK) => {}
+            }
             let Some(ring) = self.ring.get() else { continue };
-            if let Err(error) = self.drop_deleted(&ring).await {
-                tracing::warn!(%error, "data of deleted keyspaces could not be removed");
+            if ring.epoch() != at {
+                (at, found_nothing) = (ring.epoch(), 0);
             }
-            let misplaced = match self.misplaced(&ring).await {
-                Ok(misplaced) => misplaced,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot look for misplaced data");
-                    self.kept.is(Some(kept(&[], &error)));
-                    continue;
-                }
-            };
-            let mut why = None;
-            for range in misplaced {
-                // The ring may have changed since; what is misplaced now is found at the next look.
-                if self.ring.epoch() != ring.epoch() {
-                    break;
-                }
-                if let Err(reason) = self.hand_over(&ring, &range).await {
-                    // Told at once: of many ranges each may take long.
-                    self.kept.is(Some(reason.clone()));
-                    why = Some(reason);
-                }
+            if found_nothing < CLEAN_LOOKS || looked.elapsed() >= LOOK_AGAIN {
+                looked = Instant::now();
+                found_nothing = if self.clean_once(&ring).await { found_nothing + 1 } else { 0 };
             }
-            self.kept.is(why);
         }
+    }
+
+    /// Says whether there was nothing to be cleaned.
+    async fn clean_once(&self, ring: &Arc<Ring>) -> bool {
+        let dropped = self.drop_deleted(ring).await;
+        if let Err(error) = &dropped {
+            tracing::warn!(%error, "data of deleted keyspaces could not be removed");
+        }
+        let misplaced = match self.misplaced(ring).await {
+            Ok(misplaced) => misplaced,
+            Err(error) => {
+                tracing::warn!(%error, "cannot look for misplaced data");
+                self.kept.is(Some(kept(&[], &error)));
+                return false;
+            }
+        };
+        let (mut why, is_clean) = (None, dropped.is_ok() && misplaced.is_empty());
+        for range in misplaced {
+            // The ring may have changed since; what is misplaced now is found at the next look.
+            if self.ring.epoch() != ring.epoch() {
+                break;
+            }
+            if let Err(reason) = self.hand_over(ring, &range).await {
+                // Told at once: of many ranges each may take long.
+                self.kept.is(Some(reason.clone()));
+                why = Some(reason);
+            }
+        }
+        self.kept.is(why);
+        is_clean
     }
 
     /// Removes what is stored of keyspaces that were deleted, and their floors. Cost, where nothing is: O(deleted

@@ -30,8 +30,8 @@ impl Upkeep {
                 uneven_since = None;
                 continue;
             }
-            let sizes = gather_sizes(self, &ring).await;
-            if !self.is_uneven(&ring, &sizes) {
+            let sizes = gather_sizes(self, &ring, false).await;
+            if !self.is_uneven(&ring, &sizes).await {
                 uneven_since = None;
                 if merged.elapsed() >= self.settings.merge_interval && !sizes.unsettled {
                     merged = Instant::now();
@@ -68,7 +68,7 @@ impl Upkeep {
     }
 
     /// Whether some node holds so much more than its share that it is worth moving, and could be.
-    fn is_uneven(&self, ring: &Arc<Ring>, sizes: &Sizes) -> bool {
+    async fn is_uneven(&self, ring: &Arc<Ring>, sizes: &Sizes) -> bool {
         let shares = planned_shares(&to_plan(ring), sizes);
         let worst = shares.iter().map(Share::ratio).fold(1.0, f64::max);
         let worth = shares
@@ -80,8 +80,12 @@ impl Upkeep {
         }
         // As soon as there are nodes for copies that a lost node left missing, they are made.
         let worth = worth || is_thin(ring);
+        if !worth {
+            return false;
+        }
         // What cannot be made better is left alone.
-        worth && plan(&to_plan(ring), &Wish::Rebalance, sizes).is_ok_and(|plan| !plan.moves.is_empty())
+        let sizes = gather_sizes(self, ring, true).await;
+        plan(&to_plan(ring), &Wish::Rebalance, &sizes).is_ok_and(|plan| !plan.moves.is_empty())
     }
 
     /// Makes arcs one that were cut apart and are small again. No data moves.

@@ -1,12 +1,12 @@
 //! Brings this node's copy of a range up to another node's: what is newer there is taken.
 //!
-//! Both sides' digests are compared, and where they differ the range is cut, in equal parts of what this node has of
-//! it, down to lists. What it has hardly anything of is listed as a whole, however much the other one has there. So a
-//! pull that was cut short goes on where it was, by itself; and one that ends without an error has shown that this
+//! Both sides' digests are compared, and where they differ the range is cut, in about equal parts of what this node
+//! has of it, down to lists. What it has hardly anything of is listed as a whole, however much the other one has there.
+//! So a pull that was cut short goes on where it was, by itself; and one that ends without an error has shown that this
 //! node lacks nothing that the other had when it began (invariant PULL-COVERS): each part was equal, or listed and
 //! merged.
 
-use super::{Upkeep, sizes::split_point, sync::may_go};
+use super::{Upkeep, sync::may_go};
 use crate::{
     engine::EngineError,
     peer::{Call, CallError, Target},
@@ -26,8 +26,8 @@ use tokio::time::Instant;
 
 /// Ranges of which this node has up to so many entries are listed, not cut further.
 const LIST_BELOW: u64 = 64;
-/// Into how many parts a range is cut.
-const PARTS: usize = 8;
+/// Into how many parts a range is cut at the most.
+const PARTS: u64 = 8;
 /// The most ranges in one comparison.
 const RANGES_AT_ONCE: usize = 256;
 /// The most entries, and about the most bytes, in one page.
@@ -183,12 +183,12 @@ impl Upkeep {
                         continue;
                     }
                 }
-                let few = mine.is_none_or(|mine| mine.entries <= LIST_BELOW);
-                if few || waiting.len() > MAX_WAITING {
+                let here = entries(&mine);
+                if here <= LIST_BELOW || waiting.len() > MAX_WAITING {
                     lists.add(range, most);
                     continue;
                 }
-                match self.cut(&view, &range).await? {
+                match self.cut(&view, &range, here).await? {
                     parts if parts.len() > 1 => waiting.extend(parts.into_iter().rev()),
                     _ => lists.add(range, most),
                 }
@@ -256,30 +256,23 @@ impl Upkeep {
         }
     }
 
-    /// Cuts a range where this node has equal parts of its entries.
-    async fn cut(&self, view: &View, range: &PositionRange) -> Result<Vec<PositionRange>, PullError> {
+    /// Cuts a range where this node has about equal parts of its entries; not where that cannot be read (DAMAGE-APART).
+    async fn cut(
+        &self,
+        view: &View,
+        range: &PositionRange,
+        entries: u64,
+    ) -> Result<Vec<PositionRange>, PullError> {
         let (view, whole) = (view.clone(), range.clone());
-        let cut = move || -> Result<Vec<PositionRange>, EngineError> {
-            let mut parts = vec![whole];
-            while parts.len() < PARTS {
-                let mut finer = Vec::with_capacity(2 * parts.len());
-                for part in &parts {
-                    match split_point(&view, part)? {
-                        Some(at) if part.start < at && at < part.end => finer.extend([
-                            PositionRange { start: part.start.clone(), end: at.clone() },
-                            PositionRange { start: at, end: part.end.clone() },
-                        ]),
-                        _ => finer.push(part.clone()),
-                    }
-                }
-                if finer.len() == parts.len() {
-                    break;
-                }
-                parts = finer;
-            }
-            Ok(parts)
+        let parts = entries.div_ceil(LIST_BELOW).min(PARTS);
+        let cut = move || match view.cuts(&whole, entries, parts as usize) {
+            Err(EngineError::Corrupt(_)) => Ok(Vec::new()),
+            cuts => cuts,
         };
-        self.offload.run(cut).await.map_err(own)
+        let cuts = self.offload.run(cut).await.map_err(own)?;
+        let mut start = range.start.clone();
+        let ends = cuts.into_iter().chain([range.end.clone()]);
+        Ok(ends.map(|end| PositionRange { start: std::mem::replace(&mut start, end.clone()), end }).collect())
     }
 
     /// Takes what is newer of ranges that follow on each other, all together; where the other one has something among

@@ -50,7 +50,11 @@ fn measure(view: &View, ring: &Ring, me: NodeId, middles: bool) -> Result<ArcSiz
     for arc in ring.arcs().iter().filter(|arc| Ring::holds(arc, me)) {
         let sum = view.estimate(&arc.range)?;
         let middle = match middles && sum.entries > 1 {
-            true => split_point(view, &arc.range)?,
+            true => match view.split_point(&arc.range) {
+                // It is in what cannot be read (DAMAGE-APART).
+                Err(EngineError::Corrupt(_)) => None,
+                middle => middle?,
+            },
             false => None,
         };
         done.arcs.push(ArcSize {
@@ -69,24 +73,17 @@ fn measure(view: &View, ring: &Ring, me: NodeId, middles: bool) -> Result<ArcSiz
     Ok(done)
 }
 
-/// As [`View::split_point`]; `None` too where that is in what cannot be read (DAMAGE-APART).
-pub(super) fn split_point(view: &View, range: &PositionRange) -> Result<Option<Position>, EngineError> {
-    match view.split_point(range) {
-        Err(EngineError::Corrupt(_)) => Ok(None),
-        found => found,
-    }
-}
-
 /// The arcs that a node holds no copy of.
 pub(super) fn foreign(ring: &Ring, me: NodeId) -> impl Iterator<Item = PositionRange> + '_ {
     ring.arcs().iter().filter(move |arc| !Ring::holds(arc, me)).map(|arc| arc.range.clone())
 }
 
-/// What is known of all arcs, as far as nodes answer: of each arc what its largest copy says.
-pub async fn gather_sizes(upkeep: &Upkeep, ring: &Ring) -> ring::Sizes {
+/// What is known of all arcs, as far as nodes answer: of each arc what its largest copy says. `middles`: and where each
+/// is cut in two halves, which takes each node three times as much to find.
+pub async fn gather_sizes(upkeep: &Upkeep, ring: &Ring, middles: bool) -> ring::Sizes {
     let asked = ring.nodes().iter().map(|node| async move {
         let node = NodeId(node.number);
-        let ask = request::Body::Sizes(ArcSizes { middles: true });
+        let ask = request::Body::Sizes(ArcSizes { middles });
         match upkeep.ask_node(node, ring.epoch().0, TIMEOUT, ask).await {
             Ok(response::Body::Sizes(said)) => Some((node, said)),
             _ => None,

@@ -42,7 +42,9 @@ struct Pass {
 impl Upkeep {
     /// Looks through all that this node holds, again and again, unless it is known that nothing has expired.
     pub(super) async fn sweep(&self) {
-        let mut last: Option<Pass> = None;
+        // Of an empty node all was looked through: whatever expires is taken in after this.
+        let start = Pass { taken: self.replica.expiring(), next_ms: None };
+        let mut last = (self.store.view().total().entries == 0).then_some(start);
         loop {
             sleep(self.settings.sync_interval).await;
             let sure_ms = self.replica.clock().sure_ms();

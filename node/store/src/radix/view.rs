@@ -9,6 +9,7 @@ use super::{
     tree::Tree,
 };
 use crate::engine::{Direction, EngineError, Reader, Snapshot, Table};
+use bytes::Bytes;
 use god_proto::{
     position::{Position, PositionRange},
     record::{Entry, Record},
@@ -150,6 +151,37 @@ impl View {
         }
     }
 
+    /// Bounds that cut a range, which holds so many `entries`, into up to `most` parts of about as many each. They lie
+    /// between buckets where they can: what such parts hold is known without a scan. Cost: O(most × depth) then; else a
+    /// scan of the range, of which nearly all is in one bucket.
+    pub fn cuts(
+        &self,
+        range: &PositionRange,
+        entries: u64,
+        most: usize,
+    ) -> Result<Vec<Position>, EngineError> {
+        let tree = &self.0.tree;
+        let first = tree.locate(range.start.as_bytes()).before.entries;
+        let last = tree.locate(range.end.as_bytes());
+        let past = last.before.entries + last.bucket.map_or(0, |(_, sum)| sum.entries);
+        let parts = most.max(2) as u64;
+        let between = (1..parts).filter_map(|part| {
+            let rank = first + past.saturating_sub(first) * part / parts;
+            let (path, _) = tree.bucket_at(rank, |sum| sum.entries)?;
+            let start = Position::from_bytes(Bytes::copy_from_slice(path.bytes()));
+            (range.start < start && start < range.end).then_some(start)
+        });
+        let mut cuts: Vec<Position> = between.collect();
+        cuts.dedup();
+        if !cuts.is_empty() || range.is_empty() {
+            return Ok(cuts);
+        }
+        let step = entries.div_ceil(parts).max(1) as usize;
+        let (start, end) = (range.start.as_bytes(), range.end.as_bytes());
+        let inside = self.reader().scan(Table::Data, start, end, Direction::Forward).skip(step).step_by(step);
+        inside.take(most.max(2) - 1).map(|pair| pair.map(|(key, _)| Position::from_bytes(key))).collect()
+    }
+
     /// The record with `rank` counted ones before it within the range.
     fn nth(
         &self,
@@ -197,5 +229,103 @@ impl View {
             }
         }
         Ok(sum)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{
+        engine::{Cached, SimulatedDisk},
+        radix::{CommitterSettings, Limits, Store, StoreSettings},
+        seam::Offload,
+    };
+    use god_proto::{
+        ids::{KeyspaceId, NodeId},
+        v1::Partitioner,
+        version::Version,
+    };
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    /// Counts the rows that scans give.
+    struct Counting(Arc<dyn Snapshot>, Arc<AtomicUsize>);
+
+    impl Reader for Counting {
+        fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+            self.0.get(table, key)
+        }
+
+        fn scan<'a>(
+            &'a self,
+            table: Table,
+            start: &[u8],
+            end: &[u8],
+            direction: Direction,
+        ) -> Box<dyn Iterator<Item = Result<(Bytes, Bytes), EngineError>> + 'a> {
+            let rows = self.0.scan(table, start, end, direction);
+            Box::new(rows.inspect(|_| {
+                self.1.fetch_add(1, Relaxed);
+            }))
+        }
+    }
+
+    impl Snapshot for Counting {
+        fn get_cached(&self, table: Table, key: &[u8]) -> Result<Cached<Option<Bytes>>, EngineError> {
+            self.0.get_cached(table, key)
+        }
+
+        fn multi_get(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, EngineError> {
+            self.0.multi_get(table, keys)
+        }
+    }
+
+    /// Who compares two copies cuts down to lists again and again, while clients wait for the same processors.
+    #[test]
+    fn cutting_a_range_down_to_lists_reads_each_row_three_times_at_most() {
+        const KEYS: u64 = 20_000;
+        const LIST: u64 = 64;
+        let settings = StoreSettings {
+            committer: CommitterSettings::default(),
+            offload: Offload::Inline,
+            threaded: false,
+            limits: Limits::default(),
+        };
+        let store = Store::open(SimulatedDisk::new().open(), *b"a cluster's name", settings).unwrap();
+        let entry = |n: u64| {
+            let key = n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes();
+            let position = Position::of_key(KeyspaceId(7), Partitioner::Ordered, &key).unwrap();
+            Entry { position, record: Record::value(Version::new(1, 0, NodeId(1)), "value") }
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(store.write((0..KEYS).map(entry).collect())).unwrap();
+        let (view, rows) = (store.view(), Arc::new(AtomicUsize::new(0)));
+        let counting = Counting(Arc::clone(&view.0.snapshot), Arc::clone(&rows));
+        let view = View::new(Arc::new(counting), view.0.tree.clone(), view.0.scale);
+
+        let whole = PositionRange {
+            start: Position::from_bytes(&[0, 0, 0, 7, 0x3a][..]),
+            end: Position::from_bytes(&[0, 0, 0, 7, 0xc5][..]),
+        };
+        let all = view.summary(&whole).unwrap().entries;
+        assert!(all > KEYS / 2, "{all}");
+        rows.store(0, Relaxed);
+        let (mut waiting, mut lists) = (vec![whole], 0);
+        while let Some(range) = waiting.pop() {
+            let entries = view.summary(&range).unwrap().entries;
+            if entries <= LIST {
+                lists += 1;
+                continue;
+            }
+            let cuts = view.cuts(&range, entries, entries.div_ceil(LIST).min(8) as usize).unwrap();
+            assert!(!cuts.is_empty(), "{entries} entries are not cut");
+            let starts = std::iter::once(&range.start).chain(&cuts);
+            let parts = starts.zip(cuts.iter().chain([&range.end]));
+            waiting
+                .extend(parts.map(|(start, end)| PositionRange { start: start.clone(), end: end.clone() }));
+        }
+        let read = rows.load(Relaxed) as u64;
+        assert!(lists <= 4 * all.div_ceil(LIST), "{lists} lists");
+        assert!(read <= 3 * all, "{read} rows read of {all}");
     }
 }

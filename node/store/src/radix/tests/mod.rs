@@ -127,6 +127,14 @@ impl Model {
             cut.as_ref(),
             entries.get(entries.len() / 2).filter(|_| entries.len() > 1).map(|e| &e.position)
         );
+
+        for most in [2, 3, 8] {
+            let cuts = view.cuts(range, summary.entries, most).unwrap();
+            assert!(cuts.len() < most && (summary.entries < 2 || !cuts.is_empty()), "{cuts:?}");
+            let bounds: Vec<&Position> =
+                [&range.start].into_iter().chain(&cuts).chain([&range.end]).collect();
+            assert!(cuts.is_empty() || bounds.array_windows().all(|[a, b]| a < b), "{bounds:?}");
+        }
     }
 }
 
