@@ -14,32 +14,34 @@ use std::{
 };
 use tempfile::TempDir;
 use tokio::{
-    sync::{Mutex, MutexGuard},
+    sync::{Semaphore, SemaphorePermit},
     time::{Instant, sleep},
 };
 
 /// How long anything may take that a test waits for. Far more than it takes: a busy machine is no failure.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// One cluster at a time: they would only take the processors from each other.
-static TURN: Mutex<()> = Mutex::const_new(());
+/// A few clusters at a time: most of a test is waiting, and more would take the processors from each other.
+static TURNS: Semaphore = Semaphore::const_new(3);
 /// Ports that were given to a node of any cluster before.
 static PORTS: StdMutex<BTreeSet<u16>> = StdMutex::new(BTreeSet::new());
 
-/// A free port that no other node of this run has.
+/// A free port that no other node of this run has; none of those that the system gives connections (ip(7),
+/// `ip_local_port_range`), so that it is free while a node is down.
 fn port() -> u16 {
-    loop {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        if PORTS.lock().unwrap().insert(port) {
-            return port;
-        }
-    }
+    const FIRST: u32 = 10_000;
+    const PAST: u32 = 32_768;
+    // Runs beside each other begin in different places.
+    let start = std::process::id().wrapping_mul(101) % (PAST - FIRST);
+    let is_free =
+        |port: &u16| PORTS.lock().unwrap().insert(*port) && TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let mut all = (start..PAST - FIRST).chain(0..start).map(|at| (FIRST + at) as u16);
+    all.find(is_free).expect("a free port")
 }
 
 /// The turn of whoever has a cluster by other means than [`Cluster`].
-pub async fn turn() -> MutexGuard<'static, ()> {
-    TURN.lock().await
+pub async fn turn() -> SemaphorePermit<'static> {
+    TURNS.acquire().await.unwrap()
 }
 
 /// Waits until `holds` gives something.
@@ -243,13 +245,13 @@ impl Drop for Process {
 pub struct Cluster {
     pub nodes: Vec<Process>,
     directory: TempDir,
-    _turn: MutexGuard<'static, ()>,
+    _turn: SemaphorePermit<'static>,
 }
 
 impl Cluster {
     /// Nodes that are not started yet; all but the first are told to join it.
     pub async fn prepare(nodes: usize, arguments: &[&str]) -> Cluster {
-        let turn = TURN.lock().await;
+        let turn = turn().await;
         let directory = TempDir::new().unwrap();
         let at = |name: String| directory.path().join(name);
         let mut nodes: Vec<Process> = (1..=nodes)

@@ -32,9 +32,7 @@ use tokio::time::{Instant, sleep};
 const SOON: Duration = Duration::from_millis(20);
 /// How often it is looked while something is misplaced, and once nothing is.
 const LOOK: Duration = Duration::from_millis(250);
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
-/// So many looks have to find nothing: what was admitted under an older ring may come in after the first.
-const CLEAN_LOOKS: u32 = 2;
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// How long an owner may take to compare one range.
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// The most characters of an error that are passed on.
@@ -67,8 +65,9 @@ fn kept(owners: &[NodeId], error: &impl ToString) -> Kept {
 
 impl Upkeep {
     pub(super) async fn clean(&self) {
-        let (mut looked, mut at, mut found_nothing) = (Instant::now(), Epoch::default(), 0);
         let mut changes = self.ring.changes();
+        // Under which ring nothing was found, and when.
+        let mut clean = None;
         loop {
             tokio::select! {
                 biased;
@@ -76,18 +75,17 @@ impl Upkeep {
                 () = sleep(LOOK) => {}
             }
             let Some(ring) = self.ring.get() else { continue };
-            if ring.epoch() != at {
-                (at, found_nothing) = (ring.epoch(), 0);
-            }
-            if found_nothing < CLEAN_LOOKS || looked.elapsed() >= LOOK_AGAIN {
-                looked = Instant::now();
-                found_nothing = if self.clean_once(&ring).await { found_nothing + 1 } else { 0 };
+            let is_clean = |(at, since): (Epoch, Instant)| at == ring.epoch() && since.elapsed() < LOOK_AGAIN;
+            if !clean.is_some_and(is_clean) {
+                clean = self.clean_once(&ring).await.then(|| (ring.epoch(), Instant::now()));
             }
         }
     }
 
     /// Says whether there was nothing to be cleaned.
     async fn clean_once(&self, ring: &Arc<Ring>) -> bool {
+        // What was begun under an older ring is seen, and offered with all else.
+        self.replica.drained().await;
         let dropped = self.drop_deleted(ring).await;
         if let Err(error) = &dropped {
             tracing::warn!(%error, "data of deleted keyspaces could not be removed");

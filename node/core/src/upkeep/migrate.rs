@@ -83,8 +83,13 @@ impl Upkeep {
         if !worth {
             return false;
         }
-        // What cannot be made better is left alone.
-        let sizes = gather_sizes(self, ring, true).await;
+        // What cannot be made better is left alone. Only halves are taken from the second answer: who is silent then
+        // must not seem to hold nothing.
+        let halves = gather_sizes(self, ring, true).await.arcs;
+        let mut sizes = sizes.clone();
+        for (arc, size) in &mut sizes.arcs {
+            size.middle = halves.get(arc).and_then(|half| half.middle.clone());
+        }
         plan(&to_plan(ring), &Wish::Rebalance, &sizes).is_ok_and(|plan| !plan.moves.is_empty())
     }
 

@@ -256,20 +256,15 @@ impl Upkeep {
         }
     }
 
-    /// Cuts a range where this node has about equal parts of its entries; not where that cannot be read (DAMAGE-APART).
+    /// Cuts a range where this node has about equal parts of its entries.
     async fn cut(
         &self,
         view: &View,
         range: &PositionRange,
         entries: u64,
     ) -> Result<Vec<PositionRange>, PullError> {
-        let (view, whole) = (view.clone(), range.clone());
-        let parts = entries.div_ceil(LIST_BELOW).min(PARTS);
-        let cut = move || match view.cuts(&whole, entries, parts as usize) {
-            Err(EngineError::Corrupt(_)) => Ok(Vec::new()),
-            cuts => cuts,
-        };
-        let cuts = self.offload.run(cut).await.map_err(own)?;
+        let (view, whole, parts) = (view.clone(), range.clone(), entries.div_ceil(LIST_BELOW).min(PARTS));
+        let cuts = self.offload.run(move || view.cuts(&whole, entries, parts as usize)).await.map_err(own)?;
         let mut start = range.start.clone();
         let ends = cuts.into_iter().chain([range.end.clone()]);
         Ok(ends.map(|end| PositionRange { start: std::mem::replace(&mut start, end.clone()), end }).collect())

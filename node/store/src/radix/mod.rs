@@ -13,7 +13,7 @@
 //! - `writer`: groups of writes become one batch of data and rows.
 //!
 //! The shape of the tree depends on the history of writes. What it answers does not: only sums over ranges are
-//! visible, and they are the same for every shape (invariant SHAPE-FREE).
+//! visible, and they are the same for every shape (invariant SHAPE-FREE); and where a range is best cut, which is not.
 
 mod around;
 mod cache;

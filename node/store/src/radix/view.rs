@@ -152,34 +152,51 @@ impl View {
     }
 
     /// Bounds that cut a range, which holds so many `entries`, into up to `most` parts of about as many each. They lie
-    /// between buckets where they can: what such parts hold is known without a scan. Cost: O(most × depth) then; else a
-    /// scan of the range, of which nearly all is in one bucket.
+    /// between buckets where they can: what such parts hold is known without a scan. Fewer where something within a
+    /// bucket cannot be read. Cost: O(most × depth), and where the range lies in one bucket a scan of it.
     pub fn cuts(
         &self,
         range: &PositionRange,
         entries: u64,
         most: usize,
     ) -> Result<Vec<Position>, EngineError> {
-        let tree = &self.0.tree;
-        let first = tree.locate(range.start.as_bytes()).before.entries;
-        let last = tree.locate(range.end.as_bytes());
-        let past = last.before.entries + last.bucket.map_or(0, |(_, sum)| sum.entries);
+        let within = |bound: &[u8]| {
+            let bound = Position::from_bytes(Bytes::copy_from_slice(bound));
+            (range.start < bound && bound < range.end).then_some(bound)
+        };
+        let (start, end, tree) = (range.start.as_bytes(), range.end.as_bytes(), &self.0.tree);
+        let (low, high) = (tree.locate(start), tree.locate(end));
         let parts = most.max(2) as u64;
-        let between = (1..parts).filter_map(|part| {
-            let rank = first + past.saturating_sub(first) * part / parts;
-            let (path, _) = tree.bucket_at(rank, |sum| sum.entries)?;
-            let start = Position::from_bytes(Bytes::copy_from_slice(path.bytes()));
-            (range.start < start && start < range.end).then_some(start)
-        });
-        let mut cuts: Vec<Position> = between.collect();
+        // Of the buckets that lie between those at the ends.
+        let first = low.before.entries + low.bucket.map_or(0, |(_, sum)| sum.entries);
+        let inside = high.before.entries.saturating_sub(first);
+        let ranks = (1..parts).filter(|_| inside > 0).map(|part| first + inside * part / parts);
+        let starts = ranks.filter_map(|rank| Some(tree.bucket_at(rank, |sum| sum.entries)?.0));
+        let mut cuts: Vec<Position> = starts.filter_map(|path| within(path.bytes())).collect();
         cuts.dedup();
+        if cuts.is_empty() {
+            let after_first = low.bucket.map(|(depth, _)| range_end(start, depth));
+            let before_last = high.bucket.map(|(depth, _)| range_start(end, depth));
+            cuts.extend([after_first, before_last].into_iter().flatten().find_map(|bound| within(&bound)));
+        }
         if !cuts.is_empty() || range.is_empty() {
             return Ok(cuts);
         }
         let step = entries.div_ceil(parts).max(1) as usize;
-        let (start, end) = (range.start.as_bytes(), range.end.as_bytes());
-        let inside = self.reader().scan(Table::Data, start, end, Direction::Forward).skip(step).step_by(step);
-        inside.take(most.max(2) - 1).map(|pair| pair.map(|(key, _)| Position::from_bytes(key))).collect()
+        for (at, pair) in self.reader().scan(Table::Data, start, end, Direction::Forward).enumerate() {
+            match pair {
+                Ok((position, _)) if at > 0 && at.is_multiple_of(step) => {
+                    cuts.push(Position::from_bytes(position));
+                }
+                Ok(_) => {}
+                Err(EngineError::Corrupt(_)) => break,
+                Err(error) => return Err(error),
+            }
+            if cuts.len() as u64 == parts - 1 {
+                break;
+            }
+        }
+        Ok(cuts)
     }
 
     /// The record with `rank` counted ones before it within the range.
@@ -280,33 +297,45 @@ mod tests {
         }
     }
 
+    /// A store that holds some keys, and a view of it that counts the rows it reads.
+    fn counting(
+        keys: &[Vec<u8>],
+        value: impl Fn(usize) -> usize,
+        limits: Limits,
+    ) -> (View, Arc<AtomicUsize>) {
+        let settings = StoreSettings {
+            committer: CommitterSettings::default(),
+            offload: Offload::Inline,
+            threaded: false,
+            limits,
+        };
+        let store = Store::open(SimulatedDisk::new().open(), *b"a cluster's name", settings).unwrap();
+        let entry = |(at, key): (usize, &Vec<u8>)| {
+            let position = Position::of_key(KeyspaceId(7), Partitioner::Ordered, key).unwrap();
+            let record = Record::value(Version::new(1, 0, NodeId(1)), vec![7; value(at)]);
+            Entry { position, record }
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(store.write(keys.iter().enumerate().map(entry).collect())).unwrap();
+        let (view, rows) = (store.view(), Arc::new(AtomicUsize::new(0)));
+        let counting = Counting(Arc::clone(&view.0.snapshot), Arc::clone(&rows));
+        (View::new(Arc::new(counting), view.0.tree.clone(), view.0.scale), rows)
+    }
+
+    fn range(start: &[u8], end: &[u8]) -> PositionRange {
+        let bound = |key: &[u8]| Position::from_bytes([&[0, 0, 0, 7], key].concat());
+        PositionRange { start: bound(start), end: bound(end) }
+    }
+
     /// Who compares two copies cuts down to lists again and again, while clients wait for the same processors.
     #[test]
     fn cutting_a_range_down_to_lists_reads_each_row_three_times_at_most() {
         const KEYS: u64 = 20_000;
         const LIST: u64 = 64;
-        let settings = StoreSettings {
-            committer: CommitterSettings::default(),
-            offload: Offload::Inline,
-            threaded: false,
-            limits: Limits::default(),
-        };
-        let store = Store::open(SimulatedDisk::new().open(), *b"a cluster's name", settings).unwrap();
-        let entry = |n: u64| {
-            let key = n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes();
-            let position = Position::of_key(KeyspaceId(7), Partitioner::Ordered, &key).unwrap();
-            Entry { position, record: Record::value(Version::new(1, 0, NodeId(1)), "value") }
-        };
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(store.write((0..KEYS).map(entry).collect())).unwrap();
-        let (view, rows) = (store.view(), Arc::new(AtomicUsize::new(0)));
-        let counting = Counting(Arc::clone(&view.0.snapshot), Arc::clone(&rows));
-        let view = View::new(Arc::new(counting), view.0.tree.clone(), view.0.scale);
-
-        let whole = PositionRange {
-            start: Position::from_bytes(&[0, 0, 0, 7, 0x3a][..]),
-            end: Position::from_bytes(&[0, 0, 0, 7, 0xc5][..]),
-        };
+        let key = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes().to_vec();
+        let keys: Vec<Vec<u8>> = (0..KEYS).map(key).collect();
+        let (view, rows) = counting(&keys, |_| 5, Limits::default());
+        let whole = range(&[0x3a], &[0xc5]);
         let all = view.summary(&whole).unwrap().entries;
         assert!(all > KEYS / 2, "{all}");
         rows.store(0, Relaxed);
@@ -327,5 +356,19 @@ mod tests {
         let read = rows.load(Relaxed) as u64;
         assert!(lists <= 4 * all.div_ceil(LIST), "{lists} lists");
         assert!(read <= 3 * all, "{read} rows read of {all}");
+    }
+
+    /// A bucket of many small records, of which few are in the range, and behind it large ones in one bucket each.
+    #[test]
+    fn cuts_between_large_records_read_none_of_them() {
+        let small = (0..1_000u16).map(|n| [&[0x11], &n.to_be_bytes()[..]].concat());
+        let large = (0..100u8).map(|n| vec![0x20, n, 1]);
+        let keys: Vec<Vec<u8>> = small.chain(large).collect();
+        let limits = Limits { split_bytes: 1 << 16, ..Limits::default() };
+        let (view, rows) = counting(&keys, |at| if at < 1_000 { 5 } else { 1 << 16 }, limits);
+        let from = [&[0x11][..], &966u16.to_be_bytes()[..]].concat();
+        let range = range(&from, &[0x30]);
+        let cuts = view.cuts(&range, 134, 3).unwrap();
+        assert_eq!((cuts.len(), rows.load(Relaxed)), (2, 0), "{cuts:?}");
     }
 }
