@@ -141,7 +141,8 @@ impl Upkeep {
         Ok(found.into_iter().map(|(range, _)| range).collect())
     }
 
-    /// Those of some ranges of which this node stores something, and how many entries. Cost: O(ranges × depth).
+    /// Those of some ranges of which this node stores something, and how many entries. Cost: O(ranges × depth),
+    /// and a seek for each.
     async fn stored(
         &self,
         ranges: impl FnOnce() -> Vec<PositionRange> + Send + 'static,
@@ -149,7 +150,7 @@ impl Upkeep {
         let view = self.store.view();
         let find = move || {
             let counted = ranges().into_iter().map(|range| {
-                let entries = view.estimate(&range)?.entries;
+                let entries = if view.holds_any(&range)? { view.estimate(&range)?.entries } else { 0 };
                 Ok((range, entries))
             });
             counted.filter(|found| !matches!(found, Ok((_, 0)))).collect()

@@ -200,9 +200,12 @@ impl Upkeep {
             Some(_) if leaver == Leaver::Gone => self.names_heard(None, TIMEOUT).await,
             _ => Hearing::default(),
         };
-        let unclean: BTreeSet<NodeId> = self.unclean(ring, operation).await.into_keys().collect();
-        let epoch = ring.epoch();
-        let budget = self.settings.moving_arcs;
+        let (epoch, budget) = (ring.epoch(), self.settings.moving_arcs);
+        // Where none can begin, nobody is asked whether it could.
+        let moving = ring.arcs().iter().filter(|arc| arc.next.is_some() && !ready.contains(&arc.id)).count();
+        let is_full = operation.phase() == OperationPhase::Moving && moving >= budget.max(1);
+        let unclean = if is_full { BTreeMap::new() } else { self.unclean(ring, operation).await };
+        let unclean: BTreeSet<NodeId> = unclean.into_keys().collect();
         self.register
             .change(self.change_timeout, |ring| {
                 // Seen under this epoch; under another one it is looked at again.
@@ -320,9 +323,9 @@ impl Upkeep {
         }
     }
 
-    /// What a node holds by this ring, and holds that it should not. Refused where it speaks of another ring.
+    /// Which arcs a node holds by this ring, and how much that it should not. Refused where it speaks of another ring.
     async fn what_it_holds(&self, node: NodeId, ring: &Ring) -> Result<ArcSizesDone, CallError> {
-        let ask = request::Body::Sizes(ArcSizes { middles: false });
+        let ask = request::Body::Sizes(ArcSizes { middles: false, misplaced_only: true });
         match self.ask_node(node, ring.epoch().0, TIMEOUT, ask).await? {
             response::Body::Sizes(said) if said.epoch == ring.epoch().0 => Ok(said),
             response::Body::Sizes(said) => {

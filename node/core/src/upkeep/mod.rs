@@ -286,7 +286,7 @@ impl Upkeep {
                 Err(failure(Cause::Invalid, "a suspicion that is told is not answered"))
             }
             request::Body::Moving(_) => Ok(response::Body::Moving(self.receiving.report())),
-            request::Body::Sizes(ask) => self.sizes(ask.middles).await.map(response::Body::Sizes),
+            request::Body::Sizes(ask) => self.sizes(ask).await.map(response::Body::Sizes),
             _ => Err(failure(Cause::Invalid, "this is no question about upkeep")),
         }
     }

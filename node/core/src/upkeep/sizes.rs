@@ -22,8 +22,9 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 const UNKNOWN: f64 = -1.0;
 
 impl Upkeep {
-    /// What this node holds of each of its arcs. Cost: O(arcs × depth), and a scan of two buckets for each.
-    pub(super) async fn sizes(&self, middles: bool) -> Result<ArcSizesDone, Failure> {
+    /// What this node holds of each of its arcs, and what it holds of others. Cost: O(arcs × depth), and a scan of two
+    /// buckets for each arc of its own, of six with its middle.
+    pub(super) async fn sizes(&self, asked: ArcSizes) -> Result<ArcSizesDone, Failure> {
         let Some(ring) = self.ring.get() else {
             return Err(no_cluster());
         };
@@ -31,7 +32,7 @@ impl Upkeep {
         self.replica.drained().await;
         let epoch = ring.epoch().0;
         let (view, me) = (self.store.view(), self.me);
-        let measured = self.offload.run(move || measure(&view, &ring, me, middles)).await;
+        let measured = self.offload.run(move || measure(&view, &ring, me, asked)).await;
         let mut done = measured.map_err(|error| failure(Cause::Storage, error.to_string()))?;
         for arc in &mut done.arcs {
             arc.load = self.replica.loads().of(ArcId(arc.arc)).unwrap_or(UNKNOWN);
@@ -45,32 +46,44 @@ impl Upkeep {
     }
 }
 
-fn measure(view: &View, ring: &Ring, me: NodeId, middles: bool) -> Result<ArcSizesDone, EngineError> {
+fn measure(view: &View, ring: &Ring, me: NodeId, asked: ArcSizes) -> Result<ArcSizesDone, EngineError> {
     let mut done = ArcSizesDone::default();
     for arc in ring.arcs().iter().filter(|arc| Ring::holds(arc, me)) {
-        let sum = view.estimate(&arc.range)?;
-        let middle = match middles && sum.entries > 1 {
-            true => match view.split_point(&arc.range) {
+        let mut size = ArcSize { arc: arc.id.0, load: UNKNOWN, ..ArcSize::default() };
+        if !asked.misplaced_only {
+            let sum = view.estimate(&arc.range)?;
+            (size.entries, size.bytes) = (sum.entries, sum.bytes);
+        }
+        if asked.middles && size.entries > 1 {
+            let middle = match view.split_point(&arc.range) {
                 // It is in what cannot be read (DAMAGE-APART).
                 Err(EngineError::Corrupt(_)) => None,
                 middle => middle?,
-            },
-            false => None,
-        };
-        done.arcs.push(ArcSize {
-            arc: arc.id.0,
-            entries: sum.entries,
-            bytes: sum.bytes,
-            load: UNKNOWN,
-            middle: middle.map(Position::into_bytes).unwrap_or_default(),
-        });
+            };
+            size.middle = middle.map(Position::into_bytes).unwrap_or_default();
+        }
+        done.arcs.push(size);
     }
-    for range in foreign(ring, me) {
-        let sum = view.estimate(&range)?;
-        done.misplaced_entries += sum.entries;
-        done.misplaced_bytes += sum.bytes;
+    for range in together(foreign(ring, me)) {
+        if view.holds_any(&range)? {
+            let sum = view.estimate(&range)?;
+            done.misplaced_entries += sum.entries;
+            done.misplaced_bytes += sum.bytes;
+        }
     }
     Ok(done)
+}
+
+/// Ranges in order, those that follow on each other as one.
+fn together(ranges: impl Iterator<Item = PositionRange>) -> Vec<PositionRange> {
+    let mut together: Vec<PositionRange> = Vec::new();
+    for range in ranges {
+        match together.last_mut() {
+            Some(last) if last.end == range.start => last.end = range.end,
+            _ => together.push(range),
+        }
+    }
+    together
 }
 
 /// The arcs that a node holds no copy of.
@@ -83,7 +96,7 @@ pub(super) fn foreign(ring: &Ring, me: NodeId) -> impl Iterator<Item = PositionR
 pub async fn gather_sizes(upkeep: &Upkeep, ring: &Ring, middles: bool) -> ring::Sizes {
     let asked = ring.nodes().iter().map(|node| async move {
         let node = NodeId(node.number);
-        let ask = request::Body::Sizes(ArcSizes { middles });
+        let ask = request::Body::Sizes(ArcSizes { middles, misplaced_only: false });
         match upkeep.ask_node(node, ring.epoch().0, TIMEOUT, ask).await {
             Ok(response::Body::Sizes(said)) => Some((node, said)),
             _ => None,

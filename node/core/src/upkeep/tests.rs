@@ -16,6 +16,7 @@ use crate::{
 };
 use god_proto::{
     ids::KeyspaceId,
+    peer::{ArcSizes, ArcSizesDone},
     position::{Position, PositionRange},
     record::{Entry, Record},
 };
@@ -300,6 +301,36 @@ async fn of_a_deleted_keyspace_nothing_stays_not_even_where_it_is_damaged_or_emp
     cleans.abort();
 }
 
+const MISPLACED: ArcSizes = ArcSizes { middles: false, misplaced_only: true };
+
+#[tokio::test(start_paused = true)]
+async fn who_is_asked_what_is_misplaced_says_that_alone_and_all_of_it() {
+    let cluster = Cluster::new(4);
+    let upkeep = upkeep(&cluster, 1);
+    let at = positions(10);
+    for at in &at {
+        cluster.seed(1, value(at, -10, "its own")).await;
+    }
+    let all = upkeep.sizes(ArcSizes::default()).await.unwrap();
+    let only = upkeep.sizes(MISPLACED).await.unwrap();
+    let arcs = |said: &ArcSizesDone| said.arcs.iter().map(|arc| arc.arc).collect::<Vec<_>>();
+    assert_eq!(all.arcs.iter().map(|arc| arc.entries).sum::<u64>(), 10);
+    assert_eq!(
+        only.arcs.iter().map(|arc| arc.entries).sum::<u64>(),
+        0,
+        "nothing is counted that nobody asks for"
+    );
+    assert_eq!(arcs(&only), arcs(&all));
+    // Of another ring, by which none of it is its own.
+    let mut others = document(4, 6);
+    others.arcs.iter_mut().for_each(|arc| arc.replicas = vec![2, 3, 4]);
+    cluster.node(1).ring.advance(ring(others));
+    for asked in [ArcSizes::default(), MISPLACED] {
+        let said = upkeep.sizes(asked).await.unwrap();
+        assert_eq!((said.arcs.len(), said.misplaced_entries), (0, 10));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_node_says_why_it_keeps_what_it_should_not_hold() {
     let cluster = Cluster::new(4);
@@ -309,7 +340,7 @@ async fn a_node_says_why_it_keeps_what_it_should_not_hold() {
     let cleans = begins(&upkeep, |upkeep| async move { upkeep.clean().await });
     let why = async || {
         sleep(Duration::from_secs(3)).await;
-        let said = upkeep.sizes(false).await.unwrap();
+        let said = upkeep.sizes(MISPLACED).await.unwrap();
         said.kept.map(|kept| (kept.owners, kept.error))
     };
     cluster.does(1, Does::Refuse(Cause::DiskFull));
@@ -329,8 +360,8 @@ async fn a_node_says_why_it_keeps_what_it_should_not_hold() {
     // What has just come into the way may be gone in a moment, and is not told.
     cluster.node(4).ring.advance(ring(document(4, 7)));
     sleep(Duration::from_secs(1)).await;
-    assert_eq!(upkeep.sizes(false).await.unwrap().kept, None);
-    assert_eq!(upkeep.sizes(false).await.unwrap().misplaced_entries, 1);
+    assert_eq!(upkeep.sizes(MISPLACED).await.unwrap().kept, None);
+    assert_eq!(upkeep.sizes(MISPLACED).await.unwrap().misplaced_entries, 1);
     assert!(why().await.is_some());
     cleans.abort();
 }

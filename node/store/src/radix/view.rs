@@ -89,6 +89,21 @@ impl View {
         self.summed(range, |start, end| self.scan_sum(start, end))
     }
 
+    /// Whether anything stands in a range, be it damaged. Cost: O(depth), and one seek where that cannot say.
+    pub fn holds_any(&self, range: &PositionRange) -> Result<bool, EngineError> {
+        let (start, end) = (range.start.as_bytes(), range.end.as_bytes());
+        let (low, high) = (self.0.tree.locate(start), self.0.tree.locate(end));
+        if low.bucket.is_none() && high.bucket.is_none() {
+            return Ok(low.before.entries < high.before.entries);
+        }
+        let first = self.reader().scan(Table::Data, start, end.max(start), Direction::Forward).next();
+        match first {
+            None => Ok(false),
+            Some(Ok(_) | Err(EngineError::Corrupt(_))) => Ok(true),
+            Some(Err(error)) => Err(error),
+        }
+    }
+
     /// As [`View::summary`], for who only asks how much there is: where something at an end cannot be read, each place
     /// of that is one entry more.
     pub fn estimate(&self, range: &PositionRange) -> Result<Summary, EngineError> {
