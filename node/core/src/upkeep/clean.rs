@@ -104,11 +104,14 @@ impl Upkeep {
             if self.ring.epoch() != ring.epoch() {
                 break;
             }
+            let began = Instant::now();
             if let Err(reason) = self.hand_over(ring, &range).await {
                 // Told at once: of many ranges each may take long.
                 self.kept.is(Some(reason.clone()));
                 why = Some(reason);
             }
+            // Its owners compare all of it, which takes processors that clients may be waiting for.
+            self.rest(self.rest_after(began.elapsed(), 0)).await;
         }
         self.kept.is(why);
         is_clean
