@@ -76,7 +76,7 @@ run: programs ## Start three nodes, load real data, print a tour; Ctrl-C stops t
 # Properties are tried with the same cases each time here; `cargo test` alone tries others each time.
 test: export PROPTEST_RNG_SEED ?= 20261124
 # Tests of processes wait most of the time; how many of them run at once they bound themselves.
-test: export RUST_TEST_THREADS ?= 6
+test: export RUST_TEST_THREADS ?= 4
 test: build ## All that CI runs, except Kubernetes
 	.ci/setup test
 	.ci/fresh setup

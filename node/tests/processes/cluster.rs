@@ -21,8 +21,9 @@ use tokio::{
 /// How long anything may take that a test waits for. Far more than it takes: a busy machine is no failure.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A few clusters at a time: most of a test is waiting, and more would take the processors from each other.
-static TURNS: Semaphore = Semaphore::const_new(3);
+/// So many clusters at a time: most of a test is waiting, and more would take the processors from each other.
+const AT_ONCE: u32 = 2;
+static TURNS: Semaphore = Semaphore::const_new(AT_ONCE as usize);
 /// Ports that were given to a node of any cluster before.
 static PORTS: StdMutex<BTreeSet<u16>> = StdMutex::new(BTreeSet::new());
 
@@ -251,7 +252,15 @@ pub struct Cluster {
 impl Cluster {
     /// Nodes that are not started yet; all but the first are told to join it.
     pub async fn prepare(nodes: usize, arguments: &[&str]) -> Cluster {
-        let turn = turn().await;
+        Cluster::prepare_in(turn().await, nodes, arguments)
+    }
+
+    /// As [`Cluster::prepare`], for who judges by the time that something takes: no other cluster is there.
+    pub async fn prepare_alone(nodes: usize, arguments: &[&str]) -> Cluster {
+        Cluster::prepare_in(TURNS.acquire_many(AT_ONCE).await.unwrap(), nodes, arguments)
+    }
+
+    fn prepare_in(turn: SemaphorePermit<'static>, nodes: usize, arguments: &[&str]) -> Cluster {
         let directory = TempDir::new().unwrap();
         let at = |name: String| directory.path().join(name);
         let mut nodes: Vec<Process> = (1..=nodes)

@@ -37,7 +37,7 @@ fn gone(stream: &TcpStream) -> bool {
 async fn silent_connections_are_closed_and_others_are_served_meanwhile() {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
-    let mut cluster = Cluster::prepare(1, &[]).await;
+    let mut cluster = Cluster::prepare_alone(1, &[]).await;
     // Variables rather than flags: a node that does not know them starts all the same.
     let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     cluster.nodes[0].variables.push(variable("GOD_HANDSHAKE_TIMEOUT", "2s"));
@@ -79,7 +79,7 @@ async fn silent_connections_are_closed_and_others_are_served_meanwhile() {
 /// With few descriptors the node serves, stores, and turns away whom it cannot hold.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn storage_has_descriptors_when_connections_want_them_all() {
-    let mut cluster = Cluster::prepare(1, &[]).await;
+    let mut cluster = Cluster::prepare_alone(1, &[]).await;
     cluster.nodes[0].descriptors = Some(400);
     cluster.found().await;
     let node = &cluster.nodes[0];
@@ -118,7 +118,7 @@ fn narrow(server: &str) -> StoreClient<Channel> {
 /// READERS-APART. The disk takes its time, so that the write that is asked for holds its locks across turns.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_does_not_read_holds_nobody_up() {
-    let mut cluster = Cluster::prepare(1, &["--durability", "always"]).await;
+    let mut cluster = Cluster::prepare_alone(1, &["--durability", "always"]).await;
     cluster.nodes[0].variables.push(("GOD_UNREAD_TIMEOUT".to_owned(), "2s".to_owned()));
     cluster.found().await;
     let node = &cluster.nodes[0];

@@ -32,7 +32,7 @@ async fn raw(server: &str, bytes: &[u8]) -> String {
     let _ = stream.write_all(bytes).await;
     let mut answer = Vec::new();
     let mut part = [0; 4096];
-    while let Ok(Ok(read @ 1..)) = timeout(Duration::from_secs(1), stream.read(&mut part)).await {
+    while let Ok(Ok(read @ 1..)) = timeout(Duration::from_secs(3), stream.read(&mut part)).await {
         answer.extend_from_slice(&part[..read]);
         if answer.len() > 1 << 20 {
             break;

@@ -13,7 +13,8 @@ use std::time::Duration;
 /// DEADLINE: a frozen node costs a deadline, never a hang; and the others go on without it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_end_by_their_deadline_while_a_node_is_frozen() {
-    let cluster = Cluster::start(3, &[]).await;
+    let mut cluster = Cluster::prepare_alone(3, &[]).await;
+    cluster.found().await;
     let others: Vec<_> = cluster.nodes[..2].iter().map(|node| node.client()).collect();
     let load = Load::start(8, &others);
     let until = async |load: &Load, more: u64| {
@@ -43,7 +44,8 @@ async fn calls_end_by_their_deadline_while_a_node_is_frozen() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_quorum_calls_say_so_by_their_deadline() {
-    let cluster = Cluster::start(3, &[]).await;
+    let mut cluster = Cluster::prepare_alone(3, &[]).await;
+    cluster.found().await;
     cluster.nodes[1].freeze();
     cluster.nodes[2].freeze();
     let mut first = cluster.nodes[0].client();

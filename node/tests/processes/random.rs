@@ -134,7 +134,7 @@ fn command(home: &Path, line: &[OsString]) -> Command {
 
 #[tokio::test]
 async fn no_command_line_settings_or_descriptor_makes_a_node_panic_or_hang() {
-    // One at a time, as clusters are: a start takes what the machine has.
+    // In turn with clusters: a start takes what the machine has.
     let _turn = turn().await;
     let mut random = Random(0x9E37_79B9_7F4A_7C15);
     let home = tempfile::tempdir().unwrap();

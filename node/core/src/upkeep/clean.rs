@@ -99,19 +99,24 @@ impl Upkeep {
             }
         };
         let (mut why, is_clean) = (None, dropped.is_ok() && misplaced.is_empty());
+        let mut rest = Duration::ZERO;
         for range in misplaced {
+            self.rest(rest).await;
             // The ring may have changed since; what is misplaced now is found at the next look.
             if self.ring.epoch() != ring.epoch() {
                 break;
             }
             let began = Instant::now();
-            if let Err(reason) = self.hand_over(ring, &range).await {
-                // Told at once: of many ranges each may take long.
-                self.kept.is(Some(reason.clone()));
-                why = Some(reason);
-            }
-            // Its owners compare all of it, which takes processors that clients may be waiting for.
-            self.rest(self.rest_after(began.elapsed(), 0)).await;
+            rest = match self.hand_over(ring, &range).await {
+                // Its owners compared all of it, which takes processors that clients may be waiting for.
+                Ok(()) => self.rest_after(began.elapsed(), 0),
+                Err(reason) => {
+                    // Told at once: of many ranges each may take long.
+                    self.kept.is(Some(reason.clone()));
+                    why = Some(reason);
+                    Duration::ZERO
+                }
+            };
         }
         self.kept.is(why);
         is_clean

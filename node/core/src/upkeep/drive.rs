@@ -202,8 +202,9 @@ impl Upkeep {
         };
         let (epoch, budget) = (ring.epoch(), self.settings.moving_arcs);
         // Where none can begin, nobody is asked whether it could.
-        let moving = ring.arcs().iter().filter(|arc| arc.next.is_some() && !ready.contains(&arc.id)).count();
-        let is_full = operation.phase() == OperationPhase::Moving && moving >= budget.max(1);
+        let moving = ring.arcs().iter().filter(|arc| arc.next.is_some()).count();
+        let none_ends = operation.phase() == OperationPhase::Moving && ready.is_empty();
+        let is_full = none_ends && moving >= budget.max(1);
         let unclean = if is_full { BTreeMap::new() } else { self.unclean(ring, operation).await };
         let unclean: BTreeSet<NodeId> = unclean.into_keys().collect();
         self.register

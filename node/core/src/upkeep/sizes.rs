@@ -64,7 +64,7 @@ fn measure(view: &View, ring: &Ring, me: NodeId, asked: ArcSizes) -> Result<ArcS
         }
         done.arcs.push(size);
     }
-    for range in together(foreign(ring, me)) {
+    for range in foreign(ring, me) {
         if view.holds_any(&range)? {
             let sum = view.estimate(&range)?;
             done.misplaced_entries += sum.entries;
@@ -72,18 +72,6 @@ fn measure(view: &View, ring: &Ring, me: NodeId, asked: ArcSizes) -> Result<ArcS
         }
     }
     Ok(done)
-}
-
-/// Ranges in order, those that follow on each other as one.
-fn together(ranges: impl Iterator<Item = PositionRange>) -> Vec<PositionRange> {
-    let mut together: Vec<PositionRange> = Vec::new();
-    for range in ranges {
-        match together.last_mut() {
-            Some(last) if last.end == range.start => last.end = range.end,
-            _ => together.push(range),
-        }
-    }
-    together
 }
 
 /// The arcs that a node holds no copy of.

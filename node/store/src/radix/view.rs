@@ -89,19 +89,28 @@ impl View {
         self.summed(range, |start, end| self.scan_sum(start, end))
     }
 
-    /// Whether anything stands in a range, be it damaged. Cost: O(depth), and one seek where that cannot say.
+    /// Whether anything stands in a range, be it damaged, as far as the index counts that. Cost: O(depth), and a seek
+    /// in each bucket that lies in it in part.
     pub fn holds_any(&self, range: &PositionRange) -> Result<bool, EngineError> {
         let (start, end) = (range.start.as_bytes(), range.end.as_bytes());
+        if range.is_empty() {
+            return Ok(false);
+        }
         let (low, high) = (self.0.tree.locate(start), self.0.tree.locate(end));
-        if low.bucket.is_none() && high.bucket.is_none() {
-            return Ok(low.before.entries < high.before.entries);
+        let before = low.before.entries + low.bucket.map_or(0, |(_, sum)| sum.entries);
+        if before < high.before.entries {
+            return Ok(true);
         }
-        let first = self.reader().scan(Table::Data, start, end.max(start), Direction::Forward).next();
-        match first {
-            None => Ok(false),
-            Some(Ok(_) | Err(EngineError::Corrupt(_))) => Ok(true),
-            Some(Err(error)) => Err(error),
+        let first = low.bucket.map(|(depth, _)| (start.to_vec(), range_end(start, depth).min(end.to_vec())));
+        let last = high.bucket.map(|(depth, _)| (range_start(end, depth).max(start.to_vec()), end.to_vec()));
+        for (start, end) in [first, last].into_iter().flatten().filter(|(start, end)| start < end) {
+            match self.reader().scan(Table::Data, &start, &end, Direction::Forward).next() {
+                None => {}
+                Some(Ok(_) | Err(EngineError::Corrupt(_))) => return Ok(true),
+                Some(Err(error)) => return Err(error),
+            }
         }
+        Ok(false)
     }
 
     /// As [`View::summary`], for who only asks how much there is: where something at an end cannot be read, each place
