@@ -150,7 +150,7 @@ impl Upkeep {
     }
 
     /// Those of some ranges of which this node stores something, and how many entries. Cost: O(ranges × depth),
-    /// and a seek for each.
+    /// and a seek in each bucket that one ends in.
     async fn stored(
         &self,
         ranges: impl FnOnce() -> Vec<PositionRange> + Send + 'static,
@@ -158,7 +158,7 @@ impl Upkeep {
         let view = self.store.view();
         let find = move || {
             let counted = ranges().into_iter().map(|range| {
-                let entries = if view.holds_any(&range)? { view.estimate(&range)?.entries } else { 0 };
+                let entries = view.estimate(&range)?.entries;
                 Ok((range, entries))
             });
             counted.filter(|found| !matches!(found, Ok((_, 0)))).collect()

@@ -89,30 +89,6 @@ impl View {
         self.summed(range, |start, end| self.scan_sum(start, end))
     }
 
-    /// Whether anything stands in a range, be it damaged, as far as the index counts that. Cost: O(depth), and a seek
-    /// in each bucket that lies in it in part.
-    pub fn holds_any(&self, range: &PositionRange) -> Result<bool, EngineError> {
-        let (start, end) = (range.start.as_bytes(), range.end.as_bytes());
-        if range.is_empty() {
-            return Ok(false);
-        }
-        let (low, high) = (self.0.tree.locate(start), self.0.tree.locate(end));
-        let before = low.before.entries + low.bucket.map_or(0, |(_, sum)| sum.entries);
-        if before < high.before.entries {
-            return Ok(true);
-        }
-        let first = low.bucket.map(|(depth, _)| (start.to_vec(), range_end(start, depth).min(end.to_vec())));
-        let last = high.bucket.map(|(depth, _)| (range_start(end, depth).max(start.to_vec()), end.to_vec()));
-        for (start, end) in [first, last].into_iter().flatten().filter(|(start, end)| start < end) {
-            match self.reader().scan(Table::Data, &start, &end, Direction::Forward).next() {
-                None => {}
-                Some(Ok(_) | Err(EngineError::Corrupt(_))) => return Ok(true),
-                Some(Err(error)) => return Err(error),
-            }
-        }
-        Ok(false)
-    }
-
     /// As [`View::summary`], for who only asks how much there is: where something at an end cannot be read, each place
     /// of that is one entry more.
     pub fn estimate(&self, range: &PositionRange) -> Result<Summary, EngineError> {
@@ -191,18 +167,13 @@ impl View {
         let (start, end, tree) = (range.start.as_bytes(), range.end.as_bytes(), &self.0.tree);
         let (low, high) = (tree.locate(start), tree.locate(end));
         let parts = most.max(2) as u64;
-        // Of the buckets that lie between those at the ends.
+        // Of the buckets that lie between those at the ends; where none does, the start of the last one.
         let first = low.before.entries + low.bucket.map_or(0, |(_, sum)| sum.entries);
         let inside = high.before.entries.saturating_sub(first);
-        let ranks = (1..parts).filter(|_| inside > 0).map(|part| first + inside * part / parts);
+        let ranks = (1..parts).map(|part| first + inside * part / parts);
         let starts = ranks.filter_map(|rank| Some(tree.bucket_at(rank, |sum| sum.entries)?.0));
         let mut cuts: Vec<Position> = starts.filter_map(|path| within(path.bytes())).collect();
         cuts.dedup();
-        if cuts.is_empty() {
-            let after_first = low.bucket.map(|(depth, _)| range_end(start, depth));
-            let before_last = high.bucket.map(|(depth, _)| range_start(end, depth));
-            cuts.extend([after_first, before_last].into_iter().flatten().find_map(|bound| within(&bound)));
-        }
         if !cuts.is_empty() || range.is_empty() {
             return Ok(cuts);
         }
