@@ -4,6 +4,7 @@ mod newest;
 mod register;
 #[cfg(test)]
 mod tests;
+mod votes;
 
 pub use god_rules::paxos::{Acceptor, Ballot, Promise};
 pub use register::{Register, RegisterError};

@@ -44,7 +44,7 @@ const ACCEPTOR_KEY: &[u8] = b"ring/acceptor";
 /// room for all epochs to come.
 const MAX_AHEAD: u64 = 1 << 40;
 /// How long one voter is waited for.
-const VOTER_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const VOTER_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest pause between two attempts.
 const MAX_PAUSE: Duration = Duration::from_millis(500);
 
@@ -96,10 +96,10 @@ struct Fetching {
 
 /// A node's part in the register: acceptor, proposer and learner.
 pub struct Register {
-    me: Uuid,
+    pub(super) me: Uuid,
     engine: Arc<dyn Engine>,
     pub(super) current: CurrentRing,
-    transport: Arc<dyn Transport>,
+    pub(super) transport: Arc<dyn Transport>,
     pub(super) seams: Seams,
     /// Whoever writes votes or rings to the disk takes the lock with it: a call that is cancelled must not let the next
     /// write overtake its own.
@@ -205,6 +205,7 @@ impl Register {
                 Ok(None) => return Ok(ring),
                 Err(error) => return Err(error.into()),
             };
+            self.voters_answer(&ring, &next).await?;
             let proposed = next.document().clone();
             let known = match rounds.take() {
                 Some((epoch, known)) if epoch == ring.epoch() => known,

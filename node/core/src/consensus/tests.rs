@@ -4,6 +4,7 @@
 
 mod ballots;
 mod newest;
+mod votes;
 
 use super::*;
 use crate::{
@@ -101,6 +102,9 @@ impl World {
             request::Body::Accept(message) => register.accept(message).await,
             request::Body::Decided(message) => register.decided(message).await,
             request::Body::GetRing(_) => register.get_ring(),
+            request::Body::Ping(_) => {
+                Ok(response::Body::Pong(peer::Pong { ready: true, ..peer::Pong::default() }))
+            }
             _ => Err(failure(Cause::Invalid, "not asked here")),
         };
         self.travel().await;

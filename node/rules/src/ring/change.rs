@@ -5,6 +5,7 @@ use super::{
     next::{ChangeError, MAX_TEXT, at_most, next},
     transition::begin,
 };
+use crate::paxos::majority;
 use god_proto::{
     ids::{ArcId, KeyspaceId, NodeId},
     ring::{CROWDED_RING_BYTES, MAX_VIRTUAL_NODES, MAX_WEIGHT, RING_FORMAT, Ring, check_keyspace, is_weight},
@@ -122,11 +123,11 @@ pub fn join(
     let live = document.keyspaces.iter().any(|keyspace| keyspace.live);
     let waits = live && !joiner.takes_part;
     document.nodes.push(Member { waits, ..member(number, joiner)? });
-    let voters = choose_voters(&document.nodes, &document.voters, down);
-    document.voters = match are_up(&voters, away) {
-        true => voters,
-        false => choose_voters(&document.nodes, &document.voters, away),
-    };
+    let (nodes, present) = (&document.nodes, &document.voters);
+    let heard_of = choose_voters(nodes, present, down).filter(|voters| may_fail(voters, away) >= 0);
+    if let Some(voters) = heard_of.or_else(|| choose_voters(nodes, present, away)) {
+        document.voters = voters;
+    }
     let empty: Vec<u32> =
         document.keyspaces.iter().filter(|keyspace| !keyspace.live).map(|it| it.id).collect();
     for id in empty {
@@ -164,15 +165,16 @@ fn voters_wanted(nodes: usize) -> usize {
     }
 }
 
-/// Who decides the next epoch. Those who do already stay, others come from zones that have none; whichever are `away`
-/// (not known to be up: more than those that are down) get no new vote, and are the first to lose one where there are
-/// too many. Where too few are up there are fewer voters, until [`add_voters`] finds more.
+/// Who decides the next epoch, or `None`: those who do now. They stay, others come from zones that have none; whichever
+/// are `away` (not known to be up: more than those that are down) get no new vote, and are the first to lose one where
+/// there are too many. Where too few are up for a larger set there are fewer voters, until [`add_voters`] finds more.
 ///
 /// Any voters may follow upon any others, as each epoch is decided by the majority of its own alone. What must be is
 /// that a majority of the new ones is up (invariant VOTES-LIVE), or nothing would be decided any more. So they are
-/// others than before only where more than half of them are not away. Else those who decide now go on to do so, one
-/// that leaves too; but who is not among the `nodes` has no vote, and the rest may be too few ([`pass_vote_on`]).
-pub fn choose_voters(nodes: &[Member], present: &[u32], away: &BTreeSet<NodeId>) -> Vec<u32> {
+/// others than before only where more than half of them are not away, and as many of them may fail as of those who
+/// decide now, unless there are fewer nodes: that somebody is not heard of must not leave it to one alone. Else those
+/// who decide now go on to do so, one that leaves too.
+pub fn choose_voters(nodes: &[Member], present: &[u32], away: &BTreeSet<NodeId>) -> Option<Vec<u32>> {
     let wanted = voters_wanted(nodes.len());
     let is_away = |node: &Member| away.contains(&NodeId(node.number));
     let active = || nodes.iter().filter(|node| node.state() == MemberState::Active);
@@ -195,15 +197,22 @@ pub fn choose_voters(nodes: &[Member], present: &[u32], away: &BTreeSet<NodeId>)
     }
     let mut voters: Vec<u32> = chosen.iter().map(|node| node.number).collect();
     voters.sort_unstable();
-    if are_up(&voters, away) {
-        return voters;
-    }
-    nodes.iter().filter(|node| is_present(node)).map(|node| node.number).collect()
+    let most = wanted as isize - majority(wanted) as isize;
+    let least = may_fail(present, away).clamp(0, most);
+    (may_fail(&voters, away) >= least).then_some(voters)
 }
 
-/// Whether more than half of these are not `away`.
-fn are_up(voters: &[u32], away: &BTreeSet<NodeId>) -> bool {
-    2 * voters.iter().filter(|voter| !away.contains(&NodeId(**voter))).count() > voters.len()
+/// How many more of these voters may fail until nothing is decided any more; below 0, nothing is now.
+fn may_fail(voters: &[u32], away: &BTreeSet<NodeId>) -> isize {
+    let up = voters.iter().filter(|voter| !away.contains(&NodeId(**voter))).count();
+    up as isize - majority(voters.len()) as isize
+}
+
+/// Has those decide who should by what the nodes are now, if they may.
+pub fn take_votes(document: &mut RingDocument, away: &BTreeSet<NodeId>) {
+    if let Some(voters) = choose_voters(&document.nodes, &document.voters, away) {
+        document.voters = voters;
+    }
 }
 
 /// Has others decide without a node that is no more among the members.
@@ -215,14 +224,16 @@ pub fn pass_vote_on(
     if !document.voters.contains(&gone.0) {
         return Ok(());
     }
-    document.voters = choose_voters(&document.nodes, &document.voters, away);
-    match are_up(&document.voters, away) {
-        true => Ok(()),
-        false => Err(ChangeError::TooFew(format!(
+    // Others that leave are not counted among those who are to come.
+    let is_active = |node: &&Member| node.state() == MemberState::Active;
+    let active: Vec<Member> = document.nodes.iter().filter(is_active).cloned().collect();
+    document.voters = choose_voters(&active, &document.voters, away).ok_or_else(|| {
+        ChangeError::TooFew(format!(
             "node {gone} goes on to vote: nobody may take its vote while nodes {} are not known to be up and ready",
             away.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-        ))),
-    }
+        ))
+    })?;
+    Ok(())
 }
 
 /// The ring in which more nodes decide, where there were too few that were up, or others in place of one that leaves.
@@ -235,7 +246,7 @@ pub fn add_voters(ring: &Ring, away: &BTreeSet<NodeId>) -> Result<Option<Ring>, 
     if present.len() >= voters_wanted(ring.nodes().len()) && !has_leaver {
         return Ok(None);
     }
-    let voters = choose_voters(ring.nodes(), present, away);
+    let Some(voters) = choose_voters(ring.nodes(), present, away) else { return Ok(None) };
     // Who is away for long passes its vote on by itself, and one at a time.
     let keeps = present.iter().all(|voter| leaves(voter) || voters.contains(voter));
     let least = if has_leaver { present.len() } else { present.len() + 1 };

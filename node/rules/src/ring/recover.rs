@@ -9,7 +9,7 @@ use super::{change::choose_voters, next::ChangeError};
 use god_proto::{
     ids::{MAX_NODE, NodeId},
     ring::{Ring, quorums},
-    v1::{MemberState, RecoveryRisk},
+    v1::{Member, MemberState, RecoveryRisk},
 };
 use std::collections::BTreeSet;
 
@@ -78,12 +78,14 @@ pub fn recover(
         node.state = MemberState::Leaving.into();
     }
     let present: Vec<u32> = answering.iter().map(|node| node.0).collect();
-    let left: Vec<_> = document.nodes.iter().filter(|node| present.contains(&node.number)).cloned().collect();
-    if !left.iter().any(|node| node.state() == MemberState::Active) {
-        return refuse("no active node answers".to_owned());
-    }
+    let active = |node: &&Member| node.state() == MemberState::Active && present.contains(&node.number);
+    let left: Vec<Member> = document.nodes.iter().filter(active).cloned().collect();
     // All of these are up.
-    document.voters = choose_voters(&left, &document.voters, &BTreeSet::new());
+    let Some(voters) = choose_voters(&left, &document.voters, &BTreeSet::new()).filter(|it| !it.is_empty())
+    else {
+        return refuse("no active node answers".to_owned());
+    };
+    document.voters = voters;
     Ok(Recovery { ring: Ring::new(document)?, risks: risks(ring, lost) })
 }
 

@@ -6,7 +6,7 @@
 //! may take the next step, and two that do so at once only contend for the epoch.
 
 use super::{
-    change::{choose_voters, pass_vote_on},
+    change::{pass_vote_on, take_votes},
     keyspaces::{deal, splits_of},
     names::{Hearing, check_unheard},
     next::{ChangeError, MAX_TEXT, at_most, next},
@@ -259,7 +259,7 @@ fn carry_out(document: &mut RingDocument, wish: &Wish, away: &BTreeSet<NodeId>) 
             wish::Wish::Leave(LeaveWish { node: old, .. }) | wish::Wish::Replace(ReplaceWish { old, .. }),
         ) => {
             member(document, old).ok_or_else(|| gone(old))?.state = MemberState::Leaving.into();
-            document.voters = choose_voters(&document.nodes, &document.voters, away);
+            take_votes(document, away);
             wish.wish.clone()
         }
         Some(wish::Wish::Reweight(ReweightWish { node, weight })) => {
@@ -453,7 +453,7 @@ fn bring_back(
             if let Some(member) = member(document, old) {
                 member.state = MemberState::Active.into();
             }
-            document.voters = choose_voters(&document.nodes, &document.voters, away);
+            take_votes(document, away);
         }
         Some(wish::Wish::Replicas(was)) => {
             take_terms(document, was)?;

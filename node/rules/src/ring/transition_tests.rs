@@ -215,10 +215,11 @@ fn left(ring: &Ring, node: u32, lost: bool, away: &BTreeSet<NodeId>) -> Ring {
 fn a_vote_that_is_left_goes_to_a_node_that_is_up_and_comes_back_to_one_that_is() {
     let ring = live(4);
     assert_eq!(voters(&ring), [1, 2, 3]);
-    // The one that has no vote is down: it gets none, so that any of those that are up may fail but the one left.
-    let away = BTreeSet::from([NodeId(4)]);
-    assert_eq!(voters(&left(&ring, 3, false, &away)), [1]);
     assert_eq!(voters(&left(&ring, 3, false, &NOBODY)), [1, 2, 4]);
+    // The one that has no vote is down, and so is the one that leaves: one alone decides, who may not fail, where
+    // neither of two might.
+    let away = BTreeSet::from([NodeId(3), NodeId(4)]);
+    assert_eq!(voters(&left(&ring, 3, true, &away)), [1]);
     // A voter is down while another one leaves, and while that is called off.
     let away = BTreeSet::from([NodeId(2)]);
     assert_eq!(voters(&left(&ring, 3, false, &away)), [1, 2, 4], "nobody else could take its vote");
@@ -259,6 +260,9 @@ fn a_node_whose_vote_nobody_is_known_to_be_able_to_take_votes_until_then_and_lea
         matches!(&refused, ChangeError::TooFew(why) if why.contains("node 1 goes on to vote")),
         "{refused}"
     );
+    // Nor while only one of them could decide alone, where one of three may fail now.
+    let away = BTreeSet::from([4].map(NodeId));
+    assert!(matches!(step(&ring, Evidence { away: &away, ..seen }), Err(ChangeError::TooFew(_))));
     let away = BTreeSet::from([2].map(NodeId));
     let without = step(&ring, Evidence { away: &away, ..seen }).unwrap().unwrap();
     assert_eq!((without.node(NodeId(1)), voters(&without)), (None, vec![2, 3, 4]));
