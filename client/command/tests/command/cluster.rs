@@ -1,13 +1,9 @@
 //! The `god` command against a cluster: what it prints, and what it ends with.
 
-#![allow(clippy::unwrap_used, clippy::format_push_string)]
-
-mod command;
-#[path = "../../tests/fake/mod.rs"]
-mod fake;
-
-use command::god_with;
-use fake::Fake;
+use crate::{
+    fake::{self, Fake},
+    run::god_with,
+};
 use god_proto::v1::{
     EndedOperation, JoinWish, ListOperationsReply, Operation, OperationPhase, OperationStatus, Wish, wish,
 };

@@ -1,14 +1,10 @@
 //! `god load`: what a file says is what is there afterwards.
 
-#![allow(clippy::unwrap_used, clippy::format_push_string)]
-
-mod command;
-#[path = "../../tests/fake/mod.rs"]
-mod fake;
-
+use crate::{
+    fake::{self, Fake},
+    run::god_with,
+};
 use bytes::Bytes;
-use command::god_with;
-use fake::Fake;
 use serde_json::Value;
 use std::{
     process::{Command, Output},

@@ -1,12 +1,8 @@
 //! Completions as they are installed, each tried in its shell by typing. `make test` installs the programs and the
 //! shells, and runs these; GOD_INSTALLED names where.
 
-#![allow(clippy::unwrap_used)]
-
-mod terminal;
-
+use crate::terminal::{self, Terminal};
 use std::{fs, path::PathBuf, process::Command};
-use terminal::Terminal;
 
 /// Where `make install` put it.
 fn installed() -> PathBuf {

@@ -1,13 +1,10 @@
 //! `god` never panics: command lines at random, made of what its own completion offers, with descriptors that do not do
 //! their part. The same ones each time.
 
-#![allow(clippy::unwrap_used)]
-
-mod chance;
-#[path = "../../tests/fake/mod.rs"]
-mod fake;
-
-use chance::{Random, noise, sink, values, write_all};
+use crate::{
+    chance::{Random, noise, sink, values, write_all},
+    fake,
+};
 use pty_process::blocking;
 use std::{
     ffi::OsString,

@@ -1,11 +1,6 @@
 //! The `god` command when its descriptors do not do their part: whoever reads has gone, or a disk is full.
 
-#![allow(clippy::unwrap_used)]
-
-#[path = "../../tests/fake/mod.rs"]
-mod fake;
-
-use fake::Fake;
+use crate::fake::{self, Fake};
 use std::{
     fs::{File, OpenOptions},
     io::pipe,

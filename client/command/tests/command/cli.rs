@@ -1,7 +1,5 @@
 //! The `god` command from outside: what scripts rely on.
 
-#![allow(clippy::unwrap_used)]
-
 use std::{
     fs,
     io::Write as _,

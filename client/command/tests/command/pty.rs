@@ -1,15 +1,11 @@
 //! The `god` command in a terminal of 80 columns: what a person sees.
 
-#![allow(clippy::unwrap_used)]
-
-#[path = "../../tests/fake/mod.rs"]
-mod fake;
-mod terminal;
-
-use fake::Fake;
+use crate::{
+    fake::{self, Fake},
+    terminal::{self, COLUMNS, Terminal},
+};
 use pty_process::blocking::Command;
 use std::io::{Write as _, pipe};
-use terminal::{COLUMNS, Terminal};
 
 fn god(fake: &Fake, args: &[&str]) -> Command {
     let command = terminal::command(env!("CARGO_BIN_EXE_god"));
