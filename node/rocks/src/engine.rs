@@ -1,7 +1,7 @@
 //! RocksDB behind the engine's trait.
 
 use crate::{
-    options::{cf_options, db_options, shared_memory},
+    options::{WHEN_OPEN, cf_options, db_options, drawn_part, shared_memory},
     pressure::Gauge,
 };
 use bytes::Bytes;
@@ -53,11 +53,16 @@ impl RocksEngine {
     /// takes. A torn end of the log is what a crash leaves, and is cut off; damage before its end is an error.
     pub fn open(directory: &Path, settings: &RocksSettings) -> Result<Arc<RocksEngine>, EngineError> {
         let (cache, buffers) = shared_memory(settings.memory);
+        let part = drawn_part();
         let families = Table::ALL.map(|table| {
-            ColumnFamilyDescriptor::new(table.name(), cf_options(table, settings.memory, &cache))
+            ColumnFamilyDescriptor::new(table.name(), cf_options(table, settings.memory, part, &cache))
         });
         let db = DB::open_cf_descriptors(&db_options(settings.memory, &buffers), directory, families)
             .map_err(|error| explain(&error, Some(directory)))?;
+        for table in Table::ALL {
+            db.set_options_cf(family(&db, table)?, &WHEN_OPEN)
+                .map_err(|error| explain(&error, Some(directory)))?;
+        }
         let db = Arc::new(db);
         let gauge = Arc::new(Gauge::new(directory, settings.disk_reserve, &db));
         let watch = {
@@ -239,7 +244,7 @@ impl Engine for RocksEngine {
         let file =
             self.directory.join(format!("ingest-{}.sst", self.ingested.fetch_add(1, Ordering::Relaxed)));
         let (cache, _) = shared_memory(1 << 20);
-        let options = cf_options(table, 1 << 20, &cache);
+        let options = cf_options(table, 1 << 20, 1.0, &cache);
         let mut writer = SstFileWriter::create(&options);
         let written = writer.open(&file).and_then(|()| {
             pairs.iter().try_for_each(|(key, value)| writer.put(key, value))?;

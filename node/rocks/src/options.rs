@@ -5,6 +5,7 @@ use rocksdb::{
     BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, DataBlockIndexType, LogLevel, Options,
     WriteBufferManager,
 };
+use std::hash::{BuildHasher as _, RandomState};
 
 /// The memory that all tables share: one cache, which memtables are charged to as well, so that one setting bounds
 /// the sum.
@@ -20,6 +21,21 @@ pub fn shared_memory(memory: u64) -> (Cache, WriteBufferManager) {
 fn memtable(memory: u64) -> usize {
     (memory as usize / 8).clamp(1 << 20, 128 << 20)
 }
+
+/// What part of its full size a memtable has here: from three quarters to all of it, by lot. Replicas of the same keys
+/// take the same writes, so that memtables of one size would be full, flushed and compacted at the same time on all of
+/// them, and no quorum could do without those that are at it.
+pub fn drawn_part() -> f64 {
+    let drawn = RandomState::new().hash_one(0) as f64 / u64::MAX as f64;
+    0.75 + drawn / 4.0
+}
+
+/// Settings of each table that can only be made once it is open.
+///
+/// A file at the bottom that was written while a snapshot was held is written once more as soon as that is released, to
+/// drop what only the snapshot saw. Here one is held nearly always, for a moment: so every file would be written twice.
+/// What little it drops can wait until an hour later, if the file is not compacted with others before.
+pub const WHEN_OPEN: [(&str, &str); 1] = [("bottommost_file_compaction_delay", "3600")];
 
 /// Settings of the whole database.
 pub fn db_options(memory: u64, buffers: &WriteBufferManager) -> Options {
@@ -50,8 +66,9 @@ pub fn db_options(memory: u64, buffers: &WriteBufferManager) -> Options {
     options
 }
 
-/// Settings of one table.
-pub fn cf_options(table: Table, memory: u64, cache: &Cache) -> Options {
+/// Settings of one table, whose memtables have this part of their full size ([`drawn_part`]).
+pub fn cf_options(table: Table, memory: u64, part: f64, cache: &Cache) -> Options {
+    let of_full = |size: usize| (size as f64 * part) as usize;
     let mut blocks = BlockBasedOptions::default();
     blocks.set_block_cache(cache);
     blocks.set_format_version(6);
@@ -71,7 +88,7 @@ pub fn cf_options(table: Table, memory: u64, cache: &Cache) -> Options {
             blocks.set_optimize_filters_for_memory(true);
             options.set_memtable_whole_key_filtering(true);
             options.set_memtable_prefix_bloom_ratio(0.05);
-            options.set_write_buffer_size(memtable(memory));
+            options.set_write_buffer_size(of_full(memtable(memory)));
             options.set_max_write_buffer_number(4);
             options.set_target_file_size_base(memtable(memory).max(16 << 20) as u64);
             options.set_max_bytes_for_level_base((memtable(memory) as u64 * 4).max(64 << 20));
@@ -80,7 +97,7 @@ pub fn cf_options(table: Table, memory: u64, cache: &Cache) -> Options {
         // Small rows, rewritten often: what matters is that they leave the write-ahead log now and then.
         Table::Index | Table::System | Table::Hints => {
             blocks.set_block_size(4 << 10);
-            options.set_write_buffer_size((memtable(memory) / 4).clamp(1 << 20, 16 << 20));
+            options.set_write_buffer_size(of_full((memtable(memory) / 4).clamp(1 << 20, 16 << 20)));
             options.set_max_write_buffer_number(2);
         }
     }

@@ -10,11 +10,12 @@ use god_proto::{
 };
 use god_rocks::{RocksEngine, RocksSettings};
 use god_store::{
-    engine::{Direction, Engine, EngineError, SimulatedDisk},
+    engine::{Batch, Direction, Engine, EngineError, SimulatedDisk, Table},
     radix::{CommitterSettings, Limits, Store, StoreSettings, Verdict},
     seam::Offload,
 };
 use std::{
+    collections::BTreeSet,
     fs,
     os::unix::fs::FileExt,
     path::Path,
@@ -22,6 +23,8 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
+    time::{Duration, Instant},
 };
 
 const KS: KeyspaceId = KeyspaceId(7);
@@ -221,4 +224,40 @@ async fn a_store_with_a_damaged_block_under_open_buckets_opens_and_goes_on_with_
     let store = open();
     assert_eq!(store.summary(), sum, "a start counts what was counted as it was written");
     store.stop();
+}
+
+/// The files with a database's sorted tables.
+fn sorted_tables(directory: &Path) -> BTreeSet<String> {
+    let names = fs::read_dir(directory).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| Path::new(name).extension().is_some_and(|it| it == "sst")).collect()
+}
+
+#[test]
+fn a_file_that_was_written_while_a_snapshot_was_held_is_not_written_again_for_that() {
+    let directory = tempfile::tempdir().unwrap();
+    // Memtables of 1 MiB at the most.
+    let settings = RocksSettings { memory: 8 << 20, ..RocksSettings::default() };
+    let engine = RocksEngine::open(directory.path(), &settings).unwrap();
+    let write = |round: usize| {
+        for key in 0..1_000_usize {
+            let mut batch = Batch::default();
+            batch.put(Table::Data, key.to_be_bytes().to_vec(), vec![round as u8; 1_000]);
+            engine.commit(batch).unwrap();
+        }
+    };
+    write(0);
+    let held = engine.snapshot();
+    write(1);
+    let figure = |wanted: &str| engine.figures().into_iter().find(|(name, _)| *name == wanted).unwrap().1;
+    let patience = Instant::now() + Duration::from_secs(30);
+    while figure("running_flushes") + figure("immutable_memtables") > 0.0
+        || sorted_tables(directory.path()).is_empty()
+    {
+        assert!(Instant::now() < patience, "nothing was flushed");
+        thread::sleep(Duration::from_millis(20));
+    }
+    let before = sorted_tables(directory.path());
+    drop(held);
+    thread::sleep(Duration::from_secs(1));
+    assert!(sorted_tables(directory.path()).is_superset(&before), "{before:?} was written again");
 }

@@ -6,7 +6,7 @@
 use super::{
     Upkeep,
     blocked::{blocked, handing_over, unheard},
-    sizes::gather_sizes,
+    sizes::{ALL, gather_sizes},
 };
 use crate::{
     consensus::RegisterError,
@@ -222,7 +222,7 @@ impl Upkeep {
     }
 
     async fn plan_and_start(&self, ring: &Arc<Ring>, operation: &v1::Operation) -> Result<(), RegisterError> {
-        let sizes = gather_sizes(self, ring, true).await;
+        let sizes = gather_sizes(self, ring, true, ALL).await;
         let id = &operation.id;
         let planned = match operation.wish.as_ref().and_then(Wish::of) {
             // Who waits must not be refused because of its own operation.
@@ -344,7 +344,7 @@ impl Upkeep {
     ) -> Result<(Arc<Ring>, crate::ring::Plan, crate::ring::Sizes), Driven> {
         let ring = self.ring.get().ok_or(RegisterError::NoRing)?;
         let asked = Wish::of(wish).ok_or_else(|| Driven::Refused("there is no wish".to_owned()))?;
-        let sizes = gather_sizes(self, &ring, true).await;
+        let sizes = gather_sizes(self, &ring, true, ALL).await;
         let plan =
             plan(&to_plan(&ring), &asked, &sizes).map_err(|refused| Driven::Refused(refused.to_string()))?;
         Ok((ring, plan, sizes))
@@ -367,7 +367,7 @@ impl Upkeep {
                     "node {node} answers, so its data are not lost; leave --lost away, or stop that node first"
                 )));
             }
-            let sizes = gather_sizes(self, &ring, true).await;
+            let sizes = gather_sizes(self, &ring, true, ALL).await;
             plan(&to_plan(&begun), &asked, &sizes).map_err(|refused| Driven::Refused(refused.to_string()))?;
         }
         self.register.change(self.change_timeout, |ring| begin(ring, id, wish, &self.away(ring))).await?;

@@ -30,7 +30,7 @@ impl Upkeep {
                 uneven_since = None;
                 continue;
             }
-            let sizes = gather_sizes(self, &ring, false).await;
+            let sizes = gather_sizes(self, &ring, false, 1).await;
             if !self.is_uneven(&ring, &sizes).await {
                 uneven_since = None;
                 if merged.elapsed() >= self.settings.merge_interval && !sizes.unsettled {
@@ -85,7 +85,7 @@ impl Upkeep {
         }
         // What cannot be made better is left alone. Only halves are taken from the second answer: who is silent then
         // must not seem to hold nothing.
-        let halves = gather_sizes(self, ring, true).await.arcs;
+        let halves = gather_sizes(self, ring, true, 1).await.arcs;
         let mut sizes = sizes.clone();
         for (arc, size) in &mut sizes.arcs {
             size.middle = halves.get(arc).and_then(|half| half.middle.clone());

@@ -18,6 +18,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 /// How long a node may take to measure its arcs.
 const TIMEOUT: Duration = Duration::from_secs(3);
+/// How many nodes are asked at a time what they hold, where somebody waits for it: all.
+pub(super) const ALL: usize = usize::MAX;
 /// The load of an arc that was not watched for long enough.
 const UNKNOWN: f64 = -1.0;
 
@@ -78,19 +80,23 @@ pub(super) fn foreign(ring: &Ring, me: NodeId) -> impl Iterator<Item = PositionR
 }
 
 /// What is known of all arcs, as far as nodes answer: of each arc what its largest copy says. `middles`: and where each
-/// is cut in two halves, which takes each node three times as much to find.
-pub async fn gather_sizes(upkeep: &Upkeep, ring: &Ring, middles: bool) -> ring::Sizes {
-    let asked = ring.nodes().iter().map(|node| async move {
-        let node = NodeId(node.number);
+/// is cut in two halves, which takes each node three times as much to find. So many nodes are asked at a time: one,
+/// where nobody waits for it, so that not all are busy with it at once.
+pub async fn gather_sizes(upkeep: &Upkeep, ring: &Ring, middles: bool, at_once: usize) -> ring::Sizes {
+    let ask = |node: NodeId| async move {
         let ask = request::Body::Sizes(ArcSizes { middles, misplaced_only: false });
         match upkeep.ask_node(node, ring.epoch().0, TIMEOUT, ask).await {
             Ok(response::Body::Sizes(said)) => Some((node, said)),
             _ => None,
         }
-    });
+    };
+    let mut answers = Vec::new();
+    for some in ring.nodes().chunks(at_once) {
+        answers.extend(join_all(some.iter().map(|node| ask(NodeId(node.number)))).await);
+    }
     let mut sizes = ring::Sizes::default();
     let mut loads: BTreeMap<ArcId, f64> = BTreeMap::new();
-    for (node, said) in join_all(asked).await.into_iter().flatten() {
+    for (node, said) in answers.into_iter().flatten() {
         // 0: it does not know.
         if said.disk_free_bytes > 0 {
             sizes.free.insert(node, said.disk_free_bytes);
