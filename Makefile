@@ -86,7 +86,7 @@ test: build ## All that CI runs, except Kubernetes
 	cargo test --release --locked --workspace
 	.ci/install test
 	@# Processes under faults wait two thirds of the time.
-	.ci/beside '$(MAKE) --no-print-directory sim' '$(MAKE) --no-print-directory chaos models deny fuzz'
+	.ci/beside '$(MAKE) --no-print-directory sim' '$(MAKE) --no-print-directory -j1 chaos models deny fuzz'
 
 # Crates that link C++, and so wait for RocksDB.
 NATIVE := god-rocks god-node

@@ -30,7 +30,7 @@ pub fn drawn_part() -> f64 {
     0.75 + drawn / 4.0
 }
 
-/// Settings of each table that can only be made once it is open.
+/// Settings of each table that the binding makes only once it is open.
 ///
 /// A file at the bottom that was written while a snapshot was held is written once more as soon as that is released, to
 /// drop what only the snapshot saw. Here one is held nearly always, for a moment: so every file would be written twice.

@@ -200,12 +200,25 @@ impl Register {
             if open.iter().any(|document| is_same_change(document, ring.document())) {
                 return Ok(ring);
             }
-            let next = match edit(&ring) {
-                Ok(Some(next)) => stamp_arcs(&ring, &next).map_err(ChangeError::from)?,
-                Ok(None) => return Ok(ring),
-                Err(error) => return Err(error.into()),
+            // Another one was decided in the place of this one.
+            open.retain(|document| document.epoch != ring.epoch().0);
+            let refused = |error: ChangeError| match open.is_empty() {
+                true => RegisterError::Refused(error),
+                false => RegisterError::Unknown,
             };
-            self.voters_answer(&ring, &next).await?;
+            let next = match edit(&ring) {
+                Ok(Some(next)) => stamp_arcs(&ring, &next).map_err(|error| refused(error.into()))?,
+                Ok(None) => return Ok(ring),
+                Err(error) => return Err(refused(error)),
+            };
+            if let Err(error) = self.voters_answer(&ring, &next).await {
+                // Who is silent answers the next time, or is known by then not to.
+                if Instant::now() + VOTER_TIMEOUT + pause >= deadline {
+                    return Err(refused(error));
+                }
+                self.pause(&mut pause).await;
+                continue;
+            }
             let proposed = next.document().clone();
             let known = match rounds.take() {
                 Some((epoch, known)) if epoch == ring.epoch() => known,
@@ -228,19 +241,17 @@ impl Register {
             }
             counter!("god_consensus_retries_total").increment(1);
             if Instant::now() >= deadline {
-                let voters = ring.document().voters.clone();
-                let is_open = !open.is_empty();
-                return Err(if is_open {
-                    RegisterError::Unknown
-                } else {
-                    RegisterError::NoQuorum { voters }
-                });
+                return Err(if open.is_empty() { self.no_quorum() } else { RegisterError::Unknown });
             }
-            // A random pause, so that two who contend do not do so for ever.
-            sleep(pause / 2 + Duration::from_micros(self.seams.entropy.below(pause.as_micros() as u64)))
-                .await;
-            pause = (pause * 2).min(MAX_PAUSE);
+            self.pause(&mut pause).await;
         }
+    }
+
+    /// A random pause, so that two who contend do not do so for ever, and the next one twice as long.
+    async fn pause(&self, pause: &mut Duration) {
+        let drawn = self.seams.entropy.below(pause.as_micros() as u64);
+        sleep(*pause / 2 + Duration::from_micros(drawn)).await;
+        *pause = (*pause * 2).min(MAX_PAUSE);
     }
 
     /// One attempt at the instance after `ring`.

@@ -3,57 +3,73 @@
 use super::register::{Register, VOTER_TIMEOUT};
 use crate::{
     peer::{Call, Target},
-    ring::ChangeError,
+    ring::{ChangeError, most_failures},
 };
 use futures::{StreamExt, stream::FuturesUnordered};
 use god_proto::{
     ids::NodeId,
     peer::{Ping, request, response},
     ring::Ring,
+    v1::MemberState,
 };
 use god_rules::paxos::majority;
+use std::collections::BTreeSet;
 
 impl Register {
-    /// Whether a majority of the voters of `next` answer a question that is asked now, where they are others than those
-    /// of `ring`. What was known of them before may be of a time before their disks were lost, and with one of them as
-    /// the only voter nothing would be decided any more (invariant VOTES-LIVE). Who is not in `ring` asks to join it at
-    /// this moment. At most [`VOTER_TIMEOUT`].
+    /// Whether a majority of the voters of `next` answer a question that is asked now, and may as many of them fail as
+    /// of those of `ring` that answer it, where they are others. What was known of them before may be of a time before
+    /// their disks were lost, or before they were heard of; and with one of them as the only voter nothing would be
+    /// decided any more (invariant VOTES-LIVE). Not asked is this node, nor who asks at this moment to join the ring.
+    /// At most [`VOTER_TIMEOUT`].
     ///
     /// # Errors
     ///
-    /// `TooFew`: who does not answer, or is not ready to decide.
+    /// `TooFew`: who does not answer, or is not ready to decide; or who answers, and would decide no more.
     pub(super) async fn voters_answer(&self, ring: &Ring, next: &Ring) -> Result<(), ChangeError> {
-        if ring.document().voters == next.document().voters {
+        let (old, new): (BTreeSet<NodeId>, BTreeSet<NodeId>) =
+            (ring.voters().collect(), next.voters().collect());
+        if old == new {
             return Ok(());
         }
-        let (mut silent, mut there) = (Vec::new(), 0);
-        for voter in next.voters() {
-            let is_me = next.node(voter).is_some_and(|node| node.uuid == self.me.as_bytes()[..]);
-            match is_me || ring.node(voter).is_none() {
-                true => there += 1,
-                false => silent.push(voter),
-            }
-        }
-        let needed = majority(next.voters().count());
-        let asked = silent.iter().map(|voter| async move { (*voter, self.is_ready(*voter).await) });
-        let mut answers: FuturesUnordered<_> = asked.collect();
-        let mut heard = Vec::new();
-        while there + heard.len() < needed
+        let is_me = |node: NodeId| ring.node(node).is_some_and(|node| node.uuid == self.me.as_bytes()[..]);
+        let is_asked = |node: &NodeId| !is_me(*node) && ring.node(*node).is_some();
+        let (asked, mut there): (BTreeSet<NodeId>, BTreeSet<NodeId>) =
+            old.union(&new).copied().partition(is_asked);
+        // Below 0: nothing is decided.
+        let may_fail =
+            |voters: &BTreeSet<NodeId>, there: usize| there as isize - majority(voters.len()) as isize;
+        let most = most_failures(counted(ring, next)) as isize;
+        let answering = |voters: &BTreeSet<NodeId>, there: &BTreeSet<NodeId>| {
+            may_fail(voters, voters.intersection(there).count())
+        };
+        let mut answers: FuturesUnordered<_> =
+            asked.iter().map(|voter| async move { (*voter, self.is_ready(*voter).await) }).collect();
+        // Whoever of the old ones is yet to answer, no more than all of them are there.
+        let enough = may_fail(&old, old.len()).clamp(0, most);
+        while answering(&new, &there) < enough
             && let Some((voter, is_ready)) = answers.next().await
         {
-            heard.extend(is_ready.then_some(voter));
+            there.extend(is_ready.then_some(voter));
         }
         drop(answers);
-        if there + heard.len() >= needed {
+        let bears = answering(&new, &there);
+        if bears >= answering(&old, &there).clamp(0, most) {
             return Ok(());
         }
-        silent.retain(|voter| !heard.contains(voter));
-        let silent: Vec<String> = silent.iter().map(ToString::to_string).collect();
-        Err(ChangeError::TooFew(format!(
-            "nodes {} are to decide what the ring is, and do not answer, or are not ready to; the ring can change so \
-             once they are, or are known not to be",
-            silent.join(", ")
-        )))
+        let named =
+            |nodes: Vec<&NodeId>| nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        Err(ChangeError::TooFew(match bears < 0 {
+            true => format!(
+                "nodes {} are to decide what the ring is, and do not answer, or are not ready to; the ring can change \
+                 so once they are, or are known not to be",
+                named(new.difference(&there).collect())
+            ),
+            false => format!(
+                "nodes {} answer, and would decide no more what the ring is, so that fewer might fail; the ring can \
+                 change so once it is known what answers",
+                named(old.difference(&new).filter(|node| there.contains(node)).collect())
+            ),
+        }))
     }
 
     async fn is_ready(&self, node: NodeId) -> bool {
@@ -62,4 +78,10 @@ impl Register {
         let answer = self.transport.call(Target::Node(node), call).await;
         matches!(answer, Ok(response::Body::Pong(pong)) if pong.ready)
     }
+}
+
+/// Of how many nodes the next voters are chosen: where one is retired, others that leave are not waited for.
+fn counted(ring: &Ring, next: &Ring) -> usize {
+    let active = || next.nodes().iter().filter(|node| node.state() == MemberState::Active).count();
+    if next.nodes().len() < ring.nodes().len() { active() } else { next.nodes().len() }
 }

@@ -124,7 +124,8 @@ pub fn join(
     let waits = live && !joiner.takes_part;
     document.nodes.push(Member { waits, ..member(number, joiner)? });
     let (nodes, present) = (&document.nodes, &document.voters);
-    let heard_of = choose_voters(nodes, present, down).filter(|voters| may_fail(voters, away) >= 0);
+    let least = must_bear(nodes.len(), present, away);
+    let heard_of = choose_voters(nodes, present, down).filter(|voters| may_fail(voters, away) >= least);
     if let Some(voters) = heard_of.or_else(|| choose_voters(nodes, present, away)) {
         document.voters = voters;
     }
@@ -197,9 +198,18 @@ pub fn choose_voters(nodes: &[Member], present: &[u32], away: &BTreeSet<NodeId>)
     }
     let mut voters: Vec<u32> = chosen.iter().map(|node| node.number).collect();
     voters.sort_unstable();
-    let most = wanted as isize - majority(wanted) as isize;
-    let least = may_fail(present, away).clamp(0, most);
-    (may_fail(&voters, away) >= least).then_some(voters)
+    (may_fail(&voters, away) >= must_bear(nodes.len(), present, away)).then_some(voters)
+}
+
+/// How many failures voters of so many nodes have to bear: as many as the present ones, if so many nodes can.
+fn must_bear(nodes: usize, present: &[u32], away: &BTreeSet<NodeId>) -> isize {
+    // Below 0 nothing could be decided now, so that what is known of the present ones is wrong.
+    may_fail(present, away).clamp(0, most_failures(nodes) as isize)
+}
+
+/// How many of the voters of so many nodes may fail at the most.
+pub fn most_failures(nodes: usize) -> usize {
+    voters_wanted(nodes) - majority(voters_wanted(nodes))
 }
 
 /// How many more of these voters may fail until nothing is decided any more; below 0, nothing is now.
@@ -229,7 +239,8 @@ pub fn pass_vote_on(
     let active: Vec<Member> = document.nodes.iter().filter(is_active).cloned().collect();
     document.voters = choose_voters(&active, &document.voters, away).ok_or_else(|| {
         ChangeError::TooFew(format!(
-            "node {gone} goes on to vote: nobody may take its vote while nodes {} are not known to be up and ready",
+            "node {gone} goes on to vote: nobody may take its vote while nodes {} are not known to be up and ready; \
+             start them, or take them out first with `god ring change --leave N --lost`",
             away.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
         ))
     })?;

@@ -80,9 +80,8 @@ pub fn recover(
     let present: Vec<u32> = answering.iter().map(|node| node.0).collect();
     let active = |node: &&Member| node.state() == MemberState::Active && present.contains(&node.number);
     let left: Vec<Member> = document.nodes.iter().filter(active).cloned().collect();
-    // All of these are up.
-    let Some(voters) = choose_voters(&left, &document.voters, &BTreeSet::new()).filter(|it| !it.is_empty())
-    else {
+    // All of these are up, so that there are voters if there is one of them.
+    let Some(voters) = choose_voters(&left, &document.voters, &BTreeSet::new()) else {
         return refuse("no active node answers".to_owned());
     };
     document.voters = voters;

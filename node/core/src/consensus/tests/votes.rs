@@ -33,5 +33,11 @@ async fn who_is_to_decide_has_to_answer_at_that_moment() {
     assert_eq!(registers[0].current.epoch(), before.epoch());
     world.mute.lock().remove(&4);
     assert_eq!(pass_on(&[2, 3, 4]).await.unwrap().document().voters, [2, 3, 4]);
+    // 2 is there again: of three one may fail, so that it is not left to one, whatever is believed of the others.
+    world.start(2).learn(registers[0].current.get().unwrap()).await.unwrap();
+    let refused = pass_on(&[3]).await.unwrap_err();
+    assert!(refused.to_string().starts_with("nodes 2, 4 answer, and would decide no more"), "{refused}");
+    world.mute.lock().insert(4);
+    assert_eq!(pass_on(&[3]).await.unwrap().document().voters, [3], "none of three might fail any more");
     world.check(1);
 }
