@@ -20,7 +20,7 @@ DATA ?= data
 LOAD ?= /usr/share/unicode/UnicodeData.txt
 SEEDS ?= 300
 # Minutes of seeds that nobody has run, after those: each commit has its own, so that the same one fails again.
-FRESH_MINUTES ?= 3
+FRESH_MINUTES ?= 4
 FRESH_FROM ?= $(shell git log -1 --format=%ct000 2>/dev/null || date +%s000)
 # A soak begins at a seed of its own each day, unless told where.
 SOAK_SEEDS ?= 20000
