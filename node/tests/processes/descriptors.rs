@@ -1,27 +1,15 @@
 //! Descriptors that do not do their part: whoever reads has gone, or a disk is full.
 
 use crate::{
+    chance::{closed, full},
     client::committed,
     cluster::{Cluster, wait_for},
 };
 use god_proto::v1::{InitRequest, PutRequest};
 use std::{
-    fs::OpenOptions,
     io::{BufRead as _, BufReader, pipe},
     process::{Child, Command, Stdio},
 };
-
-/// A pipe whose reader has gone before anything is written.
-fn closed() -> Stdio {
-    let (reader, writer) = pipe().unwrap();
-    drop(reader);
-    writer.into()
-}
-
-/// A disk without room.
-fn full() -> Stdio {
-    OpenOptions::new().write(true).open("/dev/full").unwrap().into()
-}
 
 #[test]
 fn what_is_printed_is_printed_or_said_not_to_be() {

@@ -6,6 +6,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "../../../client/command/tests/command/chance.rs"]
+mod chance;
 mod changes;
 mod client;
 mod clocks;

@@ -2,11 +2,10 @@
 //! with descriptors that do not do their part. The same ones each time. Each runs in a network and above a `/var/lib`
 //! of its own, so that nothing of this machine is listened on or written to.
 
-#[path = "../../../client/command/tests/command/chance.rs"]
-mod chance;
-
-use crate::cluster::{PATIENCE, turn};
-use chance::{Random, noise, sink, values, write_all};
+use crate::{
+    chance::{Random, noise, sink, values, write_all},
+    cluster::{PATIENCE, turn},
+};
 use std::{
     ffi::OsString,
     fs::{self, File},

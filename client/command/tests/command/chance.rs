@@ -1,4 +1,5 @@
-//! Command lines at random: the same ones each time. Tests of both programs draw from here.
+//! Command lines at random, the same ones each time, and descriptors that do not do their part. Tests of both programs
+//! draw from here.
 
 #![allow(clippy::unwrap_used)]
 
@@ -96,12 +97,24 @@ pub fn noise(random: &mut Random) -> Vec<u8> {
     (0..4_096).map(|_| random.next(256) as u8).collect()
 }
 
+/// A pipe whose reader has gone before anything is written.
+pub fn closed() -> Stdio {
+    let (reader, writer) = pipe().unwrap();
+    drop(reader);
+    writer.into()
+}
+
+/// A disk without room.
+pub fn full() -> Stdio {
+    OpenOptions::new().write(true).open("/dev/full").unwrap().into()
+}
+
 /// A descriptor to write to, and what has to live as long as it.
 pub fn sink(random: &mut Random, file: &Path) -> (Stdio, Option<PipeReader>) {
     let (reader, writer) = pipe().unwrap();
     match random.next(5) {
         0 => (writer.into(), None),
-        1 => (OpenOptions::new().write(true).open("/dev/full").unwrap().into(), None),
+        1 => (full(), None),
         2 => {
             // Full, and not to be waited for.
             rustix::fs::fcntl_setfl(&writer, rustix::fs::OFlags::NONBLOCK).unwrap();

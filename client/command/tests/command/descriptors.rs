@@ -1,23 +1,13 @@
 //! The `god` command when its descriptors do not do their part: whoever reads has gone, or a disk is full.
 
-use crate::fake::{self, Fake};
+use crate::{
+    chance::{closed, full},
+    fake::{self, Fake},
+};
 use std::{
-    fs::{File, OpenOptions},
-    io::pipe,
+    fs::File,
     process::{Command, Stdio},
 };
-
-/// A pipe whose reader has gone before anything is written.
-fn closed() -> Stdio {
-    let (reader, writer) = pipe().unwrap();
-    drop(reader);
-    writer.into()
-}
-
-/// A disk without room.
-fn full() -> Stdio {
-    OpenOptions::new().write(true).open("/dev/full").unwrap().into()
-}
 
 fn god(fake: &Fake, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_god"));

@@ -21,7 +21,7 @@ use std::{
 };
 use tokio::{
     sync::Mutex,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, timeout_at},
 };
 
 /// How long what some voters have accepted may go unfinished until it is finished here: its proposer is at it.
@@ -107,9 +107,7 @@ impl Register {
                 }
                 Beyond::Open => {}
             }
-            sleep(pause / 2 + Duration::from_micros(self.seams.entropy.below(pause.as_micros() as u64)))
-                .await;
-            pause = (pause * 2).min(MAX_PAUSE);
+            self.pause(&mut pause, MAX_PAUSE).await;
         }
     }
 

@@ -216,7 +216,7 @@ impl Register {
                 if Instant::now() + VOTER_TIMEOUT + pause >= deadline {
                     return Err(refused(error));
                 }
-                self.pause(&mut pause).await;
+                self.pause(&mut pause, MAX_PAUSE).await;
                 continue;
             }
             let proposed = next.document().clone();
@@ -243,15 +243,15 @@ impl Register {
             if Instant::now() >= deadline {
                 return Err(if open.is_empty() { self.no_quorum() } else { RegisterError::Unknown });
             }
-            self.pause(&mut pause).await;
+            self.pause(&mut pause, MAX_PAUSE).await;
         }
     }
 
-    /// A random pause, so that two who contend do not do so for ever, and the next one twice as long.
-    async fn pause(&self, pause: &mut Duration) {
+    /// A random pause, so that two who contend do not do so for ever, and the next one twice as long, up to a bound.
+    pub(super) async fn pause(&self, pause: &mut Duration, longest: Duration) {
         let drawn = self.seams.entropy.below(pause.as_micros() as u64);
         sleep(*pause / 2 + Duration::from_micros(drawn)).await;
-        *pause = (*pause * 2).min(MAX_PAUSE);
+        *pause = (*pause * 2).min(longest);
     }
 
     /// One attempt at the instance after `ring`.

@@ -3,7 +3,7 @@
 use super::register::{Register, VOTER_TIMEOUT};
 use crate::{
     peer::{Call, Target},
-    ring::{ChangeError, most_failures},
+    ring::{ChangeError, may_fail, most_failures},
 };
 use futures::{StreamExt, stream::FuturesUnordered};
 use god_proto::{
@@ -12,8 +12,7 @@ use god_proto::{
     ring::Ring,
     v1::MemberState,
 };
-use god_rules::paxos::majority;
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 impl Register {
     /// Whether a majority of the voters of `next` answer a question that is asked now, and may as many of them fail as
@@ -31,34 +30,32 @@ impl Register {
         if old == new {
             return Ok(());
         }
-        let is_me = |node: NodeId| ring.node(node).is_some_and(|node| node.uuid == self.me.as_bytes()[..]);
-        let is_asked = |node: &NodeId| !is_me(*node) && ring.node(*node).is_some();
+        let is_asked = |node: &NodeId| ring.node(*node).is_some_and(|it| it.uuid != self.me.as_bytes()[..]);
         let (asked, mut there): (BTreeSet<NodeId>, BTreeSet<NodeId>) =
             old.union(&new).copied().partition(is_asked);
-        // Below 0: nothing is decided.
-        let may_fail =
-            |voters: &BTreeSet<NodeId>, there: usize| there as isize - majority(voters.len()) as isize;
-        let most = most_failures(counted(ring, next)) as isize;
-        let answering = |voters: &BTreeSet<NodeId>, there: &BTreeSet<NodeId>| {
-            may_fail(voters, voters.intersection(there).count())
+        let bears = |voters: &BTreeSet<NodeId>, there: &BTreeSet<NodeId>| {
+            may_fail(voters.len(), voters.intersection(there).count())
         };
-        let mut answers: FuturesUnordered<_> =
-            asked.iter().map(|voter| async move { (*voter, self.is_ready(*voter).await) }).collect();
+        let most = most_failures(counted(ring, next)) as isize;
+        let mut answers: FuturesUnordered<_> = asked
+            .iter()
+            .map(|voter| async move { (*voter, self.is_ready(*voter, VOTER_TIMEOUT).await) })
+            .collect();
         // Whoever of the old ones is yet to answer, no more than all of them are there.
-        let enough = may_fail(&old, old.len()).clamp(0, most);
-        while answering(&new, &there) < enough
+        let enough = bears(&old, &old).clamp(0, most);
+        while bears(&new, &there) < enough
             && let Some((voter, is_ready)) = answers.next().await
         {
             there.extend(is_ready.then_some(voter));
         }
         drop(answers);
-        let bears = answering(&new, &there);
-        if bears >= answering(&old, &there).clamp(0, most) {
+        let new_bear = bears(&new, &there);
+        if new_bear >= bears(&old, &there).clamp(0, most) {
             return Ok(());
         }
         let named =
             |nodes: Vec<&NodeId>| nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        Err(ChangeError::TooFew(match bears < 0 {
+        Err(ChangeError::TooFew(match new_bear < 0 {
             true => format!(
                 "nodes {} are to decide what the ring is, and do not answer, or are not ready to; the ring can change \
                  so once they are, or are known not to be",
@@ -72,9 +69,10 @@ impl Register {
         }))
     }
 
-    async fn is_ready(&self, node: NodeId) -> bool {
+    /// Whether a node answers now, and is ready to decide.
+    pub async fn is_ready(&self, node: NodeId, timeout: Duration) -> bool {
         let body = request::Body::Ping(Ping { sent_us: 0, epoch: 0 });
-        let call = Call { epoch: 0, arcs: 0, timeout: VOTER_TIMEOUT, body };
+        let call = Call { epoch: 0, arcs: 0, timeout, body };
         let answer = self.transport.call(Target::Node(node), call).await;
         matches!(answer, Ok(response::Body::Pong(pong)) if pong.ready)
     }

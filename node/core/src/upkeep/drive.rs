@@ -19,7 +19,7 @@ use crate::{
 use futures::future::{OptionFuture, join_all, join4};
 use god_proto::{
     ids::{ArcId, KeyspaceId, NodeId},
-    peer::{ArcProgress, ArcSizes, ArcSizesDone, Cause, Moving, MovingDone, Ping, request, response},
+    peer::{ArcProgress, ArcSizes, ArcSizesDone, Cause, Moving, MovingDone, request, response},
     ring::{Ring, RingArc},
     v1::{self, ListOperationsReply, OperationPhase, OperationStatus, wish},
 };
@@ -158,13 +158,11 @@ impl Upkeep {
     /// Asks those that are not known to be up, and not known to be gone: a cluster that was made a moment ago, or a
     /// driver that was started then, need not wait for the next round of pings.
     async fn meet_anew(&self, away: &mut BTreeSet<NodeId>) {
-        let asked = away.iter().copied().filter(|node| !self.is_down(*node)).map(|node| async move {
-            let ping = request::Body::Ping(Ping { sent_us: 0, epoch: 0 });
-            match self.ask_node(node, 0, LOOK, ping).await {
-                Ok(response::Body::Pong(pong)) if pong.ready => Some(node),
-                _ => None,
-            }
-        });
+        let asked = away
+            .iter()
+            .copied()
+            .filter(|node| !self.is_down(*node))
+            .map(|node| async move { self.register.is_ready(node, LOOK).await.then_some(node) });
         for node in join_all(asked).await.into_iter().flatten() {
             away.remove(&node);
         }

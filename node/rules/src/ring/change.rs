@@ -125,7 +125,7 @@ pub fn join(
     document.nodes.push(Member { waits, ..member(number, joiner)? });
     let (nodes, present) = (&document.nodes, &document.voters);
     let least = must_bear(nodes.len(), present, away);
-    let heard_of = choose_voters(nodes, present, down).filter(|voters| may_fail(voters, away) >= least);
+    let heard_of = choose_voters(nodes, present, down).filter(|voters| may_fail_of(voters, away) >= least);
     if let Some(voters) = heard_of.or_else(|| choose_voters(nodes, present, away)) {
         document.voters = voters;
     }
@@ -198,13 +198,13 @@ pub fn choose_voters(nodes: &[Member], present: &[u32], away: &BTreeSet<NodeId>)
     }
     let mut voters: Vec<u32> = chosen.iter().map(|node| node.number).collect();
     voters.sort_unstable();
-    (may_fail(&voters, away) >= must_bear(nodes.len(), present, away)).then_some(voters)
+    (may_fail_of(&voters, away) >= must_bear(nodes.len(), present, away)).then_some(voters)
 }
 
 /// How many failures voters of so many nodes have to bear: as many as the present ones, if so many nodes can.
 fn must_bear(nodes: usize, present: &[u32], away: &BTreeSet<NodeId>) -> isize {
     // Below 0 nothing could be decided now, so that what is known of the present ones is wrong.
-    may_fail(present, away).clamp(0, most_failures(nodes) as isize)
+    may_fail_of(present, away).clamp(0, most_failures(nodes) as isize)
 }
 
 /// How many of the voters of so many nodes may fail at the most.
@@ -212,10 +212,16 @@ pub fn most_failures(nodes: usize) -> usize {
     voters_wanted(nodes) - majority(voters_wanted(nodes))
 }
 
-/// How many more of these voters may fail until nothing is decided any more; below 0, nothing is now.
-fn may_fail(voters: &[u32], away: &BTreeSet<NodeId>) -> isize {
+/// How many more of so many voters, of whom these are up, may fail until nothing is decided any more; below 0, nothing
+/// is now.
+pub fn may_fail(voters: usize, up: usize) -> isize {
+    up as isize - majority(voters) as isize
+}
+
+/// The same of voters of whom those that are not `away` are up.
+fn may_fail_of(voters: &[u32], away: &BTreeSet<NodeId>) -> isize {
     let up = voters.iter().filter(|voter| !away.contains(&NodeId(**voter))).count();
-    up as isize - majority(voters.len()) as isize
+    may_fail(voters.len(), up)
 }
 
 /// Has those decide who should by what the nodes are now, if they may.
