@@ -6,7 +6,7 @@ use crate::{
 };
 use bytes::Bytes;
 use god_store::engine::{
-    Batch, BatchOp, Cached, Direction, Engine, EngineError, Pressure, Reader, Snapshot, Table,
+    Batch, BatchOp, Cached, Direction, Engine, EngineError, Pressure, Reader, See, Snapshot, Table,
 };
 use rocksdb::{
     Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBPinnableSlice, ErrorKind, IngestExternalFileOptions,
@@ -174,6 +174,30 @@ fn scan<'a>(
     }))
 }
 
+fn visit(
+    db: &DB,
+    gauge: &Gauge,
+    mut options: ReadOptions,
+    table: Table,
+    (start, end): (&[u8], &[u8]),
+    see: See<'_>,
+) -> Result<(), EngineError> {
+    if start >= end {
+        return Ok(());
+    }
+    options.set_iterate_lower_bound(start);
+    options.set_iterate_upper_bound(end);
+    let mut pairs = db.raw_iterator_cf_opt(family(db, table)?, options);
+    pairs.seek_to_first();
+    while let Some((key, value)) = pairs.item() {
+        if see(key, value).is_break() {
+            return Ok(());
+        }
+        pairs.next();
+    }
+    pairs.status().map_err(|error| unread(&error, gauge))
+}
+
 fn multi_get(
     db: &DB,
     gauge: &Gauge,
@@ -194,6 +218,10 @@ impl Reader for RocksEngine {
 
     fn scan<'a>(&'a self, table: Table, start: &[u8], end: &[u8], direction: Direction) -> Pairs<'a> {
         scan(&self.db, &self.gauge, ReadOptions::default(), table, start, end, direction)
+    }
+
+    fn visit(&self, table: Table, start: &[u8], end: &[u8], see: See<'_>) -> Result<(), EngineError> {
+        visit(&self.db, &self.gauge, ReadOptions::default(), table, (start, end), see)
     }
 }
 
@@ -327,6 +355,10 @@ impl Reader for RocksSnapshot {
 
     fn scan<'a>(&'a self, table: Table, start: &[u8], end: &[u8], direction: Direction) -> Pairs<'a> {
         scan(self.snapshot.borrow_owner(), &self.gauge, self.options(), table, start, end, direction)
+    }
+
+    fn visit(&self, table: Table, start: &[u8], end: &[u8], see: See<'_>) -> Result<(), EngineError> {
+        visit(self.snapshot.borrow_owner(), &self.gauge, self.options(), table, (start, end), see)
     }
 }
 

@@ -168,6 +168,15 @@ async fn what_is_beside_a_damaged_block_is_read_in_one_scan() {
         single += usize::from(store.get(&entry(n, 3).position).await.is_ok());
     }
     assert!(single < COUNT && readable.len() == single, "{} of {single}", readable.len());
+    let counted = (0..COUNT).filter(|n| {
+        let start = entry(*n, 3).position;
+        let end = start.next();
+        match view.summary(&PositionRange { start, end }) {
+            Ok(sum) => sum.entries == 1,
+            Err(error) => !matches!(error, EngineError::Corrupt(_)),
+        }
+    });
+    assert_eq!(counted.count(), single, "what is lent is checked as what is given");
     store.stop();
 }
 

@@ -16,7 +16,10 @@ use std::{
     thread,
     time::{SystemTime, UNIX_EPOCH},
 };
-use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
+use tokio::{
+    runtime::{Builder, Runtime},
+    sync::{Semaphore, SemaphorePermit, oneshot},
+};
 
 /// The clock on the wall. It may step and drift; nothing but versions and expiry depends on it.
 pub trait Wall: Send + Sync {
@@ -77,6 +80,12 @@ impl Entropy {
 pub const DISK_THREADS: usize = 256;
 /// How many may wait for one of those threads. Who comes then, and answers somebody, is refused ([`Crowded`]).
 const MAX_WAITING: usize = 4_096;
+/// As [`DISK_THREADS`], for what no client waits for.
+const THREADS_BEHIND: usize = 2;
+/// How nice those threads are: each gets a thirtieth of what another thread of this machine does that has work, so that
+/// they always go on.
+#[cfg(target_os = "linux")]
+const NICE: i32 = 15;
 
 /// Where work that may block on the disk is done.
 #[derive(Clone, Copy, Debug)]
@@ -99,16 +108,40 @@ pub struct Threads {
     free: Semaphore,
     waiting: AtomicUsize,
     most_waiting: usize,
+    /// Whose threads they are, where not those of whoever asks.
+    runtime: Option<Runtime>,
+    /// Those that stand back.
+    behind: Option<&'static Threads>,
 }
 
 impl Threads {
     /// For as long as the process runs: once for a node.
-    fn new(count: usize, most_waiting: usize) -> &'static Threads {
-        Box::leak(Box::new(Threads {
-            free: Semaphore::new(count),
-            waiting: AtomicUsize::new(0),
-            most_waiting,
-        }))
+    fn new(count: usize, most_waiting: usize) -> Threads {
+        let free = Semaphore::new(count);
+        Threads { free, waiting: AtomicUsize::new(0), most_waiting, runtime: None, behind: None }
+    }
+
+    fn leak(self) -> &'static Threads {
+        Box::leak(Box::new(self))
+    }
+
+    /// Threads that stand back where others have work; `None` where there can be none.
+    fn standing_back() -> Option<&'static Threads> {
+        let runtime = Builder::new_current_thread()
+            .thread_name("behind")
+            .max_blocking_threads(THREADS_BEHIND)
+            .on_thread_start(stand_back)
+            .build();
+        match runtime {
+            Ok(runtime) => {
+                let threads = Threads::new(THREADS_BEHIND, MAX_WAITING);
+                Some(Threads { runtime: Some(runtime), ..threads }.leak())
+            }
+            Err(error) => {
+                tracing::warn!(%error, "there are no threads that stand back: upkeep takes those of clients");
+                None
+            }
+        }
     }
 
     /// The right to a thread; `None` never, as nobody closes the queue.
@@ -133,6 +166,14 @@ impl Threads {
     }
 }
 
+/// Lets all others of this machine go first.
+fn stand_back() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+        tracing::debug!(%error, "a thread does not stand back");
+    }
+}
+
 /// One that waits.
 struct Waiter(&'static AtomicUsize);
 
@@ -146,7 +187,17 @@ impl Offload {
     /// On threads, with bounds of their own: [`DISK_THREADS`] at work, and 4,096 that wait. Once for a process: what it
     /// takes stays until its end.
     pub fn threads() -> Offload {
-        Offload::Threads(Threads::new(DISK_THREADS, MAX_WAITING))
+        let behind = Threads::standing_back();
+        Offload::Threads(Threads { behind, ..Threads::new(DISK_THREADS, MAX_WAITING) }.leak())
+    }
+
+    /// The same, on threads that stand back where others have work: for what no client waits for.
+    #[must_use]
+    pub fn behind(self) -> Offload {
+        match self {
+            Offload::Threads(Threads { behind: Some(behind), .. }) => Offload::Threads(behind),
+            here => here,
+        }
     }
 
     /// Runs `work` and waits for it without blocking the caller's thread (unless inline). Waits for a thread however
@@ -154,7 +205,7 @@ impl Offload {
     pub async fn run<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> T {
         match self {
             Offload::Inline => work(),
-            Offload::Threads(threads) => blocking(threads.turn().await, work).await,
+            Offload::Threads(threads) => threads.blocking(threads.turn().await, work).await,
         }
     }
 
@@ -175,28 +226,35 @@ impl Offload {
             Offload::Inline => Ok(work()),
             Offload::Threads(threads) => {
                 threads.admit()?;
-                Ok(blocking(threads.turn().await, work).await)
+                Ok(threads.blocking(threads.turn().await, work).await)
             }
         }
     }
 }
 
-/// Does it on a blocking thread, which is its own until it ends, whether anybody waits for it or not.
-async fn blocking<T: Send + 'static>(
-    turn: Option<SemaphorePermit<'static>>,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> T {
-    let work = move || {
-        let _turn = turn;
-        work()
-    };
-    match tokio::task::spawn_blocking(work).await {
-        Ok(value) => value,
-        Err(stopped) => match stopped.try_into_panic() {
-            Ok(panic) => resume_unwind(panic),
-            // The runtime is shutting down: nobody is left to hear an answer.
-            Err(_) => std::future::pending().await,
-        },
+impl Threads {
+    /// Does it on a blocking thread, which is its own until it ends, whether anybody waits for it or not.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        turn: Option<SemaphorePermit<'static>>,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        let work = move || {
+            let _turn = turn;
+            work()
+        };
+        let done = match &self.runtime {
+            Some(runtime) => runtime.spawn_blocking(work),
+            None => tokio::task::spawn_blocking(work),
+        };
+        match done.await {
+            Ok(value) => value,
+            Err(stopped) => match stopped.try_into_panic() {
+                Ok(panic) => resume_unwind(panic),
+                // The runtime is shutting down: nobody is left to hear an answer.
+                Err(_) => std::future::pending().await,
+            },
+        }
     }
 }
 
@@ -296,6 +354,33 @@ mod tests {
     }
 
     #[test]
+    fn what_runs_behind_stands_back_and_holds_up_nobody_else() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let offload = Offload::threads();
+        #[cfg(target_os = "linux")]
+        {
+            let nice = || rustix::process::getpriority_process(None).unwrap();
+            let (before, behind) =
+                runtime.block_on(async { (offload.run(nice).await, offload.behind().run(nice).await) });
+            assert_eq!((before, behind), (nice(), NICE.max(nice())));
+        }
+        let (go_on, hangs) = mpsc::channel::<()>();
+        let hangs = Arc::new(Mutex::new(hangs));
+        runtime.block_on(async {
+            let hung = (0..=THREADS_BEHIND).map(|_| {
+                let hangs = Arc::clone(&hangs);
+                offload.behind().run(move || hangs.lock().recv())
+            });
+            let hung = futures::future::join_all(hung);
+            tokio::pin!(hung);
+            assert!(futures::poll!(&mut hung).is_pending());
+            assert_eq!(offload.run(|| 7).await, 7);
+            drop(go_on);
+            hung.await;
+        });
+    }
+
+    #[test]
     fn what_runs_apart_is_done_and_answered_where_there_is_no_thread() {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
@@ -309,7 +394,7 @@ mod tests {
     /// THREADS-BOUNDED.
     #[tokio::test]
     async fn who_finds_no_thread_waits_and_who_finds_too_many_waiting_is_refused() {
-        let threads = Threads::new(1, 1);
+        let threads = Threads::new(1, 1).leak();
         let offload = Offload::Threads(threads);
         let (go_on, hangs) = mpsc::channel::<()>();
         let hung = tokio::spawn(offload.run_if_free(move || hangs.recv().is_ok()));

@@ -14,7 +14,7 @@ use god_proto::{
     record::Record,
     version::Version,
 };
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// The most bytes of records in one answer, but for a larger single one.
 const MAX_ANSWER: usize = MAX_MESSAGE - (2 << 20);
@@ -27,6 +27,18 @@ const READ_UNPAID: usize = MAX_VALUE;
 const PAID_AT: usize = 64 << 10;
 
 impl Replica {
+    /// Does what may block on the disk; `background`: on threads that stand back where others have work.
+    pub(super) async fn look<T: Send + 'static>(
+        &self,
+        background: bool,
+        work: impl FnOnce(&Store) -> Result<T, EngineError> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let store = Arc::clone(&self.store);
+        let offload = if background { self.offload.behind() } else { self.offload };
+        let done = offload.run_if_free(move || work(&store)).await;
+        done.map_err(EngineError::from).flatten().map_err(|error| broken(&error))
+    }
+
     /// What stands at each of the first of some positions, of as many as are no more than [`READ_UNPAID`] together, but
     /// for the last one; of one in any case. What cannot be read fails nothing beside it (DAMAGE-APART). Cost: one
     /// look, or one a position where something is damaged.
@@ -154,7 +166,7 @@ impl Replica {
             self.loads.count(arc.id, 1);
         }
         let ceiling_ms = self.clock.ceiling_ms();
-        let (asked, as_stored) = (range.clone(), scan.as_stored);
+        let (asked, as_stored, background) = (range.clone(), scan.as_stored, scan.background);
         let budget = self.budget.clone();
         let page = move |store: &Store| {
             let mut paid = Paid::default();
@@ -163,7 +175,7 @@ impl Replica {
             Ok((done, paid))
         };
         // Until whoever takes the answer pays for it.
-        let (done, _paid) = self.look(page).await?;
+        let (done, _paid) = self.look(background, page).await?;
         self.holds_still(touch, &asked, as_stored)?;
         if votes {
             self.still(vote, |lapsed| asked.contains(lapsed))?;
@@ -192,7 +204,7 @@ impl Replica {
             let view = store.view();
             ranges.iter().map(|range| summary(&view, range)).collect::<Result<Vec<Summary>, EngineError>>()
         };
-        let summaries = self.look(sum).await?.into_iter().map(peer::Summary::from).collect();
+        let summaries = self.look(ask.background, sum).await?.into_iter().map(peer::Summary::from).collect();
         asked.iter().try_for_each(|range| self.holds_still(touch, range, ask.as_stored))?;
         if votes {
             self.still(vote, |lapsed| asked.iter().any(|range| range.contains(lapsed)))?;

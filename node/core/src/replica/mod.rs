@@ -192,13 +192,13 @@ impl Replica {
             request::Body::Summarize(ask) => self.summarize(&touch, ask).await,
             request::Body::Split(ask) => {
                 let range = touch.range(ask.range, ask.as_stored)?;
-                let at = self.look(move |store| store.view().split_point(&range)).await?;
+                let at = self.look(false, move |store| store.view().split_point(&range)).await?;
                 let position = at.map(Position::into_bytes).unwrap_or_default();
                 Ok(response::Body::Split(peer::SplitDone { position }))
             }
             request::Body::Select(ask) => {
                 let (range, rank) = (touch.range(ask.range, false)?, ask.rank);
-                let at = self.look(move |store| store.view().select(&range, rank)).await?;
+                let at = self.look(false, move |store| store.view().select(&range, rank)).await?;
                 let position = at.map(Position::into_bytes).unwrap_or_default();
                 Ok(response::Body::Select(peer::SelectDone { position }))
             }
@@ -546,16 +546,6 @@ impl Replica {
             self.drained().await;
         }
         Ok(())
-    }
-
-    /// Does what may block on the disk.
-    async fn look<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Store) -> Result<T, EngineError> + Send + 'static,
-    ) -> Result<T, Failure> {
-        let store = Arc::clone(&self.store);
-        let done = self.offload.run_if_free(move || work(&store)).await;
-        done.map_err(EngineError::from).flatten().map_err(|error| broken(&error))
     }
 }
 

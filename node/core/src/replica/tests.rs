@@ -510,7 +510,7 @@ async fn what_cannot_be_read_keeps_nothing_beside_it_from_being_handed_over() {
     disk.corrupt(Table::Data, places[2].clone().into_bytes());
     for as_stored in [true, false] {
         let scan = peer::Scan { range: Some(mine()), limit: 9, as_stored, ..peer::Scan::default() };
-        let sums = peer::Summarize { ranges: vec![mine()], as_stored, compares: false };
+        let sums = peer::Summarize { ranges: vec![mine()], as_stored, ..peer::Summarize::default() };
         let page = ask(&replica, 4, request::Body::Scan(scan)).await;
         let sums = ask(&replica, 4, request::Body::Summarize(sums)).await;
         match (as_stored, page, sums) {

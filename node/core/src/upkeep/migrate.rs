@@ -11,16 +11,20 @@ use god_proto::{
     v1::{Member, MemberState},
 };
 use metrics::{counter, gauge};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep};
 
 /// Below so many bytes on the fullest node beyond its share, moving them is not worth it.
 const WORTH: f64 = 4096.0;
+/// After nodes were asked what they hold they are not for so many times as long as that took, but for so long at most:
+/// the more arcs there are, and the busier nodes are, the less often.
+const REST_TIMES: u32 = 50;
+const MOST_REST: Duration = Duration::from_secs(30);
 
 impl Upkeep {
     pub(super) async fn migrate(&self) {
         let mut uneven_since: Option<Instant> = None;
-        let mut merged = Instant::now();
+        let (mut merged, mut rested) = (Instant::now(), Instant::now());
         loop {
             sleep(self.settings.migrate_interval).await;
             let Some(ring) = self.ring.get() else { continue };
@@ -30,8 +34,14 @@ impl Upkeep {
                 uneven_since = None;
                 continue;
             }
+            let began = Instant::now();
+            if began < rested {
+                continue;
+            }
             let sizes = gather_sizes(self, &ring, false, 1).await;
-            if !self.is_uneven(&ring, &sizes).await {
+            let is_uneven = self.is_uneven(&ring, &sizes).await;
+            rested = Instant::now() + (began.elapsed() * REST_TIMES).min(MOST_REST);
+            if !is_uneven {
                 uneven_since = None;
                 if merged.elapsed() >= self.settings.merge_interval && !sizes.unsettled {
                     merged = Instant::now();

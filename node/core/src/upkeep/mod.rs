@@ -184,7 +184,7 @@ impl Upkeep {
             starts,
             register,
             keeper,
-            offload: parts.seams.offload,
+            offload: parts.seams.offload.behind(),
             seams: parts.seams,
             change_timeout: parts.change_timeout,
             longest_read: parts.longest_read,

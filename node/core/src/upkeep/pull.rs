@@ -10,7 +10,7 @@ use super::{Upkeep, sync::may_go};
 use crate::{
     engine::EngineError,
     peer::{Call, CallError, Target},
-    radix::{CommitError, Summary, Verdict, View},
+    radix::{CommitError, Summary, Verdict},
     replica::Floor,
 };
 use god_proto::{
@@ -155,20 +155,20 @@ impl Upkeep {
     pub(super) async fn pull(&self, wanted: &PullRequest<'_>) -> Result<Pulled, PullError> {
         let mut pulled = Pulled::default();
         let mut unreadable = None;
-        let mut waiting = vec![wanted.range.clone()];
+        let own = self.own_sums(std::slice::from_ref(&wanted.range), vec![None]).await?.pop().flatten();
+        // With what this node has of each, where that is known.
+        let mut waiting = vec![(wanted.range.clone(), own)];
+        if own.is_some_and(|own| own.entries == 0) {
+            // There is nothing to compare with what the other one would count.
+            waiting.clear();
+            unreadable = self.take_parts(wanted, vec![wanted.range.clone()], &mut pulled).await?;
+        }
         while !waiting.is_empty() {
-            let batch: Vec<PositionRange> =
-                waiting.drain(waiting.len().saturating_sub(RANGES_AT_ONCE)..).collect();
-            let theirs = self.their_sums(wanted, &batch).await?;
-            let view = self.store.view();
-            let (mine, ranges) = (view.clone(), batch.clone());
-            // What cannot be counted is listed: what it is there is overwritten here (DAMAGE-APART).
-            let sum = move |range: PositionRange| match mine.summary(&range) {
-                Err(EngineError::Corrupt(_)) => Ok(None),
-                sum => sum.map(Some),
-            };
-            let sums = move || ranges.into_iter().map(sum).collect::<Result<Vec<_>, _>>();
-            let mine: Vec<Option<Summary>> = self.offload.run(sums).await.map_err(own)?;
+            let (batch, known): (Vec<PositionRange>, Vec<Option<Summary>>) =
+                waiting.drain(waiting.len().saturating_sub(RANGES_AT_ONCE)..).unzip();
+            // At once: what is written between looking here and there is taken for a difference.
+            let (mine, theirs) =
+                tokio::try_join!(self.own_sums(&batch, known), self.their_sums(wanted, &batch))?;
             pulled.compared += batch.len() as u64 * 2 * Summary::SIZE as u64;
             let mut lists = Lists::default();
             for ((range, mine), theirs) in batch.into_iter().zip(mine).zip(theirs) {
@@ -188,13 +188,11 @@ impl Upkeep {
                     lists.add(range, most);
                     continue;
                 }
-                match self.cut(&view, &range, here).await? {
+                match self.cut(&range, here).await? {
                     parts if parts.len() > 1 => waiting.extend(parts.into_iter().rev()),
                     _ => lists.add(range, most),
                 }
             }
-            // Storage keeps what was overwritten for as long as somebody looks at it.
-            drop(view);
             for parts in lists.joined() {
                 unreadable = self.take_parts(wanted, parts, &mut pulled).await?.or(unreadable);
             }
@@ -208,6 +206,25 @@ impl Upkeep {
             (None, 0) => Ok(pulled),
             (None, damaged) => Err(PullError::Damaged(damaged)),
         }
+    }
+
+    /// What this node has of each range, where it is not known already; `None`: it cannot count all of that.
+    async fn own_sums(
+        &self,
+        ranges: &[PositionRange],
+        known: Vec<Option<Summary>>,
+    ) -> Result<Vec<Option<Summary>>, PullError> {
+        let (view, ranges) = (self.store.view(), ranges.to_vec());
+        // What cannot be counted is listed: what it is there is overwritten here (DAMAGE-APART).
+        let sum = move |(range, known): (&PositionRange, Option<Summary>)| match known {
+            Some(_) => Ok(known),
+            None => match view.summary(range) {
+                Err(EngineError::Corrupt(_)) => Ok(None),
+                sum => sum.map(Some),
+            },
+        };
+        let sums = move || ranges.iter().zip(known).map(sum).collect::<Result<Vec<_>, _>>();
+        self.offload.run(sums).await.map_err(own)
     }
 
     /// What the other one has of each range; `None`: it cannot count all of that.
@@ -245,6 +262,7 @@ impl Upkeep {
             ranges: asked,
             as_stored: wanted.as_stored,
             compares: !wanted.votes,
+            background: true,
         });
         match self.ask(wanted.from, wanted.still, body).await? {
             response::Body::Summarize(done) if done.summaries.len() == ranges.len() => done
@@ -256,18 +274,16 @@ impl Upkeep {
         }
     }
 
-    /// Cuts a range where this node has about equal parts of its entries.
+    /// Cuts a range where this node has about equal parts of its entries, and says what it has of them where that is
+    /// known.
     async fn cut(
         &self,
-        view: &View,
         range: &PositionRange,
         entries: u64,
-    ) -> Result<Vec<PositionRange>, PullError> {
-        let (view, whole, parts) = (view.clone(), range.clone(), entries.div_ceil(LIST_BELOW).min(PARTS));
-        let cuts = self.offload.run(move || view.cuts(&whole, entries, parts as usize)).await.map_err(own)?;
-        let mut start = range.start.clone();
-        let ends = cuts.into_iter().chain([range.end.clone()]);
-        Ok(ends.map(|end| PositionRange { start: std::mem::replace(&mut start, end.clone()), end }).collect())
+    ) -> Result<Vec<(PositionRange, Option<Summary>)>, PullError> {
+        let (view, whole, parts) =
+            (self.store.view(), range.clone(), entries.div_ceil(LIST_BELOW).min(PARTS) as usize);
+        self.offload.run(move || view.parts(&whole, entries, parts)).await.map_err(own)
     }
 
     /// Takes what is newer of ranges that follow on each other, all together; where the other one has something among
@@ -317,6 +333,7 @@ impl Upkeep {
                 max_bytes: PAGE_BYTES,
                 as_stored: wanted.as_stored,
                 compares: !wanted.votes,
+                background: true,
                 ..peer::Scan::default()
             };
             let peer::ScanDone { entries, more, late_us } =

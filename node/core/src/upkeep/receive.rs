@@ -149,7 +149,7 @@ impl Upkeep {
             let own = usize::from(own);
             let needed = sources_needed(&ring, arc.keyspace, &arc.replicas).saturating_sub(own);
             let lapses = self.replica.lapse().additions();
-            match self.round(session, &arc, needed, progress).await {
+            match self.round(session, &arc, needed, progress, rounds == 0).await {
                 Ok(pulled) => {
                     rounds += 1;
                     // A round in which nothing old was missing is the proof that the one before it was complete.
@@ -225,22 +225,24 @@ impl Upkeep {
         olds
     }
 
-    /// One pass over all old replicas that can be reached.
+    /// One pass over as many old replicas as are needed, the others where those cannot be copied from. The progress
+    /// that is told is that of the `first` one: most is copied from one of them, and then compared with the others.
     async fn round(
         &self,
         session: Session,
         arc: &RingArc,
         needed: usize,
         progress: &SessionProgress,
+        first: bool,
     ) -> Result<Pulled, PullError> {
         let still = || self.in_session(session).is_some();
         let sources = self.by_liveness(arc);
         let (mut all, mut complete, mut problems) = (Pulled::default(), 0, Vec::new());
         for from in sources {
-            if self.is_down(from) && complete >= needed {
-                continue;
+            if complete >= needed {
+                break;
             }
-            match self.copy(from, arc, &still, progress, complete == 0).await {
+            match self.copy(from, arc, &still, progress, first && complete == 0).await {
                 Ok(pulled) => {
                     complete += 1;
                     progress.state.lock().blocked.clear();
@@ -317,7 +319,8 @@ impl Upkeep {
 }
 
 fn asks_sum(range: &PositionRange) -> request::Body {
-    request::Body::Summarize(Summarize { ranges: vec![peer::Range::from(range)], ..Summarize::default() })
+    let ranges = vec![peer::Range::from(range)];
+    request::Body::Summarize(Summarize { ranges, background: true, ..Summarize::default() })
 }
 
 fn sum(node: NodeId, answer: response::Body) -> Result<Summary, PullError> {

@@ -4,7 +4,7 @@ use super::Upkeep;
 use crate::{
     engine::EngineError,
     peer::{failure, no_cluster},
-    radix::View,
+    radix::{Summary, View},
     ring,
 };
 use futures::future::join_all;
@@ -12,7 +12,7 @@ use god_proto::{
     ids::{ArcId, NodeId},
     peer::{ArcSize, ArcSizes, ArcSizesDone, Cause, Failure, request, response},
     position::{Position, PositionRange},
-    ring::Ring,
+    ring::{Ring, RingArc},
 };
 use std::{collections::BTreeMap, time::Duration};
 
@@ -50,12 +50,14 @@ impl Upkeep {
 
 fn measure(view: &View, ring: &Ring, me: NodeId, asked: ArcSizes) -> Result<ArcSizesDone, EngineError> {
     let mut done = ArcSizesDone::default();
-    for arc in ring.arcs().iter().filter(|arc| Ring::holds(arc, me)) {
-        let mut size = ArcSize { arc: arc.id.0, load: UNKNOWN, ..ArcSize::default() };
-        if !asked.misplaced_only {
-            let sum = view.estimate(&arc.range)?;
-            (size.entries, size.bytes) = (sum.entries, sum.bytes);
-        }
+    let own: Vec<&RingArc> = ring.arcs().iter().filter(|arc| Ring::holds(arc, me)).collect();
+    let sums = match asked.misplaced_only {
+        true => vec![Summary::default(); own.len()],
+        false => view.estimates(own.iter().map(|arc| &arc.range))?,
+    };
+    for (arc, sum) in own.into_iter().zip(sums) {
+        let (entries, bytes) = (sum.entries, sum.bytes);
+        let mut size = ArcSize { arc: arc.id.0, load: UNKNOWN, entries, bytes, ..ArcSize::default() };
         if asked.middles && size.entries > 1 {
             let middle = match view.split_point(&arc.range) {
                 // It is in what cannot be read (DAMAGE-APART).

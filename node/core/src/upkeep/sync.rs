@@ -365,6 +365,7 @@ impl Upkeep {
                 ranges: vec![peer::Range::from(&arc.range)],
                 as_stored: false,
                 compares: true,
+                background: true,
             })
         };
         let asked =

@@ -465,7 +465,9 @@ async fn a_new_replica_takes_over_the_floors_of_each_part_of_an_arc() {
     for at in &at {
         cluster.seed(4, value(at, -30_000, "left behind")).await;
     }
-    cluster.seed(1, value(&at[1], -25_000, "newer")).await;
+    for node in 1..=2 {
+        cluster.seed(node, value(&at[1], -25_000, "newer")).await;
+    }
     let receives = begins(&upkeep, |upkeep| async move { upkeep.receive().await });
     sleep(Duration::from_secs(5)).await;
     assert!(upkeep.receiving.report().arcs[0].ready);
@@ -493,4 +495,36 @@ async fn what_was_purged_in_one_part_of_an_arc_is_not_recalled() {
     assert!(cluster.held(1, &at[1]).await.is_some(), "the others only lack it");
     assert_eq!(cluster.node(1).replica.floors().lowest(&half), floor);
     recalls.abort();
+}
+
+/// Clients wait for the same processors: nobody is asked who is not needed, and nothing counted that is not compared.
+#[tokio::test(start_paused = true)]
+async fn a_new_replica_copies_from_as_many_as_it_needs_and_from_others_where_those_are_away() {
+    for away in [None, Some(1), Some(2), Some(3)] {
+        let cluster = Cluster::with(&joint(6), HintSettings::default());
+        let upkeep = upkeep(&cluster, 4);
+        let at = positions(20);
+        for node in 1..=3 {
+            for at in &at {
+                cluster.seed(node, value(at, -25_000, "there")).await;
+            }
+        }
+        if let Some(away) = away {
+            cluster.does(away, Does::Unreachable);
+        }
+        let receives = begins(&upkeep, |upkeep| async move { upkeep.receive().await });
+        sleep(Duration::from_secs(5)).await;
+        assert!(upkeep.receiving.report().arcs[0].ready);
+        for at in &at {
+            assert!(cluster.held(4, at).await.is_some());
+        }
+        let mut asked: Vec<u32> = cluster.world.log.lock().iter().map(|(node, _)| *node).collect();
+        asked.sort_unstable();
+        asked.dedup();
+        asked.retain(|node| Some(*node) != away);
+        assert_eq!(asked.len(), 2, "{away:?}: {asked:?}");
+        // One sum is for the progress. Of two rounds over two sources the very first copies, the others compare.
+        assert_eq!((cluster.sent("summarize"), cluster.sent("scan")), (4, 1), "{away:?}");
+        receives.abort();
+    }
 }

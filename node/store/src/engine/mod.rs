@@ -11,7 +11,7 @@ pub use simulated::{SimulatedDisk, SimulatedEngine};
 
 use crate::seam::Crowded;
 use bytes::Bytes;
-use std::{path::PathBuf, time::Duration};
+use std::{ops::ControlFlow, path::PathBuf, time::Duration};
 
 /// The tables. Each is a map of its own, in the order of its keys' bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -131,6 +131,9 @@ pub enum Direction {
     Reverse,
 }
 
+/// Is lent a pair, and says whether to go on.
+pub type See<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
+
 /// Reads, of the present or of a snapshot.
 pub trait Reader {
     /// A key's value.
@@ -144,6 +147,18 @@ pub trait Reader {
         end: &[u8],
         direction: Direction,
     ) -> Box<dyn Iterator<Item = Result<(Bytes, Bytes), EngineError>> + 'a>;
+
+    /// As [`Reader::scan`] forward, of pairs that are lent: nothing is copied for who keeps none of them. Ends where
+    /// `see` breaks off, too.
+    fn visit(&self, table: Table, start: &[u8], end: &[u8], see: See<'_>) -> Result<(), EngineError> {
+        for pair in self.scan(table, start, end, Direction::Forward) {
+            let (key, value) = pair?;
+            if see(&key, &value).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The engine as it was at one moment.

@@ -198,6 +198,10 @@ fn what_is_beside_damage_is_read_in_one_scan() {
             }
             assert_eq!(view.estimate(&range(0, 40)).unwrap().entries, 40);
             assert_eq!(view.estimate(&range(6, 9)).unwrap().entries, 3);
+            let parts = [range(0, 6), range(6, 9), range(9, 9), range(9, 22), range(22, 40)];
+            let estimate = |part: &PositionRange| view.estimate(part).unwrap();
+            let estimates: Vec<Summary> = parts.iter().map(estimate).collect();
+            assert_eq!(view.estimates(&parts).unwrap(), estimates, "{how:?}");
         }
     }
 }

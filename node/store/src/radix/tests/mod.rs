@@ -104,6 +104,15 @@ impl Model {
         assert_eq!(summary, self.summary(range));
         assert_eq!(summary.entries, entries.len() as u64);
         assert_eq!(view.estimate(range).unwrap(), summary);
+        let cuts = entries.iter().step_by(7).map(|entry| &entry.position);
+        let bounds: Vec<&Position> = std::iter::once(&range.start).chain(cuts).chain([&range.end]).collect();
+        let part = |[start, end]: &[&Position; 2]| PositionRange {
+            start: Position::clone(start),
+            end: Position::clone(end),
+        };
+        let parts: Vec<PositionRange> = bounds.array_windows().map(part).collect();
+        let sums: Vec<Summary> = parts.iter().map(|part| self.summary(part)).collect();
+        assert_eq!(view.estimates(&parts).unwrap(), sums);
 
         let forward: Vec<Entry> = view.scan(range, Direction::Forward).collect::<Result<_, _>>().unwrap();
         assert_eq!(forward, entries);
@@ -130,11 +139,15 @@ impl Model {
         );
 
         for most in [2, 3, 8] {
-            let cuts = view.cuts(range, summary.entries, most).unwrap();
-            assert!(cuts.len() < most && (summary.entries < 2 || !cuts.is_empty()), "{cuts:?}");
-            let bounds: Vec<&Position> =
-                [&range.start].into_iter().chain(&cuts).chain([&range.end]).collect();
-            assert!(cuts.is_empty() || bounds.array_windows().all(|[a, b]| a < b), "{bounds:?}");
+            let parts = view.parts(range, summary.entries, most).unwrap();
+            assert!(parts.len() <= most && (summary.entries < 2 || parts.len() > 1), "{parts:?}");
+            let is_cut = parts.array_windows().all(|[(a, _), (b, _)]| a.end == b.start && a.start < a.end);
+            assert!(is_cut, "{parts:?}");
+            let (first, last) = (&parts[0].0, &parts[parts.len() - 1].0);
+            assert_eq!((&first.start, &last.end), (&range.start, &range.end));
+            for (part, sum) in &parts {
+                assert!(sum.is_none_or(|sum| sum == self.summary(part)), "{part:?}: {sum:?}");
+            }
         }
     }
 }
