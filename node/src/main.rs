@@ -113,9 +113,13 @@ fn run(settings: Settings, restored: bool) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let result = runtime.block_on(serve(settings, restored, recorder));
+    let seams = Seams::of_machine();
+    let offload = seams.offload;
+    let result = runtime.block_on(serve(settings, restored, recorder, seams));
     // What still blocks on a disk that does not answer must not hold the end up.
-    runtime.shutdown_timeout(Duration::from_secs(5));
+    let patience = Duration::from_secs(5);
+    runtime.shutdown_timeout(patience);
+    offload.end_behind(patience);
     result
 }
 
@@ -145,6 +149,7 @@ async fn serve(
     settings: Settings,
     restored: bool,
     recorder: metrics_exporter_prometheus::PrometheusHandle,
+    seams: Seams,
 ) -> anyhow::Result<()> {
     let wish = DoorConnections {
         grpc: settings.connections,
@@ -162,7 +167,6 @@ async fn serve(
             "the system permits too few open files for all connections: there will be fewer (see ulimit -n)"
         );
     }
-    let seams = Seams::of_machine();
     let directory = DataDir::open(&settings.data, settings.cluster, || seams.entropy.uuid())?;
     if !directory.strays().is_empty() {
         tracing::warn!(entries = ?directory.strays(), "the data directory holds what no node puts there; it is let be");

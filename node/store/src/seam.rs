@@ -14,7 +14,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     thread,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use tokio::{
     runtime::{Builder, Runtime},
@@ -80,10 +80,10 @@ impl Entropy {
 pub const DISK_THREADS: usize = 256;
 /// How many may wait for one of those threads. Who comes then, and answers somebody, is refused ([`Crowded`]).
 const MAX_WAITING: usize = 4_096;
-/// As [`DISK_THREADS`], for what no client waits for.
+/// As [`DISK_THREADS`], beside those, for what no client waits for.
 const THREADS_BEHIND: usize = 2;
-/// How nice those threads are: each gets a thirtieth of what another thread of this machine does that has work, so that
-/// they always go on.
+/// How nice those threads are: each gets a thirtieth of what another thread beside it (of its control group) does that
+/// has work, so that they always go on.
 #[cfg(target_os = "linux")]
 const NICE: i32 = 15;
 
@@ -107,6 +107,7 @@ pub struct Threads {
     /// Who waits leaves the queue when it is dropped, as at its deadline.
     free: Semaphore,
     waiting: AtomicUsize,
+    count: usize,
     most_waiting: usize,
     /// Whose threads they are, where not those of whoever asks.
     runtime: Option<Runtime>,
@@ -118,7 +119,7 @@ impl Threads {
     /// For as long as the process runs: once for a node.
     fn new(count: usize, most_waiting: usize) -> Threads {
         let free = Semaphore::new(count);
-        Threads { free, waiting: AtomicUsize::new(0), most_waiting, runtime: None, behind: None }
+        Threads { free, waiting: AtomicUsize::new(0), count, most_waiting, runtime: None, behind: None }
     }
 
     fn leak(self) -> &'static Threads {
@@ -130,6 +131,8 @@ impl Threads {
         let runtime = Builder::new_current_thread()
             .thread_name("behind")
             .max_blocking_threads(THREADS_BEHIND)
+            // Kept: where the system gives no new one, there is one already.
+            .thread_keep_alive(Duration::from_secs(u32::MAX.into()))
             .on_thread_start(stand_back)
             .build();
         match runtime {
@@ -149,7 +152,9 @@ impl Threads {
         if let Ok(permit) = self.free.try_acquire() {
             return Some(permit);
         }
-        counter!("god_engine_offload_waits_total").increment(1);
+        if self.runtime.is_none() {
+            counter!("god_engine_offload_waits_total").increment(1);
+        }
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let _waiter = Waiter(&self.waiting);
         self.free.acquire().await.ok()
@@ -191,12 +196,23 @@ impl Offload {
         Offload::Threads(Threads { behind, ..Threads::new(DISK_THREADS, MAX_WAITING) }.leak())
     }
 
-    /// The same, on threads that stand back where others have work: for what no client waits for.
+    /// The same, on threads that stand back where others have work: for what no client waits for, and nobody who holds
+    /// what a client waits for.
     #[must_use]
     pub fn behind(self) -> Offload {
         match self {
             Offload::Threads(Threads { behind: Some(behind), .. }) => Offload::Threads(behind),
             here => here,
+        }
+    }
+
+    /// Waits, for so long at most, until nothing is done on threads that stand back: they end with the process, and an
+    /// engine must not be read meanwhile. Blocks.
+    pub fn end_behind(self, patience: Duration) {
+        let Offload::Threads(Threads { behind: Some(behind), .. }) = self else { return };
+        let began = Instant::now();
+        while behind.free.available_permits() < behind.count && began.elapsed() < patience {
+            thread::sleep(Duration::from_millis(10));
         }
     }
 

@@ -24,7 +24,7 @@ const MOST_REST: Duration = Duration::from_secs(30);
 impl Upkeep {
     pub(super) async fn migrate(&self) {
         let mut uneven_since: Option<Instant> = None;
-        let (mut merged, mut rested) = (Instant::now(), Instant::now());
+        let (mut merged, mut rests) = (Instant::now(), None);
         loop {
             sleep(self.settings.migrate_interval).await;
             let Some(ring) = self.ring.get() else { continue };
@@ -35,12 +35,12 @@ impl Upkeep {
                 continue;
             }
             let began = Instant::now();
-            if began < rested {
+            if rests.is_some_and(|(at, until)| at == ring.epoch() && began < until) {
                 continue;
             }
             let sizes = gather_sizes(self, &ring, false, 1).await;
             let is_uneven = self.is_uneven(&ring, &sizes).await;
-            rested = Instant::now() + (began.elapsed() * REST_TIMES).min(MOST_REST);
+            rests = Some((ring.epoch(), Instant::now() + (began.elapsed() * REST_TIMES).min(MOST_REST)));
             if !is_uneven {
                 uneven_since = None;
                 if merged.elapsed() >= self.settings.merge_interval && !sizes.unsettled {

@@ -322,6 +322,7 @@ impl Upkeep {
             still: &still,
             done: &|_, _| {},
             is_awaited: true,
+            background: true,
         };
         let pull = async {
             let pulled = self.pull(&wanted).await?;

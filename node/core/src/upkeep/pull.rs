@@ -1,7 +1,8 @@
 //! Brings this node's copy of a range up to another node's: what is newer there is taken.
 //!
-//! Both sides' digests are compared, and where they differ the range is cut, in about equal parts of what this node
-//! has of it, down to lists. What it has hardly anything of is listed as a whole, however much the other one has there.
+//! Both sides' digests are compared, unless this node has nothing, and where they differ the range is cut, in about
+//! equal parts of what this node has of it, down to lists. What it has hardly anything of is listed as a whole, however
+//! much the other one has there.
 //! So a pull that was cut short goes on where it was, by itself; and one that ends without an error has shown that this
 //! node lacks nothing that the other had when it began (invariant PULL-COVERS): each part was equal, or listed and
 //! merged.
@@ -10,7 +11,7 @@ use super::{Upkeep, sync::may_go};
 use crate::{
     engine::EngineError,
     peer::{Call, CallError, Target},
-    radix::{CommitError, Summary, Verdict},
+    radix::{CommitError, Summary, Verdict, View},
     replica::Floor,
 };
 use god_proto::{
@@ -29,7 +30,7 @@ const LIST_BELOW: u64 = 64;
 /// Into how many parts a range is cut at the most.
 const PARTS: u64 = 8;
 /// The most ranges in one comparison.
-const RANGES_AT_ONCE: usize = 256;
+const RANGES_AT_ONCE: usize = 64;
 /// The most entries, and about the most bytes, in one page.
 const PAGE: u32 = 4_096;
 const PAGE_BYTES: u32 = 1 << 20;
@@ -79,6 +80,8 @@ pub struct PullRequest<'a> {
     pub done: &'a (dyn Fn(u64, u64) + Send + Sync),
     /// Somebody waits for the end of it, perhaps a client: no rest follows on its last page.
     pub is_awaited: bool,
+    /// No client waits for what comes of it: it is looked for on threads that stand back.
+    pub background: bool,
 }
 
 /// What a pull took.
@@ -155,7 +158,8 @@ impl Upkeep {
     pub(super) async fn pull(&self, wanted: &PullRequest<'_>) -> Result<Pulled, PullError> {
         let mut pulled = Pulled::default();
         let mut unreadable = None;
-        let own = self.own_sums(std::slice::from_ref(&wanted.range), vec![None]).await?.pop().flatten();
+        let own =
+            self.own_sums(wanted, std::slice::from_ref(&wanted.range), vec![None]).await?.pop().flatten();
         // With what this node has of each, where that is known.
         let mut waiting = vec![(wanted.range.clone(), own)];
         if own.is_some_and(|own| own.entries == 0) {
@@ -168,7 +172,7 @@ impl Upkeep {
                 waiting.drain(waiting.len().saturating_sub(RANGES_AT_ONCE)..).unzip();
             // At once: what is written between looking here and there is taken for a difference.
             let (mine, theirs) =
-                tokio::try_join!(self.own_sums(&batch, known), self.their_sums(wanted, &batch))?;
+                tokio::try_join!(self.own_sums(wanted, &batch, known), self.their_sums(wanted, &batch))?;
             pulled.compared += batch.len() as u64 * 2 * Summary::SIZE as u64;
             let mut lists = Lists::default();
             for ((range, mine), theirs) in batch.into_iter().zip(mine).zip(theirs) {
@@ -188,7 +192,7 @@ impl Upkeep {
                     lists.add(range, most);
                     continue;
                 }
-                match self.cut(&range, here).await? {
+                match self.cut(wanted, &range, here).await? {
                     parts if parts.len() > 1 => waiting.extend(parts.into_iter().rev()),
                     _ => lists.add(range, most),
                 }
@@ -211,20 +215,35 @@ impl Upkeep {
     /// What this node has of each range, where it is not known already; `None`: it cannot count all of that.
     async fn own_sums(
         &self,
+        wanted: &PullRequest<'_>,
         ranges: &[PositionRange],
         known: Vec<Option<Summary>>,
     ) -> Result<Vec<Option<Summary>>, PullError> {
-        let (view, ranges) = (self.store.view(), ranges.to_vec());
-        // What cannot be counted is listed: what it is there is overwritten here (DAMAGE-APART).
-        let sum = move |(range, known): (&PositionRange, Option<Summary>)| match known {
-            Some(_) => Ok(known),
-            None => match view.summary(range) {
-                Err(EngineError::Corrupt(_)) => Ok(None),
-                sum => sum.map(Some),
-            },
+        let ranges = ranges.to_vec();
+        let sums = move |view: &View| {
+            // What cannot be counted is listed: what it is there is overwritten here (DAMAGE-APART).
+            let sum = |(range, known): (&PositionRange, Option<Summary>)| match known {
+                Some(_) => Ok(known),
+                None => match view.summary(range) {
+                    Err(EngineError::Corrupt(_)) => Ok(None),
+                    sum => sum.map(Some),
+                },
+            };
+            ranges.iter().zip(known).map(sum).collect()
         };
-        let sums = move || ranges.iter().zip(known).map(sum).collect::<Result<Vec<_>, _>>();
-        self.offload.run(sums).await.map_err(own)
+        self.look(wanted, sums).await
+    }
+
+    /// Looks at what this node has, on the threads that a pull may take.
+    async fn look<T: Send + 'static>(
+        &self,
+        wanted: &PullRequest<'_>,
+        look: impl FnOnce(&View) -> Result<T, EngineError> + Send + 'static,
+    ) -> Result<T, PullError> {
+        let offload = if wanted.background { self.offload } else { self.seams.offload };
+        let store = Arc::clone(&self.store);
+        // Not before there is a thread: storage keeps what was overwritten for as long as somebody looks at it.
+        offload.run(move || look(&store.view())).await.map_err(own)
     }
 
     /// What the other one has of each range; `None`: it cannot count all of that.
@@ -262,7 +281,7 @@ impl Upkeep {
             ranges: asked,
             as_stored: wanted.as_stored,
             compares: !wanted.votes,
-            background: true,
+            background: wanted.background,
         });
         match self.ask(wanted.from, wanted.still, body).await? {
             response::Body::Summarize(done) if done.summaries.len() == ranges.len() => done
@@ -278,12 +297,12 @@ impl Upkeep {
     /// known.
     async fn cut(
         &self,
+        wanted: &PullRequest<'_>,
         range: &PositionRange,
         entries: u64,
     ) -> Result<Vec<(PositionRange, Option<Summary>)>, PullError> {
-        let (view, whole, parts) =
-            (self.store.view(), range.clone(), entries.div_ceil(LIST_BELOW).min(PARTS) as usize);
-        self.offload.run(move || view.parts(&whole, entries, parts)).await.map_err(own)
+        let (whole, parts) = (range.clone(), entries.div_ceil(LIST_BELOW).min(PARTS) as usize);
+        self.look(wanted, move |view| view.parts(&whole, entries, parts)).await
     }
 
     /// Takes what is newer of ranges that follow on each other, all together; where the other one has something among
@@ -333,7 +352,7 @@ impl Upkeep {
                 max_bytes: PAGE_BYTES,
                 as_stored: wanted.as_stored,
                 compares: !wanted.votes,
-                background: true,
+                background: wanted.background,
                 ..peer::Scan::default()
             };
             let peer::ScanDone { entries, more, late_us } =
@@ -453,7 +472,8 @@ impl Upkeep {
             });
             found.collect::<Result<Vec<(Position, Version)>, EngineError>>()
         };
-        let mut mine = self.offload.run(mine).await.map_err(own)?;
+        // Not behind: writes may wait for who admitted this.
+        let mut mine = self.seams.offload.run(mine).await.map_err(own)?;
         mine.retain(|(position, _)| theirs.binary_search_by(|entry| entry.position.cmp(position)).is_err());
         self.store.forget(mine).await.map_err(refused)?;
         Ok(())

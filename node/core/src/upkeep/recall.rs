@@ -136,6 +136,7 @@ impl Upkeep {
                 still,
                 done: &|_, _| {},
                 is_awaited: false,
+                background: false,
             };
             let pulled = match self.pull(&wanted).await {
                 // DAMAGE-APART: each position of those was noted as lapsed anew before it was found to stay.

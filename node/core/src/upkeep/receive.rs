@@ -225,7 +225,8 @@ impl Upkeep {
         olds
     }
 
-    /// One pass over as many old replicas as are needed, the others where those cannot be copied from. The progress
+    /// One pass over as many old replicas as are needed, the others where those cannot be copied from; those whose data
+    /// are said to be lost are none of them ([`sources_needed`] does not count them). The progress
     /// that is told is that of the `first` one: most is copied from one of them, and then compared with the others.
     async fn round(
         &self,
@@ -236,7 +237,9 @@ impl Upkeep {
         first: bool,
     ) -> Result<Pulled, PullError> {
         let still = || self.in_session(session).is_some();
-        let sources = self.by_liveness(arc);
+        let mut sources = self.by_liveness(arc);
+        let gone = self.ring.get().map(|ring| lost(&ring)).unwrap_or_default();
+        sources.retain(|node| !gone.contains(node));
         let (mut all, mut complete, mut problems) = (Pulled::default(), 0, Vec::new());
         for from in sources {
             if complete >= needed {
@@ -307,6 +310,7 @@ impl Upkeep {
                 still,
                 done: &done,
                 is_awaited: false,
+                background: true,
             };
             all.add(self.pull(&wanted).await?);
         }

@@ -24,8 +24,8 @@ pub(super) const ALL: usize = usize::MAX;
 const UNKNOWN: f64 = -1.0;
 
 impl Upkeep {
-    /// What this node holds of each of its arcs, and what it holds of others. Cost: O(arcs × depth), and a scan of two
-    /// buckets for each arc of its own, of six with its middle.
+    /// What this node holds of each of its arcs, and what it holds of others. Cost: O(arcs × depth), and for each arc
+    /// of its own a scan of half a bucket, of five halves with its middle.
     pub(super) async fn sizes(&self, asked: ArcSizes) -> Result<ArcSizesDone, Failure> {
         let Some(ring) = self.ring.get() else {
             return Err(no_cluster());
@@ -34,7 +34,7 @@ impl Upkeep {
         self.replica.drained().await;
         let epoch = ring.epoch().0;
         let (view, me) = (self.store.view(), self.me);
-        let measured = self.offload.run(move || measure(&view, &ring, me, asked)).await;
+        let measured = self.seams.offload.run(move || measure(&view, &ring, me, asked)).await;
         let mut done = measured.map_err(|error| failure(Cause::Storage, error.to_string()))?;
         for arc in &mut done.arcs {
             arc.load = self.replica.loads().of(ArcId(arc.arc)).unwrap_or(UNKNOWN);
@@ -82,7 +82,7 @@ pub(super) fn foreign(ring: &Ring, me: NodeId) -> impl Iterator<Item = PositionR
 }
 
 /// What is known of all arcs, as far as nodes answer: of each arc what its largest copy says. `middles`: and where each
-/// is cut in two halves, which takes each node three times as much to find. So many nodes are asked at a time: one,
+/// is cut in two halves, which takes each node five times as much to find. So many nodes are asked at a time: one,
 /// where nobody waits for it, so that not all are busy with it at once.
 pub async fn gather_sizes(upkeep: &Upkeep, ring: &Ring, middles: bool, at_once: usize) -> ring::Sizes {
     let ask = |node: NodeId| async move {

@@ -365,7 +365,7 @@ impl Upkeep {
                 ranges: vec![peer::Range::from(&arc.range)],
                 as_stored: false,
                 compares: true,
-                background: true,
+                background: false,
             })
         };
         let asked =
@@ -412,6 +412,7 @@ impl Upkeep {
                 still: &still,
                 done: &|_, _| {},
                 is_awaited: false,
+                background: true,
             };
             match self.pull(&wanted).await {
                 Ok(pulled) => {

@@ -86,6 +86,7 @@ async fn pull_from(
         still: &|| true,
         done: &|_, _| {},
         is_awaited: false,
+        background: true,
     };
     upkeep.pull(&wanted).await
 }
@@ -172,6 +173,7 @@ async fn a_pull_that_was_cut_short_goes_on_where_it_was() {
             still: &|| !is_cut_short.load(Relaxed),
             done: &|_, bytes| is_cut_short.store(bytes > 100_000, Relaxed),
             is_awaited: false,
+            background: true,
         };
         let first = upkeep.pull(&wanted).await;
         assert!(matches!(first, Err(PullError::Over)), "{has_some}: {first:?}");

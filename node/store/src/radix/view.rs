@@ -126,8 +126,8 @@ impl View {
         }
         let before = self.below(start, known.take())?;
         let mut sum = self.below(end, Some((start, before)))?;
-        *known = Some((end, sum));
         let adds_up = sum.entries >= before.entries && sum.bytes >= before.bytes;
+        *known = adds_up.then_some((end, sum));
         sum -= &before;
         Ok(adds_up.then_some(sum))
     }
