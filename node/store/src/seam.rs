@@ -174,8 +174,12 @@ impl Threads {
 /// Lets all others of this machine go first.
 fn stand_back() {
     #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
-        tracing::debug!(%error, "a thread does not stand back");
+    {
+        use rustix::process::{getpriority_process, setpriority_process};
+        let done = getpriority_process(None).and_then(|now| setpriority_process(None, now.max(NICE)));
+        if let Err(error) = done {
+            tracing::debug!(%error, "a thread does not stand back");
+        }
     }
 }
 

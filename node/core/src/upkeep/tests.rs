@@ -19,6 +19,7 @@ use god_proto::{
     peer::{ArcSizes, ArcSizesDone},
     position::{Position, PositionRange},
     record::{Entry, Record},
+    v1::{self, LeaveWish, Operation, OperationPhase, wish::Wish},
 };
 use std::sync::atomic::AtomicBool;
 use tokio::{task::JoinHandle, time::sleep};
@@ -529,4 +530,25 @@ async fn a_new_replica_copies_from_as_many_as_it_needs_and_from_others_where_tho
         assert_eq!((cluster.sent("summarize"), cluster.sent("scan")), (4, 1), "{away:?}");
         receives.abort();
     }
+}
+
+/// It may be up, and is counted by nobody: it stands for none of those that were acknowledged.
+#[tokio::test(start_paused = true)]
+async fn a_replica_whose_data_are_said_to_be_lost_is_not_copied_from() {
+    let mut document = joint(6).document().clone();
+    document.operations = vec![Operation {
+        id: "lost".to_owned(),
+        phase: OperationPhase::Moving.into(),
+        wish: Some(v1::Wish { wish: Some(Wish::Leave(LeaveWish { node: 2, lost: true })) }),
+        ..Operation::default()
+    }];
+    let cluster = Cluster::with(&ring(document), HintSettings::default());
+    let upkeep = upkeep(&cluster, 4);
+    let at = position("acknowledged by 1, and by 2 whose data are lost");
+    cluster.seed(1, value(&at, -25_000, "there")).await;
+    let receives = begins(&upkeep, |upkeep| async move { upkeep.receive().await });
+    sleep(Duration::from_secs(5)).await;
+    assert!(upkeep.receiving.report().arcs[0].ready);
+    assert_eq!(cluster.held(4, &at).await, Some(value(&at, -25_000, "there").record));
+    receives.abort();
 }
