@@ -73,26 +73,20 @@ run: programs ## Start three nodes, load real data, print a tour; Ctrl-C stops t
 	@bin/god dev --nodes $(NODES) --data $(DATA) --durability $(DURABILITY) --load $(LOAD)
 
 .PHONY: test
+# Properties are tried with the same cases each time here; `cargo test` alone tries others each time.
+test: export PROPTEST_RNG_SEED ?= 20261124
+# Tests of processes wait most of the time; how many of them run at once they bound themselves.
+test: export RUST_TEST_THREADS ?= 4
 test: build ## All that CI runs, except Kubernetes
 	.ci/setup test
+	.ci/fresh setup
 	cargo fmt --all --check
 	.ci/tidy
-	@# Tests of processes, and processes under faults, wait most of the time: what only reckons is done beside them.
-	.ci/beside '$(MAKE) --no-print-directory -j1 lint models deny fuzz sim' '$(MAKE) --no-print-directory -j1 cargo-test chaos'
-
-.PHONY: cargo-test
-# Properties are tried with the same cases each time here; `cargo test` alone tries others each time.
-cargo-test: export PROPTEST_RNG_SEED ?= 20261124
-# Tests of processes wait most of the time; how many of them run at once they bound themselves.
-cargo-test: export RUST_TEST_THREADS ?= 4
-cargo-test: setup ## All tests of `cargo test`, and those of what is installed
+	cargo clippy --release --locked --workspace --all-targets -- -D warnings
 	cargo test --release --locked --workspace
 	.ci/install test
-
-.PHONY: lint
-lint: setup ## Clippy, and whether `make setup` does on a machine that has nothing
-	cargo clippy --release --locked --workspace --all-targets -- -D warnings
-	.ci/fresh setup
+	@# Processes under faults wait two thirds of the time.
+	.ci/beside '$(MAKE) --no-print-directory sim' '$(MAKE) --no-print-directory -j1 chaos models deny fuzz'
 
 # Crates that link C++, and so wait for RocksDB.
 NATIVE := god-rocks god-node
