@@ -14,11 +14,12 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     thread,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use tokio::{
     runtime::{Builder, Runtime},
     sync::{Semaphore, SemaphorePermit, oneshot},
+    time::timeout,
 };
 
 /// The clock on the wall. It may step and drift; nothing but versions and expiry depends on it.
@@ -107,7 +108,6 @@ pub struct Threads {
     /// Who waits leaves the queue when it is dropped, as at its deadline.
     free: Semaphore,
     waiting: AtomicUsize,
-    count: usize,
     most_waiting: usize,
     /// Whose threads they are, where not those of whoever asks.
     runtime: Option<Runtime>,
@@ -119,7 +119,7 @@ impl Threads {
     /// For as long as the process runs: once for a node.
     fn new(count: usize, most_waiting: usize) -> Threads {
         let free = Semaphore::new(count);
-        Threads { free, waiting: AtomicUsize::new(0), count, most_waiting, runtime: None, behind: None }
+        Threads { free, waiting: AtomicUsize::new(0), most_waiting, runtime: None, behind: None }
     }
 
     fn leak(self) -> &'static Threads {
@@ -130,6 +130,7 @@ impl Threads {
     fn standing_back() -> Option<&'static Threads> {
         let runtime = Builder::new_current_thread()
             .thread_name("behind")
+            .enable_time()
             .max_blocking_threads(THREADS_BEHIND)
             // Kept: where the system gives no new one, there is one already.
             .thread_keep_alive(Duration::from_secs(u32::MAX.into()))
@@ -214,9 +215,12 @@ impl Offload {
     /// engine must not be read meanwhile. Blocks.
     pub fn end_behind(self, patience: Duration) {
         let Offload::Threads(Threads { behind: Some(behind), .. }) = self else { return };
-        let began = Instant::now();
-        while behind.free.available_permits() < behind.count && began.elapsed() < patience {
-            thread::sleep(Duration::from_millis(10));
+        let Some(runtime) = &behind.runtime else { return };
+        let all = THREADS_BEHIND as u32;
+        let ended =
+            runtime.block_on(async { timeout(patience, behind.free.acquire_many(all)).await.is_ok() });
+        if !ended {
+            tracing::warn!("what was looked for in the background has not ended");
         }
     }
 

@@ -8,7 +8,7 @@ use super::{Upkeep, sizes::foreign};
 use crate::{
     engine::EngineError,
     peer::CallError,
-    radix::CommitError,
+    radix::{CommitError, View},
     ring::{deleted, lost},
 };
 use futures::future::join_all;
@@ -155,15 +155,14 @@ impl Upkeep {
         &self,
         ranges: impl FnOnce() -> Vec<PositionRange> + Send + 'static,
     ) -> Result<Vec<(PositionRange, u64)>, EngineError> {
-        let view = self.store.view();
-        let find = move || {
+        let find = |view: &View| {
             let counted = ranges().into_iter().map(|range| {
                 let entries = view.estimate(&range)?.entries;
                 Ok((range, entries))
             });
             counted.filter(|found| !matches!(found, Ok((_, 0)))).collect()
         };
-        self.offload.run(find).await
+        self.look(true, find).await
     }
 
     /// Hands one arc's range over to its owners, and removes it; or says what is in the way.

@@ -37,13 +37,14 @@ pub use sizes::gather_sizes;
 
 use crate::{
     consensus::Register,
+    engine::EngineError,
     membership::{Liveness, PeerState},
     peer::{Call, CallError, Starts, Target, Transport, failure, no_cluster},
     quorum::{Hints, RingSync},
-    radix::Store,
+    radix::{Store, View},
     replica::{Replica, not_all_of_range},
     ring::CurrentRing,
-    seam::{Offload, Seams},
+    seam::Seams,
     stop::Stop,
 };
 use god_proto::{
@@ -155,7 +156,6 @@ pub struct Upkeep {
     register: Arc<Register>,
     keeper: Arc<dyn RingSync>,
     seams: Seams,
-    offload: Offload,
     change_timeout: Duration,
     longest_read: Duration,
     settings: UpkeepSettings,
@@ -184,7 +184,6 @@ impl Upkeep {
             starts,
             register,
             keeper,
-            offload: parts.seams.offload.behind(),
             seams: parts.seams,
             change_timeout: parts.change_timeout,
             longest_read: parts.longest_read,
@@ -268,10 +267,22 @@ impl Upkeep {
         }
     }
 
+    /// Looks at what this node has; `background`: on threads that stand back where others have work.
+    async fn look<T: Send + 'static>(
+        &self,
+        background: bool,
+        look: impl FnOnce(&View) -> Result<T, EngineError> + Send + 'static,
+    ) -> Result<T, EngineError> {
+        let offload = if background { self.seams.offload.behind() } else { self.seams.offload };
+        let store = Arc::clone(&self.store);
+        // Not before there is a thread: storage keeps what was overwritten for as long as somebody looks at it.
+        offload.run(move || look(&store.view())).await
+    }
+
     /// Answers what other nodes ask of upkeep.
     pub async fn handle(&self, call: Call) -> Result<response::Body, Failure> {
         // THREADS-BOUNDED; how far this node is it says all the same.
-        if !matches!(call.body, request::Body::Moving(_)) && self.offload.is_crowded() {
+        if !matches!(call.body, request::Body::Moving(_)) && self.seams.offload.behind().is_crowded() {
             return Err(failure(Cause::Busy, "too many wait for this node's disk"));
         }
         match call.body {

@@ -161,11 +161,12 @@ impl Upkeep {
         let own =
             self.own_sums(wanted, std::slice::from_ref(&wanted.range), vec![None]).await?.pop().flatten();
         // With what this node has of each, where that is known.
-        let mut waiting = vec![(wanted.range.clone(), own)];
+        let mut waiting = Vec::new();
         if own.is_some_and(|own| own.entries == 0) {
             // There is nothing to compare with what the other one would count.
-            waiting.clear();
             unreadable = self.take_parts(wanted, vec![wanted.range.clone()], &mut pulled).await?;
+        } else {
+            waiting.push((wanted.range.clone(), own));
         }
         while !waiting.is_empty() {
             let (batch, known): (Vec<PositionRange>, Vec<Option<Summary>>) =
@@ -219,6 +220,9 @@ impl Upkeep {
         ranges: &[PositionRange],
         known: Vec<Option<Summary>>,
     ) -> Result<Vec<Option<Summary>>, PullError> {
+        if known.iter().all(Option::is_some) {
+            return Ok(known);
+        }
         let ranges = ranges.to_vec();
         let sums = move |view: &View| {
             // What cannot be counted is listed: what it is there is overwritten here (DAMAGE-APART).
@@ -231,19 +235,7 @@ impl Upkeep {
             };
             ranges.iter().zip(known).map(sum).collect()
         };
-        self.look(wanted, sums).await
-    }
-
-    /// Looks at what this node has, on the threads that a pull may take.
-    async fn look<T: Send + 'static>(
-        &self,
-        wanted: &PullRequest<'_>,
-        look: impl FnOnce(&View) -> Result<T, EngineError> + Send + 'static,
-    ) -> Result<T, PullError> {
-        let offload = if wanted.background { self.offload } else { self.seams.offload };
-        let store = Arc::clone(&self.store);
-        // Not before there is a thread: storage keeps what was overwritten for as long as somebody looks at it.
-        offload.run(move || look(&store.view())).await.map_err(own)
+        self.look(wanted.background, sums).await.map_err(own)
     }
 
     /// What the other one has of each range; `None`: it cannot count all of that.
@@ -302,7 +294,8 @@ impl Upkeep {
         entries: u64,
     ) -> Result<Vec<(PositionRange, Option<Summary>)>, PullError> {
         let (whole, parts) = (range.clone(), entries.div_ceil(LIST_BELOW).min(PARTS) as usize);
-        self.look(wanted, move |view| view.parts(&whole, entries, parts)).await
+        let cut = move |view: &View| view.parts(&whole, entries, parts);
+        self.look(wanted.background, cut).await.map_err(own)
     }
 
     /// Takes what is newer of ranges that follow on each other, all together; where the other one has something among
@@ -464,8 +457,8 @@ impl Upkeep {
         theirs: &[Entry],
         up_to: Version,
     ) -> Result<(), PullError> {
-        let (view, range) = (self.store.view(), part.clone());
-        let mine = move || {
+        let range = part.clone();
+        let mine = move |view: &View| {
             let found = view.readable(&range).filter_map(|entry| match entry {
                 Ok(entry) if entry.record.version > up_to => None,
                 entry => Some(entry.map(|entry| (entry.position, entry.record.version))),
@@ -473,7 +466,7 @@ impl Upkeep {
             found.collect::<Result<Vec<(Position, Version)>, EngineError>>()
         };
         // Not behind: writes may wait for who admitted this.
-        let mut mine = self.seams.offload.run(mine).await.map_err(own)?;
+        let mut mine = self.look(false, mine).await.map_err(own)?;
         mine.retain(|(position, _)| theirs.binary_search_by(|entry| entry.position.cmp(position)).is_err());
         self.store.forget(mine).await.map_err(refused)?;
         Ok(())

@@ -149,7 +149,7 @@ impl Upkeep {
             let own = usize::from(own);
             let needed = sources_needed(&ring, arc.keyspace, &arc.replicas).saturating_sub(own);
             let lapses = self.replica.lapse().additions();
-            match self.round(session, &arc, needed, progress, rounds == 0).await {
+            match self.round(session, (&ring, &arc), needed, progress, rounds == 0).await {
                 Ok(pulled) => {
                     rounds += 1;
                     // A round in which nothing old was missing is the proof that the one before it was complete.
@@ -182,9 +182,7 @@ impl Upkeep {
     /// Takes over the promise of one of the old replicas, whichever gives it first, or waits until the session is over.
     async fn inherit(&self, session: Session, progress: &SessionProgress) {
         while let Some((ring, arc)) = self.in_session(session) {
-            let mut olds = self.by_liveness(&arc);
-            let gone = lost(&ring);
-            olds.retain(|node| !gone.contains(node));
+            let olds = self.by_liveness(&ring, &arc);
             // Where the data of all are gone, so are their promises.
             let mut inherited = olds.is_empty();
             for from in olds {
@@ -216,8 +214,10 @@ impl Upkeep {
 
     /// The old replicas of an arc, those first that seem to be up. Of different arcs another one comes first: most of
     /// an arc is copied from one of them, and one alone would answer for all.
-    fn by_liveness(&self, arc: &RingArc) -> Vec<NodeId> {
-        let mut olds: Vec<NodeId> = arc.replicas.iter().copied().filter(|node| *node != self.me).collect();
+    fn by_liveness(&self, ring: &Ring, arc: &RingArc) -> Vec<NodeId> {
+        let gone = lost(ring);
+        let others = arc.replicas.iter().copied().filter(|node| *node != self.me && !gone.contains(node));
+        let mut olds: Vec<NodeId> = others.collect();
         let first = arc.id.0 % olds.len().max(1) as u64;
         olds.sort_unstable();
         olds.rotate_left(first as usize);
@@ -231,15 +231,13 @@ impl Upkeep {
     async fn round(
         &self,
         session: Session,
-        arc: &RingArc,
+        (ring, arc): (&Ring, &RingArc),
         needed: usize,
         progress: &SessionProgress,
         first: bool,
     ) -> Result<Pulled, PullError> {
         let still = || self.in_session(session).is_some();
-        let mut sources = self.by_liveness(arc);
-        let gone = self.ring.get().map(|ring| lost(&ring)).unwrap_or_default();
-        sources.retain(|node| !gone.contains(node));
+        let sources = self.by_liveness(ring, arc);
         let (mut all, mut complete, mut problems) = (Pulled::default(), 0, Vec::new());
         for from in sources {
             if complete >= needed {

@@ -33,8 +33,8 @@ impl Upkeep {
         // What was begun under an older ring is written by then, or never is.
         self.replica.drained().await;
         let epoch = ring.epoch().0;
-        let (view, me) = (self.store.view(), self.me);
-        let measured = self.seams.offload.run(move || measure(&view, &ring, me, asked)).await;
+        let me = self.me;
+        let measured = self.look(false, move |view| measure(view, &ring, me, asked)).await;
         let mut done = measured.map_err(|error| failure(Cause::Storage, error.to_string()))?;
         for arc in &mut done.arcs {
             arc.load = self.replica.loads().of(ArcId(arc.arc)).unwrap_or(UNKNOWN);

@@ -70,8 +70,8 @@ impl Upkeep {
             let mut rest = arc.range.clone();
             while !rest.is_empty() {
                 let sure_ms = self.replica.clock().sure_ms();
-                let (view, range) = (self.store.view(), rest.clone());
-                let (found, end) = self.offload.run(move || look(&view, &range, sure_ms)).await?;
+                let range = rest.clone();
+                let (found, end) = self.look(true, move |view| look(view, &range, sure_ms)).await?;
                 pass.next_ms = pass.next_ms.into_iter().chain(found.next_ms).min();
                 if !found.ended.is_empty() {
                     // What is handed over meanwhile is not swept here.

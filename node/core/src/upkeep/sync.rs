@@ -21,7 +21,7 @@ use super::{
 use crate::{
     engine::EngineError,
     peer::{CallError, Target, failure, no_cluster},
-    radix::Verdict,
+    radix::{Verdict, View},
 };
 use god_proto::{
     ids::{ArcId, NodeId},
@@ -460,8 +460,8 @@ impl Upkeep {
         if target_ms < now.ms() + step {
             return Ok(None);
         }
-        let (view, range) = (self.store.view(), arc.range.clone());
-        let sum = self.offload.run(move || view.estimate(&range)).await;
+        let range = arc.range.clone();
+        let sum = self.look(true, move |view| view.estimate(&range)).await;
         let sum = sum.map_err(|error| PullError::Own(error.to_string()))?;
         // Without a tombstone there is nothing to purge, and a floor would only cost.
         let tombstones = sum.entries.saturating_sub(sum.live_keys + sum.live_members);
@@ -503,10 +503,10 @@ impl Upkeep {
     pub(super) async fn purge(&self, arc: &RingArc, floor: Version) -> Result<(), EngineError> {
         let mut rest = arc.range.clone();
         while !rest.is_empty() {
-            let (view, range) = (self.store.view(), rest.clone());
+            let range = rest.clone();
             let now_ms = self.replica.clock().sure_ms();
-            let find = move || old_tombstones(&view, &range, floor, now_ms);
-            let (old, end) = self.offload.run(find).await?;
+            let find = move |view: &View| old_tombstones(view, &range, floor, now_ms);
+            let (old, end) = self.look(true, find).await?;
             if !old.is_empty() {
                 let done = self.store.forget(old).await;
                 let verdicts = done.map_err(|error| EngineError::Failed(error.to_string()))?;

@@ -12,7 +12,7 @@ use crate::{
         Cluster, Does, NOW_MS, document, joint, ordered, position, ring, tombstone, value, version,
     },
     replica::Floor,
-    seam::Entropy,
+    seam::{Entropy, Offload},
 };
 use god_proto::{
     ids::KeyspaceId,

@@ -391,6 +391,14 @@ mod tests {
         (View::new(Arc::new(counting), view.0.tree.clone(), view.0.scale), rows)
     }
 
+    const KEYS: u64 = 20_000;
+
+    /// So many small records all over the keyspace.
+    fn scattered() -> (View, Arc<AtomicUsize>) {
+        let key = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes().to_vec();
+        counting(&(0..KEYS).map(key).collect::<Vec<_>>(), |_| 5, Limits::default())
+    }
+
     fn range(start: &[u8], end: &[u8]) -> PositionRange {
         let bound = |key: &[u8]| Position::from_bytes([&[0, 0, 0, 7], key].concat());
         PositionRange { start: bound(start), end: bound(end) }
@@ -399,11 +407,8 @@ mod tests {
     /// Who compares two copies cuts down to lists again and again, while clients wait for the same processors.
     #[test]
     fn cutting_a_range_down_to_lists_reads_each_row_once() {
-        const KEYS: u64 = 20_000;
         const LIST: u64 = 64;
-        let key = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes().to_vec();
-        let keys: Vec<Vec<u8>> = (0..KEYS).map(key).collect();
-        let (view, rows) = counting(&keys, |_| 5, Limits::default());
+        let (view, rows) = scattered();
         let whole = range(&[0x3a], &[0xc5]);
         let all = view.summary(&whole).unwrap().entries;
         assert!(all > KEYS / 2, "{all}");
@@ -427,11 +432,8 @@ mod tests {
     /// All nodes measure their arcs again and again.
     #[test]
     fn what_lies_between_bounds_is_measured_by_one_part_of_a_bucket_each() {
-        const KEYS: u64 = 20_000;
         const BOUNDS: u64 = 100;
-        let key = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes().to_vec();
-        let keys: Vec<Vec<u8>> = (0..KEYS).map(key).collect();
-        let (view, rows) = counting(&keys, |_| 5, Limits::default());
+        let (view, rows) = scattered();
         let bound = |n: u64| (u64::MAX / BOUNDS * n).to_be_bytes();
         let parts: Vec<PositionRange> = (0..BOUNDS).map(|n| range(&bound(n), &bound(n + 1))).collect();
         let measured = |sums: Vec<Summary>| (sums, rows.swap(0, Relaxed));
