@@ -277,7 +277,8 @@ impl Shared {
         for (holder, range) in ranges {
             let Some(from) = scope.replicas.node(holder) else { continue };
             let range = Some(peer::Range::from(&range));
-            let body = request::Body::Pull(peer::Pull { range, from: from.0, as_stored: false });
+            let body =
+                request::Body::Pull(peer::Pull { range, from: from.0, as_stored: false, is_awaited: true });
             let decode = |reply| match reply {
                 response::Body::Pull(_) => Ok(()),
                 _ => Err(strange("is not that to a pull")),

@@ -7,15 +7,54 @@ use god_proto::{
     peer::{ArcProgress, ArcSizesDone, Cause},
     ring::RingArc,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use parking_lot::Mutex;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+use tokio::time::Instant;
 
 /// The most nodes that are named one by one.
 const MOST_NAMED: usize = 5;
 
+/// The most characters of an error that are passed on.
+const MOST_WORDS: usize = 300;
+/// How long something has to be in the way before it is told: who has yet to hear of a ring hears of it.
+const TELL_AFTER: Duration = Duration::from_secs(2);
+
+/// What is in the way: since when there is something, and what it was at the latest.
+#[derive(Debug)]
+pub(super) struct Obstacle<T>(Mutex<Option<(Instant, T)>>);
+
+impl<T> Default for Obstacle<T> {
+    fn default() -> Obstacle<T> {
+        Obstacle(Mutex::new(None))
+    }
+}
+
+impl<T: Clone> Obstacle<T> {
+    /// What it is, if it has been there for a while.
+    pub(super) fn why(&self) -> Option<T> {
+        let known = self.0.lock();
+        known.as_ref().filter(|(since, _)| since.elapsed() >= TELL_AFTER).map(|(_, why)| why.clone())
+    }
+
+    pub(super) fn is(&self, why: Option<T>) {
+        let mut known = self.0.lock();
+        let since = known.as_ref().map_or_else(Instant::now, |(since, _)| *since);
+        *known = why.map(|why| (since, why));
+    }
+}
+
+pub(super) fn in_short(error: &impl ToString) -> String {
+    error.to_string().chars().take(MOST_WORDS).collect()
+}
+
 /// Why arcs do not go on; nothing, if they do. `moving` are those that change hands; `said` is what those who receive
 /// them say of each, among the `answers` of all who receive; `unclean` are those to whom no arc may begin to move.
+/// `id` is that of the operation, where it can be cancelled.
 pub(super) fn blocked(
-    id: &str,
+    id: Option<&str>,
     moving: &[&RingArc],
     said: &[(NodeId, &ArcProgress)],
     answers: &Answers,
@@ -82,7 +121,7 @@ pub(super) fn unheard(id: &str, waiting: &BTreeMap<NodeId, Unclean>, holds: bool
                 true => "the new quorums, which hold already, before others may follow on them",
                 false => "the new quorums before the old ones are gone",
             };
-            format!("{who} of {end}, and {}", does_not_answer(&silent, id))
+            format!("{who} of {end}, and {}", does_not_answer(&silent, Some(id)))
         }
         (_, behind) if !behind.is_empty() => {
             format!("{} yet to hear of the newest ring", named(&behind, "has", "have"))
@@ -135,12 +174,13 @@ pub(super) fn handing_over(
     )
 }
 
-fn does_not_answer(silent: &[NodeId], id: &str) -> String {
+fn does_not_answer(silent: &[NodeId], id: Option<&str>) -> String {
     let (does, it) = if silent.len() == 1 { ("does", "it") } else { ("do", "them") };
     let lost = silent.first().map_or_else(String::new, |node| {
         format!(", or, where its data are gone, `god ring change --leave {node} --lost`")
     });
-    format!("{does} not answer: start {it}, or `god ring cancel {id}`{lost}")
+    let cancel = id.map_or_else(String::new, |id| format!(", or `god ring cancel {id}`"));
+    format!("{does} not answer: start {it}{cancel}{lost}")
 }
 
 /// `node 3 is`, `nodes 3, 4 are`.
@@ -165,7 +205,7 @@ mod tests {
 
     fn why(unclean: &[(u32, Unclean)]) -> String {
         let unclean = unclean.iter().map(|(node, why)| (NodeId(*node), *why)).collect();
-        blocked("join-4", &[], &[], &Answers::new(), &unclean)
+        blocked(Some("join-4"), &[], &[], &Answers::new(), &unclean)
     }
 
     #[test]
@@ -249,12 +289,15 @@ mod tests {
             changed: Epoch(7),
         };
         let unclean = BTreeMap::from([(NodeId(5), Unclean::Holds(1))]);
-        let told = blocked("join-4", &[&arc], &[], &Answers::new(), &unclean);
+        let told = blocked(Some("join-4"), &[&arc], &[], &Answers::new(), &unclean);
         assert!(told.contains("node 4 is to hold the arcs, and does not answer"), "{told}");
+        assert!(told.contains("`god ring cancel join-4`"), "{told}");
+        let told = blocked(None, &[&arc], &[], &Answers::new(), &unclean);
+        assert!(told.contains("start it, or, where its data") && !told.contains("cancel"), "{told}");
         let answers = Answers::from([(NodeId(4), MovingDone::default())]);
-        assert_eq!(blocked("join-4", &[&arc], &[], &answers, &unclean), "", "others go on meanwhile");
+        assert_eq!(blocked(Some("join-4"), &[&arc], &[], &answers, &unclean), "", "others go on meanwhile");
         let waits = ArcProgress { blocked: "1 of 2 old replicas".to_owned(), ..ArcProgress::default() };
-        let told = blocked("join-4", &[&arc], &[(NodeId(4), &waits)], &answers, &unclean);
+        let told = blocked(Some("join-4"), &[&arc], &[(NodeId(4), &waits)], &answers, &unclean);
         assert_eq!(told, "node 4: 1 of 2 old replicas");
     }
 }

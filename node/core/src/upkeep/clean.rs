@@ -4,12 +4,12 @@
 //! one that can be reached, has done so, is the range removed (invariant OWNERS-FIRST): a write that reached fewer
 //! replicas than it was asked for may be nowhere else.
 
-use super::{Upkeep, sizes::foreign};
+use super::{Upkeep, blocked::in_short, sizes::foreign};
 use crate::{
     engine::EngineError,
     peer::CallError,
     radix::{CommitError, View},
-    ring::{deleted, lost},
+    ring::{deleted, given_up},
 };
 use futures::future::join_all;
 use god_proto::{
@@ -19,7 +19,6 @@ use god_proto::{
     ring::{Ring, RingArc, quorums},
 };
 use metrics::counter;
-use parking_lot::Mutex;
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
@@ -35,32 +34,8 @@ const LOOK: Duration = Duration::from_millis(250);
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// How long an owner may take to compare one range.
 const TIMEOUT: Duration = Duration::from_secs(20);
-/// The most characters of an error that are passed on.
-const MOST_WORDS: usize = 300;
-
-/// How long something has to be in the way before it is told: an owner that has yet to hear of a ring hears of it.
-const TELL_AFTER: Duration = Duration::from_secs(2);
-
-/// Why looks leave something where it is: since when there is something, and what it was at the latest.
-#[derive(Debug, Default)]
-pub(super) struct KeptFor(Mutex<Option<(Instant, Kept)>>);
-
-impl KeptFor {
-    pub(super) fn why(&self) -> Option<Kept> {
-        let known = self.0.lock();
-        known.as_ref().filter(|(since, _)| since.elapsed() >= TELL_AFTER).map(|(_, why)| why.clone())
-    }
-
-    fn is(&self, why: Option<Kept>) {
-        let mut known = self.0.lock();
-        let since = known.as_ref().map_or_else(Instant::now, |(since, _)| *since);
-        *known = why.map(|why| (since, why));
-    }
-}
-
 fn kept(owners: &[NodeId], error: &impl ToString) -> Kept {
-    let error = error.to_string().chars().take(MOST_WORDS).collect();
-    Kept { owners: owners.iter().map(|owner| owner.0).collect(), error }
+    Kept { owners: owners.iter().map(|owner| owner.0).collect(), error: in_short(error) }
 }
 
 impl Upkeep {
@@ -175,8 +150,8 @@ impl Upkeep {
         let quorum = ring
             .keyspace_by_id(arc.keyspace)
             .map_or(1, |keyspace| quorums(keyspace, arc.replicas.len()).write_quorum as usize);
-        // One whose data are gone is waited for by nobody.
-        let gone = lost(ring);
+        // One whose data are given up is waited for by nobody. There is another one, or it would not be misplaced.
+        let gone = given_up(ring);
         let owners: Vec<NodeId> =
             arc.replicas.iter().copied().filter(|owner| !gone.contains(owner)).collect();
         let offered = owners.iter().map(|owner| self.offer(ring, arc, *owner));
@@ -196,11 +171,11 @@ impl Upkeep {
         }
         let (took, needed) = (owners.len() - away.len(), quorum.clamp(1, owners.len().max(1)));
         if took < needed {
-            let error = match owners.len() {
-                0 => "the data of all its owners are gone".to_owned(),
-                all => format!("{needed} of its {all} owners have to take it, and {took} can"),
-            };
-            return Err(kept(&away, &error));
+            let all = owners.len();
+            return Err(kept(
+                &away,
+                &format!("{needed} of its {all} owners have to take it, and {took} can"),
+            ));
         }
         match self.replica.drop_misplaced(range, &arc.replicas).await {
             Ok(true) => {
@@ -224,7 +199,8 @@ impl Upkeep {
 
     /// Has an owner take what is newer here.
     async fn offer(&self, ring: &Ring, arc: &RingArc, owner: NodeId) -> Result<(), CallError> {
-        let pull = Pull { range: Some(peer::Range::from(&arc.range)), from: self.me.0, as_stored: true };
+        let range = Some(peer::Range::from(&arc.range));
+        let pull = Pull { range, from: self.me.0, as_stored: true, ..Pull::default() };
         match self.ask_node(owner, ring.epoch().0, TIMEOUT, request::Body::Pull(pull)).await? {
             response::Body::Pull(done) => {
                 counter!("god_upkeep_handed_over_entries_total").increment(done.entries);

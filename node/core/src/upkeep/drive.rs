@@ -5,18 +5,18 @@
 
 use super::{
     Upkeep,
-    blocked::{blocked, handing_over, unheard},
+    blocked::{blocked, handing_over, in_short, unheard},
     sizes::{ALL, gather_sizes},
 };
 use crate::{
     consensus::RegisterError,
     peer::{CallError, failure},
     ring::{
-        ChangeError, Evidence, Hearing, Wish, add_voters, begin, cancel, current, has_terms, lost, lost_by,
-        plan, refuse, replace_voter, retires, start, step,
+        ChangeError, Evidence, Hearing, Wish, add_voters, begin, cancel, current, given_up, has_terms,
+        lost_by, plan, refuse, replace_voter, retires, start, stays, step,
     },
 };
-use futures::future::{OptionFuture, join_all, join4};
+use futures::future::{OptionFuture, join_all, join5};
 use god_proto::{
     ids::{ArcId, KeyspaceId, NodeId},
     peer::{ArcProgress, ArcSizes, ArcSizesDone, Cause, Moving, MovingDone, request, response},
@@ -64,6 +64,8 @@ struct Waits {
     leaver: Option<Result<ArcSizesDone, CallError>>,
     /// Who has heard of keyspaces that were deleted, where that node is down.
     hearing: Hearing,
+    /// Why the node that drives cannot go on.
+    stuck: String,
 }
 
 /// Why no arc may begin to move to a node.
@@ -101,9 +103,12 @@ impl Upkeep {
             self.find_voters(&ring).await;
             if ring.operations().is_empty() || self.driver(&ring) != Some(self.me) {
                 silent = None;
+                self.stuck.is(None);
                 continue;
             }
-            if let Err(error) = self.advance(&ring, &mut silent).await {
+            let advanced = self.advance(&ring, &mut silent).await;
+            self.stuck.is(advanced.as_ref().err().map(in_short));
+            if let Err(error) = advanced {
                 tracing::debug!(%error, "a step of an operation is tried again");
                 sleep(LOOK).await;
             }
@@ -404,10 +409,12 @@ impl Upkeep {
             }
         };
         let leaver = OptionFuture::from(leaver.map(|node| self.what_it_holds(node, &ring)));
-        let (progress, unclean, leaver, hearing) =
-            join4(self.progress(&ring), unclean, leaver, hearing).await;
-        let waits = Waits { progress, unclean, leaver, hearing };
-        let driver = self.driver(&ring).map_or(0, |node| node.0);
+        let driver = self.driver(&ring).filter(|_| !ring.operations().is_empty());
+        let stuck = OptionFuture::from(driver.map(|node| self.stuck_at(node)));
+        let (progress, unclean, leaver, hearing, stuck) =
+            join5(self.progress(&ring), unclean, leaver, hearing, stuck).await;
+        let waits = Waits { progress, unclean, leaver, hearing, stuck: stuck.flatten().unwrap_or_default() };
+        let driver = driver.map_or(0, |node| node.0);
         let operations = ring
             .operations()
             .iter()
@@ -419,6 +426,19 @@ impl Upkeep {
             epoch: ring.epoch().0,
             failed: None,
         })
+    }
+
+    /// Why a node that drives cannot go on, if it says so.
+    async fn stuck_at(&self, node: NodeId) -> Option<String> {
+        let stuck = match node == self.me {
+            true => self.stuck.why(),
+            false => match self.ask_node(node, 0, TIMEOUT, request::Body::Moving(Moving {})).await {
+                Ok(response::Body::Moving(said)) => Some(said.stuck),
+                _ => None,
+            },
+        };
+        let stuck = stuck.filter(|stuck| !stuck.is_empty())?;
+        Some(format!("node {node}, which drives it, cannot take the next step: {stuck}"))
     }
 
     /// Why an operation would not end, were nothing left to hand over, as was seen or not, or to hear.
@@ -436,7 +456,7 @@ impl Upkeep {
         driver: u32,
         waits: &Waits,
     ) -> OperationStatus {
-        let Waits { progress, unclean, leaver, hearing } = waits;
+        let Waits { progress, unclean, leaver, hearing, stuck } = waits;
         let back = operation.phase() == OperationPhase::Cancelling;
         let moves: BTreeMap<u64, &Vec<u32>> =
             operation.moves.iter().map(|step| (step.arc, if back { &step.from } else { &step.to })).collect();
@@ -483,8 +503,13 @@ impl Upkeep {
                     .then(|| self.end_is_refused(ring, matches!(leaver, Some(Ok(_))), hearing));
                 refused.flatten().unwrap_or(waits)
             }
-            _ => blocked(&operation.id, &moving, &said, progress, unclean),
+            // What goes back, or makes up for what is gone, is not called off.
+            _ => {
+                let may_end = !back && !stays(operation);
+                blocked(may_end.then_some(&*operation.id), &moving, &said, progress, unclean)
+            }
         };
+        let blocked = if blocked.is_empty() { stuck.clone() } else { blocked };
         OperationStatus {
             operation: Some(operation.clone()),
             driver,
@@ -504,7 +529,7 @@ impl Upkeep {
 
 /// The node that an operation retires, and that has to hand over what it holds before: not one whose data are gone.
 fn hands_over(ring: &Ring, operation: &v1::Operation) -> Option<NodeId> {
-    operation.wish.as_ref().and_then(retires).filter(|node| !lost(ring).contains(node))
+    operation.wish.as_ref().and_then(retires).filter(|node| !given_up(ring).contains(node))
 }
 
 /// Whether a keyspace has the quorums by now that an operation asks for.

@@ -49,7 +49,7 @@ use crate::{
 };
 use god_proto::{
     ids::NodeId,
-    peer::{Cause, Failure, request, response},
+    peer::{Cause, Failure, Kept, MovingDone, request, response},
     position::PositionRange,
     ring::Ring,
     version::Version,
@@ -165,7 +165,9 @@ pub struct Upkeep {
     suspects: sync::Suspects,
     heard: heard::Heard,
     misplaced: AtomicU64,
-    kept: clean::KeptFor,
+    /// Why what is misplaced stays here, and why the operation that this node drives does not go on.
+    kept: blocked::Obstacle<Kept>,
+    stuck: blocked::Obstacle<String>,
 }
 
 impl Upkeep {
@@ -194,7 +196,8 @@ impl Upkeep {
             suspects: sync::Suspects::default(),
             heard: heard::Heard::default(),
             misplaced: AtomicU64::new(0),
-            kept: clean::KeptFor::default(),
+            kept: blocked::Obstacle::default(),
+            stuck: blocked::Obstacle::default(),
         }
     }
 
@@ -296,7 +299,10 @@ impl Upkeep {
                 // Nobody waits for this.
                 Err(failure(Cause::Invalid, "a suspicion that is told is not answered"))
             }
-            request::Body::Moving(_) => Ok(response::Body::Moving(self.receiving.report())),
+            request::Body::Moving(_) => {
+                let stuck = self.stuck.why().unwrap_or_default();
+                Ok(response::Body::Moving(MovingDone { stuck, ..self.receiving.report() }))
+            }
             request::Body::Sizes(ask) => self.sizes(ask).await.map(response::Body::Sizes),
             _ => Err(failure(Cause::Invalid, "this is no question about upkeep")),
         }
@@ -333,7 +339,7 @@ impl Upkeep {
             still: &still,
             done: &|_, _| {},
             is_awaited: true,
-            background: true,
+            background: !ask.is_awaited,
         };
         let pull = async {
             let pulled = self.pull(&wanted).await?;

@@ -12,7 +12,7 @@ use super::{
     Upkeep,
     pull::{PullError, PullRequest, Pulled},
 };
-use crate::ring::{lost, sources_needed};
+use crate::ring::{given_up, sources_needed};
 use god_proto::{
     ids::NodeId,
     ring::{Ring, RingArc},
@@ -78,7 +78,7 @@ impl Upkeep {
         silent: &mut BTreeSet<NodeId>,
     ) -> Result<bool, PullError> {
         let still = || self.ring.get().is_some_and(|ring| ring.arc(arc.id) == Some(arc));
-        let gone = lost(ring);
+        let gone = given_up(ring);
         let replicas = arc.replicas.len();
         let read_quorum = ring.keyspace_by_id(arc.keyspace).map_or(1, |keyspace| {
             let former = keyspace.former.iter().map(|former| former.read_quorum).min();

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     membership::PeerState,
     replica::Floor,
-    ring::{lost, sources_needed},
+    ring::{given_up, sources_needed},
 };
 use futures::{StreamExt, stream::FuturesUnordered};
 use god_proto::{
@@ -85,7 +85,8 @@ impl Receiving {
                 blocked: state.blocked.clone(),
             }
         });
-        MovingDone { arcs: arcs.collect(), bytes_per_second: self.bytes_per_second.load(Relaxed) }
+        let bytes_per_second = self.bytes_per_second.load(Relaxed);
+        MovingDone { arcs: arcs.collect(), bytes_per_second, ..MovingDone::default() }
     }
 }
 
@@ -195,6 +196,7 @@ impl Upkeep {
                 }
             }
             if inherited {
+                progress.state.lock().blocked.clear();
                 let under_way = self.ring.get().map(|ring| sessions(&ring, self.me));
                 self.replica.inherit(session.0, session.1, &under_way.unwrap_or_default());
                 return;
@@ -215,7 +217,7 @@ impl Upkeep {
     /// The old replicas of an arc, those first that seem to be up. Of different arcs another one comes first: most of
     /// an arc is copied from one of them, and one alone would answer for all.
     fn by_liveness(&self, ring: &Ring, arc: &RingArc) -> Vec<NodeId> {
-        let gone = lost(ring);
+        let gone = given_up(ring);
         let others = arc.replicas.iter().copied().filter(|node| *node != self.me && !gone.contains(node));
         let mut olds: Vec<NodeId> = others.collect();
         let first = arc.id.0 % olds.len().max(1) as u64;
@@ -249,8 +251,11 @@ impl Upkeep {
                     progress.state.lock().blocked.clear();
                     all.add(pulled);
                 }
-                Err(PullError::Over) => return Err(PullError::Over),
-                Err(error) => problems.push(error.to_string()),
+                Err(error @ (PullError::Source(..) | PullError::Unreadable(..))) => {
+                    problems.push(error.to_string());
+                }
+                // Nobody else can help with what is wrong here.
+                Err(error) => return Err(error),
             }
         }
         if complete >= needed {

@@ -5,7 +5,7 @@ use crate::{
     engine::EngineError,
     peer::{failure, no_cluster},
     radix::{Summary, View},
-    ring,
+    ring::{self, given_up},
 };
 use futures::future::join_all;
 use god_proto::{
@@ -76,9 +76,13 @@ fn measure(view: &View, ring: &Ring, me: NodeId, asked: ArcSizes) -> Result<ArcS
     Ok(done)
 }
 
-/// The arcs that a node holds no copy of.
+/// The arcs that a node holds no copy of, and that others do. Where the data of all of them are given up, what it has
+/// is in nobody's way: there is nobody to hand it to, and it may be all that is left.
 pub(super) fn foreign(ring: &Ring, me: NodeId) -> impl Iterator<Item = PositionRange> + '_ {
-    ring.arcs().iter().filter(move |arc| !Ring::holds(arc, me)).map(|arc| arc.range.clone())
+    let gone = given_up(ring);
+    let of_others =
+        move |arc: &&RingArc| !Ring::holds(arc, me) && !arc.replicas.iter().all(|owner| gone.contains(owner));
+    ring.arcs().iter().filter(of_others).map(|arc| arc.range.clone())
 }
 
 /// What is known of all arcs, as far as nodes answer: of each arc what its largest copy says. `middles`: and where each

@@ -7,9 +7,14 @@
 use super::Upkeep;
 use crate::{
     engine::EngineError,
-    radix::{Verdict, View},
+    radix::{CommitError, Verdict, View},
 };
-use god_proto::{position::PositionRange, record::Entry, ring::Ring};
+use god_proto::{
+    ids::NodeId,
+    position::{Position, PositionRange},
+    record::Entry,
+    ring::Ring,
+};
 use metrics::counter;
 use std::time::Duration;
 use tokio::time::sleep;
@@ -63,43 +68,51 @@ impl Upkeep {
         }
     }
 
-    /// Says whether all was looked through: not where another ring came meanwhile.
+    /// Says whether all was looked through under one ring. Under another one it goes on where it is: a pass over a
+    /// large node takes hours, and what lies last would never be reached.
     async fn sweep_all(&self, pass: &mut Pass) -> Result<bool, EngineError> {
-        let Some(ring) = self.ring.get() else { return Ok(false) };
-        for arc in ring.arcs().iter().filter(|arc| Ring::holds(arc, self.me)) {
-            let mut rest = arc.range.clone();
-            while !rest.is_empty() {
-                let sure_ms = self.replica.clock().sure_ms();
-                let range = rest.clone();
-                let (found, end) = self.look(true, move |view| look(view, &range, sure_ms)).await?;
-                pass.next_ms = pass.next_ms.into_iter().chain(found.next_ms).min();
-                if !found.ended.is_empty() {
-                    // What is handed over meanwhile is not swept here.
-                    let _admitted = self.replica.admit().await;
-                    if self.ring.epoch() != ring.epoch() {
-                        return Ok(false);
-                    }
-                    let taken = self.replica.take(found.ended, self.replica.clock().ceiling_ms()).await;
-                    let verdicts = taken.map_err(|error| EngineError::Failed(error.to_string()))?;
-                    let count =
-                        verdicts.iter().filter(|verdict| **verdict == Verdict::Applied).count() as u64;
-                    counter!("god_upkeep_expired_total").increment(count);
+        let began = self.ring.epoch();
+        let mut from = Position::default();
+        while let Some(ring) = self.ring.get() {
+            let Some(range) = next_held(&ring, self.me, &from) else { return Ok(ring.epoch() == began) };
+            let sure_ms = self.replica.clock().sure_ms();
+            let (found, end) = self.look(true, move |view| look(view, &range, sure_ms)).await?;
+            if !found.ended.is_empty() {
+                // What is handed over meanwhile is not swept here.
+                let admitted = self.replica.admit().await;
+                if self.ring.epoch() != ring.epoch() {
+                    continue;
                 }
-                rest.start = end;
-                sleep(Duration::from_secs_f64(found.bytes as f64 / BYTES_PER_SECOND as f64)).await;
+                match self.replica.take(found.ended, self.replica.clock().ceiling_ms()).await {
+                    Ok(verdicts) => {
+                        let applied = verdicts.iter().filter(|verdict| **verdict == Verdict::Applied).count();
+                        counter!("god_upkeep_expired_total").increment(applied as u64);
+                    }
+                    Err(CommitError::Busy { retry_after }) => {
+                        drop(admitted);
+                        sleep(retry_after).await;
+                        continue;
+                    }
+                    Err(error) => return Err(EngineError::Failed(error.to_string())),
+                }
             }
+            pass.next_ms = pass.next_ms.into_iter().chain(found.next_ms).min();
+            from = end;
+            sleep(Duration::from_secs_f64(found.bytes as f64 / BYTES_PER_SECOND as f64)).await;
         }
-        Ok(self.ring.epoch() == ring.epoch())
+        Ok(false)
     }
+}
+
+/// What lies from a position on of the first arc there that a node holds.
+fn next_held(ring: &Ring, me: NodeId, from: &Position) -> Option<PositionRange> {
+    let held = ring.arcs().iter().find(|arc| arc.range.end > *from && Ring::holds(arc, me))?;
+    Some(PositionRange { start: held.range.start.clone().max(from.clone()), ..held.range.clone() })
 }
 
 /// The first records of a range, and where the next ones begin. What cannot be read is passed over (DAMAGE-APART): what
 /// takes its place is looked at. Blocks on the disk.
-fn look(
-    view: &View,
-    range: &PositionRange,
-    sure_ms: u64,
-) -> Result<(Found, god_proto::position::Position), EngineError> {
+fn look(view: &View, range: &PositionRange, sure_ms: u64) -> Result<(Found, Position), EngineError> {
     let mut found = Found::default();
     // Nothing live, nothing to look for.
     let sum = view.estimate(range)?;

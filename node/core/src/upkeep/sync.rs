@@ -434,7 +434,8 @@ impl Upkeep {
                 complete = false;
                 continue;
             }
-            let pull = Pull { range: Some(peer::Range::from(&arc.range)), from: self.me.0, as_stored: false };
+            let range = Some(peer::Range::from(&arc.range));
+            let pull = Pull { range, from: self.me.0, ..Pull::default() };
             let epoch = self.ring.epoch().max(ring.epoch()).0;
             match self.ask_node(*to, epoch, PULL_TIMEOUT, request::Body::Pull(pull)).await {
                 Ok(response::Body::Pull(done)) => {

@@ -41,4 +41,4 @@ pub use planner::{
 pub use recover::{Recovery, recover};
 pub use terms::has_terms;
 pub use transition::{Evidence, begin, cancel, rebalance, refuse, sources_needed, start, step, unheard_of};
-pub use wishes::{current, lost, lost_by, nodes_of, retires};
+pub use wishes::{current, given_up, lost_by, nodes_of, retires, stays};

@@ -13,7 +13,7 @@ use super::{
     parts::same_nodes,
     planner::Plan,
     terms::{first_terms, forget_terms, is_over, overlaps, take_terms, unheard},
-    wishes::{current, given_up, has_begun, lost, lost_by, nodes_of, retires, stays},
+    wishes::{current, given_up, has_begun, lost_by, nodes_of, retires, stays},
 };
 use god_proto::{
     ids::{ArcId, KeyspaceId, NodeId},
@@ -562,16 +562,16 @@ pub fn cancel(ring: &Ring, id: &str, away: &BTreeSet<NodeId>) -> Result<Option<R
 /// one more than a write may have missed, and so many that too few are left for a read that does not know that the
 /// arc has changed hands: who was copied from does. Counts with the lowest write quorum under which they may hold
 /// data, and with a majority where that is less, as calls may ask for that (invariant BARRIER). A node whose data are
-/// gone is waited for by nobody: what only it had is given up. Where all are gone that is everything, and none is
-/// needed.
+/// given up is waited for by nobody: what only it had is gone. (That they are lost may be unsaid until that has begun:
+/// see [`given_up`].) Where all are gone that is everything, and none is needed.
 pub fn sources_needed(ring: &Ring, keyspace: KeyspaceId, old: &[NodeId]) -> usize {
     let replicas = old.len();
-    let lost = lost(ring).iter().filter(|node| old.contains(node)).count();
+    let gone = given_up(ring).iter().filter(|node| old.contains(node)).count();
     let least = ring.keyspace_by_id(keyspace).map_or(1, |keyspace| {
         let terms = quorums(keyspace, replicas);
         terms.least_write_quorum.min(terms.read_quorum).min(terms.replicas / 2 + 1) as usize
     });
-    (replicas + 1 - least.clamp(1, replicas.max(1))).min(replicas.saturating_sub(lost))
+    (replicas + 1 - least.clamp(1, replicas.max(1))).min(replicas.saturating_sub(gone))
 }
 
 /// A wish from its parts, for whoever asks for operations.

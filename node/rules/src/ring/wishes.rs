@@ -42,12 +42,8 @@ pub fn retires(wish: &Wish) -> Option<NodeId> {
     }
 }
 
-/// The nodes whose data operations take for gone, whether it is their turn or not.
-pub fn lost(ring: &Ring) -> BTreeSet<NodeId> {
-    ring.operations().iter().filter_map(|operation| lost_by(operation.wish.as_ref()?)).collect()
-}
-
-/// Those of them that cannot be called anything else any more: their operations have begun.
+/// The nodes whose data operations take for gone, and have begun: nobody waits for what only these had. Of one whose
+/// operation has not begun it may be unsaid, and nobody may have gone on without it by then.
 pub fn given_up(ring: &Ring) -> BTreeSet<NodeId> {
     let begun = ring.operations().iter().filter(|operation| stays(operation));
     begun.filter_map(|operation| lost_by(operation.wish.as_ref()?)).collect()
