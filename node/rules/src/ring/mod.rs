@@ -3,6 +3,7 @@
 //! [`god_proto::ring::Ring`] is the validated document; it is shared with clients.
 
 mod allocate;
+mod carry;
 mod change;
 #[cfg(test)]
 mod change_tests;

@@ -6,13 +6,13 @@
 //! may take the next step, and two that do so at once only contend for the epoch.
 
 use super::{
-    change::{pass_vote_on, take_votes},
-    keyspaces::{deal, splits_of},
+    carry::{bring_back, carry_out, deal_empty, member},
+    change::pass_vote_on,
     names::{Hearing, check_unheard},
     next::{ChangeError, MAX_TEXT, at_most, next},
     parts::same_nodes,
     planner::Plan,
-    terms::{first_terms, forget_terms, is_over, overlaps, take_terms, unheard},
+    terms::{forget_terms, is_over, overlaps, take_terms, unheard},
     wishes::{current, given_up, has_begun, lost, lost_by, nodes_of, retires, stays},
 };
 use god_proto::{
@@ -22,9 +22,8 @@ use god_proto::{
         ring_bytes,
     },
     v1::{
-        Arc, Departure, EndedOperation, JoinWish, LeaveWish, MemberState, Move, Operation, OperationPhase,
-        RebalanceWish, ReplaceWish, ReplicasWish, ReweightWish, RezoneWish, RingDocument, Transition, Wish,
-        wish,
+        Arc, Departure, EndedOperation, JoinWish, LeaveWish, Move, Operation, OperationPhase, RebalanceWish,
+        ReplaceWish, RingDocument, Transition, Wish, wish,
     },
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -250,63 +249,6 @@ pub fn start(
     Ok(Some(Ring::new(document)?))
 }
 
-/// Changes what the wish says of nodes and keyspaces, but for what must wait until the end; gives the wish that would
-/// bring back what was there.
-fn carry_out(document: &mut RingDocument, wish: &Wish, away: &BTreeSet<NodeId>) -> Result<Wish, ChangeError> {
-    let gone = |node: u32| ChangeError::Invalid(format!("there is no node {node}"));
-    let undo = match wish.wish.clone() {
-        Some(
-            wish::Wish::Leave(LeaveWish { node: old, .. }) | wish::Wish::Replace(ReplaceWish { old, .. }),
-        ) => {
-            member(document, old).ok_or_else(|| gone(old))?.state = MemberState::Leaving.into();
-            take_votes(document, away);
-            wish.wish.clone()
-        }
-        Some(wish::Wish::Reweight(ReweightWish { node, weight })) => {
-            let member = member(document, node).ok_or_else(|| gone(node))?;
-            let weight = std::mem::replace(&mut member.weight, weight);
-            Some(wish::Wish::Reweight(ReweightWish { node, weight }))
-        }
-        Some(wish::Wish::Rezone(RezoneWish { node, zone })) => {
-            let member = member(document, node).ok_or_else(|| gone(node))?;
-            let zone = std::mem::replace(&mut member.zone, zone);
-            Some(wish::Wish::Rezone(RezoneWish { node, zone }))
-        }
-        Some(wish::Wish::Replicas(wish)) => {
-            let found = document.keyspaces.iter_mut().find(|keyspace| keyspace.id == wish.keyspace);
-            let Some(keyspace) = found else {
-                return Err(ChangeError::Invalid(format!("there is no keyspace {}", wish.keyspace)));
-            };
-            let was = ReplicasWish {
-                keyspace: keyspace.id,
-                replicas: keyspace.replicas,
-                write_quorum: keyspace.write_quorum,
-                read_quorum: keyspace.read_quorum,
-            };
-            let first = first_terms(document, wish);
-            take_terms(document, first)?;
-            Some(wish::Wish::Replicas(was))
-        }
-        Some(wish @ (wish::Wish::Join(_) | wish::Wish::Rebalance(_))) => Some(wish),
-        None => None,
-    };
-    Ok(Wish { wish: undo })
-}
-
-/// EMPTY-MOVES-FREE: keyspaces that are not live are dealt out anew instead of being moved.
-fn deal_empty(ring: &Ring, document: &mut RingDocument) {
-    let empty: Vec<u32> =
-        document.keyspaces.iter().filter(|keyspace| !keyspace.live).map(|it| it.id).collect();
-    for id in empty {
-        let splits = splits_of(ring, KeyspaceId(id));
-        deal(document, id, &splits);
-    }
-}
-
-fn member(document: &mut RingDocument, number: u32) -> Option<&mut god_proto::v1::Member> {
-    document.nodes.iter_mut().find(|node| node.number == number)
-}
-
 /// The next step of the operation whose turn it is; `None`: nothing can be done yet. One step may switch some arcs
 /// and begin to move others.
 pub fn step(ring: &Ring, evidence: Evidence<'_>) -> Result<Option<Ring>, ChangeError> {
@@ -433,38 +375,6 @@ fn end_moves(
     } else {
         end(document, id, false, "");
     }
-    Ok(())
-}
-
-/// Brings back what an operation changed of nodes and keyspaces when it was started. Arcs that moved stay where they
-/// are.
-fn bring_back(
-    ring: &Ring,
-    document: &mut RingDocument,
-    id: &str,
-    away: &BTreeSet<NodeId>,
-) -> Result<(), ChangeError> {
-    let operation = ring.operations().iter().find(|operation| operation.id == id);
-    let Some(undo) = operation.and_then(|operation| operation.undo.clone()) else { return Ok(()) };
-    match undo.wish {
-        Some(
-            wish::Wish::Leave(LeaveWish { node: old, .. }) | wish::Wish::Replace(ReplaceWish { old, .. }),
-        ) => {
-            if let Some(member) = member(document, old) {
-                member.state = MemberState::Active.into();
-            }
-            take_votes(document, away);
-        }
-        Some(wish::Wish::Replicas(was)) => {
-            take_terms(document, was)?;
-            forget_terms(document, was.keyspace);
-        }
-        Some(wish::Wish::Reweight(_) | wish::Wish::Rezone(_)) => {
-            carry_out(document, &undo, away)?;
-        }
-        _ => {}
-    }
-    deal_empty(ring, document);
     Ok(())
 }
 
