@@ -4,14 +4,15 @@ use super::{
     change::take_votes,
     keyspaces::{deal, splits_of},
     next::ChangeError,
-    terms::{first_terms, forget_terms, take_terms},
+    terms::{first_terms, forget_terms, keyspace_of, take_terms},
+    wishes::gets,
 };
 use god_proto::{
     ids::{KeyspaceId, NodeId},
     ring::Ring,
     v1::{
-        LeaveWish, Member, MemberState, ReplaceWish, ReplicasWish, ReweightWish, RezoneWish, RingDocument,
-        Wish, wish,
+        Arc, LeaveWish, Member, MemberState, ReplaceWish, ReplicasWish, ReweightWish, RezoneWish,
+        RingDocument, Wish, wish,
     },
 };
 use std::collections::BTreeSet;
@@ -60,6 +61,9 @@ pub(super) fn carry_out(
         Some(wish @ (wish::Wish::Join(_) | wish::Wish::Rebalance(_))) => Some(wish),
         None => None,
     };
+    if let Some(member) = gets(wish).and_then(|node| member(document, node.0)) {
+        member.waits = false;
+    }
     Ok(Wish { wish: undo })
 }
 
@@ -91,8 +95,22 @@ pub(super) fn bring_back(
         }
         _ => {}
     }
+    wait_again(document, &undo);
     deal_empty(ring, document);
     Ok(())
+}
+
+/// Has the node wait again that a wish told to take its part, or the place of another one, and that got nothing: it
+/// gets nothing by evening out either, which would do after all what was taken back. What held data before goes on.
+pub(super) fn wait_again(document: &mut RingDocument, wish: &Wish) {
+    let Some(node) = gets(wish) else { return };
+    let live: BTreeSet<KeyspaceId> =
+        document.keyspaces.iter().filter(|keyspace| keyspace.live).map(|it| KeyspaceId(it.id)).collect();
+    let has_data = |arc: &&Arc| keyspace_of(arc).is_some_and(|keyspace| live.contains(&keyspace));
+    let holds = document.arcs.iter().filter(has_data).any(|arc| arc.replicas.contains(&node.0));
+    if let Some(member) = member(document, node.0).filter(|_| !live.is_empty() && !holds) {
+        member.waits = true;
+    }
 }
 
 /// EMPTY-MOVES-FREE: keyspaces that are not live are dealt out anew instead of being moved.

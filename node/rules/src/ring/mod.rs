@@ -24,6 +24,8 @@ mod terms_tests;
 mod transition;
 #[cfg(test)]
 mod transition_tests;
+#[cfg(test)]
+mod undone_tests;
 mod wishes;
 
 pub use allocate::allocate;

@@ -6,7 +6,7 @@
 //! may take the next step, and two that do so at once only contend for the epoch.
 
 use super::{
-    carry::{bring_back, carry_out, deal_empty, member},
+    carry::{bring_back, carry_out, deal_empty, wait_again},
     change::pass_vote_on,
     names::{Hearing, check_unheard},
     next::{ChangeError, MAX_TEXT, at_most, next},
@@ -22,8 +22,8 @@ use god_proto::{
         ring_bytes,
     },
     v1::{
-        Arc, Departure, EndedOperation, JoinWish, LeaveWish, Move, Operation, OperationPhase, RebalanceWish,
-        ReplaceWish, RingDocument, Transition, Wish, wish,
+        Arc, Departure, EndedOperation, LeaveWish, Move, Operation, OperationPhase, RebalanceWish,
+        RingDocument, Transition, Wish, wish,
     },
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -158,6 +158,9 @@ fn make_way(
         if old.is_some() {
             bring_back(ring, document, &operation.id, away)?;
         }
+        if retires(&wish) == Some(gone) {
+            wait_again(document, &wish);
+        }
         end(document, &operation.id, false, &format!("the data of node {gone} are gone"));
     }
     for operation in &mut document.operations {
@@ -212,12 +215,6 @@ pub fn start(
         })
         .collect();
     let undo = carry_out(&mut document, &wish, away)?;
-    if let Some(wish::Wish::Join(JoinWish { node }) | wish::Wish::Replace(ReplaceWish { new: node, .. })) =
-        wish.wish
-        && let Some(member) = member(&mut document, node)
-    {
-        member.waits = false;
-    }
     // One that was begun before and made way keeps what it was to go back to then.
     if let Some(operation) = document.operations.first_mut() {
         operation.undo.get_or_insert(undo);
@@ -455,6 +452,9 @@ pub fn cancel(ring: &Ring, id: &str, away: &BTreeSet<NodeId>) -> Result<Option<R
             )));
         }
         OperationPhase::Waiting => {
+            // Who joins by itself has not waited until now.
+            let wish = operation.wish.clone().unwrap_or_default();
+            wait_again(&mut document, &wish);
             bring_back(ring, &mut document, id, away)?;
             end(&mut document, id, true, "");
         }
