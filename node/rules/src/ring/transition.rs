@@ -18,12 +18,12 @@ use super::{
 use god_proto::{
     ids::{ArcId, KeyspaceId, NodeId},
     ring::{
-        CROWDED_RING_BYTES, MAX_ENDED, MAX_OPERATIONS, MAX_RING_BYTES, Ring, check_operation_id, quorums,
-        ring_bytes,
+        CROWDED_RING_BYTES, MAX_ENDED, MAX_OPERATIONS, MAX_RING_BYTES, Ring, RingArc, check_operation_id,
+        quorums, ring_bytes,
     },
     v1::{
-        Arc, Departure, EndedOperation, LeaveWish, Move, Operation, OperationPhase, RebalanceWish,
-        RingDocument, Transition, Wish, wish,
+        Arc, Departure, EndedOperation, LeaveWish, MemberState, Move, Operation, OperationPhase,
+        RebalanceWish, ReplaceWish, RingDocument, Transition, Wish, wish,
     },
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -149,9 +149,7 @@ fn make_way(
         let old = retires(&wish).filter(|old| *old != gone);
         // One that is lost, too, leaves without the node that was to replace it.
         if let Some(old) = old.filter(|_| stays(operation)) {
-            let wish = Wish { wish: Some(wish::Wish::Leave(LeaveWish { node: old.0, lost: true })) };
-            let known = document.operations.iter_mut().filter(|known| known.id == operation.id);
-            known.for_each(|known| known.wish = Some(wish.clone()));
+            leave_without(document, &operation.id, old);
             continue;
         }
         // One that was to be replaced by the node that is gone stays. The node itself gets nothing back.
@@ -414,7 +412,9 @@ fn end(document: &mut RingDocument, id: &str, cancelled: bool, refused: &str) {
 }
 
 /// The ring without an operation that cannot be carried out, and the reason. What was done of it before it made way
-/// for another one stays where it is; what it changed of nodes is brought back.
+/// for another one stays where it is; what it changed of nodes is brought back. `None`: it does not wait; or it makes
+/// up for data without which others have copied, which cannot be unsaid (invariant BARRIER), and waits until it can be
+/// planned. Where a node is to take a lost one's place and never can, all others take what is gone.
 pub fn refuse(
     ring: &Ring,
     id: &str,
@@ -422,13 +422,37 @@ pub fn refuse(
     away: &BTreeSet<NodeId>,
 ) -> Result<Option<Ring>, ChangeError> {
     let waits = |operation: &&Operation| operation.id == id && operation.phase() == OperationPhase::Waiting;
-    if !ring.operations().iter().any(|operation| waits(&operation)) {
-        return Ok(None);
-    }
+    let Some(operation) = ring.operations().iter().find(waits) else { return Ok(None) };
     let mut document = next(ring);
-    bring_back(ring, &mut document, id, away)?;
-    end(&mut document, id, false, why);
-    Ok(Some(Ring::new(document)?))
+    if !stays(operation) {
+        bring_back(ring, &mut document, id, away)?;
+        end(&mut document, id, false, why);
+        return Ok(Some(Ring::new(document)?));
+    }
+    match operation.wish.as_ref().and_then(|wish| wish.wish.as_ref()) {
+        Some(wish::Wish::Replace(wish)) if !may_replace(ring, wish) => {
+            leave_without(&mut document, id, NodeId(wish.old));
+            Ok(Some(Ring::new(document)?))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Whether a node can take the very places of another one, if it has room for it. Of what is not live nothing moves.
+fn may_replace(ring: &Ring, wish: &ReplaceWish) -> bool {
+    let (old, new) = (NodeId(wish.old), NodeId(wish.new));
+    let is_live = |arc: &&RingArc| ring.keyspace_by_id(arc.keyspace).is_some_and(|keyspace| keyspace.live);
+    let both = |arc: &RingArc| Ring::holds(arc, old) && Ring::holds(arc, new);
+    ring.node(new).is_some_and(|node| node.state() == MemberState::Active)
+        && !ring.arcs().iter().filter(is_live).any(both)
+}
+
+/// Has a node that is lost leave without the one that was to replace it.
+fn leave_without(document: &mut RingDocument, id: &str, old: NodeId) {
+    let wish = Wish { wish: Some(wish::Wish::Leave(LeaveWish { node: old.0, lost: true })) };
+    if let Some(known) = document.operations.iter_mut().find(|known| known.id == id) {
+        known.wish = Some(wish);
+    }
 }
 
 /// The ring in which an operation goes back. `None`: it does already, or was cancelled.

@@ -4,12 +4,13 @@ use super::{
     change::Joiner,
     planner::{Sizes, Wish as Planned, plan},
     transition::*,
-    transition_tests::{NOBODY, begin, cancel, drive, join, joiner, live, planned, start, wish},
+    transition_tests::{NOBODY, NOTHING, begin, cancel, drive, join, joiner, live, planned, start, wish},
+    wishes::{current, given_up},
 };
 use god_proto::{
     ids::NodeId,
-    ring::Ring,
-    v1::{EndedOperation, JoinWish, LeaveWish, ReplaceWish, Wish, wish},
+    ring::{Ring, RingArc},
+    v1::{EndedOperation, JoinWish, LeaveWish, MemberState, ReplaceWish, Wish, wish},
 };
 
 fn joins(node: u32) -> Wish {
@@ -88,4 +89,53 @@ fn a_node_that_is_no_successor_any_more_waits_and_may_be_one_later() {
     let ring = begin(&live(5), "replace", &replaces(1, 5)).unwrap().unwrap();
     let ring = start(&ring, "replace", &planned(&ring, &Planned::Leave(NodeId(1)))).unwrap().unwrap();
     assert!(!waits(&drive(cancel(&ring, "replace").unwrap().unwrap()).pop().unwrap(), 5));
+}
+
+#[test]
+fn what_makes_up_for_lost_data_waits_where_it_cannot_be_planned_anew() {
+    let ring = begin(&live(6), "first", &lost(1)).unwrap().unwrap();
+    let plan = planned(&ring, &Planned::Lost(NodeId(1)));
+    let ring = step(&start(&ring, "first", &plan).unwrap().unwrap(), NOTHING).unwrap().unwrap();
+    let ring = begin(&ring, "second", &lost(2)).unwrap().unwrap();
+    let plan = planned(&ring, &Planned::Lost(NodeId(2)));
+    let ring = drive(start(&ring, "second", &plan).unwrap().unwrap()).pop().unwrap();
+    assert_eq!(current(&ring).unwrap().id, "first");
+    // Others copied without node 1: that is not taken back for want of room.
+    assert_eq!(refuse(&ring, "first", "there is no room", &NOBODY), Ok(None), "nor is there another epoch");
+    assert_eq!(given_up(&ring), [NodeId(1)].into());
+    assert_eq!(ring.node(NodeId(1)).unwrap().state(), MemberState::Leaving);
+    let plan = planned(&ring, &Planned::Lost(NodeId(1)));
+    let ring = drive(start(&ring, "first", &plan).unwrap().unwrap()).pop().unwrap();
+    assert!(ring.node(NodeId(1)).is_none() && ring.operations().is_empty());
+    // One that has not begun is refused.
+    let ring = begin(&live(4), "lost", &lost(1)).unwrap().unwrap();
+    let ring = refuse(&ring, "lost", "there is no room", &NOBODY).unwrap().unwrap();
+    assert_eq!(ring.document().ended[0].refused, "there is no room");
+}
+
+#[test]
+fn a_lost_node_whose_successor_was_given_copies_of_the_same_arcs_is_made_up_for_by_all() {
+    let replace = wish(wish::Wish::Replace(ReplaceWish { old: 1, new: 6, lost: true }));
+    let ring = join(&live(5), &Joiner { takes_part: false, ..joiner(6) }).unwrap().unwrap();
+    let ring = begin(&ring, "replace", &replace).unwrap().unwrap();
+    let plan = planned(&ring, &Planned::Replace { old: NodeId(1), new: NodeId(6) });
+    let ring = start(&ring, "replace", &plan).unwrap().unwrap();
+    let ring = begin(&ring, "other", &lost(2)).unwrap().unwrap();
+    // Where it could take over, and has no room now, it is waited for; or somebody asks for another way.
+    let waiting = cancel(&ring, "other").unwrap().unwrap();
+    assert_eq!(refuse(&waiting, "replace", "there is no room", &NOBODY), Ok(None));
+    let by_all = begin(&waiting, "by-all", &lost(1)).unwrap().unwrap();
+    assert_eq!((by_all.operations().len(), given_up(&by_all)), (1, [NodeId(1)].into()));
+    // Of what node 2 held node 6 gets a part, and that was on node 1 as well.
+    let plan = planned(&ring, &Planned::Lost(NodeId(2)));
+    let ring = drive(start(&ring, "other", &plan).unwrap().unwrap()).pop().unwrap();
+    let both = |arc: &&RingArc| [1, 6].iter().all(|node| Ring::holds(arc, NodeId(*node)));
+    assert!(ring.arcs().iter().any(|arc| both(&arc)));
+    let ring = refuse(&ring, "replace", "both hold copies", &NOBODY).unwrap().unwrap();
+    assert_eq!(current(&ring).unwrap().wish, Some(lost(1)));
+    assert_eq!((given_up(&ring), ring.document().ended.len()), ([NodeId(1)].into(), 1));
+    assert_eq!(refuse(&ring, "replace", "there is no room", &NOBODY), Ok(None), "that is done once");
+    let plan = planned(&ring, &Planned::Lost(NodeId(1)));
+    let ring = drive(start(&ring, "replace", &plan).unwrap().unwrap()).pop().unwrap();
+    assert!(ring.node(NodeId(1)).is_none() && ring.operations().is_empty());
 }
