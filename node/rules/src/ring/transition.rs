@@ -130,7 +130,7 @@ pub fn begin(
 }
 
 /// Copies that are gone are made up for first. What is under way stops where it is, and is planned anew afterwards;
-/// what goes back ends there; what was asked of the node itself has no sense any more.
+/// what goes back ends there, neither done nor undone; what was asked of the node itself has no sense any more.
 fn make_way(
     ring: &Ring,
     document: &mut RingDocument,
@@ -142,7 +142,10 @@ fn make_way(
         if !nodes_of(&wish).contains(&gone) {
             if operation.phase() == OperationPhase::Cancelling {
                 bring_back(ring, document, &operation.id, away)?;
-                end(document, &operation.id, true, "");
+                let why = format!(
+                    "it was cancelled, and stopped where it was, to make way for what makes up for node {gone}"
+                );
+                end(document, &operation.id, true, &why);
             }
             continue;
         }
@@ -476,11 +479,17 @@ pub fn cancel(ring: &Ring, id: &str, away: &BTreeSet<NodeId>) -> Result<Option<R
             )));
         }
         OperationPhase::Waiting => {
+            let why = match has_begun(operation) {
+                true => {
+                    "it was cancelled while it waited for another plan, and what it had moved stays where it is"
+                }
+                false => "",
+            };
             // Who joins by itself has not waited until now.
             let wish = operation.wish.clone().unwrap_or_default();
             wait_again(&mut document, &wish);
             bring_back(ring, &mut document, id, away)?;
-            end(&mut document, id, true, "");
+            end(&mut document, id, true, why);
         }
         OperationPhase::Cancelling => return Ok(None),
         OperationPhase::Moving | OperationPhase::Cleaning => {

@@ -1,17 +1,20 @@
 //! Operations that nothing came of: cancelled, refused, or stopped by another one.
 
 use super::{
-    change::Joiner,
-    planner::{Sizes, Wish as Planned, plan},
+    change::{Joiner, has_wrong_copies},
+    planner::{Plan, Sizes, Wish as Planned, plan},
     transition::*,
-    transition_tests::{NOBODY, NOTHING, begin, cancel, drive, join, joiner, live, planned, start, wish},
+    transition_tests::{
+        NOBODY, NOTHING, begin, cancel, drive, join, joiner, live, planned, replicas, start, wish,
+    },
     wishes::{current, given_up},
 };
 use god_proto::{
-    ids::NodeId,
+    ids::{KeyspaceId, NodeId},
     ring::{Ring, RingArc},
     v1::{EndedOperation, JoinWish, LeaveWish, MemberState, ReplaceWish, Wish, wish},
 };
+use std::collections::BTreeSet;
 
 fn joins(node: u32) -> Wish {
     wish(wish::Wish::Join(JoinWish { node }))
@@ -138,4 +141,37 @@ fn a_lost_node_whose_successor_was_given_copies_of_the_same_arcs_is_made_up_for_
     let plan = planned(&ring, &Planned::Lost(NodeId(1)));
     let ring = drive(start(&ring, "replace", &plan).unwrap().unwrap()).pop().unwrap();
     assert!(ring.node(NodeId(1)).is_none() && ring.operations().is_empty());
+}
+
+#[test]
+fn copies_that_a_stopped_change_of_their_number_left_are_made_as_many_as_they_should_be() {
+    let copies = |ring: &Ring| ring.arcs().iter().map(|arc| arc.replicas.len()).collect::<BTreeSet<_>>();
+    let wider = Planned::Replicas { keyspace: KeyspaceId(1), replicas: 5, write_quorum: 3, read_quorum: 3 };
+    let ring = begin(&live(6), "wider", &replicas(5, 3, 3)).unwrap().unwrap();
+    let rings = drive(start(&ring, "wider", &planned(&ring, &wider)).unwrap().unwrap());
+    let half = rings.iter().find(|ring| copies(ring).len() > 1).unwrap();
+    let back = cancel(half, "wider").unwrap().unwrap();
+    let ring = begin(&back, "lost", &lost(6)).unwrap().unwrap();
+    let plan = planned(&ring, &Planned::Lost(NodeId(6)));
+    let ring = drive(start(&ring, "lost", &plan).unwrap().unwrap()).pop().unwrap();
+    assert!(copies(&ring).last() > Some(&3) && ring.keyspaces()[0].replicas == 3);
+    assert!(has_wrong_copies(&ring));
+    let mended = begin(&ring, "even", &rebalance()).unwrap().unwrap();
+    let plan = planned(&mended, &Planned::Rebalance);
+    let mended = drive(start(&mended, "even", &plan).unwrap().unwrap()).pop().unwrap();
+    assert_eq!(copies(&mended), [3].into());
+    assert!(!has_wrong_copies(&mended));
+}
+
+#[test]
+fn copies_that_a_lost_node_left_missing_are_missed_once_there_is_a_node_for_them() {
+    let ring = begin(&live(3), "lost", &lost(3)).unwrap().unwrap();
+    let plan = planned(&ring, &Planned::Lost(NodeId(3)));
+    let two = drive(start(&ring, "lost", &plan).unwrap().unwrap()).pop().unwrap();
+    assert!(!has_wrong_copies(&two), "there is nobody for a third");
+    let waits = join(&two, &Joiner { takes_part: false, ..joiner(4) }).unwrap().unwrap();
+    assert!(!has_wrong_copies(&waits), "it waits until it is told");
+    let told = begin(&waits, "join-4", &joins(4)).unwrap().unwrap();
+    let told = start(&told, "join-4", &Plan::default()).unwrap().unwrap();
+    assert!(has_wrong_copies(&told));
 }
