@@ -53,7 +53,7 @@ pub struct Evidence<'a> {
     pub hearing: &'a Hearing,
 }
 
-/// The ring with an operation in it that waits for its turn. `None`: the same one is there, or has ended, already.
+/// The ring with an operation in it that waits for its turn. `None`: the same one is there, or has ended well, already.
 /// Nodes that are `away`, not known to be up, get no vote, here and in all that follow.
 pub fn begin(
     ring: &Ring,
@@ -62,16 +62,8 @@ pub fn begin(
     away: &BTreeSet<NodeId>,
 ) -> Result<Option<Ring>, ChangeError> {
     check_operation_id(id).map_err(ChangeError::Invalid)?;
-    let known = ring.operations().iter().find(|operation| operation.id == id);
-    let known = known.and_then(|operation| operation.wish.as_ref());
-    let ended = ring.document().ended.iter().find(|operation| operation.id == id);
-    if let Some(known) = known.or(ended.and_then(|operation| operation.wish.as_ref())) {
-        return match known == wish {
-            true => Ok(None),
-            false => {
-                Err(ChangeError::Exists(format!("operation {id} was asked for before, and for another end")))
-            }
-        };
+    if is_known(ring, id, wish)? {
+        return Ok(None);
     }
     if ring.operations().len() >= MAX_OPERATIONS {
         return Err(ChangeError::Invalid(format!(
@@ -127,6 +119,23 @@ pub fn begin(
     };
     document.operations.insert(at, operation);
     Ok(Some(at_most(CROWDED_RING_BYTES, document)?))
+}
+
+/// Whether the same was asked for under this id, and goes on or has ended well. Under that of one that was cancelled or
+/// refused nothing is begun again: who repeats what it asked for would take the one for the other.
+fn is_known(ring: &Ring, id: &str, wish: &Wish) -> Result<bool, ChangeError> {
+    let known = ring.operations().iter().find(|operation| operation.id == id);
+    let ended = ring.document().ended.iter().find(|operation| operation.id == id);
+    let asked = known.map(|operation| &operation.wish).or_else(|| ended.map(|operation| &operation.wish));
+    let why = match (asked.map(Option::as_ref), known, ended) {
+        (None, ..) => return Ok(false),
+        (Some(asked), ..) if asked != Some(wish) => "was asked for before, and for another end".to_owned(),
+        (_, Some(known), _) if known.phase() == OperationPhase::Cancelling => "is being undone".to_owned(),
+        (_, None, Some(ended)) if ended.cancelled => "was cancelled".to_owned(),
+        (_, None, Some(ended)) if !ended.refused.is_empty() => format!("was refused ({})", ended.refused),
+        _ => return Ok(true),
+    };
+    Err(ChangeError::Exists(format!("operation {id} {why}; choose another id")))
 }
 
 /// Copies that are gone are made up for first. What is under way stops where it is, and is planned anew afterwards;

@@ -5,14 +5,14 @@ use super::{
     planner::{Plan, Sizes, Wish as Planned, plan},
     transition::*,
     transition_tests::{
-        NOBODY, NOTHING, begin, cancel, drive, join, joiner, live, planned, replicas, start, wish,
+        NOBODY, NOTHING, begin, cancel, drive, join, joiner, leave, live, planned, replicas, start, wish,
     },
     wishes::{current, given_up},
 };
 use god_proto::{
     ids::{KeyspaceId, NodeId},
     ring::{Ring, RingArc},
-    v1::{EndedOperation, JoinWish, LeaveWish, MemberState, ReplaceWish, Wish, wish},
+    v1::{EndedOperation, JoinWish, LeaveWish, MemberState, OperationPhase, ReplaceWish, Wish, wish},
 };
 use std::collections::BTreeSet;
 
@@ -141,6 +141,27 @@ fn a_lost_node_whose_successor_was_given_copies_of_the_same_arcs_is_made_up_for_
     let plan = planned(&ring, &Planned::Lost(NodeId(1)));
     let ring = drive(start(&ring, "replace", &plan).unwrap().unwrap()).pop().unwrap();
     assert!(ring.node(NodeId(1)).is_none() && ring.operations().is_empty());
+}
+
+#[test]
+fn an_id_under_which_nothing_came_about_does_not_stand_for_what_has_begun() {
+    let said = |ring: &Ring| begin(ring, "away", &leave(2)).map_err(|error| error.to_string());
+    let asked = begin(&live(4), "away", &leave(2)).unwrap().unwrap();
+    let plan = planned(&asked, &Planned::Leave(NodeId(2)));
+    let started = start(&asked, "away", &plan).unwrap().unwrap();
+    assert_eq!(said(&started), Ok(None), "it goes on");
+    assert_eq!(said(drive(started.clone()).last().unwrap()), Ok(None), "it has ended well");
+    let back = cancel(&drive(started)[4], "away").unwrap().unwrap();
+    assert_eq!(current(&back).unwrap().phase(), OperationPhase::Cancelling);
+    let why = said(&back).unwrap_err();
+    assert!(why.contains("away is being undone") && why.contains("another id"), "{why}");
+    let why = said(drive(back).last().unwrap()).unwrap_err();
+    assert!(why.contains("away was cancelled") && why.contains("another id"), "{why}");
+    let refused = refuse(&asked, "away", "too few nodes would be left", &NOBODY).unwrap().unwrap();
+    let why = said(&refused).unwrap_err();
+    assert!(why.contains("refused (too few nodes would be left)") && why.contains("another id"), "{why}");
+    assert!(begin(&refused, "away-2", &leave(2)).unwrap().is_some());
+    assert_eq!(refused.node(NodeId(2)).unwrap().state(), MemberState::Active);
 }
 
 #[test]
