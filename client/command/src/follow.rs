@@ -51,6 +51,9 @@ async fn follow_in(
         if under_way.is_empty() {
             // Of several of one name the latest.
             return match list.ended.iter().rev().find(|ended| Some(&*ended.id) == id) {
+                Some(ended) if ended.cancelled && !ended.refused.is_empty() => Err(Failure::Refused(
+                    format!("operation {} is not all undone: {}", ended.id, ended.refused),
+                )),
                 Some(ended) if !ended.refused.is_empty() => {
                     Err(Failure::Usage(format!("operation {} was refused: {}", ended.id, ended.refused)))
                 }

@@ -223,7 +223,8 @@ fn wish_words(wish: Option<&Wish>) -> String {
 
 fn ended_words(ended: &EndedOperation) -> String {
     let how = match (ended.cancelled, ended.refused.as_str()) {
-        (true, _) => "undone".to_owned(),
+        (true, "") => "undone".to_owned(),
+        (true, why) => format!("not all undone: {why}"),
         (false, "") => "done".to_owned(),
         (false, why) => format!("refused: {why}"),
     };
@@ -397,6 +398,14 @@ mod tests {
         assert!(told.contains("writes ask 1, reads 3; it waits until its quorums are heard of"), "{told}");
         operation.wish = Some(Wish { wish: Some(wish::Wish::Leave(LeaveWish { node: 3, lost: false })) });
         assert!(words(&operation).contains("hands over what is left"));
+    }
+
+    #[test]
+    fn what_was_cancelled_and_is_not_all_undone_says_why() {
+        let mut ended = EndedOperation { cancelled: true, ..EndedOperation::default() };
+        assert!(ended_words(&ended).contains(": undone, "));
+        ended.refused = "it stopped where it was".to_owned();
+        assert!(ended_words(&ended).contains(": not all undone: it stopped where it was, "));
     }
 
     #[test]

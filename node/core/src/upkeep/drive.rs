@@ -33,6 +33,8 @@ use tokio::time::{Instant, sleep};
 /// How often the next step is looked for; while arcs move, so often that those who receive them need not wait.
 const LOOK: Duration = Duration::from_millis(100);
 const LOOK_MOVING: Duration = Duration::from_millis(50);
+/// How long before it is planned again what could not be: all nodes are asked what they hold.
+const REST: Duration = Duration::from_secs(2);
 /// How long a node may take to say how far it is.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a node that leaves may be silent before the others end its leave without it.
@@ -110,7 +112,7 @@ impl Upkeep {
             self.stuck.is(advanced.as_ref().err().map(in_short));
             if let Err(error) = advanced {
                 tracing::debug!(%error, "a step of an operation is tried again");
-                sleep(LOOK).await;
+                sleep(if matches!(error, Driven::Refused(_)) { REST } else { LOOK }).await;
             }
         }
     }
@@ -183,7 +185,7 @@ impl Upkeep {
         there().find(ready).or_else(|| there().next())
     }
 
-    async fn advance(&self, ring: &Arc<Ring>, silent: &mut Silent) -> Result<(), RegisterError> {
+    async fn advance(&self, ring: &Arc<Ring>, silent: &mut Silent) -> Result<(), Driven> {
         let Some(operation) = current(ring) else { return Ok(()) };
         if operation.phase() == OperationPhase::Waiting {
             return self.plan_and_start(ring, operation).await;
@@ -224,7 +226,8 @@ impl Upkeep {
         Ok(())
     }
 
-    async fn plan_and_start(&self, ring: &Arc<Ring>, operation: &v1::Operation) -> Result<(), RegisterError> {
+    /// Refused, where it cannot be planned and yet not called off.
+    async fn plan_and_start(&self, ring: &Arc<Ring>, operation: &v1::Operation) -> Result<(), Driven> {
         let sizes = gather_sizes(self, ring, true, ALL).await;
         let id = &operation.id;
         let planned = match operation.wish.as_ref().and_then(Wish::of) {
@@ -233,18 +236,20 @@ impl Upkeep {
             None => Err("this version does not know such an operation".to_owned()),
         };
         let epoch = ring.epoch();
-        self.register
-            .change(self.change_timeout, |ring| {
-                if ring.epoch() != epoch {
-                    return Ok(None);
-                }
-                match &planned {
-                    Ok(plan) => start(ring, id, plan, &self.away(ring)),
-                    Err(why) => refuse(ring, id, why, &self.away(ring)),
-                }
-            })
-            .await?;
-        Ok(())
+        let change = |ring: &Ring| {
+            if ring.epoch() != epoch {
+                return Ok(None);
+            }
+            match &planned {
+                Ok(plan) => start(ring, id, plan, &self.away(ring)),
+                Err(why) => refuse(ring, id, why, &self.away(ring)),
+            }
+        };
+        let now = self.register.change(self.change_timeout, change).await?;
+        match planned {
+            Err(why) if now.epoch() == epoch => Err(Driven::Refused(why)),
+            _ => Ok(()),
+        }
     }
 
     /// Arcs whose new replicas all say that they are ready.

@@ -4,12 +4,10 @@
 //! while, and then until all are within a twentieth of it. What is left to do after that is below what begins it.
 
 use super::{Upkeep, drive::to_plan, sizes::gather_sizes};
-use crate::ring::{Share, Sizes, Wish, begin, merge, plan, planned_shares, rebalance, small_arcs};
-use god_proto::{
-    ids::NodeId,
-    ring::Ring,
-    v1::{Member, MemberState},
+use crate::ring::{
+    Share, Sizes, Wish, begin, has_wrong_copies, merge, plan, planned_shares, rebalance, small_arcs,
 };
+use god_proto::{ids::NodeId, ring::Ring};
 use metrics::{counter, gauge};
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep};
@@ -89,8 +87,7 @@ impl Upkeep {
             return false;
         }
         // As soon as there are nodes for copies that a lost node left missing, they are made.
-        let worth = worth || is_thin(ring);
-        if !worth {
+        if !worth && !has_wrong_copies(ring) {
             return false;
         }
         // What cannot be made better is left alone. Only halves are taken from the second answer: who is silent then
@@ -119,15 +116,4 @@ impl Upkeep {
             Err(error) => tracing::debug!(%error, "small arcs could not be merged"),
         }
     }
-}
-
-/// Whether arcs that hold data have fewer copies than they should, and there are nodes for more.
-fn is_thin(ring: &Ring) -> bool {
-    let takes = |node: &&Member| node.state() == MemberState::Active && !node.waits;
-    let nodes = ring.nodes().iter().filter(takes).count();
-    ring.arcs().iter().any(|arc| {
-        ring.keyspace_by_id(arc.keyspace).is_some_and(|keyspace| {
-            keyspace.live && arc.replicas.len() < nodes.min(keyspace.replicas as usize)
-        })
-    })
 }

@@ -37,7 +37,7 @@ fn upkeep(cluster: &Cluster, node: u32) -> Arc<Upkeep> {
     let transport = Cluster::wire(world);
     let engine = SimulatedDisk::new().open();
     let register =
-        Register::open(Uuid::nil(), engine, CurrentRing::default(), Arc::clone(&transport), seams.clone());
+        Register::open(Uuid::nil(), engine, at.ring.clone(), Arc::clone(&transport), seams.clone());
     let parts = Parts {
         me: NodeId(node),
         ring: at.ring.clone(),

@@ -316,6 +316,27 @@ pub fn under_replicated(ring: &Ring, is_up: impl Fn(NodeId) -> bool) -> Vec<(Arc
         .collect()
 }
 
+/// Whether arcs that hold data have fewer copies than they should though there are nodes for more, as a lost node left
+/// them; or more than they should, as a change of their number did that stopped where it was. A rebalance mends either.
+/// Cost: O(arcs).
+pub fn has_wrong_copies(ring: &Ring) -> bool {
+    let live: BTreeMap<KeyspaceId, usize> = ring
+        .keyspaces()
+        .iter()
+        .filter(|keyspace| keyspace.live)
+        .map(|keyspace| (KeyspaceId(keyspace.id), keyspace.replicas as usize))
+        .collect();
+    let copies: Vec<(&[NodeId], usize)> =
+        ring.arcs().iter().filter_map(|arc| Some((&*arc.replicas, *live.get(&arc.keyspace)?))).collect();
+    // As the planner has it: who waits takes nothing, unless it holds something already.
+    let holders: BTreeSet<NodeId> = copies.iter().flat_map(|(replicas, _)| *replicas).copied().collect();
+    let takes = |node: &&Member| {
+        node.state() == MemberState::Active && (!node.waits || holders.contains(&NodeId(node.number)))
+    };
+    let nodes = ring.nodes().iter().filter(takes).count();
+    copies.iter().any(|(replicas, wanted)| replicas.len() < nodes.min(*wanted) || replicas.len() > *wanted)
+}
+
 /// For each node: arcs it holds a copy of, and its part of all copies.
 pub fn shares(ring: &Ring) -> BTreeMap<NodeId, (u32, f64)> {
     let mut counts: BTreeMap<NodeId, u32> =

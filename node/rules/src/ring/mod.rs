@@ -3,6 +3,7 @@
 //! [`god_proto::ring::Ring`] is the validated document; it is shared with clients.
 
 mod allocate;
+mod carry;
 mod change;
 #[cfg(test)]
 mod change_tests;
@@ -23,12 +24,14 @@ mod terms_tests;
 mod transition;
 #[cfg(test)]
 mod transition_tests;
+#[cfg(test)]
+mod undone_tests;
 mod wishes;
 
 pub use allocate::allocate;
 pub use change::{
-    Founding, Joiner, add_voters, check_texts, choose_voters, found, join, may_fail, most_failures,
-    replace_voter, shares, under_replicated,
+    Founding, Joiner, add_voters, check_texts, choose_voters, found, has_wrong_copies, join, may_fail,
+    most_failures, replace_voter, shares, under_replicated,
 };
 pub use epochs::{common_epoch, is_same_change, stamp_arcs};
 pub use keyspaces::{create_keyspace, delete_keyspace, deleted, mark_live};

@@ -134,8 +134,13 @@ pub(super) fn take_terms(document: &mut RingDocument, wish: ReplicasWish) -> Res
     check_keyspace(keyspace).map_err(ChangeError::Invalid)
 }
 
+/// The keyspace that an arc is part of.
+pub(super) fn keyspace_of(arc: &Arc) -> Option<KeyspaceId> {
+    Position::from_bytes(arc.start.clone()).keyspace()
+}
+
 fn is_of(arc: &Arc, keyspace: u32) -> bool {
-    Position::from_bytes(arc.start.clone()).keyspace() == Some(KeyspaceId(keyspace))
+    keyspace_of(arc) == Some(KeyspaceId(keyspace))
 }
 
 /// How many copies arcs of a keyspace have, or are about to have.

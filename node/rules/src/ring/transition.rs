@@ -6,25 +6,24 @@
 //! may take the next step, and two that do so at once only contend for the epoch.
 
 use super::{
-    change::{pass_vote_on, take_votes},
-    keyspaces::{deal, splits_of},
+    carry::{bring_back, carry_out, deal_empty, wait_again},
+    change::pass_vote_on,
     names::{Hearing, check_unheard},
     next::{ChangeError, MAX_TEXT, at_most, next},
     parts::same_nodes,
     planner::Plan,
-    terms::{first_terms, forget_terms, is_over, overlaps, take_terms, unheard},
+    terms::{forget_terms, is_over, overlaps, take_terms, unheard},
     wishes::{current, given_up, has_begun, lost_by, nodes_of, retires, stays},
 };
 use god_proto::{
     ids::{ArcId, KeyspaceId, NodeId},
     ring::{
-        CROWDED_RING_BYTES, MAX_ENDED, MAX_OPERATIONS, MAX_RING_BYTES, Ring, check_operation_id, quorums,
-        ring_bytes,
+        CROWDED_RING_BYTES, MAX_ENDED, MAX_OPERATIONS, MAX_RING_BYTES, Ring, RingArc, check_operation_id,
+        quorums, ring_bytes,
     },
     v1::{
-        Arc, Departure, EndedOperation, JoinWish, LeaveWish, MemberState, Move, Operation, OperationPhase,
-        RebalanceWish, ReplaceWish, ReplicasWish, ReweightWish, RezoneWish, RingDocument, Transition, Wish,
-        wish,
+        Arc, Departure, EndedOperation, LeaveWish, MemberState, Move, Operation, OperationPhase,
+        RebalanceWish, ReplaceWish, RingDocument, Transition, Wish, wish,
     },
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,7 +53,7 @@ pub struct Evidence<'a> {
     pub hearing: &'a Hearing,
 }
 
-/// The ring with an operation in it that waits for its turn. `None`: the same one is there, or has ended, already.
+/// The ring with an operation in it that waits for its turn. `None`: the same one is there, or has ended well, already.
 /// Nodes that are `away`, not known to be up, get no vote, here and in all that follow.
 pub fn begin(
     ring: &Ring,
@@ -63,16 +62,8 @@ pub fn begin(
     away: &BTreeSet<NodeId>,
 ) -> Result<Option<Ring>, ChangeError> {
     check_operation_id(id).map_err(ChangeError::Invalid)?;
-    let known = ring.operations().iter().find(|operation| operation.id == id);
-    let known = known.and_then(|operation| operation.wish.as_ref());
-    let ended = ring.document().ended.iter().find(|operation| operation.id == id);
-    if let Some(known) = known.or(ended.and_then(|operation| operation.wish.as_ref())) {
-        return match known == wish {
-            true => Ok(None),
-            false => {
-                Err(ChangeError::Exists(format!("operation {id} was asked for before, and for another end")))
-            }
-        };
+    if is_known(ring, id, wish)? {
+        return Ok(None);
     }
     if ring.operations().len() >= MAX_OPERATIONS {
         return Err(ChangeError::Invalid(format!(
@@ -130,8 +121,25 @@ pub fn begin(
     Ok(Some(at_most(CROWDED_RING_BYTES, document)?))
 }
 
+/// Whether the same was asked for under this id, and goes on or has ended well. Under that of one that was cancelled or
+/// refused nothing is begun again: who repeats what it asked for would take the one for the other.
+fn is_known(ring: &Ring, id: &str, wish: &Wish) -> Result<bool, ChangeError> {
+    let known = ring.operations().iter().find(|operation| operation.id == id);
+    let ended = ring.document().ended.iter().find(|operation| operation.id == id);
+    let asked = known.map(|operation| &operation.wish).or_else(|| ended.map(|operation| &operation.wish));
+    let why = match (asked.map(Option::as_ref), known, ended) {
+        (None, ..) => return Ok(false),
+        (Some(asked), ..) if asked != Some(wish) => "was asked for before, and for another end".to_owned(),
+        (_, Some(known), _) if known.phase() == OperationPhase::Cancelling => "is being undone".to_owned(),
+        (_, None, Some(ended)) if ended.cancelled => "was cancelled".to_owned(),
+        (_, None, Some(ended)) if !ended.refused.is_empty() => format!("was refused ({})", ended.refused),
+        _ => return Ok(true),
+    };
+    Err(ChangeError::Exists(format!("operation {id} {why}; choose another id")))
+}
+
 /// Copies that are gone are made up for first. What is under way stops where it is, and is planned anew afterwards;
-/// what goes back ends there; what was asked of the node itself has no sense any more.
+/// what goes back ends there, neither done nor undone; what was asked of the node itself has no sense any more.
 fn make_way(
     ring: &Ring,
     document: &mut RingDocument,
@@ -143,21 +151,25 @@ fn make_way(
         if !nodes_of(&wish).contains(&gone) {
             if operation.phase() == OperationPhase::Cancelling {
                 bring_back(ring, document, &operation.id, away)?;
-                end(document, &operation.id, true, "");
+                let why = format!(
+                    "it was cancelled, and stopped where it was, to make way for what makes up for node {gone}"
+                );
+                end(document, &operation.id, true, &why);
             }
             continue;
         }
         let old = retires(&wish).filter(|old| *old != gone);
         // One that is lost, too, leaves without the node that was to replace it.
         if let Some(old) = old.filter(|_| stays(operation)) {
-            let wish = Wish { wish: Some(wish::Wish::Leave(LeaveWish { node: old.0, lost: true })) };
-            let known = document.operations.iter_mut().filter(|known| known.id == operation.id);
-            known.for_each(|known| known.wish = Some(wish.clone()));
+            leave_without(document, &operation.id, old);
             continue;
         }
         // One that was to be replaced by the node that is gone stays. The node itself gets nothing back.
         if old.is_some() {
             bring_back(ring, document, &operation.id, away)?;
+        }
+        if retires(&wish) == Some(gone) {
+            wait_again(document, &wish);
         }
         end(document, &operation.id, false, &format!("the data of node {gone} are gone"));
     }
@@ -213,12 +225,6 @@ pub fn start(
         })
         .collect();
     let undo = carry_out(&mut document, &wish, away)?;
-    if let Some(wish::Wish::Join(JoinWish { node }) | wish::Wish::Replace(ReplaceWish { new: node, .. })) =
-        wish.wish
-        && let Some(member) = member(&mut document, node)
-    {
-        member.waits = false;
-    }
     // One that was begun before and made way keeps what it was to go back to then.
     if let Some(operation) = document.operations.first_mut() {
         operation.undo.get_or_insert(undo);
@@ -248,63 +254,6 @@ pub fn start(
         return refuse(ring, id, &why, away);
     }
     Ok(Some(Ring::new(document)?))
-}
-
-/// Changes what the wish says of nodes and keyspaces, but for what must wait until the end; gives the wish that would
-/// bring back what was there.
-fn carry_out(document: &mut RingDocument, wish: &Wish, away: &BTreeSet<NodeId>) -> Result<Wish, ChangeError> {
-    let gone = |node: u32| ChangeError::Invalid(format!("there is no node {node}"));
-    let undo = match wish.wish.clone() {
-        Some(
-            wish::Wish::Leave(LeaveWish { node: old, .. }) | wish::Wish::Replace(ReplaceWish { old, .. }),
-        ) => {
-            member(document, old).ok_or_else(|| gone(old))?.state = MemberState::Leaving.into();
-            take_votes(document, away);
-            wish.wish.clone()
-        }
-        Some(wish::Wish::Reweight(ReweightWish { node, weight })) => {
-            let member = member(document, node).ok_or_else(|| gone(node))?;
-            let weight = std::mem::replace(&mut member.weight, weight);
-            Some(wish::Wish::Reweight(ReweightWish { node, weight }))
-        }
-        Some(wish::Wish::Rezone(RezoneWish { node, zone })) => {
-            let member = member(document, node).ok_or_else(|| gone(node))?;
-            let zone = std::mem::replace(&mut member.zone, zone);
-            Some(wish::Wish::Rezone(RezoneWish { node, zone }))
-        }
-        Some(wish::Wish::Replicas(wish)) => {
-            let found = document.keyspaces.iter_mut().find(|keyspace| keyspace.id == wish.keyspace);
-            let Some(keyspace) = found else {
-                return Err(ChangeError::Invalid(format!("there is no keyspace {}", wish.keyspace)));
-            };
-            let was = ReplicasWish {
-                keyspace: keyspace.id,
-                replicas: keyspace.replicas,
-                write_quorum: keyspace.write_quorum,
-                read_quorum: keyspace.read_quorum,
-            };
-            let first = first_terms(document, wish);
-            take_terms(document, first)?;
-            Some(wish::Wish::Replicas(was))
-        }
-        Some(wish @ (wish::Wish::Join(_) | wish::Wish::Rebalance(_))) => Some(wish),
-        None => None,
-    };
-    Ok(Wish { wish: undo })
-}
-
-/// EMPTY-MOVES-FREE: keyspaces that are not live are dealt out anew instead of being moved.
-fn deal_empty(ring: &Ring, document: &mut RingDocument) {
-    let empty: Vec<u32> =
-        document.keyspaces.iter().filter(|keyspace| !keyspace.live).map(|it| it.id).collect();
-    for id in empty {
-        let splits = splits_of(ring, KeyspaceId(id));
-        deal(document, id, &splits);
-    }
-}
-
-fn member(document: &mut RingDocument, number: u32) -> Option<&mut god_proto::v1::Member> {
-    document.nodes.iter_mut().find(|node| node.number == number)
 }
 
 /// The next step of the operation whose turn it is; `None`: nothing can be done yet. One step may switch some arcs
@@ -436,38 +385,6 @@ fn end_moves(
     Ok(())
 }
 
-/// Brings back what an operation changed of nodes and keyspaces when it was started. Arcs that moved stay where they
-/// are.
-fn bring_back(
-    ring: &Ring,
-    document: &mut RingDocument,
-    id: &str,
-    away: &BTreeSet<NodeId>,
-) -> Result<(), ChangeError> {
-    let operation = ring.operations().iter().find(|operation| operation.id == id);
-    let Some(undo) = operation.and_then(|operation| operation.undo.clone()) else { return Ok(()) };
-    match undo.wish {
-        Some(
-            wish::Wish::Leave(LeaveWish { node: old, .. }) | wish::Wish::Replace(ReplaceWish { old, .. }),
-        ) => {
-            if let Some(member) = member(document, old) {
-                member.state = MemberState::Active.into();
-            }
-            take_votes(document, away);
-        }
-        Some(wish::Wish::Replicas(was)) => {
-            take_terms(document, was)?;
-            forget_terms(document, was.keyspace);
-        }
-        Some(wish::Wish::Reweight(_) | wish::Wish::Rezone(_)) => {
-            carry_out(document, &undo, away)?;
-        }
-        _ => {}
-    }
-    deal_empty(ring, document);
-    Ok(())
-}
-
 /// Takes a node out for good: it holds nothing by the ring any more.
 fn retire(
     ring: &Ring,
@@ -507,7 +424,9 @@ fn end(document: &mut RingDocument, id: &str, cancelled: bool, refused: &str) {
 }
 
 /// The ring without an operation that cannot be carried out, and the reason. What was done of it before it made way
-/// for another one stays where it is; what it changed of nodes is brought back.
+/// for another one stays where it is; what it changed of nodes is brought back. `None`: it does not wait; or it makes
+/// up for data without which others have copied, which cannot be unsaid (invariant BARRIER), and waits until it can be
+/// planned. Where a node is to take a lost one's place and never can, all others take what is gone.
 pub fn refuse(
     ring: &Ring,
     id: &str,
@@ -515,13 +434,37 @@ pub fn refuse(
     away: &BTreeSet<NodeId>,
 ) -> Result<Option<Ring>, ChangeError> {
     let waits = |operation: &&Operation| operation.id == id && operation.phase() == OperationPhase::Waiting;
-    if !ring.operations().iter().any(|operation| waits(&operation)) {
-        return Ok(None);
-    }
+    let Some(operation) = ring.operations().iter().find(waits) else { return Ok(None) };
     let mut document = next(ring);
-    bring_back(ring, &mut document, id, away)?;
-    end(&mut document, id, false, why);
-    Ok(Some(Ring::new(document)?))
+    if !stays(operation) {
+        bring_back(ring, &mut document, id, away)?;
+        end(&mut document, id, false, why);
+        return Ok(Some(Ring::new(document)?));
+    }
+    match operation.wish.as_ref().and_then(|wish| wish.wish.as_ref()) {
+        Some(wish::Wish::Replace(wish)) if !may_replace(ring, wish) => {
+            leave_without(&mut document, id, NodeId(wish.old));
+            Ok(Some(Ring::new(document)?))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Whether a node can take the very places of another one, if it has room for it. Of what is not live nothing moves.
+fn may_replace(ring: &Ring, wish: &ReplaceWish) -> bool {
+    let (old, new) = (NodeId(wish.old), NodeId(wish.new));
+    let is_live = |arc: &&RingArc| ring.keyspace_by_id(arc.keyspace).is_some_and(|keyspace| keyspace.live);
+    let both = |arc: &RingArc| Ring::holds(arc, old) && Ring::holds(arc, new);
+    ring.node(new).is_some_and(|node| node.state() == MemberState::Active)
+        && !ring.arcs().iter().filter(is_live).any(both)
+}
+
+/// Has a node that is lost leave without the one that was to replace it.
+fn leave_without(document: &mut RingDocument, id: &str, old: NodeId) {
+    let wish = Wish { wish: Some(wish::Wish::Leave(LeaveWish { node: old.0, lost: true })) };
+    if let Some(known) = document.operations.iter_mut().find(|known| known.id == id) {
+        known.wish = Some(wish);
+    }
 }
 
 /// The ring in which an operation goes back. `None`: it does already, or was cancelled.
@@ -545,8 +488,17 @@ pub fn cancel(ring: &Ring, id: &str, away: &BTreeSet<NodeId>) -> Result<Option<R
             )));
         }
         OperationPhase::Waiting => {
+            let why = match has_begun(operation) {
+                true => {
+                    "it was cancelled while it waited for another plan, and what it had moved stays where it is"
+                }
+                false => "",
+            };
+            // Who joins by itself has not waited until now.
+            let wish = operation.wish.clone().unwrap_or_default();
+            wait_again(&mut document, &wish);
             bring_back(ring, &mut document, id, away)?;
-            end(&mut document, id, true, "");
+            end(&mut document, id, true, why);
         }
         OperationPhase::Cancelling => return Ok(None),
         OperationPhase::Moving | OperationPhase::Cleaning => {

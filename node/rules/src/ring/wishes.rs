@@ -32,6 +32,16 @@ pub fn nodes_of(wish: &Wish) -> Vec<NodeId> {
     }
 }
 
+/// The node that is told to take its part, or the place of another one.
+pub(super) fn gets(wish: &Wish) -> Option<NodeId> {
+    match &wish.wish {
+        Some(wish::Wish::Join(JoinWish { node }) | wish::Wish::Replace(ReplaceWish { new: node, .. })) => {
+            Some(NodeId(*node))
+        }
+        _ => None,
+    }
+}
+
 /// The node that an operation retires.
 pub fn retires(wish: &Wish) -> Option<NodeId> {
     match &wish.wish {

@@ -313,7 +313,8 @@ fn base_of(wish: &Wish) -> String {
 /// Asks for an operation; not again for what the ring has refused several times lately.
 pub(super) fn begin(observed: &Observed, ring: &Ring, wish: Wish) -> Decision {
     let base = &base_of(&wish);
-    let is_lately = |ended: &&Ended| !ended.refused.is_empty() && ended.epoch > observed.excused;
+    let is_lately =
+        |ended: &&Ended| !ended.cancelled && !ended.refused.is_empty() && ended.epoch > observed.excused;
     let refused: Vec<_> = ring.ended(base).filter(is_lately).collect();
     if refused.len() >= ATTEMPTS {
         let why = refused.last().map(|ended| ended.refused.clone()).unwrap_or_default();

@@ -88,7 +88,8 @@ async fn a_new_replica_that_cannot_store_says_so_and_asks_no_other_one() {
 
 #[tokio::test(start_paused = true)]
 async fn why_the_driver_cannot_decide_the_next_step_is_told_once_it_lasts() {
-    let cluster = Cluster::with(&with(&document(3, 6), OperationPhase::Waiting), HintSettings::default());
+    let voters = RingDocument { voters: vec![1, 2, 3], ..document(3, 6) };
+    let cluster = Cluster::with(&with(&voters, OperationPhase::Waiting), HintSettings::default());
     let upkeep = upkeep(&cluster, 1);
     for voter in [2, 3] {
         cluster.does(voter, Does::Unreachable);
@@ -99,5 +100,23 @@ async fn why_the_driver_cannot_decide_the_next_step_is_told_once_it_lasts() {
     sleep(Duration::from_secs(30)).await;
     let told = blocked().await;
     assert!(told.starts_with("node 1, which drives it, cannot take the next step: "), "{told}");
+    drives.abort();
+}
+
+/// It has begun, and cannot be called off.
+#[tokio::test(start_paused = true)]
+async fn why_what_makes_up_for_lost_data_cannot_be_planned_is_told_and_it_is_tried_seldom() {
+    let mut document = with(&document(3, 6), OperationPhase::Waiting).document().clone();
+    let operation = &mut document.operations[0];
+    let wish = v1::Wish { wish: Some(Wish::Leave(LeaveWish { node: 9, lost: true })) };
+    (operation.wish, operation.undo) = (Some(wish.clone()), Some(wish));
+    let cluster = Cluster::with(&ring(document), HintSettings::default());
+    let upkeep = upkeep(&cluster, 1);
+    let drives = begins(&upkeep, |upkeep| async move { upkeep.drive().await });
+    sleep(Duration::from_secs(30)).await;
+    let told = upkeep.list_operations().await.unwrap().operations[0].blocked.clone();
+    assert!(told.contains("there is no node 9"), "{told}");
+    let asked = cluster.sent("other");
+    assert!((2..=100).contains(&asked), "{asked} questions in half a minute");
     drives.abort();
 }

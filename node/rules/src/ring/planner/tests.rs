@@ -433,6 +433,12 @@ fn who_waits_to_be_told_to_join_is_given_nothing_by_evening_out() {
         "who does not wait gets its part"
     );
     assert!(shares(&ring, &sizes).iter().all(|share| share.ratio() < 1.01));
+    for node in [1, 3].map(NodeId) {
+        for wish in [Wish::Reweight { node, weight: 0.5 }, Wish::Rezone { node, zone: "z".to_owned() }] {
+            let gets = |made: Plan| made.moves.iter().any(|step| step.to.contains(&NodeId(3)));
+            assert!(!gets(plan(&ring, &wish, &sizes).unwrap()), "{wish:?}");
+        }
+    }
     assert!(!plan(&ring, &Wish::Join(NodeId(3)), &sizes).unwrap().moves.is_empty());
 }
 

@@ -274,6 +274,7 @@ impl<'a> Outlook<'a> {
         zones.sort_unstable();
         zones.dedup();
         let holders: BTreeSet<NodeId> = ring.arcs().iter().flat_map(RingArc::all_replicas).collect();
+        let evens_out = matches!(wish, Wish::Rebalance | Wish::Reweight { .. } | Wish::Rezone { .. });
         let node = |member: &'a Member| Node {
             id: NodeId(member.number),
             zone: zones.binary_search(&zone_of(member)).unwrap_or_default(),
@@ -284,7 +285,7 @@ impl<'a> Outlook<'a> {
             takes: member.state() == MemberState::Active
                 && wish.gives_all() != Some(NodeId(member.number))
                 // Who waits to be told to join, or to replace another one, gets nothing by evening out.
-                && (*wish != Wish::Rebalance || !member.waits || holders.contains(&NodeId(member.number))),
+                && (!evens_out || !member.waits || holders.contains(&NodeId(member.number))),
         };
         let mut nodes: Vec<Node> = ring.nodes().iter().map(node).collect();
         nodes.sort_by_key(|node| node.id);
