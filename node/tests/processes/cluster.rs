@@ -22,7 +22,7 @@ use tokio::{
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// So many clusters at a time: most of a test is waiting, and more would take the processors from each other.
-const AT_ONCE: u32 = 2;
+const AT_ONCE: u32 = 3;
 static TURNS: Semaphore = Semaphore::const_new(AT_ONCE as usize);
 /// Ports that were given to a node of any cluster before.
 static PORTS: StdMutex<BTreeSet<u16>> = StdMutex::new(BTreeSet::new());

@@ -1,7 +1,7 @@
 //! Real nodes, real disks, real signals: what a cluster keeps when its processes are killed, stopped, set to a wrong
 //! time, or given a damaged disk, and when a machine loses power.
 //!
-//! Two clusters run at a time, on free ports of the loopback interface, in directories of their own. Only processes
+//! Three clusters run at a time, on free ports of the loopback interface, in directories of their own. Only processes
 //! that a test started are signalled.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
