@@ -108,7 +108,7 @@ impl Inner {
                         return Ok(reply);
                     };
                     let error = Error::from(rejected);
-                    if !self.elsewhere(request.keyspace(), &error).await {
+                    if !self.elsewhere(request.keyspace(), &error, deadline).await {
                         return Err(error);
                     }
                     (error, true)
@@ -141,13 +141,13 @@ impl Inner {
         }
     }
 
-    /// Whether another node may answer what one refused.
-    pub async fn elsewhere(&self, keyspace: &str, refused: &Error) -> bool {
+    /// Whether another node may answer what one refused, as far as that is known by the deadline.
+    pub async fn elsewhere(&self, keyspace: &str, refused: &Error, deadline: Instant) -> bool {
         match refused.reason() {
             Some(Reason::NoSuchKeyspace) => {
                 // A node that has just not heard of it, or this client?
                 if self.routes.load().keyspace(keyspace).is_none() {
-                    self.refresh().await;
+                    let _in_time = timeout_at(deadline, self.refresh()).await;
                 }
                 self.routes.load().keyspace(keyspace).is_some()
             }

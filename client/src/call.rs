@@ -180,7 +180,7 @@ impl Inner {
         };
         let wait = after(&rejected);
         let error = Error::from(rejected);
-        let elsewhere = self.elsewhere(call.keyspace, &error).await;
+        let elsewhere = self.elsewhere(call.keyspace, &error, deadline).await;
         if elsewhere { Tried::Again(Again { error, counts: true, wait }) } else { Tried::Over(error) }
     }
 }

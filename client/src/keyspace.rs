@@ -134,8 +134,11 @@ impl Keyspace {
             Some(get_reply::Outcome::Failed(failed)) => return Err(failed.into()),
             None => return Err(misspoke("the answer to a read is empty")),
         };
-        if let (Some(session), Some(version)) = (&self.session, found.version()) {
-            session.read(self, key, version, reads);
+        match (&self.session, found.version()) {
+            (Some(session), Some(version)) => session.read(self, key, version, reads),
+            // Nothing is as new as what was asked for, as that was a deletion which is purged.
+            (Some(session), None) if at_least.is_some() => session.purged(self, key),
+            _ => {}
         }
         Ok(found)
     }

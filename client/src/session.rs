@@ -23,7 +23,8 @@ pub struct Session {
     seen: Arc<Mutex<SeenVersions>>,
 }
 
-type Key = (Arc<str>, Bytes);
+/// A keyspace, by its name and its id (one that is made anew under its name is another one), and a key of it.
+type Key = (Arc<str>, u32, Bytes);
 
 #[derive(Clone, Copy)]
 struct Mark {
@@ -63,6 +64,11 @@ impl SeenVersions {
         self.young.insert(key, mark);
     }
 
+    fn forget(&mut self, key: &Key) {
+        self.young.remove(key);
+        self.old.remove(key);
+    }
+
     fn version(&self, key: &Key) -> Option<Version> {
         self.young.get(key).or_else(|| self.old.get(key)).map(|mark| mark.version)
     }
@@ -88,7 +94,7 @@ impl Session {
     /// How new a read must be, and how many replicas it has to ask.
     pub(crate) fn asks(&self, keyspace: &Keyspace, key: &Bytes) -> (Option<Version>, Consistency) {
         let seen = self.seen.lock();
-        match seen.version(&(Arc::clone(&keyspace.name), key.clone())) {
+        match seen.version(&of(keyspace, key.clone())) {
             Some(version) => (Some(version), keyspace.reads),
             None => match seen.forgotten {
                 None => (None, keyspace.reads),
@@ -100,7 +106,12 @@ impl Session {
     /// Notes an acknowledged write.
     pub(crate) fn wrote(&self, keyspace: &Keyspace, key: Bytes, written: Written) {
         let mark = Mark { version: written.version, holders: written.acks };
-        self.seen.lock().note((Arc::clone(&keyspace.name), key), mark);
+        self.seen.lock().note(of(keyspace, key), mark);
+    }
+
+    /// Notes that what it has seen of a key is purged on all replicas: none finds anything older any more.
+    pub(crate) fn purged(&self, keyspace: &Keyspace, key: Bytes) {
+        self.seen.lock().forget(&of(keyspace, key));
     }
 
     /// Notes what was read: stale replicas are repaired before the answer, so that all that were asked hold it.
@@ -108,8 +119,13 @@ impl Session {
         let routes = keyspace.client.inner.routes.load();
         let holders =
             routes.keyspace(&keyspace.name).map_or(1, |known| reads.count(known.replicas, known.read_quorum));
-        self.seen.lock().note((Arc::clone(&keyspace.name), key), Mark { version, holders });
+        self.seen.lock().note(of(keyspace, key), Mark { version, holders });
     }
+}
+
+fn of(keyspace: &Keyspace, key: Bytes) -> Key {
+    let routes = keyspace.client.inner.routes.load();
+    (Arc::clone(&keyspace.name), routes.keyspace(&keyspace.name).map_or(0, |known| known.id), key)
 }
 
 /// So many replicas that one of them is among any `holders` ones, and no fewer than the keyspace is read with.
@@ -132,7 +148,7 @@ mod tests {
     use god_proto::ids::NodeId;
 
     fn key(number: usize) -> Key {
-        (Arc::from("k"), Bytes::from(number.to_string()))
+        (Arc::from("k"), 1, Bytes::from(number.to_string()))
     }
 
     fn mark(ms: u64, holders: u32) -> Mark {

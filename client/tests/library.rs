@@ -243,6 +243,19 @@ async fn a_silent_node_is_passed_over_before_the_deadline() {
 }
 
 #[tokio::test]
+async fn a_call_ends_by_its_deadline_though_no_node_says_what_the_ring_is() {
+    let fake = fake::start();
+    let client = builder(&[&fake]).timeout(MAX_TIMEOUT).connect_timeout(MAX_TIMEOUT).connect().await.unwrap();
+    fake.knobs.keeps_ring.store(true, Ordering::SeqCst);
+    let unknown = client.keyspace("unknown").with_timeout(Duration::from_millis(100));
+    let calls = async { (unknown.get("k").await, unknown.count(..).await) };
+    let (read, counted) = tokio::time::timeout(PATIENCE, calls).await.expect("they end");
+    for refused in [read.unwrap_err(), counted.unwrap_err()] {
+        assert_eq!(refused.reason(), Some(Reason::NoSuchKeyspace), "{refused:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_node_that_comes_back_is_asked_again() {
     let [one, two] = fake::start_many();
     let keyspace = keyspace(&[&one, &two]).await;

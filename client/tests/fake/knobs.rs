@@ -22,6 +22,8 @@ pub struct Knobs {
     pub busy: AtomicBool,
     /// It has not heard of any keyspace.
     pub ignorant: AtomicBool,
+    /// Who asks for the ring gets no answer.
+    pub keeps_ring: AtomicBool,
     /// Of the calls in one frame, the last one is done first: calls that are under way together have no order.
     pub backwards: AtomicBool,
     pub frames: AtomicUsize,
@@ -40,6 +42,7 @@ impl Default for Knobs {
             down: AtomicBool::new(false),
             busy: AtomicBool::new(false),
             ignorant: AtomicBool::new(false),
+            keeps_ring: AtomicBool::new(false),
             backwards: AtomicBool::new(false),
             frames: AtomicUsize::new(0),
             listed: AtomicUsize::new(0),

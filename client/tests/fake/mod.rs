@@ -341,6 +341,9 @@ impl cluster_server::Cluster for Fake {
     }
 
     async fn ring(&self, _: Request<RingRequest>) -> Reply<RingReply> {
+        if self.knobs.keeps_ring.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
         let world = self.world.lock().unwrap();
         let keyspaces = world.keyspaces.clone();
         let arc = |keyspace: &Keyspace| RingArc {

@@ -120,6 +120,15 @@ impl Shared {
             Some(repair) => self.repair(scope, repair).await?,
             None => None,
         };
+        let mut purged = BTreeSet::new();
+        for (at, (poll, (position, least))) in polls.iter().zip(asked).enumerate() {
+            if poll.version == Version::ZERO && *least > Version::ZERO && scope.replicas.enough(poll.asked) {
+                if !self.is_purged(scope, position, *least).await {
+                    break;
+                }
+                purged.insert(at);
+            }
+        }
         let got: Vec<Got> = polls
             .iter()
             .zip(asked)
@@ -132,7 +141,7 @@ impl Shared {
                     };
                     return Err(no_more.clone().unwrap_or_else(why));
                 }
-                if poll.version < *least {
+                if poll.version < *least && !purged.contains(&at) {
                     return Err(no_more.clone().unwrap_or_else(|| stale(*least)));
                 }
                 if let Some(why) = unsettled.as_ref().filter(|_| poll.is_unsettled) {
@@ -149,6 +158,28 @@ impl Shared {
         drop(said);
         paid.keep(values(got.iter().flatten()));
         Ok((got, paid))
+    }
+
+    /// Whether all replicas were found equal at a position up to a version (PURGE-FLOOR). Where a quorum holds nothing
+    /// there then, that version was a deletion or an end, and is purged: nothing is as new as it.
+    async fn is_purged(&self, scope: &QuorumScope, position: &Position, version: Version) -> bool {
+        let range = PositionRange { start: position.clone(), end: position.next() };
+        let ask = peer::Floor { range: Some(peer::Range::from(&range)), ..peer::Floor::default() };
+        let decode = |reply| match reply {
+            response::Body::Floor(done) if !done.lapsed => {
+                Ok(done.repaired.map_or(Version::ZERO, Version::from))
+            }
+            _ => Err(strange("is not what a replica that is whole says of its floor")),
+        };
+        let mut is_purged = false;
+        let take = |_, repaired: Result<Version, CallError>| {
+            is_purged |= repaired.is_ok_and(|repaired| repaired >= version);
+            is_purged
+        };
+        let asked = bits(self.reachable(&scope.replicas)).map(|at| (at, request::Body::Floor(ask.clone())));
+        // Such answers are small: there is always memory for them.
+        let _done = self.ask_each(scope, &mut Paid::default(), asked, decode, take).await;
+        is_purged
     }
 
     /// Puts the deletion in the place of each record whose time is up. Where another clock may say otherwise still, so

@@ -430,7 +430,8 @@ impl QuorumWrite {
                 biased;
                 call = self.calls.next() => match call {
                     Some(Ended { writes, at, reply, .. }) => drop(self.ended(&writes, at, reply)),
-                    None => return,
+                    // One may have been heard to its end without being counted, as whoever asked was gone.
+                    None => return self.hint_pending(),
                 },
                 () = &mut closing => return self.hint_pending(),
                 () = &mut late, if !late.is_elapsed() => {

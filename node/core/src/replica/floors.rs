@@ -165,7 +165,7 @@ pub struct Floors {
     offload: Offload,
     spans: RwLock<Spans>,
     /// What is surely on the disk. One raise at a time: memory and disk change alike.
-    synced: tokio::sync::Mutex<BTreeMap<Bytes, (Bytes, Floor)>>,
+    synced: Arc<tokio::sync::Mutex<BTreeMap<Bytes, (Bytes, Floor)>>>,
 }
 
 impl Floors {
@@ -181,7 +181,7 @@ impl Floors {
             spans.highest = spans.highest.max(floor.promised);
             spans.spans.insert(start, (end, floor));
         }
-        let synced = tokio::sync::Mutex::new(spans.spans.clone());
+        let synced = Arc::new(tokio::sync::Mutex::new(spans.spans.clone()));
         Ok(Floors { engine, offload, spans: RwLock::new(spans), synced })
     }
 
@@ -242,7 +242,9 @@ impl Floors {
     }
 
     async fn edit(&self, edit: impl FnOnce(&mut Spans)) -> Result<(), EngineError> {
-        let mut synced = self.synced.lock().await;
+        // The write keeps its turn where nobody waits for it any more (LOCK-WITH-WRITE): what it writes must not follow
+        // on what a later one does.
+        let mut synced = Arc::clone(&self.synced).lock_owned().await;
         let mut next = self.spans.read().clone();
         edit(&mut next);
         // Beside the disk and not beside memory: an edit that failed, or was cancelled, is owed still.
@@ -254,9 +256,12 @@ impl Floors {
         // Taken in first: what is refused too early is stamped again, what is taken too late would be lost.
         *self.spans.write() = next;
         let engine = Arc::clone(&self.engine);
-        self.offload.run(move || engine.commit(batch).and_then(|()| engine.sync())).await?;
-        *synced = spans;
-        Ok(())
+        let write = move || {
+            engine.commit(batch).and_then(|()| engine.sync())?;
+            *synced = spans;
+            Ok(())
+        };
+        self.offload.run(write).await
     }
 }
 
@@ -302,6 +307,7 @@ mod tests {
     use crate::engine::SimulatedDisk;
     use god_proto::ids::NodeId;
     use proptest::prelude::*;
+    use std::time::Duration;
 
     fn version(ms: u64) -> Version {
         Version::new(ms, 0, NodeId(1))
@@ -369,5 +375,29 @@ mod tests {
         assert_eq!(floors.lowest(&part), Floor::default());
         assert_eq!(floors.at(&range.start), to);
         assert_eq!(floors.at(&part.end), to);
+    }
+
+    /// LOCK-WITH-WRITE
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_raise_that_nobody_waits_for_any_more_is_written_before_the_next_one() {
+        let disk = SimulatedDisk::new();
+        let floors = Arc::new(Floors::open(disk.open(), Offload::threads()).unwrap());
+        let range =
+            PositionRange { start: Position::from_bytes(bytes(1)), end: Position::from_bytes(bytes(9)) };
+        let to = |ms| Floor { promised: version(ms), ..Floor::default() };
+        disk.hang(true);
+        let given_up = tokio::time::timeout(Duration::from_millis(50), floors.raise(&range, to(5)));
+        assert!(given_up.await.is_err());
+        let next = tokio::spawn({
+            let (floors, range) = (Arc::clone(&floors), range.clone());
+            async move { floors.raise(&range, to(7)).await }
+        });
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let waiting = disk.waiting();
+        disk.hang(false);
+        assert_eq!(waiting, 1, "the next one has its turn after it");
+        next.await.unwrap().unwrap();
+        let floors = Floors::open(disk.open(), Offload::Inline).unwrap();
+        assert_eq!(floors.lowest(&range), to(7));
     }
 }

@@ -94,7 +94,7 @@ pub struct Lapse {
     ranges: RwLock<Ranges>,
     /// Whether [`LAPSED_KEY`] is surely there. Held while it is written: what is added is not forgotten with what was
     /// there before.
-    noted: tokio::sync::Mutex<bool>,
+    noted: Arc<tokio::sync::Mutex<bool>>,
     added: Notify,
 }
 
@@ -124,7 +124,7 @@ impl Lapse {
             PositionRange { start: Position::default(), end: Position::from_bytes(&[0xff; 8][..]) };
         let lapsed = if is_lapsed { vec![(everything, 0)] } else { vec![] };
         let ranges = RwLock::new(Ranges { lapsed, ..Ranges::default() });
-        let noted = tokio::sync::Mutex::new(is_lapsed);
+        let noted = Arc::new(tokio::sync::Mutex::new(is_lapsed));
         Ok(Lapse { engine, offload, run, ranges, noted, added: Notify::new() })
     }
 
@@ -188,15 +188,17 @@ impl Lapse {
     pub async fn add(&self, positions: &[Position]) -> Result<(), EngineError> {
         self.ranges.write().add(positions);
         self.added.notify_waiters();
-        let mut noted = self.noted.lock().await;
+        let mut noted = Arc::clone(&self.noted).lock_owned().await;
         if *noted {
             return Ok(());
         }
         let engine = Arc::clone(&self.engine);
-        let note = move || engine.commit(Lapse::of_all()).and_then(|()| engine.sync());
-        self.offload.run(note).await?;
-        *noted = true;
-        Ok(())
+        let note = move || {
+            engine.commit(Lapse::of_all()).and_then(|()| engine.sync())?;
+            *noted = true;
+            Ok(())
+        };
+        self.offload.run(note).await
     }
 
     /// A range was compared after so many additions: it is not lapsed any more, but for what was added since.
@@ -208,7 +210,7 @@ impl Lapse {
     /// All that this node holds was compared after so many additions. Until this is done, a start begins anew. Where
     /// something was added since, nothing is done.
     pub async fn end(&self, additions: u64) -> Result<(), EngineError> {
-        let mut noted = self.noted.lock().await;
+        let mut noted = Arc::clone(&self.noted).lock_owned().await;
         if self.count() != additions {
             return Ok(());
         }
@@ -216,6 +218,9 @@ impl Lapse {
         *noted = false;
         let engine = Arc::clone(&self.engine);
         let forget = move || {
+            // The write keeps its turn where nobody waits for it any more (LOCK-WITH-WRITE): what is added then is
+            // noted after this.
+            let _turn = noted;
             let mut batch = Batch::default();
             batch.delete(Table::System, LAPSED_KEY);
             engine.commit(batch).and_then(|()| engine.sync())

@@ -128,6 +128,11 @@ impl JointReplicas {
         self.each().map(count).max_by_key(|(is, needed)| needed.saturating_sub(*is)).unwrap_or((0, 0))
     }
 
+    /// How many there are in the set that has the fewest: so many there are whichever set counts alone afterwards.
+    pub fn fewest(&self, who: ReplicaMask) -> u32 {
+        self.each().map(|quorum| quorum.has(who)).min().unwrap_or(0)
+    }
+
     fn each(&self) -> impl Iterator<Item = Quorum> {
         std::iter::once(self.outgoing).chain(self.incoming)
     }

@@ -10,7 +10,7 @@ pub const MAX_ROUNDS: u8 = 8;
 pub enum WriteOutcome {
     /// It is on a quorum (invariant QUORUM-COUNTED).
     Committed {
-        /// Replicas that have it, as far as was waited for.
+        /// Replicas that have it, as far as was waited for; of a joint arc, those of the set that has fewer of them.
         acks: u32,
     },
     /// It is, or may come to be, on some replica.
@@ -98,7 +98,7 @@ impl Tally {
     /// The outcome, as soon as nothing can change it.
     pub fn decide(&self, replicas: &JointReplicas) -> Option<WriteOutcome> {
         if replicas.enough(self.acks) {
-            return Some(WriteOutcome::Committed { acks: self.acks.count_ones() });
+            return Some(WriteOutcome::Committed { acks: replicas.fewest(self.acks) });
         }
         if replicas.enough(self.acks | self.pending) {
             return None;

@@ -152,11 +152,15 @@ impl Hints {
         let count = rows.len();
         let Some(last) = rows.last().map(|row| row.key.clone()) else { return Ok(Replayed::Nothing) };
         let entries: Vec<Option<Entry>> = rows.iter().map(|row| decode_value(&row.value)).collect();
-        let Delivered { owing, invalid, apart } = deliver(transport, liveness, ring, target, &entries).await;
+        let Delivered { owing, floored, invalid, apart } =
+            deliver(transport, liveness, ring, target, &entries).await;
+        let is_delivered = |at: usize| {
+            !owing.contains(&at) && !floored.contains(&at) && entries.get(at).is_some_and(Option::is_some)
+        };
         let gone: Vec<(Row, bool)> = rows
             .into_iter()
             .enumerate()
-            .map(|(at, row)| (row, !owing.contains(&at) && entries.get(at).is_some_and(Option::is_some)))
+            .map(|(at, row)| (row, is_delivered(at)))
             .enumerate()
             .filter(|(at, _)| !owing.contains(at) || (invalid && single))
             .map(|(_, row)| row)
@@ -232,6 +236,9 @@ impl Hints {
 struct Delivered {
     /// Those that somebody still lacks.
     owing: BTreeSet<usize>,
+    /// Those that somebody may still lack, and takes in no other way than by comparing itself: they lie at or below
+    /// what it promised (PURGE-FLOOR).
+    floored: BTreeSet<usize>,
     /// Whether a message was refused for what it is.
     invalid: bool,
     /// Whether something failed that says nothing of the target's other hints: a version ahead of its time, a damaged
@@ -276,9 +283,13 @@ async fn deliver(
         match transport.call(Target::Node(node), call).await {
             // Applied or superseded: it needs the hint no more.
             Ok(response::Body::Write(done)) if done.verdicts.len() == which.len() => {
-                for (at, _) in which.iter().zip(&done.verdicts).filter(|(_, verdict)| verdict.damaged) {
-                    delivered.owing.insert(*at);
-                    delivered.apart = true;
+                for (at, verdict) in which.iter().zip(&done.verdicts) {
+                    if verdict.damaged {
+                        delivered.owing.insert(*at);
+                        delivered.apart = true;
+                    } else if verdict.floored {
+                        delivered.floored.insert(*at);
+                    }
                 }
             }
             reply => {

@@ -5,11 +5,16 @@ use crate::{
     engine::{Batch, Direction, Engine as _, Reader as _, Table},
     membership::PeerState,
     quorum::{HintSettings, Hints},
+    replica::Floor,
     seam::Offload,
     stop::{Stopper, stop},
 };
 use bytes::Bytes;
-use god_proto::{ids::NodeId, peer::Cause, position::PositionRange};
+use god_proto::{
+    ids::{KeyspaceId, NodeId},
+    peer::Cause,
+    position::PositionRange,
+};
 use std::{sync::Arc, time::Duration};
 use tokio::time::{sleep, timeout};
 
@@ -239,6 +244,23 @@ async fn a_hint_for_a_record_that_cannot_be_overwritten_does_not_hold_up_the_oth
 }
 
 /// The keys of what waits for a node, on the disk.
+/// It was written before the target promised to take nothing so old, and may be nowhere there.
+#[tokio::test(start_paused = true)]
+async fn a_hint_at_or_below_what_its_target_promised_leaves_its_arc_to_be_compared() {
+    let cluster = Cluster::new(3);
+    let _stopper = run(&cluster);
+    cluster.state(3, PeerState::Down);
+    cluster.write(put("k", "v")).await;
+    let promised = cluster.held(1, &position("k")).await.unwrap().version;
+    let all = PositionRange::of_keyspace(KeyspaceId(1));
+    let floor = Floor { promised, ..Floor::default() };
+    cluster.node(3).replica.floors().raise(&all, floor).await.unwrap();
+    cluster.state(3, PeerState::Up);
+    until("it was sent", || cluster.world.hints.pending() == 0).await;
+    assert_eq!(cluster.held(3, &position("k")).await, None);
+    assert_eq!((cluster.world.hints.replayed(), cluster.world.hints.suspect_arcs()), (0, 1));
+}
+
 fn stored(cluster: &Cluster, target: u32) -> Vec<Bytes> {
     let (start, end) = (target.to_be_bytes(), (target + 1).to_be_bytes());
     let engine = cluster.world.disk.open();

@@ -12,10 +12,12 @@ use crate::{
         fan::QuorumScope,
         poll::{Poll, Repair},
     },
+    replica::Floor,
 };
 use futures::future::{join, join_all};
 use god_proto::{
     MAX_VALUE,
+    ids::KeyspaceId,
     peer::Cause,
     position::{Position, PositionRange},
     v1::{Reason, get_reply::Outcome},
@@ -158,6 +160,25 @@ async fn a_session_reads_at_least_what_it_has_seen_or_is_told_that_it_cannot() {
     assert_eq!(found(cluster.read(one(-10)).await), "mine");
     let (reason, message) = failed(cluster.read(one(-5)).await);
     assert_eq!(reason, Reason::Stale, "{message}");
+}
+
+/// What it has seen was a deletion then: a write would be on all replicas.
+#[tokio::test(start_paused = true)]
+async fn a_session_may_have_seen_a_deletion_that_is_purged() {
+    let cluster = Cluster::new(3);
+    let seen = || get_request("k", None, Some(version(-10)));
+    let purge = async |node: u32, to| {
+        let all = PositionRange::of_keyspace(KeyspaceId(1));
+        let floor = Floor { promised: version(to), repaired: version(to) };
+        cluster.node(node).replica.floors().raise(&all, floor).await.unwrap();
+    };
+    purge(1, -11).await;
+    assert_eq!(failed(cluster.read(seen()).await).0, Reason::Stale, "it may have been a write");
+    // One that knows it is enough.
+    purge(1, -10).await;
+    assert!(matches!(cluster.read(seen()).await, Outcome::Missing(_)));
+    cluster.node(1).replica.lapse().add(&[position("k")]).await.unwrap();
+    assert_eq!(failed(cluster.read(seen()).await).0, Reason::Stale, "it may have lost what it knew");
 }
 
 #[tokio::test(start_paused = true)]
