@@ -195,6 +195,11 @@ impl From<peer::Range> for PositionRange {
 }
 
 impl PositionRange {
+    /// One position alone.
+    pub fn of_position(position: &Position) -> PositionRange {
+        PositionRange { start: position.clone(), end: position.next() }
+    }
+
     /// All positions of a keyspace.
     pub fn of_keyspace(keyspace: KeyspaceId) -> PositionRange {
         let start = Position::keyspace_start(keyspace);

@@ -569,7 +569,7 @@ mod tests {
             let arc = ring.arc_at(&position).unwrap();
             assert!(arc.range.contains(&position));
             assert_eq!(ring.arcs().iter().filter(|arc| arc.range.contains(&position)).count(), 1);
-            let alone = PositionRange { start: position.clone(), end: position.next() };
+            let alone = PositionRange::of_position(&position);
             assert_eq!(ring.arcs_in(&alone), std::slice::from_ref(arc));
         }
         assert_eq!(ring.arcs_in(&PositionRange::of_keyspace(KeyspaceId(1))).len(), 2);

@@ -201,7 +201,7 @@ impl<'a> Repair<'a> {
             let newest = self.poll(torn).and_then(|poll| self.said.get(poll.newest?));
             let Some((holder, _)) = newest else { continue };
             let position = &torn.entry.position;
-            let only = || PositionRange { start: position.clone(), end: position.next() };
+            let only = || PositionRange::of_position(position);
             let arc = self.scope.ring.arc_at(position).map(|arc| arc.id);
             let range = ranges.entry((*holder, arc)).or_insert_with(only);
             range.start = range.start.clone().min(position.clone());

@@ -163,8 +163,8 @@ impl Shared {
     /// Whether all replicas were found equal at a position up to a version (PURGE-FLOOR). Where a quorum holds nothing
     /// there then, that version was a deletion or an end, and is purged: nothing is as new as it.
     async fn is_purged(&self, scope: &QuorumScope, position: &Position, version: Version) -> bool {
-        let range = PositionRange { start: position.clone(), end: position.next() };
-        let ask = peer::Floor { range: Some(peer::Range::from(&range)), ..peer::Floor::default() };
+        let range = Some(peer::Range::from(&PositionRange::of_position(position)));
+        let ask = peer::Floor { range, ..peer::Floor::default() };
         let decode = |reply| match reply {
             response::Body::Floor(done) if !done.lapsed => {
                 Ok(done.repaired.map_or(Version::ZERO, Version::from))

@@ -431,9 +431,9 @@ impl QuorumWrite {
                 call = self.calls.next() => match call {
                     Some(Ended { writes, at, reply, .. }) => drop(self.ended(&writes, at, reply)),
                     // One may have been heard to its end without being counted, as whoever asked was gone.
-                    None => return self.hint_pending(),
+                    None => break,
                 },
-                () = &mut closing => return self.hint_pending(),
+                () = &mut closing => break,
                 () = &mut late, if !late.is_elapsed() => {
                     // The others can tell whether it has them, by other ways.
                     for write in self.writes.iter().filter(|write| write.is_owed() && write.tally.pending() != 0) {
@@ -442,6 +442,7 @@ impl QuorumWrite {
                 }
             }
         }
+        self.hint_pending();
     }
 
     /// Kibibytes that wait with this write.

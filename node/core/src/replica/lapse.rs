@@ -77,7 +77,7 @@ impl Ranges {
         // What was added before moves up rather than stand there twice.
         let is_anew = |range: &PositionRange| added.contains(&range.start) && range.start.next() == range.end;
         self.lapsed.retain(|(range, _)| !is_anew(range));
-        let added = added.into_iter().map(|at| PositionRange { start: at.clone(), end: at.next() });
+        let added = added.into_iter().map(PositionRange::of_position);
         self.lapsed.extend(added.map(|range| (range, addition)));
         if self.lapsed.len() > MAX_RANGES && join(&mut self.lapsed) {
             // What is between those that were joined is noted by nobody.

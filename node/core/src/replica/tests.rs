@@ -446,7 +446,7 @@ async fn what_lapsed_while_it_was_looked_at_is_no_vote_though_it_was_compared_si
     replica.still(untouched, touches).unwrap();
     replica.lapse().add(std::slice::from_ref(&at)).await.unwrap();
     assert_eq!(replica.vote(|lapse| lapse.holds(&at)).unwrap_err().cause(), Cause::Lapsed);
-    let range = PositionRange { start: at.clone(), end: at.next() };
+    let range = PositionRange::of_position(&at);
     replica.lapse().mend(&range, replica.lapse().additions());
     assert_eq!(replica.still(before, touches).unwrap_err().cause(), Cause::Lapsed);
     // What was looked at elsewhere is one, while it is known what lapsed.

@@ -34,6 +34,7 @@ const LOOK: Duration = Duration::from_millis(250);
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// How long an owner may take to compare one range.
 const TIMEOUT: Duration = Duration::from_secs(20);
+
 fn kept(owners: &[NodeId], error: &impl ToString) -> Kept {
     Kept { owners: owners.iter().map(|owner| owner.0).collect(), error: in_short(error) }
 }
@@ -172,10 +173,8 @@ impl Upkeep {
         let (took, needed) = (owners.len() - away.len(), quorum.clamp(1, owners.len().max(1)));
         if took < needed {
             let all = owners.len();
-            return Err(kept(
-                &away,
-                &format!("{needed} of its {all} owners have to take it, and {took} can"),
-            ));
+            let error = format!("{needed} of its {all} owners have to take it, and {took} can");
+            return Err(kept(&away, &error));
         }
         match self.replica.drop_misplaced(range, &arc.replicas).await {
             Ok(true) => {

@@ -297,13 +297,16 @@ impl Upkeep {
     /// What those who receive arcs say of them.
     async fn progress(&self, ring: &Ring) -> Answers {
         let receivers: BTreeSet<NodeId> = ring.arcs().iter().flat_map(RingArc::copiers).collect();
-        let asked = receivers.into_iter().map(|node| async move {
-            match self.ask_node(node, 0, TIMEOUT, request::Body::Moving(Moving {})).await {
-                Ok(response::Body::Moving(said)) => Some((node, said)),
-                _ => None,
-            }
-        });
+        let asked = receivers.into_iter().map(|node| async move { Some((node, self.how_far(node).await?)) });
         join_all(asked).await.into_iter().flatten().collect()
+    }
+
+    /// What a node says of the arcs that it receives, and of the operation that it drives.
+    async fn how_far(&self, node: NodeId) -> Option<MovingDone> {
+        match self.ask_node(node, 0, TIMEOUT, request::Body::Moving(Moving {})).await {
+            Ok(response::Body::Moving(said)) => Some(said),
+            _ => None,
+        }
     }
 
     /// Whether a node that leaves has nothing left that the others should have. One that has been silent for long is
@@ -437,10 +440,7 @@ impl Upkeep {
     async fn stuck_at(&self, node: NodeId) -> Option<String> {
         let stuck = match node == self.me {
             true => self.stuck.why(),
-            false => match self.ask_node(node, 0, TIMEOUT, request::Body::Moving(Moving {})).await {
-                Ok(response::Body::Moving(said)) => Some(said.stuck),
-                _ => None,
-            },
+            false => self.how_far(node).await.map(|said| said.stuck),
         };
         let stuck = stuck.filter(|stuck| !stuck.is_empty())?;
         Some(format!("node {node}, which drives it, cannot take the next step: {stuck}"))

@@ -228,7 +228,7 @@ impl Upkeep {
     }
 
     /// One pass over as many old replicas as are needed, the others where those cannot be copied from; those whose data
-    /// are said to be lost are none of them, as [`sources_needed`] does not count them. The progress that is told is
+    /// are given up are none of them, as [`sources_needed`] does not count them. The progress that is told is
     /// that of the `first` pass: most is copied from one replica, and then compared with the others.
     async fn round(
         &self,

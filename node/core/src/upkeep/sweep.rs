@@ -106,7 +106,8 @@ impl Upkeep {
 
 /// What lies from a position on of the first arc there that a node holds.
 fn next_held(ring: &Ring, me: NodeId, from: &Position) -> Option<PositionRange> {
-    let held = ring.arcs().iter().find(|arc| arc.range.end > *from && Ring::holds(arc, me))?;
+    let first = ring.arcs().partition_point(|arc| arc.range.end <= *from);
+    let held = ring.arcs().get(first..)?.iter().find(|arc| Ring::holds(arc, me))?;
     Some(PositionRange { start: held.range.start.clone().max(from.clone()), ..held.range.clone() })
 }
 

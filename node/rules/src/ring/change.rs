@@ -8,7 +8,10 @@ use super::{
 use crate::paxos::majority;
 use god_proto::{
     ids::{ArcId, KeyspaceId, NodeId},
-    ring::{CROWDED_RING_BYTES, MAX_VIRTUAL_NODES, MAX_WEIGHT, RING_FORMAT, Ring, check_keyspace, is_weight},
+    ring::{
+        CROWDED_RING_BYTES, MAX_VIRTUAL_NODES, MAX_WEIGHT, RING_FORMAT, Ring, RingArc, check_keyspace,
+        is_weight,
+    },
     v1::{JoinWish, Keyspace, Member, MemberState, RingDocument, Wish, wish},
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -316,18 +319,20 @@ pub fn under_replicated(ring: &Ring, is_up: impl Fn(NodeId) -> bool) -> Vec<(Arc
         .collect()
 }
 
+/// The arcs that two nodes hold, or are about to: neither can take the other's place there.
+pub(super) fn held_by_both(ring: &Ring, one: NodeId, other: NodeId) -> impl Iterator<Item = &RingArc> {
+    ring.arcs().iter().filter(move |arc| Ring::holds(arc, one) && Ring::holds(arc, other))
+}
+
 /// Whether arcs that hold data have fewer copies than they should though there are nodes for more, as a lost node left
 /// them; or more than they should, as a change of their number did that stopped where it was. A rebalance mends either.
 /// Cost: O(arcs).
 pub fn has_wrong_copies(ring: &Ring) -> bool {
-    let live: BTreeMap<KeyspaceId, usize> = ring
-        .keyspaces()
-        .iter()
-        .filter(|keyspace| keyspace.live)
-        .map(|keyspace| (KeyspaceId(keyspace.id), keyspace.replicas as usize))
-        .collect();
-    let copies: Vec<(&[NodeId], usize)> =
-        ring.arcs().iter().filter_map(|arc| Some((&*arc.replicas, *live.get(&arc.keyspace)?))).collect();
+    let copies = ring.arcs().iter().filter_map(|arc| {
+        let keyspace = ring.keyspace_by_id(arc.keyspace).filter(|keyspace| keyspace.live)?;
+        Some((&*arc.replicas, keyspace.replicas as usize))
+    });
+    let copies: Vec<(&[NodeId], usize)> = copies.collect();
     // As the planner has it: who waits takes nothing, unless it holds something already.
     let holders: BTreeSet<NodeId> = copies.iter().flat_map(|(replicas, _)| *replicas).copied().collect();
     let takes = |node: &&Member| {

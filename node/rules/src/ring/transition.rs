@@ -7,7 +7,7 @@
 
 use super::{
     carry::{bring_back, carry_out, deal_empty, wait_again},
-    change::pass_vote_on,
+    change::{held_by_both, pass_vote_on},
     names::{Hearing, check_unheard},
     next::{ChangeError, MAX_TEXT, at_most, next},
     parts::same_nodes,
@@ -453,10 +453,9 @@ pub fn refuse(
 /// Whether a node can take the very places of another one, if it has room for it. Of what is not live nothing moves.
 fn may_replace(ring: &Ring, wish: &ReplaceWish) -> bool {
     let (old, new) = (NodeId(wish.old), NodeId(wish.new));
-    let is_live = |arc: &&RingArc| ring.keyspace_by_id(arc.keyspace).is_some_and(|keyspace| keyspace.live);
-    let both = |arc: &RingArc| Ring::holds(arc, old) && Ring::holds(arc, new);
+    let is_live = |arc: &RingArc| ring.keyspace_by_id(arc.keyspace).is_some_and(|keyspace| keyspace.live);
     ring.node(new).is_some_and(|node| node.state() == MemberState::Active)
-        && !ring.arcs().iter().filter(is_live).any(both)
+        && !held_by_both(ring, old, new).any(is_live)
 }
 
 /// Has a node that is lost leave without the one that was to replace it.

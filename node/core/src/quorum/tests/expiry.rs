@@ -192,7 +192,7 @@ async fn a_record_below_a_promised_floor_ends_where_it_stands_and_nowhere_else()
     let record = Record { expires_at_ms: Some(NOW_MS), ..Record::value(version(-60_000), "v") };
     for node in 1..=3 {
         cluster.seed(node, Entry { position: at.clone(), record: record.clone() }).await;
-        let range = PositionRange { start: at.clone(), end: at.next() };
+        let range = PositionRange::of_position(&at);
         let floor = Floor { promised: version(-30_000), repaired: Version::ZERO };
         cluster.node(node).replica.floors().raise(&range, floor).await.unwrap();
     }
@@ -201,7 +201,7 @@ async fn a_record_below_a_promised_floor_ends_where_it_stands_and_nowhere_else()
     assert!(cluster.held(1, &at).await.unwrap().version.is_expiry());
     // Where the record is not, its end is not taken.
     let elsewhere = Entry { position: position("other"), record: record.ended(NOW_MS).unwrap() };
-    let range = PositionRange { start: elsewhere.position.clone(), end: elsewhere.position.next() };
+    let range = PositionRange::of_position(&elsewhere.position);
     let floor = Floor { promised: version(-30_000), repaired: version(-30_000) };
     cluster.node(1).replica.floors().raise(&range, floor).await.unwrap();
     let body = god_proto::peer::request::Body::Write(god_proto::peer::Write {

@@ -101,7 +101,7 @@ async fn what_was_lost_is_forgiven_where_it_lay_and_only_if_it_was_lost_before()
     let entry = [value(&position("k"), -10, "v")];
     hints.add(NodeId(3), &entry);
     let arc = cluster.world.ring.get().unwrap().arc_at(&entry[0].position).unwrap().range.clone();
-    let elsewhere = PositionRange { start: arc.end.clone(), end: arc.end.next() };
+    let elsewhere = PositionRange::of_position(&arc.end);
     hints.forgive(&elsewhere, hints.losses());
     assert_eq!(hints.suspect_arcs(), 1, "something else was compared");
     let before = hints.losses();
@@ -243,7 +243,6 @@ async fn a_hint_for_a_record_that_cannot_be_overwritten_does_not_hold_up_the_oth
     until("it is delivered", || cluster.world.hints.pending() == 0).await;
 }
 
-/// The keys of what waits for a node, on the disk.
 /// It was written before the target promised to take nothing so old, and may be nowhere there.
 #[tokio::test(start_paused = true)]
 async fn a_hint_at_or_below_what_its_target_promised_leaves_its_arc_to_be_compared() {
@@ -261,6 +260,7 @@ async fn a_hint_at_or_below_what_its_target_promised_leaves_its_arc_to_be_compar
     assert_eq!((cluster.world.hints.replayed(), cluster.world.hints.suspect_arcs()), (0, 1));
 }
 
+/// The keys of what waits for a node, on the disk.
 fn stored(cluster: &Cluster, target: u32) -> Vec<Bytes> {
     let (start, end) = (target.to_be_bytes(), (target + 1).to_be_bytes());
     let engine = cluster.world.disk.open();

@@ -1,7 +1,7 @@
 //! What may be asked of the ring, why it is refused, and what it makes of nodes and keyspaces.
 
 use super::words::bytes;
-use crate::ring::next::MAX_TEXT;
+use crate::ring::{change::held_by_both, next::MAX_TEXT};
 use god_proto::{
     ids::{ArcId, KeyspaceId, NodeId},
     ring::{MAX_WEIGHT, Ring, RingArc, check_keyspace, is_weight},
@@ -237,8 +237,7 @@ fn check_replace(ring: &Ring, old: NodeId, new: NodeId) -> Result<(), Refused> {
     if old == new {
         return Err(Refused::Itself(old));
     }
-    let both = |arc: &&god_proto::ring::RingArc| Ring::holds(arc, old) && Ring::holds(arc, new);
-    let mut shared = ring.arcs().iter().filter(both);
+    let mut shared = held_by_both(ring, old, new);
     match shared.next() {
         Some(first) => Err(Refused::HoldsAlready { old, new, shared: 1 + shared.count(), arc: first.id }),
         None => Ok(()),
