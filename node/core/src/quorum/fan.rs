@@ -123,16 +123,41 @@ struct Gathering<'a> {
     failures: Failures,
     /// Members that were given this node's ring.
     pushed: ReplicaMask,
+    /// Members that were asked for theirs.
+    caught_up: ReplicaMask,
 }
 
 /// What to do with a member's reply.
-enum Step {
-    /// Take it: it was given under the same ring, or failed.
+pub(super) enum Step {
+    /// Take it.
     Take,
-    /// Get the member's ring, which is newer than the scope's. Else it failed so.
-    CatchUp(Failure),
-    /// Give it this node's ring, as its own is older, and ask again. Once.
+    /// Get the member's ring, which is of this epoch and newer than this node's, and hear it again. Once.
+    CatchUp(u64),
+    /// Take it, and go on under this node's ring, which is newer than the scope's.
+    Moved,
+    /// Give it this node's ring, as its own is older, and ask again.
     Push,
+}
+
+impl Step {
+    /// By where this node's ring has got to, whether this member may be given it (again), and whether it was asked for
+    /// its own before.
+    pub(super) fn of(
+        reply: &Reply,
+        scope: &QuorumScope,
+        current: Epoch,
+        may_push: bool,
+        caught_up: bool,
+    ) -> Step {
+        let Some(Failure { epoch, .. }) = other_epoch(reply) else { return Step::Take };
+        let began = scope.ring.epoch();
+        match *epoch > began.0 {
+            true if current.0 < *epoch && !caught_up => Step::CatchUp(*epoch),
+            true if current > began => Step::Moved,
+            false if may_push => Step::Push,
+            true | false => Step::Take,
+        }
+    }
 }
 
 impl<'a> Gathering<'a> {
@@ -140,7 +165,8 @@ impl<'a> Gathering<'a> {
         let selector = ReplicaSelector::new(&scope.replicas, order);
         match selector.reachable() {
             (true, _) => {
-                Ok(Gathering { scope, selector, patience: vec![], failures: Failures::default(), pushed: 0 })
+                let (patience, failures) = (vec![], Failures::default());
+                Ok(Gathering { scope, selector, patience, failures, pushed: 0, caught_up: 0 })
             }
             (false, shortfall) => Err(unreachable(shortfall)),
         }
@@ -150,16 +176,16 @@ impl<'a> Gathering<'a> {
         self.patience.push((slow_at, at));
     }
 
-    fn heard(&mut self, at: usize, reply: &Reply) -> Step {
-        let Some(failure) = other_epoch(reply) else { return Step::Take };
-        if failure.epoch > self.scope.ring.epoch().0 {
-            return Step::CatchUp(failure.clone());
+    /// What to do with a reply, where this node's ring is by now of the epoch `current`.
+    fn heard(&mut self, at: usize, reply: &Reply, current: Epoch) -> Step {
+        let who: ReplicaMask = 1 << at;
+        let step = Step::of(reply, self.scope, current, self.pushed & who == 0, self.caught_up & who != 0);
+        match step {
+            Step::Push => self.pushed |= who,
+            Step::CatchUp(_) => self.caught_up |= who,
+            Step::Take | Step::Moved => {}
         }
-        if self.pushed & 1 << at != 0 {
-            return Step::Take;
-        }
-        self.pushed |= 1 << at;
-        Step::Push
+        step
     }
 
     fn answered(&mut self, at: usize) {
@@ -283,14 +309,38 @@ impl Shared {
         MemberCall { at, call }
     }
 
-    /// Gets the newer ring of a member that refused; says whether this node now has one newer than the scope's.
-    pub(super) async fn catch_up(&self, scope: &QuorumScope, at: usize, epoch: u64) -> bool {
-        if let Some(node) = scope.replicas.node(at)
-            && self.ring.epoch().0 < epoch
-        {
-            // Out of time or not: what counts is the ring that is there afterwards.
-            let _late = timeout_at(scope.deadline, self.sync.fetch(Target::Node(node))).await;
+    /// A reply once more, after this node asked the member for its ring, which is of another epoch. What others say is
+    /// heard meanwhile: the member may be slow.
+    pub(super) fn call_after_catch_up(
+        &self,
+        scope: &QuorumScope,
+        at: usize,
+        epoch: u64,
+        reply: Reply,
+    ) -> MemberCall {
+        let catch_up = self.catch_up(scope, at, epoch);
+        let call = async move {
+            catch_up.await;
+            reply
+        };
+        MemberCall { at, call: call.boxed() }
+    }
+
+    /// Gets the newer ring, of this epoch, of a member that refused, unless this node has it by now.
+    fn catch_up(&self, scope: &QuorumScope, at: usize, epoch: u64) -> impl Future<Output = ()> + use<> {
+        let member = scope.replicas.node(at).filter(|_| self.ring.epoch().0 < epoch);
+        let fetch = member.map(|node| timeout_at(scope.deadline, self.sync.fetch(Target::Node(node))));
+        async move {
+            if let Some(fetch) = fetch {
+                // Out of time or not: what counts is the ring that is there afterwards.
+                let _late = fetch.await;
+            }
         }
+    }
+
+    /// The same, and whether this node now has a ring newer than the scope's.
+    pub(super) async fn has_moved(&self, scope: &QuorumScope, at: usize, epoch: u64) -> bool {
+        self.catch_up(scope, at, epoch).await;
         self.ring.epoch() > scope.ring.epoch()
     }
 
@@ -331,7 +381,7 @@ impl Shared {
                 hedges = gathering.slow(Instant::now())?;
                 continue;
             };
-            match gathering.heard(at, &reply) {
+            match gathering.heard(at, &reply, self.ring.epoch()) {
                 Step::Take => match self.afford(&mut answers, reply, &decode, &mut fit)? {
                     Ok(answer) => {
                         gathering.answered(at);
@@ -339,12 +389,8 @@ impl Shared {
                     }
                     Err(error) => gathering.failed(at, error),
                 },
-                Step::CatchUp(failure) => {
-                    if self.catch_up(scope, at, failure.epoch).await {
-                        return Err(QuorumError::Moved);
-                    }
-                    gathering.failed(at, CallError::Refused(failure));
-                }
+                Step::CatchUp(epoch) => calls.push(self.call_after_catch_up(scope, at, epoch, reply)),
+                Step::Moved => return Err(QuorumError::Moved),
                 Step::Push => calls.push(self.call_after_push(scope, at, left(), body())),
             }
         }

@@ -107,7 +107,7 @@ impl Shared {
             no_more = self.ask_each(&scope, &mut paid, asked, decode, take).await.err();
             if damaged(&said)
                 && let Some((member, epoch)) = newer
-                && self.catch_up(&scope, member, epoch).await
+                && self.has_moved(&scope, member, epoch).await
             {
                 return Err(QuorumError::Moved);
             }

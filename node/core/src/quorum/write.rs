@@ -4,7 +4,7 @@ use super::{
     Shared,
     admit::{PendingCall, What},
     batch::{Answered, Carried},
-    fan::{MemberCall, QuorumScope, Reply, damaged, other_epoch, strange},
+    fan::{MemberCall, QuorumScope, Reply, Step, damaged, strange},
     refusal::{
         Failures, not_stamped_in_time, stopping, superseded_each_time, unknown, unreachable, unstampable,
     },
@@ -55,6 +55,8 @@ impl Write {
 struct Sent {
     writes: Arc<[(u32, u8)]>,
     pushes: u8,
+    /// Whether its end was heard before, and its replica asked for a newer ring.
+    caught_up: bool,
     asked: MemberCall,
 }
 
@@ -62,18 +64,9 @@ struct Sent {
 struct Ended {
     writes: Arc<[(u32, u8)]>,
     pushes: u8,
+    caught_up: bool,
     at: usize,
     reply: Reply,
-}
-
-/// What to do with it.
-enum Step {
-    /// Take it.
-    Take,
-    /// Get the member's ring, which is of this epoch and newer than the scope's; then take it.
-    CatchUp(u64),
-    /// Give the member this node's ring, as its own is older, and send the message once more.
-    Push,
 }
 
 impl Future for Sent {
@@ -82,8 +75,13 @@ impl Future for Sent {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         let reply = Pin::new(&mut this.asked).poll(context);
-        let ended = |(at, reply)| Ended { writes: Arc::clone(&this.writes), pushes: this.pushes, at, reply };
-        reply.map(ended)
+        reply.map(|(at, reply)| Ended {
+            writes: Arc::clone(&this.writes),
+            pushes: this.pushes,
+            caught_up: this.caught_up,
+            at,
+            reply,
+        })
     }
 }
 
@@ -152,9 +150,16 @@ impl QuorumWrite {
                     continue;
                 }
             };
-            let has_moved = match self.step(&ended) {
+            let (current, may_push) = (self.shared.ring.epoch(), ended.pushes < MAX_PUSHES);
+            let has_moved = match Step::of(&ended.reply, &self.scope, current, may_push, ended.caught_up) {
                 Step::Take => false,
-                Step::CatchUp(epoch) => self.shared.catch_up(&self.scope, ended.at, epoch).await,
+                Step::Moved => true,
+                Step::CatchUp(epoch) => {
+                    let Ended { writes, pushes, at, reply, .. } = ended;
+                    let asked = self.shared.call_after_catch_up(&self.scope, at, epoch, reply);
+                    self.calls.push(Sent { writes, pushes, caught_up: true, asked });
+                    continue;
+                }
                 Step::Push => {
                     self.send(ended.at, ended.writes, ended.pushes + 1);
                     continue;
@@ -168,15 +173,6 @@ impl QuorumWrite {
             if !newer.is_empty() {
                 self.begin(newer).await;
             }
-        }
-    }
-
-    /// What to do with the end of a message.
-    fn step(&self, ended: &Ended) -> Step {
-        match other_epoch(&ended.reply) {
-            Some(failure) if failure.epoch > self.scope.ring.epoch().0 => Step::CatchUp(failure.epoch),
-            Some(_) if ended.pushes < MAX_PUSHES => Step::Push,
-            _ => Step::Take,
         }
     }
 
@@ -255,7 +251,7 @@ impl QuorumWrite {
         } else {
             self.shared.call_after_push(&self.scope, at, timeout, body)
         };
-        self.calls.push(Sent { writes, pushes, asked });
+        self.calls.push(Sent { writes, pushes, caught_up: false, asked });
     }
 
     /// Takes the end of a message; gives the writes that met newer ones and must be stamped again.

@@ -24,7 +24,7 @@ use god_proto::{
     version::Version,
 };
 use god_rules::quorum::Need;
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 use tokio::time::{Instant, sleep};
 
 fn found(outcome: Outcome) -> String {
@@ -200,6 +200,20 @@ async fn a_read_meets_newer_and_older_rings() {
     assert!(matches!(cluster.read(get("k")).await, Outcome::Missing(_)));
     assert_eq!(cluster.world.ring.epoch().0, 7);
     assert_eq!(cluster.node(2).ring.epoch().0, 7, "it was given the newer one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_a_newer_ring_and_does_not_give_it_holds_up_no_read() {
+    let cluster = Cluster::new(3);
+    for node in 1..=3 {
+        cluster.seed(node, value(&position("k"), -10, "v")).await;
+    }
+    cluster.world.stuck.store(true, Ordering::SeqCst);
+    cluster.node(2).ring.advance(ring(document(3, 7)));
+    let began = Instant::now();
+    assert_eq!(found(cluster.read(get("k")).await), "v");
+    assert_eq!(cluster.sent("fetch"), 1);
+    assert!(began.elapsed() < Duration::from_millis(50), "another one is asked as for any that is slow");
 }
 
 #[tokio::test(start_paused = true)]

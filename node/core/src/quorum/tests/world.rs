@@ -97,7 +97,7 @@ pub struct World {
     pub wall: Arc<TestWall>,
     pub hints: Arc<Hints>,
     pub disk: SimulatedDisk,
-    /// Whether no keyspace can be made live.
+    /// Whether those who keep the ring do not answer.
     pub stuck: AtomicBool,
     /// Calls by node and kind.
     pub log: Arc<Mutex<Vec<(u32, &'static str)>>>,
@@ -465,6 +465,9 @@ impl RingSync for Wire {
         let world = Arc::clone(&self.0);
         async move {
             world.log.lock().push((0, "fetch"));
+            if world.stuck.load(Ordering::SeqCst) {
+                std::future::pending::<()>().await;
+            }
             if let Target::Node(node) = from
                 && let Some(newer) = world.nodes[&node].ring.get()
             {

@@ -19,7 +19,7 @@ use god_proto::{
     },
     version::Version,
 };
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 use tokio::time::{Instant, sleep};
 
 fn rejected(outcome: Outcome) -> (Reason, String) {
@@ -297,6 +297,22 @@ async fn a_write_meets_a_newer_ring_and_goes_on_under_it() {
     }
     committed(&cluster.write(put("k", "v")).await);
     assert_eq!(cluster.world.ring.epoch().0, 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_a_newer_ring_and_does_not_give_it_holds_up_no_write() {
+    let cluster = Cluster::new(3);
+    cluster.world.stuck.store(true, Ordering::SeqCst);
+    cluster.node(2).ring.advance(ring(document(3, 7)));
+    for node in [1, 3] {
+        cluster.slow(node, 20);
+    }
+    let began = Instant::now();
+    committed(&cluster.write(put("k", "v")).await);
+    assert_eq!(cluster.sent("fetch"), 1);
+    assert!(began.elapsed() < Duration::from_millis(50));
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(cluster.world.hints.pending(), 1, "who refused it gets it later");
 }
 
 #[tokio::test(start_paused = true)]
