@@ -24,7 +24,7 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 pub(super) type Reply = Result<response::Body, CallError>;
 
@@ -310,17 +310,23 @@ impl Shared {
     }
 
     /// A reply once more, after this node asked the member for its ring, which is of another epoch. What others say is
-    /// heard meanwhile: the member may be slow.
+    /// heard meanwhile: the member may be slow. Where one of those `was_asked` for its own ring, that is as good, and
+    /// this one is asked only once that lasts: at a change of the ring all of them refuse at once.
     pub(super) fn call_after_catch_up(
         &self,
         scope: &QuorumScope,
         at: usize,
         epoch: u64,
+        was_asked: bool,
         reply: Reply,
     ) -> MemberCall {
+        let (mut changes, patience) = (self.ring.changes(), self.patience(scope.replicas.node(at)));
         let catch_up = self.catch_up(scope, at, epoch);
         let call = async move {
-            catch_up.await;
+            let newer = changes.wait_for(|current| current.0 >= epoch);
+            if !(was_asked && timeout(patience, newer).await.is_ok()) {
+                catch_up.await;
+            }
             reply
         };
         MemberCall { at, call: call.boxed() }
@@ -360,7 +366,7 @@ impl Shared {
         let mut answers = Answers { said: Vec::new(), paid: Paid::default() };
         let timer = sleep_until(scope.deadline);
         tokio::pin!(timer);
-        let mut hedges = Vec::new();
+        let (mut hedges, mut catches_up) = (Vec::new(), false);
         loop {
             for at in std::mem::take(&mut hedges).into_iter().chain(gathering.selector.ask()) {
                 calls.push(self.call(scope, at, left(), body()));
@@ -389,7 +395,10 @@ impl Shared {
                     }
                     Err(error) => gathering.failed(at, error),
                 },
-                Step::CatchUp(epoch) => calls.push(self.call_after_catch_up(scope, at, epoch, reply)),
+                Step::CatchUp(epoch) => {
+                    let was_asked = std::mem::replace(&mut catches_up, true);
+                    calls.push(self.call_after_catch_up(scope, at, epoch, was_asked, reply));
+                }
                 Step::Moved => return Err(QuorumError::Moved),
                 Step::Push => calls.push(self.call_after_push(scope, at, left(), body())),
             }

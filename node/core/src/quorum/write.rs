@@ -141,6 +141,7 @@ impl QuorumWrite {
         self.begin((0..self.writes.len() as u32).collect()).await;
         let timer = sleep_until(self.scope.deadline);
         tokio::pin!(timer);
+        let mut catches_up = false;
         while self.undecided > 0 {
             let ended = tokio::select! {
                 biased;
@@ -156,7 +157,8 @@ impl QuorumWrite {
                 Step::Moved => true,
                 Step::CatchUp(epoch) => {
                     let Ended { writes, pushes, at, reply, .. } = ended;
-                    let asked = self.shared.call_after_catch_up(&self.scope, at, epoch, reply);
+                    let was_asked = std::mem::replace(&mut catches_up, true);
+                    let asked = self.shared.call_after_catch_up(&self.scope, at, epoch, was_asked, reply);
                     self.calls.push(Sent { writes, pushes, caught_up: true, asked });
                     continue;
                 }

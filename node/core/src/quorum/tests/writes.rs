@@ -297,6 +297,7 @@ async fn a_write_meets_a_newer_ring_and_goes_on_under_it() {
     }
     committed(&cluster.write(put("k", "v")).await);
     assert_eq!(cluster.world.ring.epoch().0, 7);
+    assert_eq!(cluster.sent("fetch"), 1, "all of them refused, and one was asked for the newer ring");
 }
 
 #[tokio::test(start_paused = true)]
