@@ -6,6 +6,9 @@ use crate::v1::{Answer, Call, GetReply, Reason, Rejected, WriteReply, answer, ca
 pub const NO_CLUSTER: &str =
     "this node is in no cluster yet; run `god init` on one node, start the others with --seed";
 
+/// How the reason begins why a node is not ready whose storage failed: it decides nothing, and does not mend by itself.
+pub const STORAGE_FAILED: &str = "storage failed";
+
 impl Rejected {
     /// A refusal after which the same request makes no sense.
     pub fn of(reason: Reason, message: impl Into<String>) -> Rejected {

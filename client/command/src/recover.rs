@@ -8,8 +8,10 @@ use serde_json::json;
 /// Lets the nodes that are left decide again when most voters are lost for good
 ///
 /// Without a majority of voters nothing about the ring can change: no node can join, leave or be replaced. This puts
-/// your word in the place of their votes. A named node that comes back after all is retired, and what it alone had is
-/// gone. First it says what it would do, and what may be lost; with --yes it does it.
+/// your word in the place of their votes. A named node that comes back after all is a member still, in state leaving:
+/// it serves what it holds and decides nothing, until `god ring change --leave N` or `--replace N:NEW`, without --lost,
+/// has ended, and it is retired. Changes of the ring that only named nodes knew are lost. First it says what it would
+/// do, and what may be lost; with --yes it does it.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:

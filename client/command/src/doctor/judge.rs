@@ -8,6 +8,7 @@ use crate::{
 };
 use god_proto::{
     MAX_AHEAD_MS,
+    answer::STORAGE_FAILED,
     v1::{NodeReport, NodeStatus, StatusReply},
 };
 use std::collections::BTreeSet;
@@ -220,7 +221,7 @@ fn ring(seen: &Examined, all: &mut Findings) {
         all.problem("voters", "the ring", what).to(remedy);
     } else if voters.up < voters.all {
         all.warn("voters", "the ring", format!("{} of {} voters are up", voters.up, voters.all))
-            .to("start them; a voter that is away for 10 s gives its vote to a node that is up and has none");
+            .to(voters.mending());
     }
     let zones: BTreeSet<&str> = seen.status.nodes.iter().map(|node| node.zone.as_str()).collect();
     for keyspace in &seen.ring.keyspaces {
@@ -244,28 +245,97 @@ fn ring(seen: &Examined, all: &mut Findings) {
 }
 
 /// Who decides changes of the ring.
+#[derive(Default)]
 pub struct Voters {
     all: usize,
+    /// How many answer, and can keep a vote.
     up: usize,
+    /// How many did not answer just now, and are not known to be down.
+    suspected: usize,
+    /// Numbers of those that answer, and cannot keep a vote.
+    failed: Vec<u32>,
     /// Numbers of those that are down.
-    down: Vec<String>,
+    down: Vec<u32>,
 }
 
 impl Voters {
     pub fn of(status: &StatusReply) -> Voters {
-        let voters: Vec<&NodeStatus> = status.nodes.iter().filter(|node| node.voter).collect();
-        let up = voters.iter().filter(|node| is_up(node) || node.state == "unready").count();
-        let down = voters.iter().filter(|node| node.state == "down").map(|node| node.number.to_string());
-        Voters { all: voters.len(), up, down: down.collect() }
+        let mut voters = Voters::default();
+        for node in status.nodes.iter().filter(|node| node.voter) {
+            voters.all += 1;
+            match (node.state.as_str(), &node.report) {
+                ("suspect", _) => voters.suspected += 1,
+                // A node that leaves votes until another one takes its vote, and its state does not tell whether it is
+                // up. Silent, it may be suspected alone: waiting for it for ever would be worse than to name it.
+                ("down", _) | ("leaving", None) => voters.down.push(node.number),
+                (_, Some(report)) if keeps_no_vote(report) => voters.failed.push(node.number),
+                _ => voters.up += 1,
+            }
+        }
+        voters
     }
 
-    /// Where too few are up: what that means, and what to do.
+    /// Where too few can decide: what that means, and what to do.
     pub fn undecided(&self) -> Option<(String, String)> {
-        (self.up * 2 <= self.all).then(|| {
+        let too_few = |voters: usize| voters * 2 <= self.all;
+        too_few(self.up).then(|| {
             let what = format!("{} of {} voters are up: no change is decided", self.up, self.all);
-            (what, format!("start them; if they never come back: god recover --lost {}", self.down.join(",")))
+            let mut steps = self.steps();
+            // A person's word in the place of votes: not while those that are only suspected may be enough.
+            if too_few(self.up + self.suspected) && !self.down.is_empty() {
+                let mut lost: Vec<u32> = self.down.iter().chain(&self.failed).copied().collect();
+                lost.sort_unstable();
+                // Refused while one of them answers, so that those whose storage failed are to be stopped before.
+                let only = if self.failed.is_empty() { "if" } else { "only then, if" };
+                steps.push(format!("{only} they never come back: god recover --lost {}", numbers(&lost)));
+            }
+            (what, steps.join("; "))
         })
     }
+
+    /// What to do while enough of them can decide.
+    fn mending(&self) -> String {
+        let mut steps = self.steps();
+        if !self.down.is_empty() || !self.failed.is_empty() {
+            steps.push(
+                "a voter that is away for 10 s gives its vote to a node that is up and has none".to_owned(),
+            );
+        }
+        steps.join("; ")
+    }
+
+    /// How those come back that cannot decide.
+    fn steps(&self) -> Vec<String> {
+        let named = |nodes: &[u32]| match nodes.len() {
+            1 => format!("node {}", numbers(nodes)),
+            _ => format!("nodes {}", numbers(nodes)),
+        };
+        let mut steps = Vec::new();
+        if self.suspected > 0 {
+            let are = if self.suspected == 1 { "is" } else { "are" };
+            steps.push(format!("{} {are} suspected: wait a moment", self.suspected));
+        }
+        if !self.failed.is_empty() {
+            let failed = named(&self.failed);
+            steps.push(format!("mend or stop {failed}: storage failed there (god status says why)"));
+        }
+        if !self.down.is_empty() {
+            let them = if steps.is_empty() { "them".to_owned() } else { named(&self.down) };
+            steps.push(format!("start {them}"));
+        }
+        steps
+    }
+}
+
+/// Whether a node can keep no vote, so that it gives none: a promise is on disk before it is given. All else that keeps
+/// a node from being ready leaves it its vote: votes need no clock, no block that is damaged, and no leave to use what
+/// is kept in reserve of a disk; where that is spent too the write fails, and with it the storage.
+fn keeps_no_vote(report: &NodeReport) -> bool {
+    report.reasons.iter().any(|reason| reason.starts_with(STORAGE_FAILED))
+}
+
+fn numbers(nodes: &[u32]) -> String {
+    nodes.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// Whether each arc has enough replicas up.

@@ -2,6 +2,7 @@
 
 mod newest;
 mod register;
+mod survivors;
 #[cfg(test)]
 mod tests;
 mod votes;

@@ -4,6 +4,7 @@
 
 mod ballots;
 mod newest;
+mod survivors;
 mod votes;
 
 use super::*;
@@ -33,6 +34,8 @@ use uuid::Uuid;
 struct World {
     /// Nodes to whom all messages are lost without a word.
     mute: Mutex<BTreeSet<u32>>,
+    /// Nodes that take so long to answer.
+    slow: Mutex<BTreeMap<u32, Duration>>,
     /// Nodes of a version that does not say what it has accepted where it grants nothing.
     older: Mutex<BTreeSet<u32>>,
     entropy: Arc<Entropy>,
@@ -73,6 +76,7 @@ impl World {
             entropy: Arc::new(Entropy::seeded(seed)),
             lost_per_mille,
             mute: Mutex::default(),
+            slow: Mutex::default(),
             older: Mutex::default(),
             nodes: Mutex::default(),
             disks: Mutex::default(),
@@ -97,6 +101,8 @@ impl World {
         }
         let register = self.nodes.lock().get(&node.0).cloned();
         let Some(register) = register else { return Err(CallError::NotSent("down".to_owned())) };
+        let slow = self.slow.lock().get(&node.0).copied().unwrap_or_default();
+        sleep(slow).await;
         let result = match body {
             request::Body::Prepare(message) => register.prepare(message).await,
             request::Body::Accept(message) => register.accept(message).await,

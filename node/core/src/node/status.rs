@@ -12,7 +12,7 @@ use crate::{
 };
 use futures::future::join_all;
 use god_proto::{
-    answer::NO_CLUSTER,
+    answer::{NO_CLUSTER, STORAGE_FAILED},
     ids::NodeId,
     peer::{Report, request, response},
     ring::Ring,
@@ -103,7 +103,7 @@ impl Node {
                 troubles.push(format!("the disk is full: {problem}"));
             }
             Pressure::Failed(problem) => {
-                troubles.push(format!("storage failed, restart the node: {problem}"));
+                troubles.push(format!("{STORAGE_FAILED}, restart the node: {problem}"));
             }
         }
         troubles.extend(self.engine.damage().map(|damage| format!("storage is damaged: {damage}")));

@@ -352,6 +352,10 @@ impl QuorumWrite {
     fn give_up(&mut self, at: usize, refusal: &Rejected) {
         let Some(write) = self.writes.get_mut(at) else { return };
         write.refusal = Some(refusal.clone());
+        if write.tally.is_open() {
+            // Some replica may have it by now, and none of this round is asked: it is owed to all of them.
+            write.tally.begin(0, self.scope.replicas.all());
+        }
         let outcome = write.tally.give_up();
         self.decide(at, outcome, false);
     }

@@ -9,6 +9,7 @@
 //! - `pages`: what of a range fits in one answer.
 //! - `vote`: whether what it holds counts for a quorum.
 
+mod below;
 mod check;
 mod floors;
 mod gate;
@@ -35,7 +36,7 @@ use self::{
 use crate::{
     budget::Budget,
     engine::EngineError,
-    peer::{Call, Damaged, failure},
+    peer::{Call, failure},
     radix::{CommitError, Store, Verdict},
     ring::{CurrentRing, common_epoch, deleted},
     seam::Offload,
@@ -377,11 +378,11 @@ impl Replica {
         at_most("entries", write.entries.len())?;
         let entries = write.entries.into_iter().map(Entry::try_from).collect::<Result<Vec<Entry>, _>>();
         let all = entries.map_err(|error| failure(Cause::Invalid, error.to_string()))?;
-        let (here, unread) = self.ending_here(&all).await?;
+        let (here, unread) = self.below_floors(&all).await?;
         self.loads.count_calls(all.len() as u64);
         let mut entries = Vec::with_capacity(all.len());
         let mut newest = Version::ZERO;
-        // Of entries that are too old (PURGE-FLOOR), or end what cannot be read: which, and what their writer is told.
+        // Of entries that are too old (PURGE-FLOOR): which, and what their writer is told.
         let mut floored: Vec<(usize, peer::Verdict)> = Vec::new();
         for (at, entry) in all.into_iter().enumerate() {
             let arc = touch.writable(&entry)?;
@@ -394,7 +395,8 @@ impl Replica {
                 Err(_) if unread.contains(&at) => {
                     floored.push((at, peer::Verdict { damaged: true, ..peer::Verdict::default() }));
                 }
-                // At or below what is repaired, this replica has all there is: a tombstone, perhaps, that has gone.
+                // At or below what is repaired, this replica has all there is, if it can be read: a tombstone, perhaps,
+                // that has gone.
                 Err(floor) => floored.push((
                     at,
                     peer::Verdict {
@@ -425,30 +427,6 @@ impl Replica {
             verdicts.insert(at, verdict);
         }
         Ok(response::Body::Write(peer::WriteDone { verdicts }))
-    }
-
-    /// Which of some entries are the ends of records that stand here. Those take the place of what is held, however old
-    /// it is: nothing comes back by them (PURGE-FLOOR). And which are the ends of what cannot be read (DAMAGE-APART).
-    /// Cost: a read for each end below a promised floor.
-    async fn ending_here(&self, entries: &[Entry]) -> Result<(BTreeSet<usize>, BTreeSet<usize>), Failure> {
-        let refused = |entry: &Entry| self.floors.admits(&entry.position, entry.record.version).is_err();
-        let ends = entries.iter().enumerate();
-        let ends: Vec<(usize, &Entry)> =
-            ends.filter(|(_, entry)| entry.record.version.is_expiry() && refused(entry)).collect();
-        let (mut here, mut unread) = (BTreeSet::new(), BTreeSet::new());
-        if ends.is_empty() {
-            return Ok((here, unread));
-        }
-        let positions: Vec<Position> = ends.iter().map(|(_, entry)| entry.position.clone()).collect();
-        let held = self.versions_at(&positions).await?;
-        for ((at, entry), held) in ends.into_iter().zip(held) {
-            match held {
-                Ok(Some(held)) if held == entry.record.version.stamped() => drop(here.insert(at)),
-                Ok(_) => {}
-                Err(Damaged) => drop(unread.insert(at)),
-            }
-        }
-        Ok((here, unread))
     }
 
     /// Writes entries, over damaged records too. What such a one was is lost here, and what others in its bucket were

@@ -117,11 +117,19 @@ impl Upkeep {
         }
     }
 
-    /// Has another node decide in place of a voter that has been away for long. Otherwise one more that goes could
-    /// leave too few to decide anything, and with them the way to make up for either.
+    /// Voters of a ring that may decide nothing: those that are down, and those that answer and are not ready, as their
+    /// storage may have failed, and with it each vote.
+    pub(super) fn idle_voters(&self, ring: &Ring) -> BTreeSet<NodeId> {
+        let idle =
+            |voter: &NodeId| *voter != self.me && (self.is_down(*voter) || !self.liveness.peer(*voter).ready);
+        ring.voters().filter(idle).collect()
+    }
+
+    /// Has another node decide in place of a voter that has not been up and ready for long. Otherwise one more that
+    /// goes could leave too few to decide anything, and with them the way to make up for either.
     async fn mind_voters(&self, ring: &Arc<Ring>, gone: &mut BTreeMap<NodeId, Instant>) {
         let now = Instant::now();
-        let away: BTreeSet<NodeId> = ring.voters().filter(|voter| self.is_down(*voter)).collect();
+        let away = self.idle_voters(ring);
         gone.retain(|voter, _| away.contains(voter));
         for voter in away {
             gone.entry(voter).or_insert(now);

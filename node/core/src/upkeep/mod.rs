@@ -10,6 +10,7 @@
 //! - `recall`: after a stop of the machine, fetches what this node may have lost.
 //! - `clean`: hands over what this node holds and should not, and forgets it.
 //! - `sync`: compares replicas, makes them equal, raises floors and purges tombstones.
+//! - `losses`: has others do so where this node lost hints of theirs.
 //! - `sweep`: puts deletions in the place of records whose time is up.
 //! - `migrate`: cuts and joins arcs as they grow and shrink, and asks for a rebalance when nodes grow uneven.
 //! - `sizes`: what this node holds of each arc.
@@ -19,6 +20,7 @@ mod clean;
 mod drive;
 mod heard;
 mod lateness;
+mod losses;
 mod migrate;
 mod pace;
 mod pull;
@@ -209,6 +211,7 @@ impl Upkeep {
                 self.drive(),
                 self.clean(),
                 self.sync(),
+                self.ask_about_losses(),
                 self.migrate(),
                 self.recall(),
                 self.sweep()

@@ -425,15 +425,20 @@ impl Upkeep {
         }
         // A handed-over entry at or below a promised floor is on all replicas, or was never acknowledged. One that
         // comes by sync at or below a repaired floor was purged here.
-        entries.retain(|entry| {
+        let is_low = |entry: &mut Entry| {
             let version = entry.record.version;
-            wanted.exact_to != Version::ZERO
-                || if wanted.as_stored {
-                    version > self.replica.promised_at(&entry.position)
+            wanted.exact_to == Version::ZERO
+                && if wanted.as_stored {
+                    version <= self.replica.promised_at(&entry.position)
                 } else {
-                    version > self.replica.repaired_at(&entry.position)
+                    version <= self.replica.repaired_at(&entry.position)
                 }
-        });
+        };
+        let low: Vec<Position> = entries.extract_if(.., is_low).map(|entry| entry.position).collect();
+        if !low.is_empty() {
+            let damaged = self.replica.damaged_below_floors(&low).await;
+            pulled.damaged += damaged.map_err(|failure| PullError::Own(failure.message))?;
+        }
         if entries.is_empty() {
             return Ok(());
         }

@@ -7,6 +7,9 @@
 //! lapsed themselves do not count, as they may have lost the same; but where all others were compared with, lapsed
 //! or not, there is nobody left to wait for: what all have lost is lost. What the others have and cannot be written
 //! over what is damaged here stays lapsed, and the rest is not held up by it.
+//!
+//! A ring that was put back with the data may name other holders than there are by now, or not this node. Who is asked
+//! under it says so; where nobody is to be asked, voters are, whether it is the newest.
 
 use super::{
     Upkeep,
@@ -24,6 +27,15 @@ use tokio::time::sleep;
 const LOOK: Duration = Duration::from_millis(100);
 const LONGEST_LOOK: Duration = Duration::from_secs(5);
 
+/// What is known of others in one pass over what is lapsed.
+#[derive(Default)]
+struct Pass {
+    /// Who does not answer keeps each pass waiting once.
+    silent: BTreeSet<NodeId>,
+    /// Whether this node's ring was the newest at some moment of it; `None`: nobody had to know yet.
+    confirmed: Option<bool>,
+}
+
 impl Upkeep {
     /// Goes on until nothing is lapsed any more, and again when something is.
     pub(super) async fn recall(&self) {
@@ -34,12 +46,11 @@ impl Upkeep {
             let mut mended = false;
             let additions = lapsed.additions();
             if let Some(ring) = self.ring.get() {
-                // Who does not answer keeps each pass waiting once.
-                let mut silent = BTreeSet::new();
+                let mut pass = Pass::default();
                 // What is only about to be held is copied as a whole.
                 let arcs = ring.arcs().iter().filter(|arc| arc.replicas.contains(&self.me));
                 for arc in arcs.filter(|arc| self.settings.compares && lapsed.meets(&arc.range)) {
-                    match self.recall_arc(&ring, arc, &mut silent).await {
+                    match self.recall_arc(&ring, arc, &mut pass).await {
                         Ok(true) => {
                             lapsed.mend(&arc.range, additions);
                             mended |= !lapsed.meets(&arc.range);
@@ -48,7 +59,9 @@ impl Upkeep {
                         Err(error) => tracing::debug!(%arc, %error, "an arc is still lapsed"),
                     }
                 }
-                if self.lapsed_arcs() == 0 || !self.settings.compares {
+                if !self.settings.compares
+                    || self.lapsed_arcs() == 0 && self.is_newest(&mut pass).await && self.lapsed_arcs() == 0
+                {
                     match lapsed.end(additions).await {
                         Ok(()) => tracing::info!("what this node may have lost was compared"),
                         Err(error) => tracing::warn!(%error, "cannot note that nothing is lapsed any more"),
@@ -70,13 +83,20 @@ impl Upkeep {
         ring.arcs().iter().filter(|arc| Ring::holds(arc, self.me) && lapsed.meets(&arc.range)).count()
     }
 
+    /// Whether this node has the newest ring; it has when this returns, unless too few voters answer.
+    async fn is_newest(&self, pass: &mut Pass) -> bool {
+        if pass.confirmed.is_none() {
+            let confirmed = self.register.confirm(self.change_timeout).await;
+            if let Err(error) = &confirmed {
+                tracing::debug!(%error, "whether what is lapsed was moved meanwhile is not known");
+            }
+            pass.confirmed = Some(confirmed.is_ok());
+        }
+        pass.confirmed == Some(true)
+    }
+
     /// Compares an arc with enough others; says whether there were enough.
-    async fn recall_arc(
-        &self,
-        ring: &Ring,
-        arc: &RingArc,
-        silent: &mut BTreeSet<NodeId>,
-    ) -> Result<bool, PullError> {
+    async fn recall_arc(&self, ring: &Ring, arc: &RingArc, pass: &mut Pass) -> Result<bool, PullError> {
         let still = || self.ring.get().is_some_and(|ring| ring.arc(arc.id) == Some(arc));
         let gone = given_up(ring);
         let replicas = arc.replicas.len();
@@ -87,29 +107,29 @@ impl Upkeep {
         let read_from = (replicas + 1).saturating_sub(read_quorum);
         let needed = sources_needed(ring, arc.keyspace, &arc.replicas).max(read_from);
         let others = arc.replicas.iter().copied().filter(|node| *node != self.me && !gone.contains(node));
-        let (mut whole, mut all) = (0, true);
+        let (mut whole, mut all, mut is_asked) = (0, true, false);
         for from in others {
             if whole >= needed {
                 break;
             }
-            if self.is_down(from) || silent.contains(&from) {
+            if self.is_down(from) || pass.silent.contains(&from) {
                 all = false;
                 continue;
             }
             match self.recall_from(from, arc, &still).await {
-                Ok(is_lapsed) => whole += usize::from(!is_lapsed),
+                Ok(is_lapsed) => (whole, is_asked) = (whole + usize::from(!is_lapsed), true),
                 Err(PullError::Over) => return Err(PullError::Over),
                 Err(error) => {
                     tracing::debug!(%arc, %error, "what this node may have lost could not be compared");
                     // What is wrong here says nothing of the other one.
                     if matches!(error, PullError::Source(..)) {
-                        silent.insert(from);
+                        pass.silent.insert(from);
                     }
                     all = false;
                 }
             }
         }
-        if whole < needed && !all {
+        if whole < needed && !all || !is_asked && !self.is_newest(pass).await {
             return Ok(false);
         }
         // A stop of the machine must not take it again.
@@ -126,6 +146,9 @@ impl Upkeep {
         still: &(dyn Fn() -> bool + Send + Sync),
     ) -> Result<bool, PullError> {
         let (floors, is_lapsed) = self.floors_of(from, &arc.range, still).await?;
+        // PROMISE-INHERITED: first, or what comes in late and was purged there stays here alone.
+        self.take_promises(&floors).await?;
+        self.replica.drained().await;
         for (part, floor) in &floors {
             let wanted = PullRequest {
                 range: part.clone(),

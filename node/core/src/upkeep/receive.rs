@@ -183,34 +183,49 @@ impl Upkeep {
     /// Takes over the promise of one of the old replicas, whichever gives it first, or waits until the session is over.
     async fn inherit(&self, session: Session, progress: &SessionProgress) {
         while let Some((ring, arc)) = self.in_session(session) {
-            let olds = self.by_liveness(&ring, &arc);
-            // Where the data of all are gone, so are their promises.
-            let mut inherited = olds.is_empty();
-            for from in olds {
-                match self.inherit_from(session, from, &arc).await {
-                    Ok(()) => inherited = true,
-                    Err(error) => progress.state.lock().blocked = error.to_string(),
+            match self.inherit_from(session, &self.by_liveness(&ring, &arc), &arc).await {
+                Ok(()) => {
+                    progress.state.lock().blocked.clear();
+                    let under_way = self.ring.get().map(|ring| sessions(&ring, self.me));
+                    self.replica.inherit(session.0, session.1, &under_way.unwrap_or_default());
+                    return;
                 }
-                if inherited {
-                    break;
-                }
-            }
-            if inherited {
-                progress.state.lock().blocked.clear();
-                let under_way = self.ring.get().map(|ring| sessions(&ring, self.me));
-                self.replica.inherit(session.0, session.1, &under_way.unwrap_or_default());
-                return;
+                Err(error) => progress.state.lock().blocked = error.to_string(),
             }
             sleep(LOOK).await;
         }
     }
 
-    async fn inherit_from(&self, session: Session, from: NodeId, arc: &RingArc) -> Result<(), PullError> {
+    /// One that is lapsed may have lost its promise with its data: what it says counts only beside what all others say.
+    pub(super) async fn inherit_from(
+        &self,
+        session: Session,
+        olds: &[NodeId],
+        arc: &RingArc,
+    ) -> Result<(), PullError> {
         let still = || self.in_session(session).is_some();
-        let (floors, _) = self.floors_of(from, &arc.range, &still).await?;
-        let promised =
-            floors.into_iter().map(|(part, floor)| (part, Floor { repaired: Version::ZERO, ..floor }));
-        let raised = self.replica.floors().raise_parts(&promised.collect::<Vec<_>>()).await;
+        let (mut of_lapsed, mut problem) = (Vec::new(), None);
+        for from in olds {
+            match self.floors_of(*from, &arc.range, &still).await {
+                Ok((floors, false)) => return self.take_promises(&floors).await,
+                Ok((floors, true)) => of_lapsed.extend(floors),
+                Err(error) => problem = Some(error),
+            }
+        }
+        match problem {
+            Some(error) => Err(error),
+            // Where the data of all are gone, so are their promises.
+            None => self.take_promises(&of_lapsed).await,
+        }
+    }
+
+    /// Promises what other replicas have promised, a part of an arc each.
+    pub(super) async fn take_promises(&self, floors: &[(PositionRange, Floor)]) -> Result<(), PullError> {
+        let promised = |(part, floor): &(PositionRange, Floor)| {
+            (part.clone(), Floor { repaired: Version::ZERO, ..*floor })
+        };
+        let promised: Vec<_> = floors.iter().map(promised).collect();
+        let raised = self.replica.floors().raise_parts(&promised).await;
         raised.map_err(|error| PullError::Own(error.to_string()))
     }
 

@@ -4,8 +4,9 @@
 //! below, down to lists. It takes what is newer elsewhere, then has the others take what is newer here; after both
 //! rounds each replica has all that any of them had when they began.
 //!
-//! Arcs are compared in turn, those first of which something is suspect: a replica that was away, hints that were
-//! dropped, a hint that does not get through.
+//! Arcs are compared in turn, every other time one of which something is suspect: a replica that was away, hints that
+//! were dropped, a hint that does not get through. Suspect ones come again until they are equal: they must not keep the
+//! others, and their floors, waiting. Nor must a node that is up and does not answer: it is left alone for a while.
 //!
 //! Floors (invariant PURGE-FLOOR). Every replica first promises to take nothing at or below T; then they are made
 //! equal, as above; then all are told that they are equal at or below T. Only then may a tombstone at or below T go:
@@ -20,12 +21,12 @@ use super::{
 };
 use crate::{
     engine::EngineError,
-    peer::{CallError, Target, failure, no_cluster},
+    peer::{CallError, Target},
     radix::{Verdict, View},
 };
 use god_proto::{
     ids::{ArcId, NodeId},
-    peer::{self, Cause, Failure, Floor, Pull, Summarize, Summary, Suspect, SuspectDone, request, response},
+    peer::{self, Cause, Floor, Pull, Summarize, Summary, Suspect, request, response},
     position::{Position, PositionRange},
     record::{Kind, Record},
     ring::{Ring, RingArc},
@@ -41,16 +42,20 @@ use std::{
 use tokio::time::{Instant, sleep};
 
 /// How often it is looked for what is suspect.
-const LOOK: Duration = Duration::from_millis(100);
+pub(super) const LOOK: Duration = Duration::from_millis(100);
 /// How long a comparison, and a pull of another replica, may take.
 const COMPARE_TIMEOUT: Duration = Duration::from_secs(2);
-const PULL_TIMEOUT: Duration = Duration::from_secs(20);
+pub(super) const PULL_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long arcs that differ are left alone: writes under way make them equal by themselves.
 const SETTLE: Duration = Duration::from_millis(100);
 /// How many arcs are compared in one look.
 const ARCS_AT_ONCE: usize = 16;
 /// After how long an arc that could not be made equal is tried again.
-const LATER: Duration = Duration::from_secs(2);
+pub(super) const LATER: Duration = Duration::from_secs(2);
+/// How long a node that did not answer in time is left alone, and after how many times in a row: one message may have
+/// been lost. Its arcs stay suspect. A shorter time gives more of it to timeouts, a longer one makes it equal later.
+const SILENCE: Duration = Duration::from_secs(5);
+const MISSES: u32 = 2;
 /// After how many comparisons an arc that does not become equal may differ in what is to be forgotten.
 const STAYS_UNEQUAL: u32 = 2;
 /// How long a hint may wait before the arc is compared by those who can reach its target.
@@ -70,14 +75,16 @@ struct State {
     soon: BTreeSet<bytes::Bytes>,
     /// Which of them was taken last: they are taken in turn, so that none waits for those that come again and again.
     taken: bytes::Bytes,
+    /// Whether it was the turn of suspect arcs last: those that are only due have every other one.
+    suspect_first: bool,
     /// How often arcs were found to differ in a row, though all replicas had taken what was newer elsewhere.
     differed: BTreeMap<ArcId, u32>,
-    /// When a replica was last asked about arcs that lost hints here and that this node holds no copy of.
-    asked: Option<Instant>,
     /// When arcs were last found equal.
     equal: BTreeMap<ArcId, Instant>,
     /// Nodes that were away when last looked at.
     away: BTreeSet<NodeId>,
+    /// Nodes that did not answer in time: how often in a row, and when last.
+    missed: BTreeMap<NodeId, (u32, Instant)>,
     /// Arcs that could not be made equal, and when they are tried again.
     later: BTreeMap<bytes::Bytes, Instant>,
     /// Up to where tombstones of arcs go.
@@ -85,16 +92,6 @@ struct State {
 }
 
 impl State {
-    /// Whether it is time to ask again about arcs of others.
-    fn asks_now(&mut self) -> bool {
-        let now = Instant::now();
-        let due = self.asked.is_none_or(|at| now.duration_since(at) >= LATER);
-        if due {
-            self.asked = Some(now);
-        }
-        due
-    }
-
     /// The next arc in turn that is to be compared soon.
     fn take_next(&mut self) -> Option<bytes::Bytes> {
         let after = (std::ops::Bound::Excluded(self.taken.clone()), std::ops::Bound::Unbounded);
@@ -126,6 +123,7 @@ impl Upkeep {
         }
     }
 
+    /// Compares the arcs of this node.
     pub(super) async fn sync(&self) {
         if !self.settings.compares {
             return;
@@ -135,7 +133,6 @@ impl Upkeep {
             let Some(ring) = self.ring.get() else { continue };
             self.notice(&ring);
             self.purge_all(&ring).await;
-            self.ask_about_losses(&ring).await;
             for _ in 0..ARCS_AT_ONCE {
                 let Some(arc) = self.next_arc(&ring) else { break };
                 let start = arc.range.start.clone().into_bytes();
@@ -149,73 +146,12 @@ impl Upkeep {
                         drop(state);
                         self.hints.forgive(&arc.range, lost);
                     }
-                    Ok(false) => {
-                        state.later.insert(start, Instant::now() + LATER);
-                    }
-                    Err(error) => {
-                        tracing::debug!(%arc, %error, "an arc could not be made equal; it is tried again");
+                    leveled => {
+                        tracing::debug!(%arc, ?leveled, "an arc could not be made equal; it is tried again");
                         state.later.insert(start, Instant::now() + LATER);
                     }
                 }
             }
-        }
-    }
-
-    /// Hints that were dropped for arcs that others hold: asks a replica to compare those, an arc at a time.
-    async fn ask_about_losses(&self, ring: &Arc<Ring>) {
-        let losses = self.hints.losses();
-        let foreign = self.hints.suspects().into_iter().find_map(|start| {
-            match ring.arc_at(&Position::from_bytes(start.clone())) {
-                // One whose replicas are not all there keeps no other one waiting.
-                Some(arc) => {
-                    let at_rest = arc.next.is_none() && !arc.replicas.iter().any(|node| self.is_down(*node));
-                    (at_rest && !arc.replicas.contains(&self.me)).then(|| Ok(arc.clone()))
-                }
-                // Its keyspace is gone, and with it what was lost.
-                None => Some(Err(start)),
-            }
-        });
-        let arc = match foreign {
-            None => return,
-            Some(Err(start)) => {
-                let start = Position::from_bytes(start);
-                let end = start.next();
-                return self.hints.forgive(&PositionRange { start, end }, losses);
-            }
-            Some(Ok(arc)) => arc,
-        };
-        if !self.suspects.0.lock().asks_now() {
-            return;
-        }
-        let Some(replica) = arc.replicas.first() else { return };
-        let body =
-            request::Body::Suspect(Suspect { range: Some(peer::Range::from(&arc.range)), answer: true });
-        match self.ask_node(*replica, ring.epoch().0, PULL_TIMEOUT, body).await {
-            Ok(response::Body::Suspect(done)) if done.equal => self.hints.forgive(&arc.range, losses),
-            answer => tracing::debug!(%arc, ?answer, "an arc that lost hints is not known to be equal yet"),
-        }
-    }
-
-    /// Another node lost hints for an arc that this one holds: says whether its replicas are equal now.
-    pub(super) async fn level_for(
-        &self,
-        range: &PositionRange,
-        timeout: Duration,
-    ) -> Result<SuspectDone, Failure> {
-        let ring = self.ring.get().ok_or_else(no_cluster)?;
-        let arc = match ring.arcs_in(range) {
-            [arc] if arc.replicas.contains(&self.me) && arc.next.is_none() => arc.clone(),
-            _ => {
-                return Err(failure(
-                    Cause::NotReplica,
-                    "the range is not part of one arc of this node at rest",
-                ));
-            }
-        };
-        match tokio::time::timeout(timeout, self.level(&ring, &arc)).await {
-            Ok(Ok(equal)) => Ok(SuspectDone { equal }),
-            Ok(Err(error)) => Err(failure(Cause::Busy, error.to_string())),
-            Err(_) => Err(failure(Cause::Deadline, "the comparison did not end in time")),
         }
     }
 
@@ -229,6 +165,7 @@ impl Upkeep {
         let now = Instant::now();
         let mut state = self.suspects.0.lock();
         let back: Vec<NodeId> = state.away.difference(&away).copied().collect();
+        state.missed.retain(|node, _| ring.node(*node).is_some() && !back.contains(node));
         for arc in ring.arcs().iter().filter(|arc| back.iter().any(|node| arc.replicas.contains(node))) {
             state.soon.insert(arc.range.start.clone().into_bytes());
         }
@@ -286,17 +223,25 @@ impl Upkeep {
         }
     }
 
-    /// The arc to compare now: a suspect one, or the one that was compared longest ago, if that is long enough.
+    /// The arc to compare now: in turn a suspect one, and that which was compared longest ago, if it is long enough.
+    /// Where there is none of one kind, the other has both turns.
     fn next_arc(&self, ring: &Ring) -> Option<RingArc> {
         let mut state = self.suspects.0.lock();
-        while let Some(start) = state.take_next() {
-            if let Some(arc) = ring.arc_at(&Position::from_bytes(start))
-                && arc.next.is_none()
-                && arc.replicas.contains(&self.me)
-            {
-                return Some(arc.clone());
-            }
-        }
+        state.suspect_first = !state.suspect_first;
+        let due = if state.suspect_first { None } else { self.next_due(&state, ring) };
+        let next =
+            due.or_else(|| self.next_suspect(&mut state, ring)).or_else(|| self.next_due(&state, ring))?;
+        state.soon.remove(next.range.start.as_bytes());
+        Some(next)
+    }
+
+    fn next_suspect(&self, state: &mut State, ring: &Ring) -> Option<RingArc> {
+        let is_own = |arc: &&RingArc| arc.next.is_none() && arc.replicas.contains(&self.me);
+        std::iter::from_fn(|| state.take_next())
+            .find_map(|start| ring.arc_at(&Position::from_bytes(start)).filter(is_own).cloned())
+    }
+
+    fn next_due(&self, state: &State, ring: &Ring) -> Option<RingArc> {
         let now = Instant::now();
         let leads = |arc: &&RingArc| {
             arc.next.is_none() && arc.replicas.iter().find(|node| !self.is_down(**node)) == Some(&self.me)
@@ -305,6 +250,38 @@ impl Upkeep {
             state.equal.get(&arc.id).is_none_or(|at| now.duration_since(*at) >= self.settings.sync_interval)
         });
         due.min_by_key(|arc| state.equal.get(&arc.id).copied()).cloned()
+    }
+
+    /// Whether a node is away, or did not answer in time a moment ago: nothing is asked of it, and what it holds is not
+    /// known to be equal.
+    pub(super) fn is_silent(&self, node: NodeId) -> bool {
+        let missed = || self.suspects.0.lock().missed.get(&node).copied();
+        self.is_down(node) || missed().is_some_and(|(times, at)| times >= MISSES && at.elapsed() < SILENCE)
+    }
+
+    /// Notes whether a node answered in time.
+    fn note_answer(&self, node: NodeId, in_time: bool) {
+        let missed = &mut self.suspects.0.lock().missed;
+        match in_time {
+            true => drop(missed.remove(&node)),
+            false => {
+                let (times, at) = missed.entry(node).or_insert((0, Instant::now()));
+                (*times, *at) = (times.saturating_add(1), Instant::now());
+            }
+        }
+    }
+
+    /// Asks a node, and notes whether it answers in time.
+    pub(super) async fn ask_noting(
+        &self,
+        node: NodeId,
+        epoch: u64,
+        timeout: Duration,
+        body: request::Body,
+    ) -> Result<response::Body, CallError> {
+        let answer = self.ask_node(node, epoch, timeout, body).await;
+        self.note_answer(node, !matches!(answer, Err(CallError::TimedOut)));
+        answer
     }
 
     /// Compares an arc, makes its replicas equal if they are not, and raises its floor if it is time. Says whether all
@@ -318,7 +295,7 @@ impl Upkeep {
         let floor = self.next_floor(arc, differed).await?;
         let promised = match floor {
             // While one is away it cannot promise, and nobody waits for it.
-            Some(floor) if !arc.replicas.iter().any(|node| self.is_down(*node)) => {
+            Some(floor) if !arc.replicas.iter().any(|node| self.is_silent(*node)) => {
                 self.promise(ring, arc, floor).await
             }
             _ => false,
@@ -369,8 +346,8 @@ impl Upkeep {
             })
         };
         let asked =
-            arc.replicas.iter().filter(|node| !self.is_down(**node)).map(|node| async move {
-                self.ask_node(*node, ring.epoch().0, COMPARE_TIMEOUT, ask()).await
+            arc.replicas.iter().filter(|node| !self.is_silent(**node)).map(|node| async move {
+                self.ask_noting(*node, ring.epoch().0, COMPARE_TIMEOUT, ask()).await
             });
         let answers = futures::future::join_all(asked).await;
         let mut sums: Vec<Summary> = Vec::new();
@@ -399,7 +376,7 @@ impl Upkeep {
         let still = || self.ring.get().is_some_and(|ring| ring.arc(arc.id) == Some(arc));
         let mut complete = true;
         for from in others {
-            if self.is_down(*from) {
+            if self.is_silent(*from) {
                 complete = false;
                 continue;
             }
@@ -419,25 +396,26 @@ impl Upkeep {
                     counter!("god_upkeep_mended_entries_total").increment(pulled.entries);
                     counter!("god_upkeep_compared_bytes_total").increment(pulled.compared);
                 }
-                Err(PullError::Source(node, problem) | PullError::Unreadable(node, problem)) => {
+                Err(PullError::Source(node, problem)) => {
                     tracing::debug!(%node, problem, "a replica could not be compared");
+                    self.note_answer(node, false);
                     complete = false;
                 }
                 // The rest was taken, and may be elsewhere too (DAMAGE-APART).
-                Err(PullError::Damaged(_)) => complete = false,
+                Err(PullError::Unreadable(..) | PullError::Damaged(_)) => complete = false,
                 Err(error) => return Err(error),
             }
         }
         for to in others {
             // Even one that was up a moment ago: a floor must not rise above what it lacks (PURGE-FLOOR).
-            if self.is_down(*to) {
+            if self.is_silent(*to) {
                 complete = false;
                 continue;
             }
             let range = Some(peer::Range::from(&arc.range));
             let pull = Pull { range, from: self.me.0, ..Pull::default() };
             let epoch = self.ring.epoch().max(ring.epoch()).0;
-            match self.ask_node(*to, epoch, PULL_TIMEOUT, request::Body::Pull(pull)).await {
+            match self.ask_noting(*to, epoch, PULL_TIMEOUT, request::Body::Pull(pull)).await {
                 Ok(response::Body::Pull(done)) => {
                     counter!("god_upkeep_mended_entries_total").increment(done.entries);
                 }
@@ -489,7 +467,7 @@ impl Upkeep {
             parts: false,
         };
         let told = arc.replicas.iter().map(|node| {
-            self.ask_node(*node, ring.epoch().0, COMPARE_TIMEOUT, request::Body::Floor(message.clone()))
+            self.ask_noting(*node, ring.epoch().0, COMPARE_TIMEOUT, request::Body::Floor(message.clone()))
         });
         let answers = futures::future::join_all(told).await;
         answers.into_iter().all(|answer| match answer {

@@ -1,7 +1,9 @@
 //! Upkeep of one node, over replicas in memory.
 #![allow(clippy::unwrap_used)]
 
+mod fair;
 mod lost;
+mod restored;
 
 use super::{
     pull::{PullError, PullRequest, Pulled},

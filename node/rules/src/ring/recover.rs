@@ -2,10 +2,10 @@
 //!
 //! The register decides each epoch by a majority of voters, so without one it decides nothing, and nothing here can
 //! prove what the lost ones decided last. So this is no step of the register but a person's word: that the named nodes
-//! never come back. The ring that follows has an epoch above any that they can have decided, and one that no two
-//! survivors can give it at once.
+//! never come back. The ring that follows has an epoch above any that they can have decided, and so have all that
+//! follow on it: of survivors that recover it apart, each goes on in epochs of its own (invariant RECOVERED-APART).
 
-use super::{change::choose_voters, next::ChangeError};
+use super::{carry::deal_empty, change::choose_voters, next::ChangeError};
 use god_proto::{
     ids::{MAX_NODE, NodeId},
     ring::{Ring, quorums},
@@ -13,8 +13,10 @@ use god_proto::{
 };
 use std::collections::BTreeSet;
 
-/// Epochs that a recovery skips: more than the lost voters can have decided unseen.
-const LEAP: u64 = 1_000_000;
+/// Epochs from one recovery to the next, at the least: as many for each of so many survivors, by its number.
+const LEAP: u64 = EPOCHS << 16;
+/// More than are decided unseen: by the lost voters before, and after it by a survivor that recovers the ring apart.
+const EPOCHS: u64 = 1 << 20;
 
 /// Numbers that it skips, of nodes and of keyspaces: each is given once and for ever, and the lost voters may have
 /// given some unseen (GONE-BY-ID). Small enough for as many recoveries as a cluster may live to see.
@@ -37,7 +39,8 @@ pub struct Recovery {
 /// # Errors
 ///
 /// `Invalid`: a majority of voters answers, so that nothing needs to be recovered; a node said to be lost answers or is
-/// unknown; a voter that does not answer is not said to be lost.
+/// unknown; a node that does not answer is not said to be lost, and its ring may be a newer one, by which arcs have
+/// moved and what was deleted is gone.
 pub fn recover(
     ring: &Ring,
     by: NodeId,
@@ -56,23 +59,28 @@ pub fn recover(
     if 2 * there > voters.len() {
         return refuse(format!(
             "{there} of {} voters answer, so the ring can change: use `god ring change --leave N --lost` or \
-             `--replace OLD:NEW --lost`",
+             `--replace OLD:NEW --lost`; where one of them answers and cannot write, stop it and name it as well",
             voters.len()
         ));
     }
-    if let Some(silent) = voters.iter().find(|voter| !answering.contains(voter) && !lost.contains(voter)) {
+    let all = ring.nodes().iter().map(|node| NodeId(node.number));
+    let silent: Vec<String> = all
+        .filter(|node| !answering.contains(node) && !lost.contains(node))
+        .map(|node| node.to_string())
+        .collect();
+    if !silent.is_empty() {
         return refuse(format!(
-            "voter {silent} does not answer and is not said to be lost: start it, or name it as well if it never \
-             comes back"
+            "nodes {} do not answer and are not said to be lost; what they know of the ring may be newer: start them, \
+             or name those as well that never come back",
+            silent.join(", ")
         ));
     }
     let mut document = ring.document().clone();
-    document.epoch = (document.epoch / LEAP + 1) * LEAP + u64::from(by.0);
+    document.epoch = (document.epoch / LEAP + 1) * LEAP + u64::from(by.0) % (LEAP / EPOCHS) * EPOCHS;
     document.next_node = leap(document.next_node, LEAP_NUMBERS)?;
     document.next_keyspace = leap(document.next_keyspace, LEAP_NUMBERS)?;
     document.next_arc = document.next_arc.saturating_add(LEAP_ARCS);
-    // Those who did not hear of this may go on with another ring of an epoch between: no arc is the same as in theirs
-    // (but for those who recover the ring apart, at the same time).
+    // Those who did not hear of this may go on with another ring of an epoch between: no arc is the same as in theirs.
     document.arcs.iter_mut().for_each(|arc| arc.changed = 0);
     for node in document.nodes.iter_mut().filter(|node| lost.contains(&NodeId(node.number))) {
         node.state = MemberState::Leaving.into();
@@ -85,6 +93,8 @@ pub fn recover(
         return refuse("no active node answers".to_owned());
     };
     document.voters = voters;
+    // What is empty needs none of those that are lost.
+    deal_empty(ring, &mut document);
     Ok(Recovery { ring: Ring::new(document)?, risks: risks(ring, lost) })
 }
 
@@ -97,12 +107,17 @@ fn leap(number: u32, by: u32) -> Result<u32, ChangeError> {
 fn risks(ring: &Ring, lost: &BTreeSet<NodeId>) -> Vec<RecoveryRisk> {
     let risk = |keyspace: &god_proto::v1::Keyspace| {
         let mut risk = RecoveryRisk { keyspace: keyspace.name.clone(), ..RecoveryRisk::default() };
+        let gone = |set: &&Vec<NodeId>| set.iter().filter(|node| lost.contains(node)).count();
+        let is_gone = |set: &&Vec<NodeId>| gone(set) == set.len();
+        let at_risk =
+            |set: &&Vec<NodeId>| gone(set) >= quorums(keyspace, set.len()).least_write_quorum as usize;
         for arc in ring.arcs().iter().filter(|arc| arc.keyspace.0 == keyspace.id) {
-            let gone = arc.replicas.iter().filter(|node| lost.contains(node)).count();
+            // One that changes hands may have done so unseen: the worse of both sets counts.
+            let sets = || std::iter::once(&arc.replicas).chain(&arc.next);
             risk.arcs += 1;
-            if gone == arc.replicas.len() {
+            if sets().any(|set| is_gone(&set)) {
                 risk.arcs_gone += 1;
-            } else if gone >= quorums(keyspace, arc.replicas.len()).least_write_quorum as usize {
+            } else if sets().any(|set| at_risk(&set)) {
                 risk.arcs_at_risk += 1;
             }
         }
@@ -114,8 +129,11 @@ fn risks(ring: &Ring, lost: &BTreeSet<NodeId>) -> Vec<RecoveryRisk> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ring::{Founding, Joiner, found, join, mark_live};
-    use god_proto::ids::KeyspaceId;
+    use crate::ring::{Founding, Joiner, create_keyspace, found, join, mark_live};
+    use god_proto::{
+        ids::KeyspaceId,
+        v1::{Keyspace, Transition},
+    };
     use uuid::Uuid;
 
     fn live(nodes: u128) -> Ring {
@@ -151,7 +169,7 @@ mod tests {
     fn what_is_left_can_decide_and_what_may_be_lost_is_said() {
         let ring = live(5);
         let made = recover(&ring, NodeId(4), &nodes(&[4, 5]), &nodes(&[1, 2, 3])).unwrap();
-        assert_eq!(made.ring.epoch().0, LEAP + 4);
+        assert_eq!(made.ring.epoch().0, LEAP + 4 * EPOCHS);
         assert_eq!(
             made.ring.voters().collect::<Vec<_>>(),
             [NodeId(4)],
@@ -177,8 +195,48 @@ mod tests {
             assert!(error.contains(word), "{error}");
         };
         refused(&[1, 2], &[3], "the ring can change");
-        refused(&[1], &[2], "voter 3 does not answer");
+        refused(&[1], &[2], "nodes 3 do not answer");
         refused(&[1, 2], &[2, 3], "node 2 answers");
         refused(&[1], &[2, 3, 9], "no node 9");
+    }
+
+    #[test]
+    fn who_decides_nothing_may_know_a_newer_ring_all_the_same() {
+        let error = recover(&live(6), NodeId(4), &nodes(&[4]), &nodes(&[1, 2, 3])).unwrap_err().to_string();
+        assert!(error.contains("nodes 5, 6 do not answer"), "{error}");
+    }
+
+    #[test]
+    fn who_recovers_apart_decides_no_epoch_of_the_others() {
+        let ring = live(6);
+        let one = recover(&ring, NodeId(4), &nodes(&[4, 6]), &nodes(&[1, 2, 3, 5])).unwrap().ring;
+        let other = recover(&ring, NodeId(5), &nodes(&[5]), &nodes(&[1, 2, 3, 4, 6])).unwrap().ring;
+        assert!(one.epoch().0 + 1_000_000 < other.epoch().0, "{} and {}", one.epoch(), other.epoch());
+        // Nor does who recovers what one of them made of it.
+        let next = recover(&one, NodeId(6), &nodes(&[6]), &nodes(&[1, 2, 3, 4, 5])).unwrap().ring;
+        assert!(next.epoch().0 > other.epoch().0 + 1_000_000, "{} and {}", next.epoch(), other.epoch());
+    }
+
+    #[test]
+    fn of_an_arc_that_changes_hands_the_worse_set_counts() {
+        let mut document = live(6).document().clone();
+        for arc in &mut document.arcs {
+            arc.replicas = vec![4, 5, 6];
+            arc.transition = None;
+        }
+        document.arcs[0].transition = Some(Transition { next: vec![1, 2, 3], since: document.epoch });
+        let ring = Ring::new(document).unwrap();
+        let made = recover(&ring, NodeId(4), &nodes(&[4, 5, 6]), &nodes(&[1, 2, 3])).unwrap();
+        assert_eq!((made.risks[0].arcs_gone, made.risks[0].arcs_at_risk), (1, 0));
+    }
+
+    #[test]
+    fn what_is_empty_is_dealt_to_those_who_are_left() {
+        let keyspace = Keyspace { name: "empty".to_owned(), replicas: 3, ..Keyspace::default() };
+        let ring = create_keyspace(&live(5), &keyspace, &[]).unwrap();
+        let made = recover(&ring, NodeId(4), &nodes(&[4, 5]), &nodes(&[1, 2, 3])).unwrap().ring;
+        let empty = made.keyspace("empty").unwrap().id;
+        let mut arcs = made.arcs().iter().filter(|arc| arc.keyspace.0 == empty);
+        assert!(arcs.all(|arc| arc.replicas.iter().all(|node| node.0 >= 4)));
     }
 }

@@ -87,6 +87,107 @@ fn one_node_that_is_down_is_a_warning_and_two_are_a_problem() {
     assert!(all[1].what.contains("write to 2 of 2 arcs and to read from 2 of 2 arcs"), "{all:?}");
 }
 
+fn unready(seen: &mut Examined, at: usize, reason: &str) {
+    let report = seen.status.nodes[at].report.as_mut().unwrap();
+    (report.ready, report.reasons) = (false, vec![reason.to_owned()]);
+    seen.status.nodes[at].state = "unready".to_owned();
+}
+
+fn suspect(seen: &mut Examined, at: usize) {
+    seen.status.nodes[at].state = "suspect".to_owned();
+    seen.status.nodes[at].report = None;
+}
+
+/// What is found of the voters, and what to do.
+fn of_voters(seen: &Examined) -> (Severity, String) {
+    let found = judge(seen).into_iter().find(|it| it.check == "voters").unwrap();
+    (found.severity, format!("{}; {}", found.what, found.remedy))
+}
+
+#[test]
+fn a_voter_that_leaves_decides_while_it_answers() {
+    let mut seen = healthy();
+    seen.status.nodes[1].state = "leaving".to_owned();
+    assert!(judge(&seen).iter().all(|it| it.check != "voters"), "all three decide");
+    down(&mut seen, 2);
+    let (severity, said) = of_voters(&seen);
+    assert_eq!(severity, Severity::Warning, "{said}");
+    assert!(said.starts_with("2 of 3 voters are up; start them"), "{said}");
+    assert!(!said.contains("god recover"), "{said}");
+    seen.status.nodes[1].report = None;
+    let (severity, said) = of_voters(&seen);
+    assert_eq!(severity, Severity::Problem, "{said}");
+    assert!(said.ends_with("god recover --lost 2,3"), "{said}");
+}
+
+#[test]
+fn voters_that_are_only_suspected_are_waited_for() {
+    let mut seen = healthy();
+    suspect(&mut seen, 2);
+    let one = (Severity::Warning, "2 of 3 voters are up; 1 is suspected: wait a moment".to_owned());
+    assert_eq!(of_voters(&seen), one);
+    suspect(&mut seen, 1);
+    let (severity, said) = of_voters(&seen);
+    assert_eq!(severity, Severity::Problem, "{said}");
+    assert_eq!(
+        said, "1 of 3 voters are up: no change is decided; 2 are suspected: wait a moment",
+        "nobody is lost"
+    );
+    down(&mut seen, 2);
+    let (_, said) = of_voters(&seen);
+    assert!(said.ends_with("1 is suspected: wait a moment; start node 3"), "two would be enough: {said}");
+    suspect(&mut seen, 0);
+    suspect(&mut seen, 1);
+    let (_, said) = of_voters(&seen);
+    assert!(!said.contains("god recover"), "{said}");
+    down(&mut seen, 1);
+    let (_, said) = of_voters(&seen);
+    assert!(said.ends_with("start nodes 2,3; if they never come back: god recover --lost 2,3"), "{said}");
+}
+
+#[test]
+fn a_voter_whose_storage_failed_decides_nothing_and_is_mended_first() {
+    let mut seen = healthy();
+    unready(&mut seen, 1, "storage failed, restart the node: IO error: /data/000042.log");
+    let (severity, said) = of_voters(&seen);
+    assert_eq!(severity, Severity::Warning, "{said}");
+    assert!(said.starts_with("2 of 3 voters are up; mend or stop node 2"), "{said}");
+    down(&mut seen, 0);
+    for state in ["unready", "leaving"] {
+        seen.status.nodes[1].state = state.to_owned();
+        let (severity, said) = of_voters(&seen);
+        assert_eq!(severity, Severity::Problem, "{said}");
+        assert!(
+            said.starts_with("1 of 3 voters are up: no change is decided; mend or stop node 2"),
+            "{said}"
+        );
+        let last = "; start node 1; only then, if they never come back: god recover --lost 1,2";
+        assert!(said.ends_with(last), "{said}");
+    }
+    let mut seen = healthy();
+    unready(&mut seen, 1, "storage failed, restart the node: IO error");
+    unready(&mut seen, 2, "storage failed, restart the node: IO error");
+    let (severity, said) = of_voters(&seen);
+    assert_eq!(severity, Severity::Problem, "{said}");
+    assert!(said.contains("mend or stop nodes 2,3") && !said.contains("god recover"), "{said}");
+}
+
+#[test]
+fn a_voter_that_is_unready_for_another_reason_decides() {
+    for reason in [
+        "its clock is 612 ms ahead",
+        "the disk is full: /data has 40 MiB free, and 64 MiB are kept in reserve",
+        "storage is damaged: a block of /data/000042.sst",
+    ] {
+        let mut seen = healthy();
+        unready(&mut seen, 1, reason);
+        assert!(judge(&seen).iter().all(|it| it.check != "voters"), "{reason}");
+        down(&mut seen, 0);
+        let (severity, said) = of_voters(&seen);
+        assert_eq!(severity, Severity::Warning, "{reason}: {said}");
+    }
+}
+
 #[test]
 fn an_arc_that_changes_hands_needs_both_quorums() {
     let mut seen = healthy();

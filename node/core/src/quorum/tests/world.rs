@@ -15,7 +15,7 @@ use crate::{
 use futures::{FutureExt, future::BoxFuture};
 use god_proto::{
     ids::{KeyspaceId, NodeId},
-    peer::{Cause, request, response},
+    peer::{Cause, PaxosDone, request, response},
     position::Position,
     record::{Entry, Record},
     ring::{RING_FORMAT, Ring},
@@ -442,7 +442,15 @@ impl Transport for Wire {
             let work = async {
                 sleep(manner.delay).await;
                 match manner.does {
-                    Does::Answer => node.replica.handle(call).await.map_err(CallError::Refused),
+                    Does::Answer => match call.body {
+                        // As a voter that has accepted nothing.
+                        request::Body::Prepare(ask) => {
+                            let decided = node.ring.get().filter(|ring| ring.epoch().0 >= ask.epoch);
+                            let decided = decided.map(|ring| ring.document().clone());
+                            Ok(response::Body::Paxos(PaxosDone { decided, ..PaxosDone::default() }))
+                        }
+                        _ => node.replica.handle(call).await.map_err(CallError::Refused),
+                    },
                     Does::Hang => std::future::pending().await,
                     Does::ActAndHang => {
                         let _acted = node.replica.handle(call).await;

@@ -317,6 +317,24 @@ async fn who_has_a_newer_ring_and_does_not_give_it_holds_up_no_write() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_one_took_before_the_ring_moved_is_owed_to_those_that_cannot_be_asked_again() {
+    let cluster = Cluster::new(3);
+    cluster.node(2).ring.advance(ring(document(3, 7)));
+    cluster.slow(2, 20);
+    cluster.does(3, Does::Hang);
+    let parts = async {
+        sleep(Duration::from_millis(10)).await;
+        for node in [2, 3] {
+            cluster.state(node, PeerState::Down);
+        }
+    };
+    let (outcome, ()) = tokio::join!(cluster.write(put("k", "v")), parts);
+    assert!(matches!(outcome, Outcome::Unknown(_)), "{outcome:?}");
+    assert!(cluster.held(1, &position("k")).await.is_some());
+    assert!(cluster.world.hints.pending() >= 2, "{}", cluster.world.hints.pending());
+}
+
+#[tokio::test(start_paused = true)]
 async fn replicas_with_an_older_ring_are_given_the_newer_one() {
     let cluster = Cluster::new(3);
     cluster.world.ring.advance(ring(document(3, 7)));
