@@ -256,18 +256,25 @@ pub struct Voters {
     failed: Vec<u32>,
     /// Numbers of those that are down.
     down: Vec<u32>,
+    /// Numbers of nodes that decide nothing and are down: what they know of the ring counts in a recovery.
+    others_down: Vec<u32>,
 }
 
 impl Voters {
     pub fn of(status: &StatusReply) -> Voters {
         let mut voters = Voters::default();
-        for node in status.nodes.iter().filter(|node| node.voter) {
+        for node in &status.nodes {
+            // A node that leaves votes until another one takes its vote, and its state does not tell whether it is up.
+            // Silent, it may be suspected alone: waiting for it for ever would be worse than to name it.
+            let is_down = node.state == "down" || node.state == "leaving" && node.report.is_none();
+            if !node.voter {
+                voters.others_down.extend(is_down.then_some(node.number));
+                continue;
+            }
             voters.all += 1;
             match (node.state.as_str(), &node.report) {
                 ("suspect", _) => voters.suspected += 1,
-                // A node that leaves votes until another one takes its vote, and its state does not tell whether it is
-                // up. Silent, it may be suspected alone: waiting for it for ever would be worse than to name it.
-                ("down", _) | ("leaving", None) => voters.down.push(node.number),
+                _ if is_down => voters.down.push(node.number),
                 (_, Some(report)) if keeps_no_vote(report) => voters.failed.push(node.number),
                 _ => voters.up += 1,
             }
@@ -283,7 +290,8 @@ impl Voters {
             let mut steps = self.steps();
             // A person's word in the place of votes: not while those that are only suspected may be enough.
             if too_few(self.up + self.suspected) && !self.down.is_empty() {
-                let mut lost: Vec<u32> = self.down.iter().chain(&self.failed).copied().collect();
+                let all = self.down.iter().chain(&self.failed).chain(&self.others_down);
+                let mut lost: Vec<u32> = all.copied().collect();
                 lost.sort_unstable();
                 // Refused while one of them answers, so that those whose storage failed are to be stopped before.
                 let only = if self.failed.is_empty() { "if" } else { "only then, if" };

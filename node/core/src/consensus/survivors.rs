@@ -41,7 +41,8 @@ impl Register {
             let epoch = newest.epoch;
             let cannot = |Failure { message, .. }| {
                 let message = format!(
-                    "node {node} has the ring of epoch {epoch}, which cannot be kept here: {message}"
+                    "node {node} has the ring of epoch {epoch}, which cannot be kept here: {message}; recover from \
+                     that node, or stop it and name it as well"
                 );
                 ChangeError::Invalid(message)
             };

@@ -49,6 +49,8 @@ pub struct Peer {
     pub state: PeerState,
     /// Whether it said that it is ready, when it last answered.
     pub ready: bool,
+    /// Whether it said that it is not: one that was not heard of yet did not.
+    pub unready: bool,
     /// Smoothed time from request to answer.
     pub round_trip: Option<Duration>,
     /// Microseconds its clock is ahead of this node's, from the fastest of the latest exchanges.

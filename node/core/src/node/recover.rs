@@ -4,7 +4,7 @@ use super::{Node, serve::refusal};
 use crate::{
     consensus::RegisterError,
     peer::{Call, Target},
-    ring::{ChangeError, Recovery, recover},
+    ring::{ChangeError, Recovery, follows, recover},
 };
 use futures::future::join_all;
 use god_proto::{
@@ -42,9 +42,10 @@ impl Node {
         tracing::warn!(epoch = %next.epoch(), ?lost, "the ring is recovered without its voters, as was asked");
         let next = Arc::new(next);
         self.register.learn(Arc::clone(&next)).await.map_err(|error| refusal(&error.into()))?;
-        if self.ring.get().is_none_or(|ring| ring.document() != next.document()) {
+        if self.ring.get().is_none_or(|ring| !follows(&next, ring.document())) {
             let message = format!(
-                "the ring became that of epoch {} meanwhile, by another recovery perhaps: nothing was done; look at it again",
+                "the ring became that of epoch {} meanwhile, by another recovery perhaps, and this one is void: look at \
+                 the ring again",
                 self.ring.epoch()
             );
             return Err(refusal(&ChangeError::Invalid(message).into()));
@@ -56,7 +57,7 @@ impl Node {
             let told = self.transport.call(Target::Node(*node), call(request::Body::Decided(decided))).await;
             // One with a newer ring of its own keeps that, and says so.
             let has_it = match told {
-                Ok(response::Body::Ring(said)) => said.ring.is_some_and(|ring| ring == *next.document()),
+                Ok(response::Body::Ring(said)) => said.ring.is_some_and(|ring| follows(&next, &ring)),
                 _ => false,
             };
             (has_it || node.0 == me).then_some(node.0)

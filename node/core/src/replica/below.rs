@@ -21,7 +21,7 @@ impl Replica {
             return Ok((here, unread));
         }
         let positions: Vec<Position> = low.iter().map(|(_, entry)| entry.position.clone()).collect();
-        let held = self.unlapsed(&positions).await?;
+        let held = self.held_or_noted(&positions).await?;
         for ((at, entry), held) in low.into_iter().zip(held) {
             let version = entry.record.version;
             match held {
@@ -36,7 +36,7 @@ impl Replica {
     /// What stands where something is refused as too old. What cannot be read there is nothing that this replica has,
     /// and nothing that a write may restore: it is noted as lapsed, so that it is compared past the floors
     /// (DAMAGE-APART).
-    async fn unlapsed(
+    async fn held_or_noted(
         &self,
         positions: &[Position],
     ) -> Result<Vec<Result<Option<Version>, Damaged>>, Failure> {
@@ -51,7 +51,7 @@ impl Replica {
 
     /// How many records cannot be read of those at some positions, where something is refused as too old.
     pub async fn damaged_below_floors(&self, positions: &[Position]) -> Result<u64, Failure> {
-        let held = self.unlapsed(positions).await?;
+        let held = self.held_or_noted(positions).await?;
         Ok(held.iter().filter(|held| held.is_err()).count() as u64)
     }
 }

@@ -96,12 +96,12 @@ impl Upkeep {
     /// Drives, while it is this node's turn.
     pub(super) async fn drive(&self) {
         let mut silent: Silent = None;
-        let mut gone: BTreeMap<NodeId, Instant> = BTreeMap::new();
+        let mut idle: BTreeMap<NodeId, Instant> = BTreeMap::new();
         loop {
             let moving = self.ring.get().is_some_and(|ring| ring.is_moving());
             sleep(if moving { LOOK_MOVING } else { LOOK }).await;
             let Some(ring) = self.ring.get() else { continue };
-            self.mind_voters(&ring, &mut gone).await;
+            self.mind_voters(&ring, &mut idle).await;
             self.find_voters(&ring).await;
             if ring.operations().is_empty() || self.driver(&ring) != Some(self.me) {
                 silent = None;
@@ -117,36 +117,45 @@ impl Upkeep {
         }
     }
 
-    /// Voters of a ring that may decide nothing: those that are down, and those that answer and are not ready, as their
-    /// storage may have failed, and with it each vote.
-    pub(super) fn idle_voters(&self, ring: &Ring) -> BTreeSet<NodeId> {
-        let idle =
-            |voter: &NodeId| *voter != self.me && (self.is_down(*voter) || !self.liveness.peer(*voter).ready);
-        ring.voters().filter(idle).collect()
+    /// Whether a voter may decide nothing: it is down, or answers and says that it is not ready, as its storage may
+    /// have failed, and with it each vote.
+    fn is_idle(&self, voter: NodeId) -> bool {
+        voter != self.me && (self.is_down(voter) || self.liveness.peer(voter).unready)
+    }
+
+    /// A voter that has been idle for long; `idle`: which ones are, and since when.
+    pub(super) fn long_idle(&self, ring: &Ring, idle: &mut BTreeMap<NodeId, Instant>) -> Option<NodeId> {
+        let now = Instant::now();
+        let voters: BTreeSet<NodeId> = ring.voters().filter(|voter| self.is_idle(*voter)).collect();
+        idle.retain(|voter, _| voters.contains(voter));
+        for voter in voters {
+            idle.entry(voter).or_insert(now);
+        }
+        let mut long =
+            idle.iter().filter(|(_, since)| now.duration_since(**since) >= self.settings.vote_after);
+        long.next().map(|(voter, _)| *voter)
     }
 
     /// Has another node decide in place of a voter that has not been up and ready for long. Otherwise one more that
     /// goes could leave too few to decide anything, and with them the way to make up for either.
-    async fn mind_voters(&self, ring: &Arc<Ring>, gone: &mut BTreeMap<NodeId, Instant>) {
-        let now = Instant::now();
-        let away = self.idle_voters(ring);
-        gone.retain(|voter, _| away.contains(voter));
-        for voter in away {
-            gone.entry(voter).or_insert(now);
-        }
-        let long = gone.iter().find(|(_, since)| now.duration_since(**since) >= self.settings.vote_after);
-        let Some(voter) = long.map(|(voter, _)| *voter) else { return };
+    async fn mind_voters(&self, ring: &Arc<Ring>, idle: &mut BTreeMap<NodeId, Instant>) {
+        let Some(voter) = self.long_idle(ring, idle) else { return };
         if self.driver(ring) != Some(self.me) {
             return;
         }
         let up = |node: NodeId| node == self.me || self.liveness.is_there(node);
         // Tried again after as long, whatever comes of it.
-        gone.insert(voter, now);
-        match self.register.change(self.change_timeout, |ring| replace_voter(ring, voter, up)).await {
+        idle.insert(voter, Instant::now());
+        // One that is back by the time of its turn keeps its vote.
+        let change =
+            |ring: &Ring| if self.is_idle(voter) { replace_voter(ring, voter, up) } else { Ok(None) };
+        match self.register.change(self.change_timeout, change).await {
             Ok(_) => {
-                tracing::info!(%voter, "a voter is away: another node decides in its place, if there is one")
+                tracing::info!(%voter, "a voter is away or not ready: another node decides in its place, if there is one")
             }
-            Err(error) => tracing::debug!(%voter, %error, "a voter that is away could not be replaced"),
+            Err(error) => {
+                tracing::debug!(%voter, %error, "a voter that is away or not ready was not replaced")
+            }
         }
     }
 

@@ -437,7 +437,9 @@ impl Upkeep {
         let low: Vec<Position> = entries.extract_if(.., is_low).map(|entry| entry.position).collect();
         if !low.is_empty() {
             let damaged = self.replica.damaged_below_floors(&low).await;
-            pulled.damaged += damaged.map_err(|failure| PullError::Own(failure.message))?;
+            let damaged = damaged.map_err(|failure| PullError::Own(failure.message))?;
+            // What is handed over is elsewhere as well: who leaves does not wait for this node to be mended.
+            pulled.damaged += if wanted.as_stored { 0 } else { damaged };
         }
         if entries.is_empty() {
             return Ok(());

@@ -19,6 +19,7 @@ use crate::ring::{given_up, sources_needed};
 use god_proto::{
     ids::NodeId,
     ring::{Ring, RingArc},
+    version::Version,
 };
 use std::{collections::BTreeSet, time::Duration};
 use tokio::time::sleep;
@@ -155,7 +156,13 @@ impl Upkeep {
                 from,
                 as_stored: false,
                 votes: false,
-                exact_to: floor.repaired,
+                // What it has is taken however old, also where it has not heard yet of this node's floor: at that all
+                // were equal. Not from one that may have lost since then what is newer.
+                exact_to: if is_lapsed {
+                    floor.repaired
+                } else {
+                    floor.repaired.max(Version::new(0, 0, NodeId(1)))
+                },
                 still,
                 done: &|_, _| {},
                 is_awaited: false,

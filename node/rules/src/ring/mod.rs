@@ -41,7 +41,7 @@ pub use parts::{merge, split};
 pub use planner::{
     ArcSize, Move, Plan, Refused, Share, Sizes, Split, Wish, plan, shares as planned_shares, small_arcs,
 };
-pub use recover::{Recovery, recover};
+pub use recover::{Recovery, follows, recover};
 pub use terms::has_terms;
 pub use transition::{Evidence, begin, cancel, rebalance, refuse, sources_needed, start, step, unheard_of};
 pub use wishes::{current, given_up, lost_by, nodes_of, retires, stays};

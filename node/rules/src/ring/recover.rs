@@ -9,7 +9,7 @@ use super::{carry::deal_empty, change::choose_voters, next::ChangeError};
 use god_proto::{
     ids::{MAX_NODE, NodeId},
     ring::{Ring, quorums},
-    v1::{Member, MemberState, RecoveryRisk},
+    v1::{Member, MemberState, RecoveryRisk, RingDocument},
 };
 use std::collections::BTreeSet;
 
@@ -96,6 +96,12 @@ pub fn recover(
     // What is empty needs none of those that are lost.
     deal_empty(ring, &mut document);
     Ok(Recovery { ring: Ring::new(document)?, risks: risks(ring, lost) })
+}
+
+/// Whether a ring is what a recovery made, or follows on that: nobody else decides epochs of its own.
+pub fn follows(recovered: &Ring, ring: &RingDocument) -> bool {
+    let first = recovered.epoch().0;
+    (first..first + EPOCHS).contains(&ring.epoch)
 }
 
 fn leap(number: u32, by: u32) -> Result<u32, ChangeError> {
@@ -211,6 +217,7 @@ mod tests {
         let ring = live(6);
         let one = recover(&ring, NodeId(4), &nodes(&[4, 6]), &nodes(&[1, 2, 3, 5])).unwrap().ring;
         let other = recover(&ring, NodeId(5), &nodes(&[5]), &nodes(&[1, 2, 3, 4, 6])).unwrap().ring;
+        assert!(follows(&one, one.document()) && !follows(&one, other.document()));
         assert!(one.epoch().0 + 1_000_000 < other.epoch().0, "{} and {}", one.epoch(), other.epoch());
         // Nor does who recovers what one of them made of it.
         let next = recover(&one, NodeId(6), &nodes(&[6]), &nodes(&[1, 2, 3, 4, 5])).unwrap().ring;

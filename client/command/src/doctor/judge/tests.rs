@@ -121,6 +121,18 @@ fn a_voter_that_leaves_decides_while_it_answers() {
 }
 
 #[test]
+fn a_recovery_names_those_too_that_are_down_and_decide_nothing() {
+    let mut seen = healthy();
+    let other = NodeStatus { number: 9, voter: false, ..seen.status.nodes[2].clone() };
+    seen.status.nodes.push(other);
+    for node in &mut seen.status.nodes[1..] {
+        (node.state, node.report) = ("down".to_owned(), None);
+    }
+    let (_, said) = of_voters(&seen);
+    assert!(said.starts_with("1 of 3 voters are up") && said.ends_with("god recover --lost 2,3,9"), "{said}");
+}
+
+#[test]
 fn voters_that_are_only_suspected_are_waited_for() {
     let mut seen = healthy();
     suspect(&mut seen, 2);

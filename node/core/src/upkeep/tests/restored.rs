@@ -3,6 +3,7 @@
 
 use super::*;
 use god_proto::peer::{Verdict, Write, WriteDone};
+use std::collections::BTreeMap;
 
 /// By a ring of this epoch, which 2, 3 and 4 decide, these hold the arc of `default`.
 fn held_by(replicas: &[u32], epoch: u64) -> Arc<Ring> {
@@ -115,10 +116,11 @@ async fn what_others_refuse_as_too_old_is_refused_while_it_is_recalled() {
 /// All of them have it, as is noted by their floors; one cannot read it, and the floor keeps it from being overwritten.
 #[tokio::test(start_paused = true)]
 async fn what_is_damaged_below_a_floor_is_compared_past_it() {
-    for is_written in [false, true] {
+    // Others may have missed that it is noted.
+    for (is_written, noted) in [(false, 3), (true, 3), (true, 1)] {
         let cluster = Cluster::new(3);
         let upkeep = upkeep(&cluster, 1);
-        let (at, _, _) = with_a_floor_of_one_half(&cluster, 1..=3).await;
+        let (at, _, _) = with_a_floor_of_one_half(&cluster, 1..=noted).await;
         let old = value(&at[0], -30_000, "old");
         for node in 1..=3 {
             cluster.seed(node, old.clone()).await;
@@ -149,10 +151,49 @@ async fn a_voter_that_is_not_ready_gives_its_vote_away_as_one_that_is_down() {
     let ring = ring(document);
     let cluster = Cluster::with(&ring, HintSettings::default());
     let upkeep = upkeep(&cluster, 1);
-    for node in 2..=3 {
-        cluster.world.liveness.update(NodeId(node), |peer| peer.ready = node == 2);
+    let mut idle = BTreeMap::new();
+    // One that was not heard of yet, one that is ready, and one that says that it is not.
+    for (node, unready) in [(2, false), (3, true)] {
+        cluster.world.liveness.update(NodeId(node), |peer| (peer.ready, peer.unready) = (!unready, unready));
     }
-    assert_eq!(upkeep.idle_voters(&ring), BTreeSet::from([NodeId(3)]));
+    assert_eq!(upkeep.long_idle(&ring, &mut idle), None, "it may be so for a moment");
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(upkeep.long_idle(&ring, &mut idle), Some(NodeId(3)));
+    cluster.world.liveness.update(NodeId(3), |peer| peer.unready = false);
+    assert_eq!(upkeep.long_idle(&ring, &mut idle), None);
     cluster.state(2, PeerState::Down);
-    assert_eq!(upkeep.idle_voters(&ring), BTreeSet::from([NodeId(2), NodeId(3)]));
+    assert_eq!(upkeep.long_idle(&ring, &mut idle), None);
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(upkeep.long_idle(&ring, &mut idle), Some(NodeId(2)));
+}
+
+/// Who leaves does not wait for a replica to be mended: what is as old as that is on all others.
+#[tokio::test(start_paused = true)]
+async fn what_is_damaged_below_a_promise_is_noted_and_holds_up_no_hand_over() {
+    let cluster = Cluster::new(3);
+    let upkeep = upkeep(&cluster, 1);
+    let (at, _, _) = with_a_floor_of_one_half(&cluster, 1..=3).await;
+    for node in 1..=2 {
+        cluster.seed(node, value(&at[0], -30_000, "old")).await;
+    }
+    cluster.seed(2, value(&at[1], -10, "newer there")).await;
+    damage(&cluster, 1, &at[0]);
+    pull(&upkeep, 2).await.unwrap();
+    assert!(cluster.node(1).replica.lapse().holds(&at[0]));
+}
+
+/// It was deleted, and the deletion purged here; one that was put back has neither, nor the floor that says so.
+#[tokio::test(start_paused = true)]
+async fn what_a_lapsed_replica_has_below_a_floor_is_recalled_from_nobody() {
+    let cluster = Cluster::new(3);
+    let upkeep = upkeep(&cluster, 1);
+    let (at, _, _) = with_a_floor_of_one_half(&cluster, 1..=1).await;
+    cluster.seed(2, value(&at[0], -30_000, "deleted and purged")).await;
+    for node in 1..=2 {
+        cluster.node(node).replica.lapse().add(&at[..1]).await.unwrap();
+    }
+    let recalls = begins(&upkeep, |upkeep| async move { upkeep.recall().await });
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(cluster.held(1, &at[0]).await, None);
+    recalls.abort();
 }
