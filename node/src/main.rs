@@ -14,7 +14,7 @@ use god_core::{
     radix::CommitterSettings,
     replica::Lapse,
     ring::{CurrentRing, Founding, Joiner},
-    seam::{DISK_THREADS, Seams},
+    seam::{DISK_THREADS, LARGE_THREADS, Seams},
     stop::stop,
     upkeep::UpkeepSettings,
 };
@@ -109,7 +109,7 @@ fn run(settings: Settings, restored: bool) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(settings.worker_threads)
         // THREADS-BOUNDED: what is not for the disk has some that a hung disk cannot hold.
-        .max_blocking_threads(DISK_THREADS + OTHER_BLOCKING_THREADS)
+        .max_blocking_threads(DISK_THREADS + LARGE_THREADS + OTHER_BLOCKING_THREADS)
         .enable_all()
         .build()
         .context("cannot start the runtime")?;

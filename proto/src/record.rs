@@ -183,6 +183,7 @@ impl From<Record> for peer::Entry {
             .into(),
             expires_at_ms: record.expires_at_ms.unwrap_or(0),
             value: record.value,
+            withheld_bytes: 0,
         }
     }
 }
@@ -193,6 +194,9 @@ impl TryFrom<peer::Entry> for Option<Record> {
 
     fn try_from(message: peer::Entry) -> Result<Option<Record>, RecordError> {
         let Some(version) = message.version else { return Ok(None) };
+        if message.withheld_bytes != 0 {
+            return Err(RecordError("its value was left out"));
+        }
         let kind = match peer::Kind::try_from(message.kind) {
             Ok(peer::Kind::Value) => Kind::Value,
             Ok(peer::Kind::Tombstone) => Kind::Tombstone,

@@ -83,6 +83,13 @@ pub const DISK_THREADS: usize = 256;
 const MAX_WAITING: usize = 4_096;
 /// As [`DISK_THREADS`], beside those, for what no client waits for.
 const THREADS_BEHIND: usize = 2;
+/// How many of [`DISK_THREADS`] read large values at one time, beside the others: each takes memory and processors as
+/// thousands of small ones do.
+pub const LARGE_THREADS: usize = 4;
+/// How many may wait for one of those, and for how long: who is refused can still ask another replica in time, and what
+/// nobody can hold is not read at all.
+const LARGE_WAITING: usize = 1_024;
+const LARGE_PATIENCE: Duration = Duration::from_secs(1);
 /// How nice those threads are: each gets a thirtieth of what another thread beside it (of its control group) does that
 /// has work, so that they always go on.
 #[cfg(target_os = "linux")]
@@ -109,17 +116,23 @@ pub struct Threads {
     free: Semaphore,
     waiting: AtomicUsize,
     most_waiting: usize,
+    /// Set where what is done is large: how long others wait for a turn, which lasts until what was done is taken. Else
+    /// it ends when it is done.
+    patience: Option<Duration>,
     /// Whose threads they are, where not those of whoever asks.
     runtime: Option<Runtime>,
     /// Those that stand back.
     behind: Option<&'static Threads>,
+    /// Those that read large values.
+    large: Option<&'static Threads>,
 }
 
 impl Threads {
     /// For as long as the process runs: once for a node.
     fn new(count: usize, most_waiting: usize) -> Threads {
         let free = Semaphore::new(count);
-        Threads { free, waiting: AtomicUsize::new(0), most_waiting, runtime: None, behind: None }
+        let waiting = AtomicUsize::new(0);
+        Threads { free, waiting, most_waiting, patience: None, runtime: None, behind: None, large: None }
     }
 
     fn leak(self) -> &'static Threads {
@@ -167,8 +180,12 @@ impl Threads {
         if self.free.available_permits() > 0 || waiting < self.most_waiting {
             return Ok(());
         }
+        Err(self.crowded())
+    }
+
+    fn crowded(&self) -> Crowded {
         counter!("god_engine_offload_refused_total").increment(1);
-        Err(Crowded(waiting))
+        Crowded(self.waiting.load(Ordering::Relaxed))
     }
 }
 
@@ -198,7 +215,19 @@ impl Offload {
     /// takes stays until its end.
     pub fn threads() -> Offload {
         let behind = Threads::standing_back();
-        Offload::Threads(Threads { behind, ..Threads::new(DISK_THREADS, MAX_WAITING) }.leak())
+        let large =
+            Threads { patience: Some(LARGE_PATIENCE), ..Threads::new(LARGE_THREADS, LARGE_WAITING) }.leak();
+        let threads = Threads { behind, large: Some(large), ..Threads::new(DISK_THREADS, MAX_WAITING) };
+        Offload::Threads(threads.leak())
+    }
+
+    /// The same, for what reads a large value: few at a time, and not many more that wait.
+    #[must_use]
+    pub fn large(self) -> Offload {
+        match self {
+            Offload::Threads(Threads { large: Some(large), .. }) => Offload::Threads(large),
+            here => here,
+        }
     }
 
     /// The same, on threads that stand back where others have work: for what no client waits for, and nobody who holds
@@ -250,7 +279,14 @@ impl Offload {
             Offload::Inline => Ok(work()),
             Offload::Threads(threads) => {
                 threads.admit()?;
-                Ok(threads.blocking(threads.turn().await, work).await)
+                let turn = match threads.patience {
+                    None => threads.turn().await,
+                    Some(patience) => match timeout(patience, threads.turn()).await {
+                        Ok(turn) => turn,
+                        Err(_) => return Err(threads.crowded()),
+                    },
+                };
+                Ok(threads.blocking(turn, work).await)
             }
         }
     }
@@ -263,16 +299,17 @@ impl Threads {
         turn: Option<SemaphorePermit<'static>>,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> T {
+        let until_taken = self.patience.is_some();
         let work = move || {
-            let _turn = turn;
-            work()
+            let done = work();
+            (done, turn.filter(|_| until_taken))
         };
         let done = match &self.runtime {
             Some(runtime) => runtime.spawn_blocking(work),
             None => tokio::task::spawn_blocking(work),
         };
         match done.await {
-            Ok(value) => value,
+            Ok((value, _turn)) => value,
             Err(stopped) => match stopped.try_into_panic() {
                 Ok(panic) => resume_unwind(panic),
                 // The runtime is shutting down: nobody is left to hear an answer.
@@ -358,6 +395,7 @@ impl Seams {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use futures::{StreamExt, stream::FuturesUnordered};
     use std::sync::mpsc;
 
     #[test]
@@ -402,6 +440,34 @@ mod tests {
             drop(go_on);
             hung.await;
         });
+    }
+
+    /// THREADS-BOUNDED.
+    #[tokio::test]
+    async fn what_reads_large_values_is_few_at_a_time_and_holds_up_nobody_else() {
+        let offload = Offload::threads();
+        let (go_on, hangs) = mpsc::channel::<()>();
+        let hangs = Arc::new(Mutex::new(hangs));
+        let reads = (0..LARGE_THREADS + LARGE_WAITING).map(|_| {
+            let hangs = Arc::clone(&hangs);
+            offload.large().run_if_free(move || hangs.lock().recv().is_ok())
+        });
+        let mut reads: FuturesUnordered<_> = reads.collect();
+        assert!(futures::poll!(reads.next()).is_pending());
+        assert_eq!(offload.large().run_if_free(|| 7).await, Err(Crowded(LARGE_WAITING)));
+        assert_eq!(offload.run_if_free(|| 7).await, Ok(7));
+        // Nobody waits for long, but the node itself.
+        let own = offload.large().run(|| 7);
+        tokio::pin!(own);
+        for _ in 0..LARGE_WAITING {
+            assert!(matches!(reads.next().await, Some(Err(Crowded(_)))));
+            assert!(futures::poll!(&mut own).is_pending());
+        }
+        drop(go_on);
+        while let Some(read) = reads.next().await {
+            assert_eq!(read, Ok(false));
+        }
+        assert_eq!(own.await, 7);
     }
 
     #[test]

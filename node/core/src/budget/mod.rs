@@ -201,7 +201,11 @@ impl Drop for Charge {
 /// What is paid for answers of replicas, as long as they are held. Small ones cost nothing here, nor does it to have
 /// none.
 #[derive(Debug, Default)]
-pub struct Paid(Option<Charge>);
+pub struct Paid {
+    charge: Option<Charge>,
+    /// So much of it is for what is yet to come.
+    ahead: usize,
+}
 
 impl Paid {
     /// Pays for an answer of so many bytes. `false`: there is not enough left, and it is to be dropped.
@@ -215,12 +219,35 @@ impl Paid {
 
     /// The same, where nothing is refused for it yet: fewer bytes may do.
     pub fn pay_if_left(&mut self, budget: &Budget, bytes: usize) -> bool {
-        bytes <= SMALL || self.0.get_or_insert_with(|| budget.new_charge()).insist(bytes)
+        let (due, ahead) = (bytes.saturating_sub(self.ahead), self.ahead.saturating_sub(bytes));
+        let is_paid = due <= SMALL || self.charge.get_or_insert_with(|| budget.new_charge()).insist(due);
+        if is_paid {
+            self.ahead = ahead;
+        }
+        is_paid
     }
 
-    /// Gives back what goes beyond so many bytes: the others were dropped.
+    /// Pays for so many bytes of an answer that is yet to come.
+    pub fn pay_ahead(&mut self, budget: &Budget, bytes: usize) -> bool {
+        let ahead = std::mem::take(&mut self.ahead);
+        let is_paid = self.pay(budget, bytes);
+        self.ahead = ahead + if is_paid && bytes > SMALL { bytes } else { 0 };
+        is_paid
+    }
+
+    /// Gives back what was paid for so many bytes that will not come.
+    pub fn forgo(&mut self, bytes: usize) {
+        let back = bytes.min(self.ahead);
+        self.ahead -= back;
+        if let Some(charge) = &mut self.charge {
+            charge.shrink(back);
+        }
+    }
+
+    /// Gives back what goes beyond so many bytes, once all has come: the others were dropped.
     pub fn keep(&mut self, bytes: usize) {
-        match &mut self.0 {
+        self.ahead = 0;
+        match &mut self.charge {
             Some(charge) if bytes > 0 => charge.shrink(charge.bytes().saturating_sub(bytes)),
             paid => *paid = None,
         }
@@ -228,12 +255,13 @@ impl Paid {
 
     /// Bytes that are paid for.
     pub fn bytes(&self) -> usize {
-        self.0.as_ref().map_or(0, Charge::bytes)
+        self.charge.as_ref().map_or(0, Charge::bytes)
     }
 
     /// Takes over what another one pays for.
     pub fn absorb(&mut self, other: Paid) {
-        match (&mut self.0, other.0) {
+        self.ahead += other.ahead;
+        match (&mut self.charge, other.charge) {
             (Some(charge), Some(other)) => charge.absorb(other),
             (paid @ None, other) => *paid = other,
             (Some(_), None) => {}
@@ -325,7 +353,7 @@ mod tests {
     fn what_is_paid_for_answers_is_what_is_held_of_them() {
         let budget = Budget::new(1 << 20);
         let mut paid = Paid::default();
-        assert!(paid.pay(&budget, SMALL) && paid.0.is_none());
+        assert!(paid.pay(&budget, SMALL) && paid.charge.is_none());
         assert!(paid.pay(&budget, 300 << 10) && paid.pay(&budget, 300 << 10));
         let mut more = Paid::default();
         assert!(more.pay(&budget, 100 << 10));
@@ -337,5 +365,32 @@ mod tests {
         assert_eq!(budget.used(), 200 << 10);
         paid.keep(0);
         assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn what_was_paid_ahead_is_not_paid_again_when_it_comes() {
+        let budget = Budget::new(1 << 20);
+        let mut paid = Paid::default();
+        assert!(paid.pay_ahead(&budget, 300 << 10) && paid.pay_ahead(&budget, 100 << 10));
+        assert_eq!(budget.used(), 400 << 10);
+        assert!(paid.pay(&budget, 350 << 10) && paid.pay(&budget, 60 << 10));
+        assert_eq!(budget.used(), 410 << 10);
+        // What did not come is given back.
+        paid.keep(10 << 10);
+        assert!(paid.pay(&budget, 20 << 10));
+        assert_eq!(budget.used(), 30 << 10);
+        // Where there is not enough left it is not there later either; what others pay for ahead is theirs.
+        let mut beyond = budget.new_charge();
+        assert!(beyond.insist(2 << 20));
+        beyond.shrink((2 << 20) - 1);
+        let mut more = Paid::default();
+        assert!(more.pay_ahead(&budget, 100 << 10) && !more.pay_ahead(&budget, 1 << 20));
+        paid.absorb(more);
+        paid.forgo(40 << 10);
+        assert_eq!(paid.bytes(), 90 << 10);
+        assert!(paid.pay(&budget, 60 << 10));
+        assert_eq!(paid.bytes(), 90 << 10);
+        paid.forgo(10 << 10);
+        assert_eq!(paid.bytes(), 90 << 10, "all has come");
     }
 }

@@ -216,7 +216,7 @@ impl Drop for PeerConnections {
 fn is_bulk(body: &request::Body) -> bool {
     match body {
         request::Body::Scan(_) | request::Body::Summarize(_) | request::Body::GetRing(_) => true,
-        request::Body::Read(read) => read.positions.len() >= BULK_POSITIONS,
+        request::Body::Read(read) => read.positions.len() >= BULK_POSITIONS || read.largest_bytes == 0,
         _ => false,
     }
 }

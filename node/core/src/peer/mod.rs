@@ -16,9 +16,10 @@ mod starts;
 mod tests;
 mod transport;
 
-pub(crate) use held::{Damaged, Held, from_entry, to_entry, weight};
+pub(crate) use held::{Damaged, Held, Told, from_entry, to_entry, weight};
 pub use hello::Identity;
 pub use server::PeerDoor;
+pub(crate) use settings::BULK_BYTES;
 pub use settings::PeerSettings;
 pub use starts::{Meeting, Starts, Way, heard, told};
 pub use transport::GrpcTransport;

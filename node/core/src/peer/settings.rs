@@ -4,6 +4,9 @@ use crate::{budget::Budget, connections::Times};
 use god_proto::MAX_VALUE;
 use std::time::Duration;
 
+/// From this size on, in bytes, what is asked or answered goes the way of what is big, by default.
+pub(crate) const BULK_BYTES: usize = 64 << 10;
+
 /// Each has a default that suits a cluster in one region.
 #[derive(Clone, Debug)]
 pub struct PeerSettings {
@@ -59,7 +62,7 @@ impl Default for PeerSettings {
             frame_requests: 1_024,
             frame_bytes: 1 << 20,
             in_flight: 4_096,
-            bulk_bytes: 64 << 10,
+            bulk_bytes: BULK_BYTES,
             connect_timeout: Duration::from_secs(1),
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_secs(2),

@@ -133,7 +133,7 @@ impl Shared {
         scope: &QuorumScope,
         ranges: &[PositionRange],
     ) -> Result<Vec<Sum>, QuorumError> {
-        let body = || {
+        let body = |_| {
             let ranges = ranges.iter().map(peer::Range::from).collect();
             request::Body::Summarize(peer::Summarize { ranges, ..peer::Summarize::default() })
         };
@@ -172,7 +172,7 @@ impl Shared {
         let prefer: Vec<NodeId> = scope.nodes(std::iter::once(member));
         let one = QuorumScope { replicas: scope.replicas.any_one(), ..scope.clone() };
         let body =
-            || request::Body::Split(peer::Split { range: Some(peer::Range::from(range)), as_stored: false });
+            |_| request::Body::Split(peer::Split { range: Some(peer::Range::from(range)), as_stored: false });
         let decode = |reply| match reply {
             response::Body::Split(done) => Ok(Position::from_bytes(done.position)),
             _ => Err(strange("is not that to a split")),

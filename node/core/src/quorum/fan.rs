@@ -39,13 +39,15 @@ pub(super) struct QuorumScope {
     /// Whom, and how many of each set must answer.
     pub replicas: JointReplicas,
     pub deadline: Instant,
+    /// So much longer a member may take before another one is asked as well, as its answer is large.
+    pub slack: Duration,
 }
 
 impl QuorumScope {
     /// For what lies in one arc of a ring.
     pub(super) fn new(ring: &Arc<Ring>, arc: &RingArc, need: Need, deadline: Instant) -> QuorumScope {
         let (ring, replicas) = (Arc::clone(ring), JointReplicas::of(ring, arc, need));
-        QuorumScope { ring, arcs: arc.changed, need, replicas, deadline }
+        QuorumScope { ring, arcs: arc.changed, need, replicas, deadline, slack: Duration::ZERO }
     }
 
     /// Names of members, for a preference in a later question.
@@ -350,30 +352,45 @@ impl Shared {
         self.ring.epoch() > scope.ring.epoch()
     }
 
-    /// Answers of enough members. Asks another member for each that fails, and as well as each that is slow. Refused as
-    /// busy where there is no memory for what they say, and `fit` cannot make what one of them says small enough.
+    /// Answers of enough members; `body` is what a member is asked, by its index. Asks another member for each that
+    /// fails, and as well as each that is slow. Refused as busy where there is no memory for what they say, and `fit`
+    /// cannot make what one of them says small enough.
     pub(super) async fn gather<T>(
         &self,
         scope: &QuorumScope,
         prefer: &[NodeId],
-        body: impl Fn() -> request::Body,
+        body: impl Fn(usize) -> request::Body,
+        decode: impl Fn(response::Body) -> Result<T, CallError>,
+        fit: impl FnMut(&mut Answers<T>, &mut T) -> bool,
+    ) -> Result<Answers<T>, QuorumError> {
+        let mut answers = Answers { said: Vec::new(), paid: Paid::default() };
+        self.gather_into(&mut answers, scope, prefer, body, decode, fit).await?;
+        Ok(answers)
+    }
+
+    /// The same, where some of it is paid for before it comes. What is paid stays so where too few answer.
+    pub(super) async fn gather_into<T>(
+        &self,
+        answers: &mut Answers<T>,
+        scope: &QuorumScope,
+        prefer: &[NodeId],
+        body: impl Fn(usize) -> request::Body,
         decode: impl Fn(response::Body) -> Result<T, CallError>,
         mut fit: impl FnMut(&mut Answers<T>, &mut T) -> bool,
-    ) -> Result<Answers<T>, QuorumError> {
+    ) -> Result<(), QuorumError> {
         let mut gathering = Gathering::new(scope, self.order(&scope.replicas, prefer))?;
         let left = || scope.deadline.saturating_duration_since(Instant::now());
         let mut calls = FuturesUnordered::new();
-        let mut answers = Answers { said: Vec::new(), paid: Paid::default() };
         let timer = sleep_until(scope.deadline);
         tokio::pin!(timer);
         let (mut hedges, mut catches_up) = (Vec::new(), false);
         loop {
             for at in std::mem::take(&mut hedges).into_iter().chain(gathering.selector.ask()) {
-                calls.push(self.call(scope, at, left(), body()));
-                gathering.asked(at, Instant::now() + self.patience(scope.replicas.node(at)));
+                calls.push(self.call(scope, at, left(), body(at)));
+                gathering.asked(at, Instant::now() + self.patience(scope.replicas.node(at)) + scope.slack);
             }
             if let Some(end) = gathering.end(Instant::now()) {
-                return end.map(|()| answers).map_err(QuorumError::Failed);
+                return end.map_err(QuorumError::Failed);
             }
             if timer.deadline() != gathering.wake() {
                 timer.as_mut().reset(gathering.wake());
@@ -388,7 +405,7 @@ impl Shared {
                 continue;
             };
             match gathering.heard(at, &reply, self.ring.epoch()) {
-                Step::Take => match self.afford(&mut answers, reply, &decode, &mut fit)? {
+                Step::Take => match self.afford(answers, reply, &decode, &mut fit)? {
                     Ok(answer) => {
                         gathering.answered(at);
                         answers.said.push((at, answer));
@@ -400,7 +417,7 @@ impl Shared {
                     calls.push(self.call_after_catch_up(scope, at, epoch, was_asked, reply));
                 }
                 Step::Moved => return Err(QuorumError::Moved),
-                Step::Push => calls.push(self.call_after_push(scope, at, left(), body())),
+                Step::Push => calls.push(self.call_after_push(scope, at, left(), body(at))),
             }
         }
     }

@@ -3,15 +3,15 @@
 use super::{merge::Page, poll::Said};
 use crate::{
     budget::{Budget, Paid},
-    peer::{Damaged, Held},
+    peer::{Damaged, Held, Told},
 };
 use god_proto::{peer, record::Entry};
 use std::{cmp::Reverse, collections::BTreeSet};
 
 /// Bytes of a value, which are free again once it is given up.
-fn value(held: Option<&Held>) -> usize {
+fn value(held: Option<&Held<Told>>) -> usize {
     match held {
-        Some(Ok(Some(record))) => record.value.len(),
+        Some(Ok(Some(told))) => told.head().value.len(),
         _ => 0,
     }
 }
@@ -23,7 +23,7 @@ pub(super) fn fit(
     budget: &Budget,
     paid: &mut Paid,
     said: &mut [Said],
-    answer: &mut [Held],
+    answer: &mut [Held<Told>],
     given_up: &mut BTreeSet<usize>,
 ) -> bool {
     let mut left = size_of_val(answer).max(answer.len() * size_of::<peer::Entry>());
@@ -110,8 +110,8 @@ mod tests {
     use super::*;
     use god_proto::{ids::NodeId, record::Record, version::Version};
 
-    fn of(bytes: usize) -> Held {
-        Ok(Some(Record::value(Version::new(1, 0, NodeId(1)), vec![7; bytes])))
+    fn of(bytes: usize) -> Held<Told> {
+        Ok(Some(Told::Whole(Record::value(Version::new(1, 0, NodeId(1)), vec![7; bytes]))))
     }
 
     #[test]

@@ -29,6 +29,7 @@ mod settings;
 mod sink;
 mod stages;
 mod sync;
+mod withheld;
 mod write;
 
 #[cfg(test)]

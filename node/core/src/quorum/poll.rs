@@ -1,7 +1,7 @@
 //! What a quorum's answers to some positions come to, and what is to be written where before they are told. Pure.
 
 use super::{fan::QuorumScope, refusal::Failures};
-use crate::peer::Held;
+use crate::peer::{Held, Told};
 use god_proto::{
     ids::ArcId,
     position::{Position, PositionRange},
@@ -14,12 +14,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// What one member says of the positions asked; of the first ones, where all would not fit in one message. What was
 /// given up of it for want of memory stands there as what is damaged does: nothing is said of that position.
-pub(super) type Said = (usize, Vec<Held>);
+pub(super) type Said = (usize, Vec<Held<Told>>);
 
 /// A quorum's answers to one position, condensed.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Poll {
-    /// Who holds the newest, by index.
+    /// Who holds the newest, by index: one that told all of it, if any did.
     pub newest: Option<usize>,
     pub version: Version,
     /// Members that said something of this position.
@@ -40,7 +40,10 @@ impl Poll {
             let Some(Ok(record)) = records.get(at) else { continue };
             let bit: ReplicaMask = 1 << *member;
             poll.asked |= bit;
-            let version = record.as_ref().map_or(Version::ZERO, |record| record.version);
+            let version = record.as_ref().map_or(Version::ZERO, |told| told.head().version);
+            if version == poll.version && matches!(record, Some(Told::Whole(_))) && !poll.is_told(said, at) {
+                poll.newest = Some(index);
+            }
             if version > poll.version {
                 (poll.newest, poll.version, poll.holders) = (Some(index), version, bit);
             } else if version == poll.version {
@@ -48,6 +51,16 @@ impl Poll {
             }
         }
         poll
+    }
+
+    /// The newest, as it was told of the position at this index.
+    pub fn newest<'a>(&self, said: &'a [Said], at: usize) -> Option<&'a Told> {
+        said.get(self.newest?)?.1.get(at)?.as_ref().ok()?.as_ref()
+    }
+
+    /// Whether nothing of the newest was withheld.
+    pub fn is_told(&self, said: &[Said], at: usize) -> bool {
+        self.newest(said, at).is_none_or(|told| told.withheld().is_none())
     }
 
     /// Whether so many members find something damaged at a position that too few are left who said what they hold; but
@@ -119,7 +132,7 @@ impl<'a> Repair<'a> {
         let covering = scope.replicas.covering();
         let torn = polls.iter().enumerate().zip(asked).filter(|((_, poll), _)| poll.is_torn(&covering));
         let torn = torn.filter_map(|((at, poll), (position, _))| {
-            let record = said.get(poll.newest?)?.1.get(at)?.clone().ok()??;
+            let record = poll.newest(said, at)?.clone().whole()?;
             Some(Torn { at, entry: Entry { position: position.clone(), record } })
         });
         let torn = torn.collect();

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     budget::Paid,
-    peer::{CallError, Held, from_entry},
+    peer::{CallError, Held, Told, from_entry},
     version::SURE_MS,
 };
 use god_proto::{
@@ -32,11 +32,16 @@ fn values<'a>(got: impl IntoIterator<Item = &'a Option<Record>>) -> usize {
     got.into_iter().flatten().map(|record| record.value.len()).sum()
 }
 
-/// What a wrong clock stamped is not there (FAR-IS-NOT-THERE), whatever the replica's own clock says.
-fn decode(body: response::Body, count: usize, ceiling_ms: u64) -> Result<Vec<Held>, CallError> {
-    let near = |record: Option<Record>| record.filter(|record| record.version.ms() <= ceiling_ms);
+/// What a replica told of `count` positions, or of the first of them. What a wrong clock stamped is not there
+/// (FAR-IS-NOT-THERE), whatever the replica's own clock says.
+pub(super) fn told(
+    body: response::Body,
+    count: usize,
+    ceiling_ms: u64,
+) -> Result<Vec<Held<Told>>, CallError> {
+    let near = |told: Option<Told>| told.filter(|told| told.head().version.ms() <= ceiling_ms);
     let held = |entry| from_entry(entry).map(|held| held.map(near));
-    let records: Vec<Held> = match body {
+    let records: Vec<Held<Told>> = match body {
         response::Body::Read(done) if done.entries.len() <= count => {
             let records = done.entries.into_iter().map(held).collect::<Result<_, _>>();
             records.map_err(|error| strange(&format!("holds {error}")))?
@@ -74,15 +79,18 @@ impl Shared {
         prefer: &[god_proto::ids::NodeId],
         asked: &[(Position, Version)],
     ) -> Result<(Vec<Got>, Paid), QuorumError> {
-        let body = || {
+        // SIZES-FIRST: what this node holds itself crosses no network.
+        let body = |at| {
             let positions = asked.iter().map(|(position, _)| position.clone().into_bytes()).collect();
-            request::Body::Read(peer::Read { positions })
+            let is_own = scope.replicas.node(at) == Some(self.me);
+            let largest_bytes = if is_own { 0 } else { self.settings.largest_unpaid };
+            request::Body::Read(peer::Read { positions, largest_bytes })
         };
         let ceiling_ms = self.clock.ceiling_ms();
-        let decode = |reply| decode(reply, asked.len(), ceiling_ms);
+        let decode = |reply| told(reply, asked.len(), ceiling_ms);
         // Of these there was no memory for what is said (BUDGET).
         let mut given_up = BTreeSet::new();
-        let fit = |answers: &mut Answers<Vec<Held>>, answer: &mut Vec<Held>| {
+        let fit = |answers: &mut Answers<Vec<Held<Told>>>, answer: &mut Vec<Held<Told>>| {
             fit(&self.settings.budget, &mut answers.paid, &mut answers.said, answer, &mut given_up)
         };
         let Answers { mut said, mut paid } = self.gather(scope, prefer, body, decode, fit).await?;
@@ -97,13 +105,13 @@ impl Shared {
             let left = scope.deadline.saturating_duration_since(Instant::now());
             let deadline = if damaged(&said) { Instant::now() + left / 2 } else { scope.deadline };
             let mut newer = None;
-            let take = |member, reply: Result<Vec<Held>, CallError>| {
+            let take = |member, reply: Result<Vec<Held<Told>>, CallError>| {
                 newer = other_epoch(&reply).map(|failure| (member, failure.epoch)).or(newer);
                 said.extend(reply.ok().map(|records| (member, records)));
                 !Poll::lags(&said, asked) && !damaged(&said)
             };
             let scope = QuorumScope { deadline, ..scope.clone() };
-            let asked = bits(others).map(|at| (at, body()));
+            let asked = bits(others).map(|at| (at, body(at)));
             no_more = self.ask_each(&scope, &mut paid, asked, decode, take).await.err();
             if damaged(&said)
                 && let Some((member, epoch)) = newer
@@ -115,6 +123,8 @@ impl Shared {
 
         // A position that only some had room for goes with the rest.
         let mut polls = Poll::all(&said, &scope.replicas);
+        let withheld =
+            self.get_withheld(scope, asked, &mut said, &mut polls, &mut given_up, &mut paid).await?;
         let judged = self.end(scope, &mut said, &mut polls).await;
         let unsettled = match Repair::plan(scope, asked, &said, &mut polls) {
             Some(repair) => self.repair(scope, repair).await?,
@@ -148,7 +158,14 @@ impl Shared {
                     return Err(why.clone());
                 }
                 let newest = poll.newest.and_then(|index| said.get_mut(index));
-                let record = newest.and_then(|(_, records)| records.get_mut(at)?.as_mut().ok()?.take());
+                let record = match newest.and_then(|(_, records)| records.get_mut(at)?.as_mut().ok()?.take())
+                {
+                    Some(Told::Withheld(..)) => {
+                        let why = || unreadable(scope.replicas.shortfall(poll.asked));
+                        return Err(withheld.clone().err().unwrap_or_else(why));
+                    }
+                    told => told.and_then(Told::whole),
+                };
                 match &judged {
                     Err(rejected) if record.as_ref().is_some_and(may_end) => Err(rejected.clone()),
                     _ => Ok(record),
@@ -188,14 +205,13 @@ impl Shared {
     /// is for those that this node's clock cannot judge.
     async fn end(&self, scope: &QuorumScope, said: &mut [Said], polls: &mut [Poll]) -> Result<(), Rejected> {
         let newest = |said: &[Said], at: usize, poll: &Poll| -> Option<Record> {
-            said.get(poll.newest?)?.1.get(at)?.clone().ok()?.filter(may_end)
+            Some(poll.newest(said, at)?.head()).filter(|record| may_end(record)).cloned()
         };
         // Whoever ended it may have told nobody else.
         if polls.iter().any(|poll| poll.version.is_expiry()) {
             let sure_ms = self.clock.sure_ms();
             for (at, poll) in polls.iter_mut().enumerate().filter(|(_, poll)| poll.version.is_expiry()) {
-                let held = poll.newest.and_then(|index| said.get(index)?.1.get(at)?.as_ref().ok()?.as_ref());
-                poll.is_fresh = held.is_some_and(|ended| is_unsure(ended, sure_ms));
+                poll.is_fresh = poll.newest(said, at).is_some_and(|ended| is_unsure(ended.head(), sure_ms));
             }
         }
         if !polls.iter().enumerate().any(|(at, poll)| newest(said, at, poll).is_some()) {
@@ -223,7 +239,7 @@ impl Shared {
                 .and_then(|index| said.get_mut(index))
                 .and_then(|(_, records)| records.get_mut(at));
             if let Some(place) = place {
-                *place = Ok(Some(ended));
+                *place = Ok(Some(Told::Whole(ended)));
             }
         }
         Ok(())

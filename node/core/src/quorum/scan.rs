@@ -139,7 +139,7 @@ impl Shared {
         wanted: PageRequest,
     ) -> Result<(Merged, Paid), QuorumError> {
         let PageRequest { reverse, keys_only, limit, max_bytes } = wanted;
-        let body = || {
+        let body = |_| {
             let range = Some(peer::Range::from(range));
             let max_bytes = max_bytes as u32;
             let scan = peer::Scan { range, reverse, limit, max_bytes, keys_only, ..peer::Scan::default() };

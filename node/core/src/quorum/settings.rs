@@ -1,6 +1,6 @@
 //! What a coordinator may be told.
 
-use crate::budget::Budget;
+use crate::{budget::Budget, peer::BULK_BYTES};
 use god_proto::MAX_TIMEOUT;
 use std::time::Duration;
 
@@ -17,6 +17,9 @@ pub struct QuorumSettings {
     /// Bytes of writes that may still be under way to the last replicas after their clients were answered. Beyond
     /// it, those replicas get hints instead.
     pub background_bytes: usize,
+    /// Values of more bytes are sent by other nodes only once they are paid for (SIZES-FIRST), which takes one more
+    /// round trip. At least one.
+    pub largest_unpaid: u32,
     /// The node's; what replicas answer to clients' reads is paid from the clients' part of it, while it is held.
     pub budget: Budget,
 }
@@ -28,6 +31,7 @@ impl Default for QuorumSettings {
             max_timeout: MAX_TIMEOUT,
             hedge_delay: Duration::from_millis(20),
             background_bytes: 64 << 20,
+            largest_unpaid: BULK_BYTES as u32,
             budget: Budget::default(),
         }
     }

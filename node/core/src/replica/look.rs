@@ -102,9 +102,9 @@ impl Replica {
         if let [position] = &positions[..] {
             // A message of one position has one verdict.
             let record = self.store.get(position).await.map_err(|error| broken(&error))?;
-            entries.push(near(record).map(peer::Entry::from).unwrap_or_default());
+            entries.push(to_entry(Ok(near(record)), read.largest_bytes));
         } else {
-            let mut bytes = 0;
+            let (mut bytes, mut looked) = (0, 0);
             // While the other parts are read; then whoever takes the answer pays for it, and is refused where there is
             // no memory. One value is read all the same: who asks may be the one that goes beyond what there is
             // (BUDGET).
@@ -114,19 +114,24 @@ impl Replica {
             let mut rest = &positions[..];
             let mut size = if self.budget.is_spent() { 1 } else { READ_AT_ONCE };
             'all: while !rest.is_empty() {
+                if looked > bytes && first.is_some() && self.budget.is_spent() {
+                    break;
+                }
                 let held = self.held_at(rest.get(..size).unwrap_or(rest)).await?;
                 let (part, after) = rest.split_at(held.len().min(rest.len()));
                 rest = after;
                 let mut left = part.len();
                 for (held, position) in held.into_iter().zip(part) {
                     let held = if lapsed.contains(position) { Err(Damaged) } else { held.map(near) };
-                    bytes +=
-                        32 + held.as_ref().map_or(0, |held| held.as_ref().map_or(0, |it| it.value.len()));
-                    if !entries.is_empty() && bytes > MAX_ANSWER {
+                    let is_readable = held.is_ok();
+                    looked += held.as_ref().map_or(0, |held| held.as_ref().map_or(0, |it| it.value.len()));
+                    let entry = to_entry(held, read.largest_bytes);
+                    bytes += 32 + entry.value.len();
+                    // What is only looked at takes the disk as what is told does.
+                    if !entries.is_empty() && bytes.max(looked) > MAX_ANSWER {
                         break 'all;
                     }
-                    let is_readable = held.is_ok();
-                    entries.push(to_entry(held));
+                    entries.push(entry);
                     first = first.or(is_readable.then_some(entries.len()));
                     left -= 1;
                     let owed = bytes - paid.bytes();

@@ -1,6 +1,8 @@
 //! A replica over a store in memory.
 #![allow(clippy::unwrap_used)]
 
+mod reads;
+
 use super::*;
 use crate::{
     budget::Budget,
@@ -148,7 +150,10 @@ fn mine() -> peer::Range {
 async fn a_question_under_another_epoch_is_refused_with_the_replicas_own() {
     let (replica, _) = replica();
     for epoch in [0, 3, 5] {
-        let read = request::Body::Read(peer::Read { positions: vec![place(true, 0).into_bytes()] });
+        let read = request::Body::Read(peer::Read {
+            positions: vec![place(true, 0).into_bytes()],
+            largest_bytes: 0,
+        });
         let failure = ask(&replica, epoch, read).await.unwrap_err();
         assert_eq!((failure.cause(), failure.epoch), (Cause::StaleEpoch, 4));
     }
@@ -157,7 +162,8 @@ async fn a_question_under_another_epoch_is_refused_with_the_replicas_own() {
 #[tokio::test]
 async fn a_question_under_another_epoch_is_answered_where_both_rings_have_the_same_arc() {
     let (replica, _) = replica();
-    let read = || request::Body::Read(peer::Read { positions: vec![place(true, 0).into_bytes()] });
+    let read =
+        || request::Body::Read(peer::Read { positions: vec![place(true, 0).into_bytes()], largest_bytes: 0 });
     let written = || request::Body::Write(peer::Write { entries: vec![entry(place(true, 1), NOW_MS, b"v")] });
     let scan = |as_stored| peer::Scan { range: Some(mine()), limit: 10, as_stored, ..peer::Scan::default() };
     for under in [(3, 2), (3, 3), (5, 2), (5, 4), (4, 4), (4, 9)] {
@@ -182,7 +188,9 @@ async fn a_question_under_another_epoch_is_answered_where_both_rings_have_the_sa
     stale(ask_about(&replica, (3, 2), request::Body::Floor(floor)).await);
     // Where this node's ring has nothing, or what changed since, the other's may have something.
     let nowhere = Position::keyspace_start(KeyspaceId(9));
-    let read = |at: &Position| request::Body::Read(peer::Read { positions: vec![at.clone().into_bytes()] });
+    let read = |at: &Position| {
+        request::Body::Read(peer::Read { positions: vec![at.clone().into_bytes()], largest_bytes: 0 })
+    };
     stale(ask_about(&replica, (5, 2), read(&nowhere)).await);
     stale(ask_about(&replica, (3, 2), read(&place(false, 0))).await);
     let beyond = range(Position::keyspace_start(KeyspaceId(1)), nowhere);
@@ -214,7 +222,10 @@ async fn what_changed_hands_while_it_was_read_is_not_told() {
         document.arcs[0].changed = 6;
         (alike, Ring::new(document).unwrap())
     };
-    let read = || peer::Read { positions: (0..3).map(|at| place(true, at).into_bytes()).collect() };
+    let read = || {
+        let positions = (0..3).map(|at| place(true, at).into_bytes()).collect();
+        peer::Read { positions, largest_bytes: 0 }
+    };
     let scan = || peer::Scan { range: Some(mine()), limit: 9, ..peer::Scan::default() };
     let sum = || peer::Summarize { ranges: vec![mine()], ..peer::Summarize::default() };
     // Another ring that has the same of it, and was asked about by arcs, does not matter.
@@ -242,7 +253,9 @@ async fn what_the_node_does_not_hold_is_refused_and_nothing_of_it_is_written() {
     let (replica, _) = replica();
     let entries = vec![entry(place(true, 0), NOW_MS, b"v"), entry(place(false, 0), NOW_MS, b"v")];
     assert_eq!(write(&replica, entries).await.unwrap_err().cause(), Cause::NotReplica);
-    let read = |held| request::Body::Read(peer::Read { positions: vec![place(held, 0).into_bytes()] });
+    let read = |held| {
+        request::Body::Read(peer::Read { positions: vec![place(held, 0).into_bytes()], largest_bytes: 0 })
+    };
     assert_eq!(ask(&replica, 4, read(false)).await.unwrap_err().cause(), Cause::NotReplica);
     let response::Body::Read(done) = ask(&replica, 4, read(true)).await.unwrap() else { panic!() };
     assert_eq!(done.entries, [peer::Entry::default()]);
@@ -325,63 +338,6 @@ async fn a_page_holds_what_there_is_memory_for() {
     drop((other, beyond));
     assert_eq!(page(scan().await), (10, false));
     assert_eq!(budget.used(), 0);
-}
-
-/// BUDGET: where nothing is left, no more is read than is answered all the same.
-#[tokio::test]
-async fn one_value_is_read_where_there_is_no_memory_for_another() {
-    let (replica, disk) = replica();
-    let budget = Budget::new(1 << 20);
-    let replica = replica.paid_from(budget.clone());
-    let places: Vec<Position> = (0..10).map(|at| place(true, at)).collect();
-    let large = "v".repeat(100 << 10);
-    let entries = places.iter().map(|at| entry(at.clone(), NOW_MS, large.as_bytes())).collect();
-    write(&replica, entries).await.unwrap();
-    let read = async || {
-        let before = disk.reads();
-        let positions = places.iter().map(|at| at.clone().into_bytes()).collect();
-        match ask(&replica, 4, request::Body::Read(peer::Read { positions })).await {
-            Ok(response::Body::Read(done)) => (done.entries.len(), disk.reads() - before),
-            other => panic!("not read: {other:?}"),
-        }
-    };
-    assert_eq!(read().await, (10, 10));
-    let mut taken = budget.new_charge();
-    assert!(taken.insist(2 << 20));
-    assert_eq!(read().await, (1, 1));
-    // What is damaged is looked at twice, and answers nobody.
-    disk.corrupt(Table::Data, places[0].clone().into_bytes());
-    write(&replica, vec![entry(place(true, 10), NOW_MS, b"v")]).await.unwrap();
-    assert_eq!(read().await, (2, 3));
-    drop(taken);
-    assert_eq!(budget.used(), 0);
-}
-
-/// BUDGET: what is read before it is paid for has a bound in bytes, and what can be paid for is answered.
-#[tokio::test]
-async fn little_is_read_that_cannot_be_paid_for() {
-    for (size, taken, told, looked_up) in [(1 << 20, 0, 1, MAX_VALUE >> 20), (100 << 10, 300 << 10, 7, 32)] {
-        let (replica, disk) = replica();
-        let budget = Budget::new(1 << 20);
-        let replica = replica.paid_from(budget.clone());
-        let places: Vec<Position> = (0..32).map(|at| place(true, at)).collect();
-        let value = vec![b'v'; size];
-        let entries = places.iter().map(|at| entry(at.clone(), NOW_MS, &value)).collect();
-        write(&replica, entries).await.unwrap();
-        // Others have taken a part, and gone beyond it.
-        let mut beyond = budget.new_charge();
-        assert!(beyond.insist(2 << 20));
-        beyond.shrink(2 << 20);
-        let _taken = budget.take(taken).unwrap();
-        let before = disk.reads();
-        let positions = places.iter().map(|at| at.clone().into_bytes()).collect();
-        match ask(&replica, 4, request::Body::Read(peer::Read { positions })).await {
-            Ok(response::Body::Read(done)) => {
-                assert_eq!((done.entries.len(), disk.reads() - before), (told, looked_up));
-            }
-            other => panic!("not read: {other:?}"),
-        }
-    }
 }
 
 #[tokio::test]

@@ -68,9 +68,15 @@ impl JointReplicas {
     /// The same members, any one of which is enough.
     #[must_use]
     pub fn any_one(&self) -> JointReplicas {
+        self.one_of(self.all())
+    }
+
+    /// The same members, of which one of these is enough, and no other one is any.
+    #[must_use]
+    pub fn one_of(&self, who: ReplicaMask) -> JointReplicas {
         JointReplicas {
             members: self.members.clone(),
-            outgoing: Quorum { set: self.all(), need: 1, cover: 1 },
+            outgoing: Quorum { set: who, need: 1, cover: 1 },
             incoming: None,
         }
     }
@@ -190,6 +196,8 @@ pub(crate) mod tests {
     fn any_one_member_is_enough_where_that_is_asked() {
         let all = replicas(&[1, 2, 3], Some(&[3, 4, 5]), 2).any_one();
         assert!(all.enough(0b10000) && all.enough(0b1) && !all.enough(0));
+        let one = all.one_of(0b00110);
+        assert!(one.enough(0b00100) && !one.enough(0b11001) && !one.helps(0, 0b1));
     }
 
     #[test]

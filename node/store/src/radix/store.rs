@@ -28,6 +28,9 @@ use std::{collections::BTreeSet, sync::Arc};
 const DROP_STEP: u64 = 4_096;
 const DROP_BYTES: u64 = 4 << 20;
 
+/// A value that takes more is large. A bucket of more holds one entry ([`Limits`]), so that the index says which are.
+const LARGE_BYTES: u64 = 1 << 20;
+
 /// How a store works.
 #[derive(Clone, Debug)]
 pub struct StoreSettings {
@@ -236,14 +239,24 @@ impl Store {
         self.offload.run(move || engine.sync()).await
     }
 
-    /// What stands at a position. Waits for the disk only where it must, and not where too many do.
+    /// What stands at a position. Waits for the disk only where it must, and not where too many do. What may be large
+    /// is read by few at a time, wherever it is.
     pub async fn get(&self, position: &Position) -> Result<Option<Record>, EngineError> {
-        let data = self.data();
-        let found = match data.get_cached(Table::Data, position.as_bytes())? {
+        let (data, bytes) = {
+            let mut published = self.published.lock();
+            (self.held(&mut published), published.tree.bytes_at(position.as_bytes()))
+        };
+        let is_large = bytes > LARGE_BYTES;
+        let cached = match is_large {
+            true => Cached::Miss,
+            false => data.get_cached(Table::Data, position.as_bytes())?,
+        };
+        let found = match cached {
             Cached::Hit(found) => found,
             Cached::Miss => {
                 let key = position.clone();
-                self.offload.run_if_free(move || data.get(Table::Data, key.as_bytes())).await??
+                let offload = if is_large { self.offload.large() } else { self.offload };
+                offload.run_if_free(move || data.get(Table::Data, key.as_bytes())).await??
             }
         };
         decode(position, found)
@@ -280,8 +293,14 @@ impl Store {
             }
         }
         if !missed.is_empty() {
+            let is_large =
+                missed.iter().any(|(_, position)| tree.bytes_at(position.as_bytes()) > LARGE_BYTES);
             let work = move || read_first(&*data, &tree, missed, room);
-            let (found, unread) = self.offload.run_if_free(work).await??;
+            // What is small among them is not refused for what is large: that waits as long as it may take.
+            let (found, unread) = match is_large {
+                true => self.offload.large().run(work).await?,
+                false => self.offload.run_if_free(work).await??,
+            };
             for (at, position, found) in found {
                 if let Some(slot) = out.get_mut(at) {
                     *slot = decode(&position, found)?;
@@ -299,10 +318,6 @@ impl Store {
     }
 
     /// What reads are of: the same as a view of this moment.
-    fn data(&self) -> Arc<dyn Snapshot> {
-        self.held(&mut self.published.lock())
-    }
-
     fn held(&self, published: &mut Published) -> Arc<dyn Snapshot> {
         Arc::clone(published.data.get_or_insert_with(|| Arc::from(self.engine.snapshot())))
     }
@@ -353,8 +368,7 @@ fn read_first(
     loop {
         let (mut part, mut left) = (Vec::new(), room);
         while let Some((at, position)) = rest.peek() {
-            let bucket = tree.locate(position.as_bytes()).bucket;
-            let bytes = bucket.map_or(0, |(_, sum)| sum.bytes as usize);
+            let bytes = tree.bytes_at(position.as_bytes()) as usize;
             if bytes > left && *at > 0 {
                 break;
             }

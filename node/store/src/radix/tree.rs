@@ -184,6 +184,25 @@ impl Tree {
         }
     }
 
+    /// Bytes of the bucket that a position is in; 0: there is none. A value there takes no more. Cost: O(depth).
+    pub(super) fn bytes_at(&self, position: &[u8]) -> u64 {
+        let mut inner = &*self.root;
+        let mut depth = 0;
+        loop {
+            let found = inner.find(symbol(position, depth));
+            depth += 1;
+            let Some(branch) = found.ok().map(|at| &inner.branches[at]) else { return 0 };
+            if branch.leaves_at(position, depth).is_some() {
+                return 0;
+            }
+            depth += branch.rest.len();
+            match &branch.below {
+                Some(below) => inner = below,
+                None => return branch.sum.bytes,
+            }
+        }
+    }
+
     /// Adds to the bucket that a position is in; makes it if there is none. Cost: O(depth), and a copy of each node
     /// on the way that is shared. If the bucket then has fewer bytes than `open_limit`, it is open.
     pub(super) fn add(&mut self, position: &[u8], delta: &Summary, open_limit: u64) -> Touched {

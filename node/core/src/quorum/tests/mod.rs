@@ -6,5 +6,6 @@ mod expiry;
 mod hints;
 mod order;
 mod reads;
+mod withheld;
 pub mod world;
 mod writes;

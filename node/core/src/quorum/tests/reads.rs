@@ -7,6 +7,7 @@ use super::world::{
 use crate::{
     budget::Budget,
     membership::PeerState,
+    peer::Told,
     quorum::{
         HintSettings,
         fan::QuorumScope,
@@ -293,7 +294,7 @@ async fn a_position_that_lags_where_memory_is_short_fails_no_other_of_its_messag
     for keys in [["a", "b"], ["b", "a"]] {
         let budget = Budget::new(1 << 20);
         let cluster = Cluster::paid_from(&budget, &ring(document(3, 5)), HintSettings::default());
-        let large = "v".repeat(100 << 10);
+        let large = "v".repeat(60 << 10);
         for node in 1..=3 {
             cluster.seed(node, value(&position("a"), -10, &large)).await;
             cluster.seed(node, value(&position("b"), -20, "old")).await;
@@ -458,7 +459,7 @@ fn who_is_to_compare_itself_is_asked_arc_by_arc() {
     let ring = ring(document);
     let at = [ordered("k0"), ordered("k1"), ordered("k7")];
     let scope = QuorumScope::new(&ring, ring.arc_at(&at[0]).unwrap(), Need::All, Instant::now());
-    let held = at.iter().map(|at| Ok(Some(value(at, -10, "v").record))).collect();
+    let held = at.iter().map(|at| Ok(Some(Told::Whole(value(at, -10, "v").record)))).collect();
     let said = vec![(0, held), (1, vec![Ok(None); 3])];
     let mut polls = Poll::all(&said, &scope.replicas);
     let asked: Vec<_> = at.iter().map(|at| (at.clone(), Version::ZERO)).collect();

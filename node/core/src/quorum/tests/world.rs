@@ -4,7 +4,7 @@ use crate::{
     budget::Budget,
     engine::SimulatedDisk,
     membership::{Liveness, PeerState},
-    peer::{Call, CallError, Target, Transport, failure},
+    peer::{Call, CallError, Target, Transport, failure, weight},
     quorum::{Coordinator, HintSettings, Hints, Parts, QuorumSettings, RingSync},
     radix::{CommitterSettings, Limits, Store, StoreSettings},
     replica::{Floors, Lapse, Replica},
@@ -31,7 +31,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -65,6 +65,8 @@ pub struct Manner {
     pub does: Does,
     /// Only to writes.
     pub writes_only: bool,
+    /// Only to reads that want values however large.
+    pub whole_only: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -99,6 +101,10 @@ pub struct World {
     pub disk: SimulatedDisk,
     /// Whether those who keep the ring do not answer.
     pub stuck: AtomicBool,
+    /// Reads of whole values that other nodes than the first were asked for.
+    pub wholes: AtomicUsize,
+    /// Bytes of values that other nodes than the first answered with.
+    pub carried: AtomicUsize,
     /// Calls by node and kind.
     pub log: Arc<Mutex<Vec<(u32, &'static str)>>>,
 }
@@ -255,6 +261,8 @@ impl Cluster {
             hints: Arc::new(hints),
             disk,
             stuck: AtomicBool::new(false),
+            carried: AtomicUsize::new(0),
+            wholes: AtomicUsize::new(0),
             log: Arc::default(),
         });
         let parts = Parts {
@@ -431,11 +439,16 @@ impl Transport for Wire {
                 _ => ("other", false),
             };
             world.log.lock().push((id.0, kind));
+            if matches!(&call.body, request::Body::Read(read) if read.largest_bytes == 0) && id != NodeId(1) {
+                // It is sent whether anybody waits for it or not.
+                world.wholes.fetch_add(1, Ordering::Relaxed);
+            }
             let Some(node) = world.nodes.get(&id) else {
                 return Err(CallError::NotSent("no such node".to_owned()));
             };
             let mut manner = node.manner.lock().clone();
-            if manner.writes_only && !writes {
+            let whole = matches!(&call.body, request::Body::Read(read) if read.largest_bytes == 0);
+            if manner.writes_only && !writes || manner.whole_only && !whole {
                 manner = Manner::default();
             }
             let limit = call.timeout;
@@ -460,7 +473,11 @@ impl Transport for Wire {
                     Does::Refuse(cause) => Err(CallError::Refused(failure(cause, "as the test says"))),
                 }
             };
-            timeout(limit, work).await.unwrap_or(Err(CallError::TimedOut))
+            let done = timeout(limit, work).await.unwrap_or(Err(CallError::TimedOut));
+            if let (Ok(answer), true) = (&done, id != NodeId(1)) {
+                world.carried.fetch_add(weight(answer), Ordering::Relaxed);
+            }
+            done
         }
         .boxed()
     }

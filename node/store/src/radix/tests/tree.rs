@@ -151,9 +151,13 @@ proptest! {
                 let within = grown.data.range(between(path.bytes(), &path.end()));
                 prop_assert_eq!(sum, within.map(|(_, sum)| sum).sum());
                 prop_assert_eq!(grown.tree.bucket_depth(&bound), depth);
+                prop_assert_eq!(grown.tree.bytes_at(&bound), sum.bytes);
                 grown.data.range(..Bytes::copy_from_slice(path.bytes())).map(|(_, sum)| sum).sum()
             }
-            None => grown.data.range(..bound).map(|(_, sum)| sum).sum(),
+            None => {
+                prop_assert_eq!(grown.tree.bytes_at(&bound), 0);
+                grown.data.range(..bound).map(|(_, sum)| sum).sum()
+            }
         };
         prop_assert_eq!(prefix.before, before);
     }

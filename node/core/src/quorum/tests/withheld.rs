@@ -1,0 +1,292 @@
+//! Reads of values that are large: SIZES-FIRST.
+
+use super::world::{Cluster, Does, Manner, document, get, get_request, got, position, ring, value, version};
+use crate::{
+    budget::{Budget, Paid},
+    quorum::{AnswerSink, HintSettings},
+};
+use futures::future::join_all;
+use god_proto::{
+    MAX_VALUE,
+    peer::Cause,
+    position::PositionRange,
+    v1::{Answer, Reason, get_reply::Outcome},
+};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+use tokio::time::{Instant, sleep};
+
+/// Keeps answers, and what is paid for them.
+#[derive(Default)]
+struct Kept {
+    answers: Vec<(usize, Answer)>,
+    paid: Vec<Paid>,
+}
+
+impl AnswerSink for Kept {
+    fn take(&mut self, answers: Vec<(usize, Answer)>, paid: Paid) {
+        self.answers.extend(answers);
+        self.paid.push(paid);
+    }
+}
+
+/// Nodes 2, 3 and 4 hold what the first one coordinates.
+fn elsewhere(budget: &Budget) -> Cluster {
+    let mut document = document(4, 5);
+    document.arcs[0].replicas = vec![2, 3, 4];
+    Cluster::paid_from(budget, &ring(document), HintSettings::default())
+}
+
+async fn alike(cluster: &Cluster, nodes: &[u32], key: &str, bytes: usize) {
+    for node in nodes {
+        cluster.seed(*node, value(&position(key), -10, &"v".repeat(bytes))).await;
+    }
+}
+
+fn bytes(outcome: Outcome) -> usize {
+    match outcome {
+        Outcome::Found(found) => found.value.len(),
+        other => panic!("not found: {other:?}"),
+    }
+}
+
+fn failed(outcome: Outcome) -> (Reason, String) {
+    match outcome {
+        Outcome::Failed(rejected) => (rejected.reason(), rejected.message),
+        other => panic!("not failed: {other:?}"),
+    }
+}
+
+/// Of values that were answered by others, in whole values of the largest size.
+fn carried(cluster: &Cluster) -> f64 {
+    cluster.world.carried.load(Relaxed) as f64 / MAX_VALUE as f64
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_value_crosses_the_network_once_and_not_at_all_where_the_node_has_it() {
+    let cluster = Cluster::new(3);
+    alike(&cluster, &[1, 2, 3], "k", MAX_VALUE).await;
+    assert_eq!(bytes(cluster.read(get_request("k", Some(3), None)).await), MAX_VALUE);
+    assert!(carried(&cluster) < 0.001, "{}", carried(&cluster));
+    assert_eq!((cluster.sent("read"), cluster.sent("write")), (3, 0));
+
+    let cluster = elsewhere(&Budget::default());
+    alike(&cluster, &[2, 3, 4], "k", MAX_VALUE).await;
+    assert_eq!(bytes(cluster.read(get_request("k", Some(3), None)).await), MAX_VALUE);
+    assert!((1.0..1.001).contains(&carried(&cluster)), "{}", carried(&cluster));
+    assert_eq!((cluster.sent("read"), cluster.sent("write")), (4, 0));
+
+    // This node's is older: it gets the newer one, and writes it down.
+    let cluster = Cluster::new(3);
+    cluster.seed(1, value(&position("k"), -20, &"o".repeat(MAX_VALUE))).await;
+    alike(&cluster, &[2, 3], "k", 100 << 10).await;
+    assert_eq!(bytes(cluster.read(get("k")).await), 100 << 10);
+    assert_eq!(cluster.held(1, &position("k")).await.unwrap().version, version(-10));
+    assert!(carried(&cluster) < 0.02, "{}", carried(&cluster));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_value_that_is_not_large_is_told_at_once() {
+    let cluster = elsewhere(&Budget::default());
+    alike(&cluster, &[2, 3, 4], "k", 64 << 10).await;
+    assert_eq!(bytes(cluster.read(get("k")).await), 64 << 10);
+    assert_eq!(cluster.sent("read"), 2);
+}
+
+/// BUDGET: others send no more than this node can hold.
+#[tokio::test(start_paused = true)]
+async fn many_reads_of_large_values_bring_no_more_than_there_is_memory_for() {
+    let budget = Budget::new(32 << 20);
+    let cluster = elsewhere(&budget);
+    alike(&cluster, &[2, 3, 4], "k", MAX_VALUE).await;
+    (2..=4).for_each(|node| cluster.slow(node, 50));
+    let reads = join_all((0..64).map(|_| cluster.read(get("k")))).await;
+    let (found, refused): (Vec<_>, Vec<_>) =
+        reads.into_iter().partition(|read| matches!(read, Outcome::Found(_)));
+    // One at a time may go beyond what there is.
+    assert!((1..=5).contains(&found.len()), "{} of 64 were answered", found.len());
+    assert!(carried(&cluster) < 5.1, "{}", carried(&cluster));
+    assert_eq!(
+        cluster.world.wholes.load(Relaxed),
+        found.len(),
+        "as many were asked for as there is memory for"
+    );
+    for read in refused {
+        assert_eq!(failed(read).0, Reason::Busy);
+    }
+    assert!(budget.most() <= (32 << 20) + MAX_VALUE as u64 + (1 << 20), "{}", budget.most());
+    assert_eq!(budget.used(), 0);
+}
+
+/// BUDGET: one alone gets on, however little there is, whether the node holds an older one or none.
+#[tokio::test(start_paused = true)]
+async fn a_lone_read_of_a_large_value_is_answered_however_little_memory_there_is() {
+    let budget = Budget::new(1 << 20);
+    let cluster = elsewhere(&budget);
+    alike(&cluster, &[2, 3, 4], "k", MAX_VALUE).await;
+    for _ in 0..3 {
+        assert_eq!(bytes(cluster.read(get("k")).await), MAX_VALUE);
+        assert_eq!(budget.used(), 0);
+    }
+    let budget = Budget::new(1 << 20);
+    let cluster = Cluster::paid_from(&budget, &ring(document(3, 5)), HintSettings::default());
+    cluster.seed(1, value(&position("k"), -20, &"o".repeat(MAX_VALUE))).await;
+    alike(&cluster, &[2, 3], "k", MAX_VALUE - 1).await;
+    for _ in 0..2 {
+        assert_eq!(bytes(cluster.read(get("k")).await), MAX_VALUE - 1);
+        assert_eq!(budget.used(), 0);
+    }
+}
+
+/// BUDGET: what was got stays paid for where something beside it was not.
+#[tokio::test(start_paused = true)]
+async fn a_value_that_nobody_tells_takes_no_payment_from_those_that_are_told() {
+    for alone in ["a", "z"] {
+        let budget = Budget::default();
+        let cluster = elsewhere(&budget);
+        alike(&cluster, &[2, 3, 4], "k", 300 << 10).await;
+        cluster.seed(4, value(&position(alone), -10, &"v".repeat(900 << 10))).await;
+        cluster.slow(2, 5);
+        *cluster.node(4).manner.lock() =
+            Manner { does: Does::Refuse(Cause::Busy), whole_only: true, ..Manner::default() };
+        let mut sink = Kept::default();
+        cluster
+            .coordinator
+            .batch_to(["k", alone].map(|key| get_request(key, Some(3), None)).to_vec(), &mut sink)
+            .await;
+        let mut answers = sink.answers;
+        answers.sort_by_key(|(slot, _)| *slot);
+        let [(_, told), (_, refused)] = answers.try_into().unwrap();
+        assert_eq!(bytes(got(told)), 300 << 10);
+        assert_eq!(failed(got(refused)).0, Reason::Busy);
+        let paid: usize = sink.paid.iter().map(Paid::bytes).sum();
+        assert_eq!((paid, budget.used()), (300 << 10, 300 << 10));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_there_is_no_memory_for_fails_no_other_of_its_message() {
+    let budget = Budget::new(1 << 20);
+    let cluster = elsewhere(&budget);
+    alike(&cluster, &[2, 3, 4], "large", 900 << 10).await;
+    alike(&cluster, &[2, 3, 4], "less", 200 << 10).await;
+    alike(&cluster, &[2, 3, 4], "small", 10).await;
+    // Another one goes beyond what there is, and most of it is free again.
+    let mut other = budget.new_charge();
+    assert!(other.insist(2 << 20));
+    other.shrink((2 << 20) - (300 << 10));
+    let answers = cluster.coordinator.batch(["large", "less", "small"].map(get).to_vec()).await;
+    let [large, less, small] = answers.try_into().unwrap();
+    assert_eq!(failed(got(large)).0, Reason::Busy);
+    assert_eq!((bytes(got(less)), bytes(got(small))), (200 << 10, 10));
+    drop(other);
+    assert_eq!(budget.used(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_of_large_values_comes_in_several_messages_up_to_a_bound() {
+    let budget = Budget::default();
+    let cluster = elsewhere(&budget);
+    let keys = ["a", "b", "c", "d", "e", "f"];
+    for key in keys {
+        alike(&cluster, &[2, 3, 4], key, 7 << 20).await;
+    }
+    let answers = cluster.coordinator.batch(keys.map(get).to_vec()).await;
+    let mut answers = answers.into_iter().map(got);
+    for _ in 0..5 {
+        assert_eq!(bytes(answers.next().unwrap()), 7 << 20);
+    }
+    assert_eq!(failed(answers.next().unwrap()).0, Reason::Busy);
+    assert!(carried(&cluster) < 5.0 * 7.0 / 8.0 + 0.01, "{}", carried(&cluster));
+    assert!(budget.most() < 36 << 20, "{} paid for what comes later", budget.most());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_holder_that_tells_nothing_more_is_replaced_and_where_none_does_only_that_is_refused() {
+    for does in [Does::Hang, Does::Unreachable, Does::Refuse(Cause::Busy)] {
+        let cluster = elsewhere(&Budget::default());
+        for key in ["k", "l"] {
+            alike(&cluster, &[2, 3, 4], key, 100 << 10).await;
+        }
+        alike(&cluster, &[2, 3, 4], "small", 10).await;
+        let manner = Manner { does, whole_only: true, ..Manner::default() };
+        *cluster.node(2).manner.lock() = manner.clone();
+        let start = Instant::now();
+        assert_eq!(bytes(cluster.read(get("k")).await), 100 << 10);
+        assert!(start.elapsed() < Duration::from_millis(40), "{:?}", start.elapsed());
+        for node in 3..=4 {
+            *cluster.node(node).manner.lock() = manner.clone();
+        }
+        let start = Instant::now();
+        let answers = cluster.coordinator.batch(["k", "small", "l"].map(get).to_vec()).await;
+        assert!(start.elapsed() <= Duration::from_millis(300), "{:?}", start.elapsed());
+        let [first, small, last] = answers.try_into().unwrap();
+        assert_eq!(bytes(got(small)), 10);
+        for refused in [first, last] {
+            let (reason, message) = failed(got(refused));
+            assert!(
+                matches!(reason, Reason::Deadline | Reason::Busy | Reason::Unavailable),
+                "{reason:?}: {message}"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_holder_that_tells_less_than_before_is_replaced() {
+    let cluster = elsewhere(&Budget::default());
+    alike(&cluster, &[2, 3, 4], "k", 100 << 10).await;
+    *cluster.node(2).manner.lock() =
+        Manner { delay: Duration::from_millis(15), whole_only: true, ..Manner::default() };
+    let forgets = async {
+        sleep(Duration::from_millis(5)).await;
+        let only = PositionRange::of_position(&position("k"));
+        assert!(cluster.node(2).store.drop_part(only, &Arc::default()).await.unwrap());
+    };
+    let (read, ()) = tokio::join!(cluster.read(get("k")), forgets);
+    assert_eq!(bytes(read), 100 << 10);
+}
+
+/// READ-REPAIRED: what is torn beside it is mended in time.
+#[tokio::test(start_paused = true)]
+async fn a_holder_that_hangs_leaves_time_for_what_is_beside_it() {
+    let cluster = elsewhere(&Budget::default());
+    cluster.seed(2, value(&position("large"), -10, &"v".repeat(100 << 10))).await;
+    cluster.seed(2, value(&position("torn"), -10, "newest")).await;
+    cluster.slow(4, 5);
+    *cluster.node(2).manner.lock() = Manner { does: Does::Hang, whole_only: true, ..Manner::default() };
+    let start = Instant::now();
+    let answers = cluster.coordinator.batch(["large", "torn"].map(get).to_vec()).await;
+    assert!(start.elapsed() <= Duration::from_millis(200), "{:?}", start.elapsed());
+    let [large, torn] = answers.try_into().unwrap();
+    assert_eq!(failed(got(large)).0, Reason::Deadline);
+    assert_eq!(bytes(got(torn)), "newest".len());
+    assert_eq!(cluster.held(3, &position("torn")).await.unwrap().version, version(-10));
+}
+
+/// READ-REPAIRED: what is newer by the time that a value is told is what is read.
+#[tokio::test(start_paused = true)]
+async fn a_value_that_a_newer_one_replaces_meanwhile_is_read_as_that_on_a_quorum() {
+    let cluster = elsewhere(&Budget::default());
+    alike(&cluster, &[2, 3, 4], "k", 100 << 10).await;
+    for node in 2..=4 {
+        *cluster.node(node).manner.lock() =
+            Manner { delay: Duration::from_millis(50), whole_only: true, ..Manner::default() };
+    }
+    let newer = async {
+        sleep(Duration::from_millis(25)).await;
+        cluster.seed(2, value(&position("k"), 10, &"n".repeat(200 << 10))).await;
+    };
+    let (read, ()) = tokio::join!(cluster.read(get("k")), newer);
+    match read {
+        Outcome::Found(found) => assert_eq!((found.value.len(), found.value[0]), (200 << 10, b'n')),
+        other => panic!("not found: {other:?}"),
+    }
+    let mut on = 0;
+    for node in 2..=4 {
+        on += u32::from(cluster.held(node, &position("k")).await.unwrap().version == version(10));
+    }
+    assert!(on >= 2, "it was read, and is on {on}");
+}

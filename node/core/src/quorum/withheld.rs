@@ -1,0 +1,168 @@
+//! Gets those values that replicas withheld, as they are large: once they are paid for, and each from one replica.
+//!
+//! How large a value is nobody knows before it is read, and replicas together tell it as often as a quorum has members.
+//! So other nodes are asked for no more than its version first (SIZES-FIRST): what the node cannot hold is not sent to
+//! it, and what it has itself not either.
+
+use super::{
+    Shared,
+    fan::{Answers, QuorumError, QuorumScope, strange, whole},
+    poll::{Poll, Said},
+    read::told,
+};
+use crate::{
+    budget::Paid,
+    peer::{Damaged, Held, Told},
+};
+use god_proto::{
+    peer::{self, request, response},
+    position::Position,
+    v1::Rejected,
+    version::Version,
+};
+use god_rules::quorum::ReplicaMask;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// A holder that takes no more than a millisecond for so many bytes is not slow.
+const BYTES_A_MS: usize = 8 << 10;
+
+/// What a member told, by its index.
+type MemberTold = (usize, Vec<Held<Told>>);
+
+/// A value that is to be got.
+#[derive(Clone, Copy)]
+struct Wanted {
+    /// The index of its position.
+    at: usize,
+    version: Version,
+    bytes: usize,
+    /// Who has it.
+    holders: ReplicaMask,
+}
+
+impl Shared {
+    /// Puts into the place of what was withheld of the newest records all of it, of as many of the first as their
+    /// holders have room for; the polls end where that does. Positions for whose values there is no memory are noted as
+    /// given up. The inner error: why no holder told those that are left withheld.
+    pub(super) async fn get_withheld(
+        &self,
+        scope: &QuorumScope,
+        asked: &[(Position, Version)],
+        said: &mut [Said],
+        polls: &mut Vec<Poll>,
+        given_up: &mut BTreeSet<usize>,
+        paid: &mut Paid,
+    ) -> Result<Result<(), Rejected>, QuorumError> {
+        let mut all = wanted(scope, asked, said, polls);
+        if all.is_empty() {
+            return Ok(Ok(()));
+        }
+        // The small ones first: so most of them are got. All together are no more than goes into a message of each
+        // member: it looks at no more for an answer.
+        all.sort_unstable_by_key(|value| (value.bytes, value.at));
+        all.retain(|value| {
+            let is_paid = paid.pay_ahead(&self.settings.budget, value.bytes);
+            if !is_paid {
+                given_up.insert(value.at);
+                for held in said.iter_mut().filter_map(|(_, records)| records.get_mut(value.at)) {
+                    *held = Err(Damaged);
+                }
+            }
+            is_paid
+        });
+        let mut groups: BTreeMap<ReplicaMask, Vec<Wanted>> = BTreeMap::new();
+        for value in all {
+            groups.entry(value.holders).or_default().push(value);
+        }
+        let mut outcome = Ok(());
+        for (holders, mut values) in groups {
+            values.sort_unstable_by_key(|value| value.at);
+            match self.get_of_one(scope, asked, holders, &values, paid).await {
+                Ok(told) => put(said, &values, told),
+                Err(QuorumError::Moved) => return Err(QuorumError::Moved),
+                Err(QuorumError::Failed(why)) => {
+                    paid.forgo(values.iter().map(|value| value.bytes).sum());
+                    outcome = Err(why);
+                }
+            }
+        }
+        for (at, poll) in polls.iter_mut().enumerate() {
+            *poll = Poll::of(said, at);
+        }
+        // What found no room in a holder's answer goes with the rest; what no holder told is answered with why.
+        if outcome.is_ok()
+            && let Some(rest) = wanted(scope, asked, said, polls).first().filter(|rest| rest.at > 0)
+        {
+            polls.truncate(rest.at);
+        }
+        Ok(outcome)
+    }
+
+    /// What one of the holders tells of some values, in whole and no older than it told before: of as many of the first
+    /// as it has room for. Within half of the time that there is, so that what is beside them is answered.
+    async fn get_of_one(
+        &self,
+        scope: &QuorumScope,
+        asked: &[(Position, Version)],
+        holders: ReplicaMask,
+        values: &[Wanted],
+        paid: &mut Paid,
+    ) -> Result<Vec<MemberTold>, QuorumError> {
+        let now = Instant::now();
+        let deadline = now + scope.deadline.saturating_duration_since(now) / 2;
+        let bytes: usize = values.iter().map(|value| value.bytes).sum();
+        let slack = Duration::from_millis((bytes / BYTES_A_MS) as u64);
+        let replicas = scope.replicas.one_of(holders);
+        let scope = QuorumScope { replicas, deadline, slack, ..scope.clone() };
+        let body = |_| {
+            let position = |value: &Wanted| Some(asked.get(value.at)?.0.clone().into_bytes());
+            let positions = values.iter().filter_map(position).collect();
+            request::Body::Read(peer::Read { positions, largest_bytes: 0 })
+        };
+        let ceiling_ms = self.clock.ceiling_ms();
+        let decode = |reply: response::Body| {
+            let told = told(reply, values.len(), ceiling_ms)?;
+            let is_as_new = |(held, value): (&Held<Told>, &Wanted)| match held {
+                Ok(Some(Told::Whole(record))) => record.version >= value.version,
+                Ok(Some(Told::Withheld(..)) | None) => false,
+                Err(Damaged) => true,
+            };
+            match told.iter().zip(values).all(is_as_new) {
+                true => Ok(told),
+                false => Err(strange("is less than it told before")),
+            }
+        };
+        // It is paid for but for what came to be larger meanwhile.
+        let mut answers = Answers { said: Vec::new(), paid: std::mem::take(paid) };
+        let gathered = self.gather_into(&mut answers, &scope, &[], body, decode, whole).await;
+        *paid = answers.paid;
+        gathered.map(|()| answers.said)
+    }
+}
+
+/// The values that were withheld of the newest records, of those positions that enough members said something of, as
+/// new as was asked for.
+fn wanted(scope: &QuorumScope, asked: &[(Position, Version)], said: &[Said], polls: &[Poll]) -> Vec<Wanted> {
+    let wanted = |((at, poll), (_, least)): ((usize, &Poll), &(Position, Version))| {
+        let is_told = scope.replicas.enough(poll.asked) && poll.version >= *least;
+        let bytes = poll.newest(said, at)?.withheld().filter(|_| is_told)?;
+        Some(Wanted { at, version: poll.version, bytes, holders: poll.holders })
+    };
+    polls.iter().enumerate().zip(asked).filter_map(wanted).collect()
+}
+
+/// Puts what holders told in the place of what they withheld.
+fn put(said: &mut [Said], values: &[Wanted], told: Vec<MemberTold>) {
+    for (member, told) in told {
+        let Some((_, records)) = said.iter_mut().find(|(at, _)| *at == member) else { continue };
+        for (held, value) in told.into_iter().zip(values) {
+            if let Some(place) = records.get_mut(value.at) {
+                *place = held;
+            }
+        }
+    }
+}
