@@ -86,8 +86,8 @@ const THREADS_BEHIND: usize = 2;
 /// How many of [`DISK_THREADS`] read large values at one time, beside the others: each takes memory and processors as
 /// thousands of small ones do.
 pub const LARGE_THREADS: usize = 4;
-/// How many may wait for one of those, and for how long: who is refused can still ask another replica in time, and what
-/// nobody can hold is not read at all.
+/// How many may wait for one of those to read one value, and for how long: who is refused can mostly ask another
+/// replica in time, and what nobody can hold is not read at all.
 const LARGE_WAITING: usize = 1_024;
 const LARGE_PATIENCE: Duration = Duration::from_secs(1);
 /// How nice those threads are: each gets a thirtieth of what another thread beside it (of its control group) does that

@@ -158,7 +158,7 @@ async fn a_thousand_frames_that_ask_for_a_large_value_take_no_more_memory_than_t
     // They take all processors there are, and must be answered in time.
     let mut cluster = Cluster::prepare_alone(3, &[]).await;
     for node in &mut cluster.nodes {
-        // As the chart and the operator have it: else what is freed stays with the process.
+        // As the image and the unit have it (decision 0007): else what is freed stays with the process.
         let allocator = [("MALLOC_MMAP_THRESHOLD_", "262144"), ("MALLOC_TRIM_THRESHOLD_", "1048576")];
         let given = [("GOD_REQUEST_MEMORY", "64MiB")].into_iter().chain(allocator);
         node.variables.extend(given.map(|(name, value)| (name.to_owned(), value.to_owned())));

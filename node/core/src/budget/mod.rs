@@ -170,6 +170,14 @@ impl Charge {
         self.beyond |= std::mem::take(&mut other.beyond);
     }
 
+    /// A charge of its own for some of them. It is not the one that may go beyond.
+    #[must_use]
+    pub fn split_off(&mut self, bytes: usize) -> Charge {
+        let bytes = (bytes as u64).min(self.bytes);
+        self.bytes -= bytes;
+        Charge { budget: self.budget.clone(), bytes, beyond: false }
+    }
+
     /// Bytes that are taken.
     pub fn bytes(&self) -> usize {
         self.bytes as usize
@@ -242,6 +250,14 @@ impl Paid {
         if let Some(charge) = &mut self.charge {
             charge.shrink(back);
         }
+    }
+
+    /// Sets apart what was paid for so many bytes that are yet to come.
+    #[must_use]
+    pub fn split_ahead(&mut self, bytes: usize) -> Paid {
+        let ahead = bytes.min(self.ahead);
+        self.ahead -= ahead;
+        Paid { charge: self.charge.as_mut().map(|charge| charge.split_off(ahead)), ahead }
     }
 
     /// Gives back what goes beyond so many bytes, once all has come: the others were dropped.

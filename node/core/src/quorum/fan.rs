@@ -430,18 +430,14 @@ impl Shared {
         decode: impl Fn(response::Body) -> Result<T, CallError>,
         mut fit: impl FnMut(&mut Answers<T>, &mut T) -> bool,
     ) -> Result<Result<T, CallError>, Rejected> {
-        let is_paid = self.pays(&mut answers.paid, &reply);
+        // Nothing waits meanwhile: what is not paid for, or not kept, is gone at once.
+        let bytes = reply.as_ref().map_or(0, weight);
         let mut answer = match reply.and_then(decode) {
             Ok(answer) => answer,
             Err(error) => return Ok(Err(error)),
         };
-        // Nothing waits meanwhile: what is not paid for is gone at once.
+        let is_paid = answers.paid.pay(&self.settings.budget, bytes);
         if is_paid || fit(answers, &mut answer) { Ok(Ok(answer)) } else { Err(no_memory()) }
-    }
-
-    /// Pays for a reply; whether that could be done (BUDGET).
-    fn pays(&self, paid: &mut Paid, reply: &Reply) -> bool {
-        reply.as_ref().map_or(true, |body| paid.pay(&self.settings.budget, weight(body)))
     }
 
     /// Asks some members, each its own question, until `each`, told of every answer, says that it is enough, or time is
@@ -459,10 +455,12 @@ impl Shared {
             asked.into_iter().map(|(at, body)| self.call(scope, at, left, body)).collect();
         let all = async {
             while let Some((at, reply)) = calls.next().await {
-                if !self.pays(paid, &reply) {
+                let bytes = reply.as_ref().map_or(0, weight);
+                let answer = reply.and_then(&decode);
+                if answer.is_ok() && !paid.pay(&self.settings.budget, bytes) {
                     return Err(no_memory());
                 }
-                if each(at, reply.and_then(&decode)) {
+                if each(at, answer) {
                     break;
                 }
             }

@@ -1,11 +1,14 @@
 //! What is given up of replicas' words where there is no memory for all of them (BUDGET). Pure, but for the budget.
 
-use super::{merge::Page, poll::Said};
+use super::{
+    merge::{Page, PageEntry},
+    poll::Said,
+};
 use crate::{
     budget::{Budget, Paid},
     peer::{Damaged, Held, Told},
 };
-use god_proto::{peer, record::Entry};
+use god_proto::peer;
 use std::{cmp::Reverse, collections::BTreeSet};
 
 /// Bytes of a value, which are free again once it is given up.
@@ -75,8 +78,8 @@ pub(super) fn shorten(
     page: &mut Page,
     reverse: bool,
 ) -> bool {
-    let bytes = |entries: &[Entry]| -> usize {
-        let one = |entry: &Entry| entry.position.as_bytes().len() + entry.record.value.len();
+    let bytes = |entries: &[PageEntry]| -> usize {
+        let one = |entry: &PageEntry| entry.position.as_bytes().len() + entry.told.head().value.len();
         size_of::<peer::Entry>() * entries.len() + entries.iter().map(one).sum::<usize>()
     };
     while page.entries.len() > 1 {
@@ -85,7 +88,7 @@ pub(super) fn shorten(
         let Some(last) = page.entries.last() else { return false };
         let mut freed = 0;
         for (_, other) in said.iter_mut() {
-            let is_covered = |entry: &Entry| match reverse {
+            let is_covered = |entry: &PageEntry| match reverse {
                 true => entry.position >= last.position,
                 false => entry.position <= last.position,
             };

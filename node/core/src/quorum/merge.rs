@@ -1,16 +1,31 @@
 //! Merges replicas' pages of one range into one. Pure.
 
+use crate::peer::Told;
 use god_proto::{
     position::{Position, PositionRange},
     record::Entry,
+    version::Version,
 };
 use std::cmp::Ordering;
+
+/// What one replica holds at a position.
+#[derive(Clone, Debug)]
+pub(super) struct PageEntry {
+    pub position: Position,
+    pub told: Told,
+}
+
+impl PageEntry {
+    fn version(&self) -> Version {
+        self.told.head().version
+    }
+}
 
 /// What one replica holds of a range, from the side where the scan begins.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Page {
     /// In the order of the scan, tombstones among them.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<PageEntry>,
     /// Whether it holds more than this.
     pub more: bool,
 }
@@ -18,10 +33,11 @@ pub(super) struct Page {
 /// What all replicas together say of a range.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Merged {
-    /// The newest record of each position that all of them cover, in the order of the scan.
+    /// The newest record of each position that all of them cover, in the order of the scan; without its value, where
+    /// nobody told that.
     pub entries: Vec<Entry>,
-    /// Which of those are not the same on all of them, by index.
-    pub torn: Vec<usize>,
+    /// Which of those are not the same on all of them, or were told by nobody in whole, by index.
+    pub unread: Vec<usize>,
     /// What is left of the range beyond; empty at its end.
     pub rest: PositionRange,
 }
@@ -35,7 +51,7 @@ impl Merged {
             false => PositionRange { start: entry.position.clone(), end: range.end.clone() },
         };
         self.entries.truncate(at);
-        self.torn.retain(|torn| *torn < at);
+        self.unread.retain(|unread| *unread < at);
     }
 }
 
@@ -70,42 +86,47 @@ pub(super) fn merge(range: &PositionRange, reverse: bool, pages: Vec<Page>) -> M
 
     let count = pages.len();
     let mut heads: Vec<_> = pages.into_iter().map(|page| page.entries.into_iter().peekable()).collect();
-    let (mut entries, mut torn) = (Vec::new(), Vec::new());
+    let (mut entries, mut unread) = (Vec::new(), Vec::new());
     loop {
         let front = heads.iter_mut().filter_map(|head| head.peek().map(|entry| &entry.position));
         let Some(position) = front.min_by(|a, b| step(a, b)).filter(|at| covered(at)).cloned() else { break };
-        let mut winner: Option<Entry> = None;
+        let mut winner: Option<PageEntry> = None;
         let (mut copies, mut alike) = (0, true);
         for head in &mut heads {
             let Some(entry) = head.next_if(|entry| entry.position == position) else { continue };
             copies += 1;
             match &winner {
-                Some(best) if best.record.version >= entry.record.version => {
-                    alike &= best.record.version == entry.record.version;
+                Some(best) if best.version() == entry.version() => {
+                    if best.told.withheld().is_some() {
+                        winner = Some(entry);
+                    }
                 }
+                Some(best) if best.version() > entry.version() => alike = false,
                 best => {
                     alike &= best.is_none();
                     winner = Some(entry);
                 }
             }
         }
-        if !alike || copies < count {
-            torn.push(entries.len());
+        let Some(PageEntry { position, told }) = winner else { continue };
+        if !alike || copies < count || told.withheld().is_some() {
+            unread.push(entries.len());
         }
-        entries.extend(winner);
+        entries.push(Entry { position, record: told.head().clone() });
     }
     let rest = match bound {
         None => PositionRange { start: range.end.clone(), end: range.end.clone() },
         Some(bound) if reverse => PositionRange { start: range.start.clone(), end: bound },
         Some(bound) => PositionRange { start: bound.next(), end: range.end.clone() },
     };
-    Merged { entries, torn, rest }
+    Merged { entries, unread, rest }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use bytes::Bytes;
     use god_proto::{
         ids::{KeyspaceId, NodeId},
         record::Record,
@@ -128,9 +149,13 @@ mod tests {
         Entry { position, record }
     }
 
+    fn told(Entry { position, record }: Entry) -> PageEntry {
+        PageEntry { position, told: Told::Whole(record) }
+    }
+
     /// What a replica answers to a scan of `limit` entries.
     fn page(held: &BTreeMap<u8, u64>, reverse: bool, limit: usize) -> Page {
-        let mut entries: Vec<Entry> = held.iter().map(|(key, time)| entry(*key, *time)).collect();
+        let mut entries: Vec<PageEntry> = held.iter().map(|(key, time)| told(entry(*key, *time))).collect();
         if reverse {
             entries.reverse();
         }
@@ -174,7 +199,7 @@ mod tests {
             let merged = merge(&range, reverse, pages.clone());
             let torn: Vec<usize> =
                 naive.iter().enumerate().filter(|(_, (_, torn))| *torn).map(|(at, _)| at).collect();
-            prop_assert_eq!(&merged.torn, &torn);
+            prop_assert_eq!(&merged.unread, &torn);
             let naive: Vec<Entry> = naive.into_iter().map(|(entry, _)| entry).collect();
             prop_assert_eq!(&merged.entries, &naive);
             prop_assert_eq!(merged.rest.is_empty(), pages.iter().all(|page| !page.more));
@@ -185,11 +210,33 @@ mod tests {
         }
     }
 
+    /// SIZES-FIRST.
+    #[test]
+    fn what_one_told_in_whole_is_as_good_as_if_all_had_and_what_nobody_did_is_to_be_read() {
+        let head = |time| {
+            let Entry { position, record } = entry(1, time);
+            PageEntry { position, told: Told::Withheld(Record { value: Bytes::new(), ..record }, 1) }
+        };
+        let merged = |said: &[PageEntry]| {
+            let page = |entry: &PageEntry| Page { entries: vec![entry.clone()], more: false };
+            let Merged { entries, unread, .. } =
+                merge(&PositionRange::of_keyspace(KS), false, said.iter().map(page).collect());
+            (entries, unread)
+        };
+        for said in [[head(1), told(entry(1, 1))], [told(entry(1, 1)), head(1)]] {
+            assert_eq!(merged(&said), (vec![entry(1, 1)], vec![]));
+        }
+        for said in [[head(2), told(entry(1, 1))], [told(entry(1, 1)), head(2)], [head(2), head(2)]] {
+            let (entries, unread) = merged(&said);
+            assert_eq!((entries[0].record.version, unread), (entry(1, 2).record.version, vec![0]));
+        }
+    }
+
     #[test]
     fn a_page_that_no_scan_could_give_is_refused() {
         let range = PositionRange::of_keyspace(KS);
         let page =
-            |keys: &[u8], more| Page { entries: keys.iter().map(|key| entry(*key, 1)).collect(), more };
+            |keys: &[u8], more| Page { entries: keys.iter().map(|key| told(entry(*key, 1))).collect(), more };
         assert!(check(&page(&[], true), &range, false).is_err());
         assert!(check(&page(&[2, 1], false), &range, false).is_err());
         assert!(check(&page(&[1, 1], false), &range, false).is_err());

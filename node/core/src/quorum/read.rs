@@ -70,6 +70,12 @@ fn took(body: response::Body, count: usize) -> Result<bool, CallError> {
 }
 
 impl Shared {
+    /// Of how large values a member is to tell all; 0: of all. What this node holds itself crosses no network
+    /// (SIZES-FIRST).
+    pub(super) fn largest_unpaid(&self, scope: &QuorumScope, at: usize) -> u32 {
+        if scope.replicas.node(at) == Some(self.me) { 0 } else { self.settings.largest_unpaid }
+    }
+
     /// The newest record at each position, each at least as new as asked, on a quorum by the time this returns; else
     /// why not, of that position alone.
     /// Fewer than were asked where all would not fit in one message; one at least. With what is paid for them.
@@ -79,12 +85,9 @@ impl Shared {
         prefer: &[god_proto::ids::NodeId],
         asked: &[(Position, Version)],
     ) -> Result<(Vec<Got>, Paid), QuorumError> {
-        // SIZES-FIRST: what this node holds itself crosses no network.
         let body = |at| {
             let positions = asked.iter().map(|(position, _)| position.clone().into_bytes()).collect();
-            let is_own = scope.replicas.node(at) == Some(self.me);
-            let largest_bytes = if is_own { 0 } else { self.settings.largest_unpaid };
-            request::Body::Read(peer::Read { positions, largest_bytes })
+            request::Body::Read(peer::Read { positions, largest_bytes: self.largest_unpaid(scope, at) })
         };
         let ceiling_ms = self.clock.ceiling_ms();
         let decode = |reply| told(reply, asked.len(), ceiling_ms);
@@ -123,8 +126,7 @@ impl Shared {
 
         // A position that only some had room for goes with the rest.
         let mut polls = Poll::all(&said, &scope.replicas);
-        let withheld =
-            self.get_withheld(scope, asked, &mut said, &mut polls, &mut given_up, &mut paid).await?;
+        let untold = self.get_withheld(scope, asked, &mut said, &mut polls, &mut given_up, &mut paid).await?;
         let judged = self.end(scope, &mut said, &mut polls).await;
         let unsettled = match Repair::plan(scope, asked, &said, &mut polls) {
             Some(repair) => self.repair(scope, repair).await?,
@@ -162,7 +164,7 @@ impl Shared {
                 {
                     Some(Told::Withheld(..)) => {
                         let why = || unreadable(scope.replicas.shortfall(poll.asked));
-                        return Err(withheld.clone().err().unwrap_or_else(why));
+                        return Err(untold.get(&at).cloned().unwrap_or_else(why));
                     }
                     told => told.and_then(Told::whole),
                 };
@@ -335,15 +337,14 @@ impl Shared {
         Ok(())
     }
 
-    /// The newest records at positions of one arc, however many messages that takes; up to the first of which nothing
-    /// can be said, and why not. With what is paid for them.
+    /// The newest records at positions of one arc, each at least as new as asked, however many messages that takes; up
+    /// to the first of which nothing can be said, and why not. With what is paid for them.
     pub(super) async fn read_all(
         &self,
         scope: &QuorumScope,
         prefer: &[god_proto::ids::NodeId],
-        positions: Vec<Position>,
+        asked: Vec<(Position, Version)>,
     ) -> Result<(Vec<Option<Record>>, Option<Rejected>, Paid), QuorumError> {
-        let asked: Vec<(Position, Version)> = positions.into_iter().map(|at| (at, Version::ZERO)).collect();
         let mut out = Vec::with_capacity(asked.len());
         let mut paid = Paid::default();
         // Each round reads one at least, or fails.

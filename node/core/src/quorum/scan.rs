@@ -5,11 +5,14 @@ use super::{
     admit::{bad_continuation, find, invalid, need, too_long_a_page},
     fan::{Answers, QuorumError, QuorumScope, strange},
     fit::shorten,
-    merge::{Merged, Page, check, merge},
+    merge::{Merged, Page, PageEntry, check, merge},
     read::{is_fresh, is_unsure, may_end},
     refusal::{keyspace_gone, no_memory, not_initialised, ring_moves, undecodable},
 };
-use crate::{budget::Paid, peer::CallError};
+use crate::{
+    budget::Paid,
+    peer::{CallError, Told, from_entry},
+};
 use bytes::{BufMut, Bytes, BytesMut};
 use god_proto::{
     DEFAULT_PAGE, MAX_PAGE, PAGE_BYTES,
@@ -139,11 +142,10 @@ impl Shared {
         wanted: PageRequest,
     ) -> Result<(Merged, Paid), QuorumError> {
         let PageRequest { reverse, keys_only, limit, max_bytes } = wanted;
-        let body = |_| {
-            let range = Some(peer::Range::from(range));
-            let max_bytes = max_bytes as u32;
-            let scan = peer::Scan { range, reverse, limit, max_bytes, keys_only, ..peer::Scan::default() };
-            request::Body::Scan(scan)
+        let body = |at| {
+            let (range, max_bytes) = (Some(peer::Range::from(range)), max_bytes as u32);
+            let asked = peer::Scan { range, reverse, limit, max_bytes, keys_only, ..peer::Scan::default() };
+            request::Body::Scan(peer::Scan { largest_bytes: self.largest_unpaid(scope, at), ..asked })
         };
         let ceiling_ms = self.clock.ceiling_ms();
         let decode = |reply| decode(reply, range, reverse, ceiling_ms);
@@ -154,7 +156,7 @@ impl Shared {
         let Answers { said: pages, mut paid } = pages;
         let asked = scope.nodes(pages.iter().map(|(member, _)| *member));
         let mut merged = merge(range, reverse, pages.into_iter().map(|(_, page)| page).collect());
-        let mut torn: BTreeSet<usize> = merged.torn.iter().copied().collect();
+        let mut unread: BTreeSet<usize> = merged.unread.iter().copied().collect();
         let judged = match merged.entries.iter().any(|entry| may_end(&entry.record)) {
             true => Some(self.judging_ms(scope).await?),
             false => None,
@@ -163,26 +165,28 @@ impl Shared {
         for (at, entry) in merged.entries.iter_mut().enumerate() {
             let ended = judged.and_then(|now_ms| entry.record.ended(now_ms).map(|ended| (ended, now_ms)));
             match ended {
-                Some((ended, now_ms)) if !is_fresh(&ended, now_ms) => entry.record = ended,
+                Some((ended, now_ms)) if !is_fresh(&ended, now_ms) && !unread.contains(&at) => {
+                    entry.record = ended;
+                }
                 // A quorum is read, and so many hold the end afterwards that all others see it.
-                Some(_) => drop(torn.insert(at)),
+                Some(_) => drop(unread.insert(at)),
                 None if entry.record.version.is_expiry() && is_unsure(&entry.record, sure_ms) => {
-                    torn.insert(at);
+                    unread.insert(at);
                 }
                 None => {}
             }
         }
-        if !torn.is_empty() {
-            let positions = torn.iter().filter_map(|at| merged.entries.get(*at));
-            let positions = positions.map(|entry| entry.position.clone()).collect();
-            // A quorum's read repairs those that are behind.
-            let (records, unsettled, more) = self.read_all(scope, &asked, positions).await?;
+        if !unread.is_empty() {
+            let entries = unread.iter().filter_map(|at| merged.entries.get(*at));
+            let least = entries.map(|entry| (entry.position.clone(), entry.record.version)).collect();
+            // A quorum's read repairs those that are behind, and gets what was withheld (READ-REPAIRED, SIZES-FIRST).
+            let (records, unsettled, more) = self.read_all(scope, &asked, least).await?;
             paid.absorb(more);
             let settled = records.len();
-            for (at, record) in torn.iter().zip(records) {
-                if let (Some(entry), Some(mut record)) = (merged.entries.get_mut(*at), record)
-                    && record.version >= entry.record.version
-                {
+            for (at, record) in unread.iter().zip(records) {
+                if let Some(entry) = merged.entries.get_mut(*at) {
+                    // What is gone was a deletion or an end, and is purged.
+                    let mut record = record.unwrap_or(Record::tombstone(Version::ZERO));
                     if keys_only {
                         record.value = Bytes::new();
                     }
@@ -191,7 +195,7 @@ impl Shared {
             }
             // What stands before it is told; it is not passed over, nor told as it stands: another read may have told
             // otherwise (READ-REPAIRED, EXPIRY-DERIVED).
-            if let (Some(why), Some(at)) = (unsettled, torn.iter().nth(settled)) {
+            if let (Some(why), Some(at)) = (unsettled, unread.iter().nth(settled)) {
                 if *at == 0 {
                     return Err(QuorumError::Failed(why));
                 }
@@ -333,12 +337,19 @@ fn decode(
     let response::Body::Scan(done) = body else {
         return Err(strange("is not that to a scan"));
     };
-    let entries = done.entries.into_iter().map(Entry::try_from).collect::<Result<_, _>>();
-    let entries = entries.map_err(|error| strange(&format!("holds {error}")))?;
-    let mut page = Page { entries, more: done.more };
+    let entry = |mut entry: peer::Entry| {
+        let position = Position::from_bytes(std::mem::take(&mut entry.position));
+        match from_entry(entry) {
+            Ok(Ok(Some(told))) if told.head().version.ms() > ceiling_ms => {
+                Ok(PageEntry { position, told: Told::Whole(Record::tombstone(Version::ZERO)) })
+            }
+            Ok(Ok(Some(told))) => Ok(PageEntry { position, told }),
+            Ok(_) => Err(strange("holds nothing, or what is damaged, at a position that it names")),
+            Err(error) => Err(strange(&format!("holds {error}"))),
+        }
+    };
+    let entries = done.entries.into_iter().map(entry).collect::<Result<_, _>>()?;
+    let page = Page { entries, more: done.more };
     check(&page, range, reverse).map_err(|error| strange(&format!("is wrong: {error}")))?;
-    for entry in page.entries.iter_mut().filter(|entry| entry.record.version.ms() > ceiling_ms) {
-        entry.record = Record::tombstone(Version::ZERO);
-    }
     Ok(page)
 }

@@ -14,6 +14,7 @@ use crate::{
     budget::Paid,
     peer::{Damaged, Held, Told},
 };
+use futures::future::join_all;
 use god_proto::{
     peer::{self, request, response},
     position::Position,
@@ -47,7 +48,7 @@ struct Wanted {
 impl Shared {
     /// Puts into the place of what was withheld of the newest records all of it, of as many of the first as their
     /// holders have room for; the polls end where that does. Positions for whose values there is no memory are noted as
-    /// given up. The inner error: why no holder told those that are left withheld.
+    /// given up. Gives why no holder told those that are left withheld, by their indices.
     pub(super) async fn get_withheld(
         &self,
         scope: &QuorumScope,
@@ -56,10 +57,11 @@ impl Shared {
         polls: &mut Vec<Poll>,
         given_up: &mut BTreeSet<usize>,
         paid: &mut Paid,
-    ) -> Result<Result<(), Rejected>, QuorumError> {
+    ) -> Result<BTreeMap<usize, Rejected>, QuorumError> {
+        let mut untold = BTreeMap::new();
         let mut all = wanted(scope, asked, said, polls);
         if all.is_empty() {
-            return Ok(Ok(()));
+            return Ok(untold);
         }
         // The small ones first: so most of them are got. All together are no more than goes into a message of each
         // member: it looks at no more for an answer.
@@ -78,15 +80,33 @@ impl Shared {
         for value in all {
             groups.entry(value.holders).or_default().push(value);
         }
-        let mut outcome = Ok(());
-        for (holders, mut values) in groups {
+        // What is beside it is answered even where no holder tells it in time.
+        let is_alone = groups.len() == 1 && groups.values().all(|values| values.len() == asked.len());
+        let now = Instant::now();
+        let half = scope.deadline.saturating_duration_since(now) / 2;
+        let deadline = if is_alone { scope.deadline } else { now + half };
+        let mut fetches = Vec::with_capacity(groups.len());
+        while let Some((holders, mut values)) = groups.pop_first() {
             values.sort_unstable_by_key(|value| value.at);
-            match self.get_of_one(scope, asked, holders, &values, paid).await {
+            // The last one has the charge that may go beyond what there is.
+            let mut part = match groups.is_empty() {
+                true => std::mem::take(paid),
+                false => paid.split_ahead(values.iter().map(|value| value.bytes).sum()),
+            };
+            fetches.push(async move {
+                let told = self.get_of_one(scope, asked, holders, &values, deadline, &mut part).await;
+                (values, told, part)
+            });
+        }
+        // No group waits for another one's holder.
+        for (values, told, part) in join_all(fetches).await {
+            paid.absorb(part);
+            match told {
                 Ok(told) => put(said, &values, told),
                 Err(QuorumError::Moved) => return Err(QuorumError::Moved),
                 Err(QuorumError::Failed(why)) => {
                     paid.forgo(values.iter().map(|value| value.bytes).sum());
-                    outcome = Err(why);
+                    untold.extend(values.iter().map(|value| (value.at, why.clone())));
                 }
             }
         }
@@ -94,28 +114,27 @@ impl Shared {
             *poll = Poll::of(said, at);
         }
         // What found no room in a holder's answer goes with the rest; what no holder told is answered with why.
-        if outcome.is_ok()
-            && let Some(rest) = wanted(scope, asked, said, polls).first().filter(|rest| rest.at > 0)
-        {
-            polls.truncate(rest.at);
+        let rest = wanted(scope, asked, said, polls).into_iter().map(|value| value.at);
+        if let Some(rest) = rest.filter(|at| *at > 0 && !untold.contains_key(at)).min() {
+            polls.truncate(rest);
         }
-        Ok(outcome)
+        Ok(untold)
     }
 
     /// What one of the holders tells of some values, in whole and no older than it told before: of as many of the first
-    /// as it has room for. Within half of the time that there is, so that what is beside them is answered.
+    /// as it has room for. Half of the time until the deadline is left to another holder, however large they are.
     async fn get_of_one(
         &self,
         scope: &QuorumScope,
         asked: &[(Position, Version)],
         holders: ReplicaMask,
         values: &[Wanted],
+        deadline: Instant,
         paid: &mut Paid,
     ) -> Result<Vec<MemberTold>, QuorumError> {
-        let now = Instant::now();
-        let deadline = now + scope.deadline.saturating_duration_since(now) / 2;
+        let half = deadline.saturating_duration_since(Instant::now()) / 2;
         let bytes: usize = values.iter().map(|value| value.bytes).sum();
-        let slack = Duration::from_millis((bytes / BYTES_A_MS) as u64);
+        let slack = Duration::from_millis((bytes / BYTES_A_MS) as u64).min(half);
         let replicas = scope.replicas.one_of(holders);
         let scope = QuorumScope { replicas, deadline, slack, ..scope.clone() };
         let body = |_| {

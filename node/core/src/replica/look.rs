@@ -14,7 +14,7 @@ use god_proto::{
     record::Record,
     version::Version,
 };
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, slice, sync::Arc};
 
 /// The most bytes of records in one answer, but for a larger single one.
 const MAX_ANSWER: usize = MAX_MESSAGE - (2 << 20);
@@ -53,8 +53,10 @@ impl Replica {
             if bytes >= READ_UNPAID {
                 break;
             }
-            all.push(match self.store.get(position).await {
-                Ok(record) => {
+            // As above: what is large among them waits as long as it may take, and refuses nothing beside it.
+            all.push(match self.store.get_many(slice::from_ref(position), READ_UNPAID).await {
+                Ok(mut one) => {
+                    let record = one.pop().flatten();
                     bytes += record.as_ref().map_or(0, |record| record.value.len());
                     Ok(record)
                 }

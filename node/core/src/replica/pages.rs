@@ -2,10 +2,11 @@
 
 use crate::{
     engine::{Direction, EngineError},
+    peer::to_entry,
     radix::View,
 };
 use bytes::Bytes;
-use god_proto::{MAX_PAGE, PAGE_BYTES, peer, position::PositionRange};
+use god_proto::{MAX_PAGE, PAGE_BYTES, peer, position::PositionRange, record::Entry};
 
 /// How much of a page is read before it is paid for.
 const PAID_AT: usize = 64 << 10;
@@ -40,22 +41,25 @@ pub(super) fn page(
         if scan.keys_only {
             entry.record.value = Bytes::new();
         }
-        let size = entry.position.as_bytes().len() + entry.record.encoded_len();
-        bytes += size;
+        // The page is as long, whether values are told or not.
+        let Entry { position, record } = entry;
+        bytes += position.as_bytes().len() + record.encoded_len();
         if entries.len() >= limit || (bytes > most && !entries.is_empty()) {
             return Ok(peer::ScanDone { entries, more: true, ..peer::ScanDone::default() });
         }
-        unpaid += size + size_of::<peer::Entry>();
+        let told = to_entry(Ok(Some(record)), scan.largest_bytes);
+        let told = peer::Entry { position: position.into_bytes(), ..told };
+        unpaid += told.position.len() + told.value.len() + size_of::<peer::Entry>();
         if unpaid >= PAID_AT {
             if !pay(unpaid) {
                 if entries.is_empty() {
-                    entries.push(peer::Entry::from(entry));
+                    entries.push(told);
                 }
                 return Ok(peer::ScanDone { entries, more: true, ..peer::ScanDone::default() });
             }
             unpaid = 0;
         }
-        entries.push(peer::Entry::from(entry));
+        entries.push(told);
     }
     Ok(peer::ScanDone { entries, more: false, ..peer::ScanDone::default() })
 }

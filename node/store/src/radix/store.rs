@@ -263,9 +263,9 @@ impl Store {
     }
 
     /// What stands at each of the first of some positions, in the same order: of as many as are surely no more than
-    /// `most` bytes together, but for the last one; of one in any case. What is in memory is looked at one by one, and
-    /// what must be read from the disk as many at a time as the index says that they cannot be too much. Cost: for each
-    /// of these a look at the index, and a read of many where their buckets together are not larger.
+    /// `most` bytes together, but for the last one; of one in any case. What is in memory is looked at one by one, but
+    /// for what may be large, and what must be read from the disk as many at a time as the index says that they cannot
+    /// be too much. Cost: for each a look at the index, and a read of many where their buckets together are not larger.
     pub async fn get_many(
         &self,
         positions: &[Position],
@@ -276,9 +276,15 @@ impl Store {
             (self.held(&mut published), published.tree.clone())
         };
         let mut out = Vec::with_capacity(positions.len());
-        let (mut missed, mut room) = (Vec::new(), most);
+        let (mut missed, mut room, mut any_large) = (Vec::new(), most, false);
         for (at, position) in positions.iter().enumerate() {
-            match data.get_cached(Table::Data, position.as_bytes())? {
+            let is_large = tree.bytes_at(position.as_bytes()) > LARGE_BYTES;
+            any_large |= is_large;
+            let cached = match is_large {
+                true => Cached::Miss,
+                false => data.get_cached(Table::Data, position.as_bytes())?,
+            };
+            match cached {
                 Cached::Hit(found) => {
                     room = room.saturating_sub(found.as_ref().map_or(0, Bytes::len));
                     out.push(decode(position, found)?);
@@ -293,11 +299,9 @@ impl Store {
             }
         }
         if !missed.is_empty() {
-            let is_large =
-                missed.iter().any(|(_, position)| tree.bytes_at(position.as_bytes()) > LARGE_BYTES);
             let work = move || read_first(&*data, &tree, missed, room);
             // What is small among them is not refused for what is large: that waits as long as it may take.
-            let (found, unread) = match is_large {
+            let (found, unread) = match any_large {
                 true => self.offload.large().run(work).await?,
                 false => self.offload.run_if_free(work).await??,
             };

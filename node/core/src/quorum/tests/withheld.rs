@@ -10,7 +10,7 @@ use god_proto::{
     MAX_VALUE,
     peer::Cause,
     position::PositionRange,
-    v1::{Answer, Reason, get_reply::Outcome},
+    v1::{Answer, Reason, ScanReply, ScanRequest, get_reply::Outcome},
 };
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -289,4 +289,112 @@ async fn a_value_that_a_newer_one_replaces_meanwhile_is_read_as_that_on_a_quorum
         on += u32::from(cluster.held(node, &position("k")).await.unwrap().version == version(10));
     }
     assert!(on >= 2, "it was read, and is on {on}");
+}
+
+/// SIZES-FIRST: half of the time is left for another holder, however large the value is.
+#[tokio::test(start_paused = true)]
+async fn a_holder_of_the_largest_value_that_hangs_is_replaced_in_time() {
+    for hangs in 2..=4 {
+        let cluster = elsewhere(&Budget::default());
+        alike(&cluster, &[2, 3, 4], "k", MAX_VALUE).await;
+        *cluster.node(hangs).manner.lock() =
+            Manner { does: Does::Hang, whole_only: true, ..Manner::default() };
+        let start = Instant::now();
+        assert_eq!(bytes(cluster.read(get("k")).await), MAX_VALUE, "node {hangs} hangs");
+        assert!(start.elapsed() < Duration::from_millis(200), "{:?}", start.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_value_that_nothing_is_beside_has_all_of_the_time() {
+    let cluster = elsewhere(&Budget::default());
+    alike(&cluster, &[2, 3, 4], "k", 100 << 10).await;
+    for node in 2..=4 {
+        *cluster.node(node).manner.lock() =
+            Manner { delay: Duration::from_millis(220), whole_only: true, ..Manner::default() };
+    }
+    assert_eq!(bytes(cluster.read(get("k")).await), 100 << 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn holders_that_hang_take_no_time_from_another_one() {
+    let budget = Budget::default();
+    let cluster = elsewhere(&budget);
+    for (node, key) in [(2, "a"), (3, "b"), (4, "c")] {
+        cluster.seed(node, value(&position(key), -10, &"v".repeat(100 << 10))).await;
+        let does = if node < 4 { Does::Hang } else { Does::Answer };
+        let delay = Duration::from_millis(if node < 4 { 0 } else { 100 });
+        *cluster.node(node).manner.lock() = Manner { does, delay, whole_only: true, ..Manner::default() };
+    }
+    let all = ["a", "b", "c"].map(|key| get_request(key, Some(3), None)).to_vec();
+    let mut sink = Kept::default();
+    cluster.coordinator.batch_to(all, &mut sink).await;
+    let mut answers = sink.answers;
+    answers.sort_by_key(|(slot, _)| *slot);
+    let [(_, a), (_, b), (_, c)] = answers.try_into().unwrap();
+    assert_eq!(bytes(got(c)), 100 << 10);
+    assert_eq!([a, b].map(|refused| failed(got(refused)).0), [Reason::Deadline; 2]);
+    assert_eq!(budget.used(), 100 << 10);
+}
+
+/// BUDGET: an answer that is not kept has cost nothing.
+#[tokio::test(start_paused = true)]
+async fn a_holder_that_tells_less_than_before_takes_no_payment_from_the_next_one() {
+    let budget = Budget::new(12 << 20);
+    let cluster = elsewhere(&budget);
+    for key in ["k", "l"] {
+        alike(&cluster, &[2, 3, 4], key, 4 << 20).await;
+    }
+    // Another one goes beyond what there is, and so much is free again.
+    let mut other = budget.new_charge();
+    assert!(other.insist(13 << 20));
+    other.shrink(11 << 20);
+    *cluster.node(2).manner.lock() =
+        Manner { delay: Duration::from_millis(15), whole_only: true, ..Manner::default() };
+    let forgets = async {
+        sleep(Duration::from_millis(5)).await;
+        let only = PositionRange::of_position(&position("l"));
+        assert!(cluster.node(2).store.drop_part(only, &Arc::default()).await.unwrap());
+    };
+    let (answers, ()) = tokio::join!(cluster.coordinator.batch(["k", "l"].map(get).to_vec()), forgets);
+    for answer in answers {
+        assert_eq!(bytes(got(answer)), 4 << 20);
+    }
+    drop(other);
+    assert_eq!(budget.used(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_brings_each_large_value_once_and_not_at_all_where_the_node_has_it() {
+    let scan = || ScanRequest { keyspace: "default".to_owned(), ..ScanRequest::default() };
+    let sizes = [("a", 300 << 10), ("b", 10), ("c", 200 << 10)];
+    let all = |page: ScanReply| {
+        assert!(page.failed.is_none(), "{page:?}");
+        let mut found: Vec<(String, usize)> = page
+            .entries
+            .into_iter()
+            .map(|entry| (String::from_utf8(entry.key.to_vec()).unwrap(), entry.value.len()))
+            .collect();
+        found.sort();
+        found
+    };
+    let told = sizes.map(|(key, bytes)| (key.to_owned(), bytes));
+    for (cluster, nodes, most) in
+        [(Cluster::new(3), [1, 2, 3], 0.01), (elsewhere(&Budget::default()), [2, 3, 4], 0.07)]
+    {
+        for (key, bytes) in sizes {
+            alike(&cluster, &nodes, key, bytes).await;
+        }
+        assert_eq!(all(cluster.coordinator.scan(scan()).await), told);
+        assert!(carried(&cluster) < most, "{}", carried(&cluster));
+    }
+    // Where it is on one of them only, it is on a quorum by the time that it is told.
+    let cluster = elsewhere(&Budget::default());
+    for node in [2, 3] {
+        *cluster.node(node).manner.lock() = Manner { delay: Duration::from_millis(1), ..Manner::default() };
+    }
+    cluster.slow(4, 30);
+    cluster.seed(3, value(&position("a"), -10, &"v".repeat(300 << 10))).await;
+    assert_eq!(all(cluster.coordinator.scan(scan()).await), told[..1]);
+    assert!(cluster.held(2, &position("a")).await.is_some());
 }
