@@ -47,10 +47,8 @@ impl PeerState {
 pub struct Peer {
     /// Whether it seems to be there.
     pub state: PeerState,
-    /// Whether it said that it is ready, when it last answered.
-    pub ready: bool,
-    /// Whether it said that it is not: one that was not heard of yet did not.
-    pub unready: bool,
+    /// Whether it said that it is ready, when it last answered; `None`: it was not heard of yet, or is down.
+    pub is_ready: Option<bool>,
     /// Smoothed time from request to answer.
     pub round_trip: Option<Duration>,
     /// Microseconds its clock is ahead of this node's, from the fastest of the latest exchanges.
@@ -102,7 +100,7 @@ impl Liveness {
     /// one whose disk is full: it answers, and decides nothing.
     pub fn is_there(&self, node: NodeId) -> bool {
         let peer = self.peer(node);
-        peer.state == PeerState::Up && peer.ready
+        peer.state == PeerState::Up && peer.is_ready == Some(true)
     }
 
     /// Those of a ring that are taken to be gone; this node is not, whatever others say.

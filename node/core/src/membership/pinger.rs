@@ -126,7 +126,7 @@ impl Pinger {
                     // Clocks drift: what was measured before it went is worth nothing.
                     self.offsets.keep(|known| known != node);
                     self.liveness.update(node, |peer| {
-                        (peer.ready, peer.unready, peer.clock_ahead_us) = (false, false, None);
+                        (peer.is_ready, peer.clock_ahead_us) = (None, None);
                     });
                 }
             }
@@ -141,7 +141,7 @@ impl Pinger {
         let sample = Sample::of(sent_us, pong.received_us, pong.replied_us, heard_us);
         let clock = (!stepped).then(|| self.offsets.add(node, sample));
         self.liveness.update(node, |peer| {
-            (peer.ready, peer.unready) = (pong.ready, !pong.ready);
+            peer.is_ready = Some(pong.ready);
             // As TCP smooths it: RFC 6298, section 2.
             let latest = sample.round_trip;
             peer.round_trip = Some(peer.round_trip.map_or(latest, |smooth| (smooth * 7 + latest) / 8));

@@ -120,7 +120,7 @@ impl Upkeep {
     /// Whether a voter may decide nothing: it is down, or answers and says that it is not ready, as its storage may
     /// have failed, and with it each vote.
     fn is_idle(&self, voter: NodeId) -> bool {
-        voter != self.me && (self.is_down(voter) || self.liveness.peer(voter).unready)
+        voter != self.me && (self.is_down(voter) || self.liveness.peer(voter).is_ready == Some(false))
     }
 
     /// A voter that has been idle for long; `idle`: which ones are, and since when.
@@ -197,7 +197,7 @@ impl Upkeep {
         let mut voters: Vec<NodeId> = ring.voters().collect();
         voters.sort_unstable();
         // One whose disk is full answers, and decides nothing: another one takes over.
-        let ready = |node: &NodeId| *node == self.me || self.liveness.peer(*node).ready;
+        let ready = |node: &NodeId| *node == self.me || self.liveness.peer(*node).is_ready == Some(true);
         let there = || voters.iter().copied().filter(|node| !self.is_down(*node));
         there().find(ready).or_else(|| there().next())
     }

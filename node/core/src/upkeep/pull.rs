@@ -84,6 +84,12 @@ pub struct PullRequest<'a> {
     pub background: bool,
 }
 
+/// Up to where another one's copy is the truth for who takes all of it, whatever its age: to where all were found
+/// equal, and never zero, so that what was purged there goes here as well.
+pub(super) fn exact_to(repaired: Version) -> Version {
+    repaired.max(Version::new(0, 0, NodeId(1)))
+}
+
 /// What a pull took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pulled {

@@ -13,13 +13,12 @@
 
 use super::{
     Upkeep,
-    pull::{PullError, PullRequest, Pulled},
+    pull::{PullError, PullRequest, Pulled, exact_to},
 };
 use crate::ring::{given_up, sources_needed};
 use god_proto::{
     ids::NodeId,
     ring::{Ring, RingArc},
-    version::Version,
 };
 use std::{collections::BTreeSet, time::Duration};
 use tokio::time::sleep;
@@ -158,11 +157,7 @@ impl Upkeep {
                 votes: false,
                 // What it has is taken however old, also where it has not heard yet of this node's floor: at that all
                 // were equal. Not from one that may have lost since then what is newer.
-                exact_to: if is_lapsed {
-                    floor.repaired
-                } else {
-                    floor.repaired.max(Version::new(0, 0, NodeId(1)))
-                },
+                exact_to: if is_lapsed { floor.repaired } else { exact_to(floor.repaired) },
                 still,
                 done: &|_, _| {},
                 is_awaited: false,

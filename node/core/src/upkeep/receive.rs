@@ -10,7 +10,7 @@
 
 use super::{
     Upkeep,
-    pull::{PullError, PullRequest, Pulled},
+    pull::{PullError, PullRequest, Pulled, exact_to},
 };
 use crate::{
     membership::PeerState,
@@ -318,13 +318,8 @@ impl Upkeep {
                 from,
                 as_stored: false,
                 votes: true,
-                // A new one takes what comes whatever its age, and what was purged there goes here as well: never zero.
-                // One that stays may have what the other one lacks.
-                exact_to: if stays {
-                    Version::ZERO
-                } else {
-                    floor.repaired.max(Version::new(0, 0, NodeId(1)))
-                },
+                // A new one takes what comes whatever its age. One that stays may have what the other one lacks.
+                exact_to: if stays { Version::ZERO } else { exact_to(floor.repaired) },
                 still,
                 done: &done,
                 is_awaited: false,

@@ -75,8 +75,8 @@ struct State {
     soon: BTreeSet<bytes::Bytes>,
     /// Which of them was taken last: they are taken in turn, so that none waits for those that come again and again.
     taken: bytes::Bytes,
-    /// Whether it was the turn of suspect arcs last: those that are only due have every other one.
-    suspect_first: bool,
+    /// Whether it was the turn of what is due last: suspect arcs have every other one.
+    due_first: bool,
     /// How often arcs were found to differ in a row, though all replicas had taken what was newer elsewhere.
     differed: BTreeMap<ArcId, u32>,
     /// When arcs were last found equal.
@@ -227,10 +227,11 @@ impl Upkeep {
     /// Where there is none of one kind, the other has both turns.
     fn next_arc(&self, ring: &Ring) -> Option<RingArc> {
         let mut state = self.suspects.0.lock();
-        state.suspect_first = !state.suspect_first;
-        let due = if state.suspect_first { None } else { self.next_due(&state, ring) };
-        let next =
-            due.or_else(|| self.next_suspect(&mut state, ring)).or_else(|| self.next_due(&state, ring))?;
+        state.due_first = !state.due_first;
+        let next = match state.due_first {
+            true => self.next_due(&state, ring).or_else(|| self.next_suspect(&mut state, ring)),
+            false => self.next_suspect(&mut state, ring).or_else(|| self.next_due(&state, ring)),
+        }?;
         state.soon.remove(next.range.start.as_bytes());
         Some(next)
     }

@@ -294,7 +294,7 @@ fn a_live_keyspace_stays_where_it_is_and_an_empty_one_is_dealt_anew() {
     };
     let ring = create_keyspace(&ring, &wish, &[b"m".to_vec(), b"c".to_vec()]).unwrap();
     let mut shown = format!("# `default` is live, `names` is cut at c and m\n{}", show(&ring));
-    let ring = joined(&ring, &joiner(4, "b", 1.0));
+    let ring = joined(&ring, &Joiner { takes_part: true, ..joiner(4, "b", 1.0) });
     write!(shown, "\n# node 4 joins\n{}", show(&ring)).unwrap();
     golden("ring/testdata/live_and_empty.txt", &shown);
 }

@@ -168,11 +168,14 @@ fn even_starts(keyspace: &Keyspace, arcs: usize) -> Vec<Position> {
         .collect()
 }
 
-/// Cuts a keyspace into arcs and deals them out to all active nodes, in place of those it has.
+/// Cuts a keyspace into arcs and deals them out to all active nodes, in place of those it has; not to those that wait
+/// until they are told, unless there are too few others for its copies.
 pub(super) fn deal(document: &mut RingDocument, id: u32, splits: &[Position]) {
     let Some(keyspace) = document.keyspaces.iter().find(|keyspace| keyspace.id == id) else { return };
-    let members: Vec<Member> =
-        document.nodes.iter().filter(|node| node.state() == MemberState::Active).cloned().collect();
+    let active = || document.nodes.iter().filter(|node| node.state() == MemberState::Active);
+    let others = active().filter(|node| !node.waits).count();
+    let too_few = others < keyspace.replicas as usize;
+    let members: Vec<Member> = active().filter(|node| too_few || !node.waits).cloned().collect();
     let starts = if splits.is_empty() {
         let leads: usize = members.iter().map(|node| leads_of(node, document.virtual_nodes)).sum();
         // Two bytes of a key tell that many places apart.

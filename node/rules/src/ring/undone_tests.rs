@@ -2,6 +2,7 @@
 
 use super::{
     change::{Joiner, has_wrong_copies},
+    keyspaces::create_keyspace,
     planner::{Plan, Sizes, Wish as Planned, plan},
     transition::*,
     transition_tests::{
@@ -12,7 +13,9 @@ use super::{
 use god_proto::{
     ids::{KeyspaceId, NodeId},
     ring::{Ring, RingArc},
-    v1::{EndedOperation, JoinWish, LeaveWish, MemberState, OperationPhase, ReplaceWish, Wish, wish},
+    v1::{
+        EndedOperation, JoinWish, Keyspace, LeaveWish, MemberState, OperationPhase, ReplaceWish, Wish, wish,
+    },
 };
 use std::collections::BTreeSet;
 
@@ -65,6 +68,24 @@ fn a_node_whose_join_is_cancelled_waits_until_it_is_told_to_again() {
             assert!(!waits(drive(again).last().unwrap(), 4));
         }
     }
+}
+
+#[test]
+fn who_waits_is_dealt_nothing_of_a_new_keyspace_unless_there_are_too_few_others() {
+    let arcs = |ring: &Ring, name: &str, node: u32| {
+        let id = KeyspaceId(ring.keyspace(name).unwrap().id);
+        ring.arcs().iter().filter(|arc| arc.keyspace == id && Ring::holds(arc, NodeId(node))).count()
+    };
+    let ring = with_one_that_waits(3);
+    let new = |name: &str, replicas| Keyspace { name: name.to_owned(), replicas, ..Keyspace::default() };
+    let made = create_keyspace(&ring, &new("three", 3), &[]).unwrap();
+    let made = create_keyspace(&made, &new("four", 4), &[]).unwrap();
+    assert_eq!(arcs(&made, "three", 4), 0);
+    assert!(arcs(&made, "three", 3) > 0 && arcs(&made, "four", 4) > 0);
+    let asked = begin(&made, "join-4", &joins(4)).unwrap().unwrap();
+    let plan = planned(&asked, &Planned::Join(NodeId(4)));
+    let joined = drive(start(&asked, "join-4", &plan).unwrap().unwrap()).pop().unwrap();
+    assert!(arcs(&joined, "three", 4) > 0, "it takes its part");
 }
 
 #[test]

@@ -58,7 +58,8 @@ async fn a_node_that_hangs_is_found_out_and_delays_no_other() {
     let net = Arc::new(Net::default());
     let (nodes, _stopper) = cluster(&net, &[0, 0, 0]);
     let seen = &nodes[0].liveness;
-    until("both answered", || seen.all().iter().filter(|(_, peer)| peer.ready).count() == 2).await;
+    until("both answered", || seen.all().iter().filter(|(_, peer)| peer.is_ready == Some(true)).count() == 2)
+        .await;
     net.silence(3, true);
     until("it is suspect", || seen.state(NodeId(3)) == PeerState::Suspect).await;
     until("it is down", || seen.state(NodeId(3)) == PeerState::Down).await;

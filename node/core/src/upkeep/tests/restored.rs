@@ -153,13 +153,13 @@ async fn a_voter_that_is_not_ready_gives_its_vote_away_as_one_that_is_down() {
     let upkeep = upkeep(&cluster, 1);
     let mut idle = BTreeMap::new();
     // One that was not heard of yet, one that is ready, and one that says that it is not.
-    for (node, unready) in [(2, false), (3, true)] {
-        cluster.world.liveness.update(NodeId(node), |peer| (peer.ready, peer.unready) = (!unready, unready));
+    for (node, is_ready) in [(2, true), (3, false)] {
+        cluster.world.liveness.update(NodeId(node), |peer| peer.is_ready = Some(is_ready));
     }
     assert_eq!(upkeep.long_idle(&ring, &mut idle), None, "it may be so for a moment");
     sleep(Duration::from_secs(10)).await;
     assert_eq!(upkeep.long_idle(&ring, &mut idle), Some(NodeId(3)));
-    cluster.world.liveness.update(NodeId(3), |peer| peer.unready = false);
+    cluster.world.liveness.update(NodeId(3), |peer| peer.is_ready = None);
     assert_eq!(upkeep.long_idle(&ring, &mut idle), None);
     cluster.state(2, PeerState::Down);
     assert_eq!(upkeep.long_idle(&ring, &mut idle), None);

@@ -443,6 +443,34 @@ fn who_waits_to_be_told_to_join_is_given_nothing_by_evening_out() {
 }
 
 #[test]
+fn who_waits_to_be_told_to_join_takes_over_only_what_there_are_too_few_others_for() {
+    let sets: Vec<Vec<u32>> = (0..8).map(|at| (0..2).map(|copy| (at + copy) % 3 + 1).collect()).collect();
+    let built = || (0..4).fold(Built::new(2), |built, _| built.node("", 1.0)).waits();
+    let gets = |ring: &Ring, wish: Wish| {
+        let made = plan(ring, &wish, &sized(ring, MIB, &[])).unwrap();
+        made.moves.iter().any(|step| step.to.contains(&NodeId(4)))
+    };
+    let replicas = |replicas| {
+        let (write_quorum, read_quorum) = (2, replicas - 1);
+        Wish::Replicas { keyspace: KeyspaceId(1), replicas, write_quorum, read_quorum }
+    };
+    let ring = built().keyspace("k", 2, &sets).ring();
+    for wish in [Wish::Leave(NodeId(3)), Wish::Lost(NodeId(3)), replicas(3)] {
+        assert!(!gets(&ring, wish.clone()), "{wish:?}");
+    }
+    assert!(gets(&ring, replicas(4)));
+    assert!(gets(&ring, Wish::Replace { old: NodeId(3), new: NodeId(4) }));
+    let sets: Vec<Vec<u32>> = (0..8).map(|at| (0..3).map(|copy| (at + copy) % 3 + 1).collect()).collect();
+    let ring = built().keyspace("k", 3, &sets).ring();
+    for wish in [Wish::Leave(NodeId(3)), Wish::Lost(NodeId(3))] {
+        assert!(gets(&ring, wish.clone()), "{wish:?}");
+    }
+    // Nor does it with another one that is told.
+    let ring = built().node("", 1.0).keyspace("k", 3, &sets).ring();
+    assert!(!gets(&ring, Wish::Join(NodeId(5))));
+}
+
+#[test]
 fn copies_of_a_lost_node_for_which_there_is_no_other_are_made_when_there_is_one() {
     let sets: Vec<Vec<u32>> = (0..8).map(|at| (0..3).map(|copy| (at + copy) % 3 + 1).collect()).collect();
     let ring = three_nodes().keyspace("k", 3, &sets).ring();

@@ -184,6 +184,23 @@ impl Wish {
             _ => None,
         }
     }
+
+    /// The node that is told to take its part, or the place of another one.
+    fn gets(&self) -> Option<NodeId> {
+        match self {
+            Wish::Join(new) | Wish::Replace { new, .. } => Some(*new),
+            _ => None,
+        }
+    }
+
+    /// Copies that are asked for of each arc of a keyspace.
+    fn wanted(&self, keyspace: &Keyspace) -> usize {
+        let wanted = match self {
+            Wish::Replicas { keyspace: id, replicas, .. } if id.0 == keyspace.id => *replicas,
+            _ => keyspace.replicas,
+        };
+        wanted as usize
+    }
 }
 
 /// Whether a wish makes sense for this ring. An operation that is there for this very wish is no hindrance: it is the
@@ -273,7 +290,19 @@ impl<'a> Outlook<'a> {
         zones.sort_unstable();
         zones.dedup();
         let holders: BTreeSet<NodeId> = ring.arcs().iter().flat_map(RingArc::all_replicas).collect();
+        let stays = |member: &Member| {
+            member.state() == MemberState::Active && wish.gives_all() != Some(NodeId(member.number))
+        };
+        // Who waits to be told to join, or to replace another one, gets nothing else, unless copies are to be made for
+        // which there are too few others.
+        let waits = |member: &Member| {
+            let node = NodeId(member.number);
+            member.waits && wish.gets() != Some(node) && !holders.contains(&node)
+        };
         let evens_out = matches!(wish, Wish::Rebalance | Wish::Reweight { .. } | Wish::Rezone { .. });
+        let most = ring.keyspaces().iter().map(|keyspace| wish.wanted(keyspace)).max().unwrap_or(0);
+        let others = ring.nodes().iter().filter(|member| stays(member) && !waits(member)).count();
+        let too_few = !evens_out && others < most;
         let node = |member: &'a Member| Node {
             id: NodeId(member.number),
             zone: zones.binary_search(&zone_of(member)).unwrap_or_default(),
@@ -281,10 +310,7 @@ impl<'a> Outlook<'a> {
                 Wish::Reweight { node, weight } if node.0 == member.number => *weight,
                 _ => member.weight,
             },
-            takes: member.state() == MemberState::Active
-                && wish.gives_all() != Some(NodeId(member.number))
-                // Who waits to be told to join, or to replace another one, gets nothing by evening out.
-                && (!evens_out || !member.waits || holders.contains(&NodeId(member.number))),
+            takes: stays(member) && (too_few || !waits(member)),
         };
         let mut nodes: Vec<Node> = ring.nodes().iter().map(node).collect();
         nodes.sort_by_key(|node| node.id);
@@ -293,11 +319,7 @@ impl<'a> Outlook<'a> {
 
     /// Copies that are asked for of each arc of a keyspace.
     pub fn wanted(&self, keyspace: &Keyspace) -> usize {
-        let wanted = match self.wish {
-            Wish::Replicas { keyspace: id, replicas, .. } if id.0 == keyspace.id => *replicas,
-            _ => keyspace.replicas,
-        };
-        wanted as usize
+        self.wish.wanted(keyspace)
     }
 
     /// Copies of each arc of a keyspace: those, or as many as there are nodes.
