@@ -3,34 +3,44 @@
 use super::{Replica, broken};
 use crate::peer::Damaged;
 use god_proto::{peer::Failure, position::Position, record::Entry, version::Version};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+
+/// What stands where an entry is at or below a promised floor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Below {
+    /// The record that it is the end of: it takes the place of that, however old it is, as nothing comes back by it.
+    Ended,
+    /// It, or a newer one: it is not too old here, as nothing is written.
+    Held { newer: Option<Version> },
+    /// Nothing, or something older: it is too old.
+    Lacking,
+    /// What cannot be read.
+    Unread,
+}
 
 impl Replica {
-    /// Which of some entries, at or below promised floors, are the ends of records that stand here. Those take the
-    /// place of what is held, however old it is: nothing comes back by them (PURGE-FLOOR). And in whose place something
-    /// cannot be read. Cost: a read for each entry below a promised floor.
-    pub(super) async fn below_floors(
-        &self,
-        entries: &[Entry],
-    ) -> Result<(BTreeSet<usize>, BTreeSet<usize>), Failure> {
+    /// What stands in the place of those of some entries, by index, that are at or below promised floors (PURGE-FLOOR).
+    /// Cost: a read for each of them.
+    pub(super) async fn below_floors(&self, entries: &[Entry]) -> Result<BTreeMap<usize, Below>, Failure> {
         let refused = |entry: &Entry| self.floors.admits(&entry.position, entry.record.version).is_err();
         let low: Vec<(usize, &Entry)> =
             entries.iter().enumerate().filter(|(_, entry)| refused(entry)).collect();
-        let (mut here, mut unread) = (BTreeSet::new(), BTreeSet::new());
         if low.is_empty() {
-            return Ok((here, unread));
+            return Ok(BTreeMap::new());
         }
         let positions: Vec<Position> = low.iter().map(|(_, entry)| entry.position.clone()).collect();
         let held = self.held_or_noted(&positions).await?;
-        for ((at, entry), held) in low.into_iter().zip(held) {
-            let version = entry.record.version;
-            match held {
-                Ok(Some(held)) if version.is_expiry() && held == version.stamped() => drop(here.insert(at)),
-                Ok(_) => {}
-                Err(Damaged) => drop(unread.insert(at)),
-            }
-        }
-        Ok((here, unread))
+        let below = |version: Version, held| match held {
+            Err(Damaged) => Below::Unread,
+            Ok(Some(held)) if held >= version => Below::Held { newer: Some(held).filter(|it| *it > version) },
+            Ok(Some(held)) if version.is_expiry() && held == version.stamped() => Below::Ended,
+            Ok(_) => Below::Lacking,
+        };
+        Ok(low
+            .into_iter()
+            .zip(held)
+            .map(|((at, entry), held)| (at, below(entry.record.version, held)))
+            .collect())
     }
 
     /// What stands where something is refused as too old. What cannot be read there is nothing that this replica has,

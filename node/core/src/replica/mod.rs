@@ -30,6 +30,7 @@ pub use self::{
 };
 
 use self::{
+    below::Below,
     check::{Touch, stale},
     gate::{Admitted, Gate},
 };
@@ -378,34 +379,41 @@ impl Replica {
         at_most("entries", write.entries.len())?;
         let entries = write.entries.into_iter().map(Entry::try_from).collect::<Result<Vec<Entry>, _>>();
         let all = entries.map_err(|error| failure(Cause::Invalid, error.to_string()))?;
-        let (here, unread) = self.below_floors(&all).await?;
+        let below = self.below_floors(&all).await?;
         self.loads.count_calls(all.len() as u64);
         let mut entries = Vec::with_capacity(all.len());
         let mut newest = Version::ZERO;
-        // Of entries that are too old (PURGE-FLOOR): which, and what their writer is told.
-        let mut floored: Vec<(usize, peer::Verdict)> = Vec::new();
+        // Of entries that are not written, as they are that old (PURGE-FLOOR): which, and what their writer is told.
+        let mut old: Vec<(usize, peer::Verdict)> = Vec::new();
         for (at, entry) in all.into_iter().enumerate() {
             let arc = touch.writable(&entry)?;
             self.loads.count(arc, 1);
             newest = newest.max(entry.record.version);
             let version = entry.record.version;
-            match self.floors.admits(&entry.position, version) {
-                Ok(()) => entries.push(entry),
-                Err(_) if here.contains(&at) => entries.push(entry),
-                Err(_) if unread.contains(&at) => {
-                    floored.push((at, peer::Verdict { damaged: true, ..peer::Verdict::default() }));
+            let Err(floor) = self.floors.admits(&entry.position, version) else {
+                entries.push(entry);
+                continue;
+            };
+            let superseded = |by: Version| Some(by.max(floor.promised).into());
+            let told = match below.get(&at) {
+                Some(Below::Ended) => {
+                    entries.push(entry);
+                    continue;
                 }
+                Some(Below::Held { newer: None }) => peer::Verdict::default(),
+                Some(Below::Held { newer: Some(newer) }) => {
+                    peer::Verdict { superseded_by: superseded(*newer), ..peer::Verdict::default() }
+                }
+                Some(Below::Unread) => peer::Verdict { damaged: true, ..peer::Verdict::default() },
                 // At or below what is repaired, this replica has all there is, if it can be read: a tombstone, perhaps,
                 // that has gone.
-                Err(floor) => floored.push((
-                    at,
-                    peer::Verdict {
-                        superseded_by: Some(floor.promised.into()),
-                        floored: version > floor.repaired,
-                        damaged: false,
-                    },
-                )),
-            }
+                Some(Below::Lacking) | None => peer::Verdict {
+                    superseded_by: superseded(floor.promised),
+                    floored: version > floor.repaired,
+                    damaged: false,
+                },
+            };
+            old.push((at, told));
         }
         // By one look: the wall may have been set while the gate was waited for.
         let now_ms = self.clock.trusted(Duration::ZERO).await.map_err(|error| untimely(&error))?;
@@ -423,7 +431,7 @@ impl Replica {
             damaged: verdict == Verdict::Damaged,
         };
         let mut verdicts: Vec<peer::Verdict> = verdicts.into_iter().map(said).collect();
-        for (at, verdict) in floored {
+        for (at, verdict) in old {
             verdicts.insert(at, verdict);
         }
         Ok(response::Body::Write(peer::WriteDone { verdicts }))

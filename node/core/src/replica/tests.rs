@@ -295,6 +295,56 @@ async fn verdicts_say_what_stands_instead() {
     assert_eq!(verdicts[0].superseded_by, Some(Version::new(NOW_MS, 0, NodeId(2)).into()));
 }
 
+/// Who writes it again must not be told that it is missing here: a compare brings nothing then.
+#[tokio::test]
+async fn what_stands_at_or_below_a_floor_is_not_too_old_there() {
+    let (replica, _) = replica();
+    let (at, of) = (|number| place(true, number), |ms| Version::new(ms, 0, NodeId(2)));
+    let lent = |ms| Record { expires_at_ms: Some(NOW_MS - 1), ..Record::value(of(ms), "v") };
+    let end = |ms| lent(ms).ended(NOW_MS).unwrap();
+    let older = NOW_MS - 9;
+    let (asked, floor) = (NOW_MS - 5, of(NOW_MS - 2));
+    let value = |ms| Record::value(of(ms), "v");
+    // What stands, what is written, and whether it is refused; as too old, or by which version.
+    let cases = [
+        (Some(value(asked)), value(asked), None),
+        (Some(end(asked)), end(asked), None),
+        (Some(lent(asked)), end(asked), None),
+        (Some(value(asked + 1)), value(asked), Some(false)),
+        (Some(value(asked + 1)), end(asked), Some(false)),
+        (Some(lent(older)), end(asked), Some(true)),
+        (Some(value(older)), value(asked), Some(true)),
+        (None, value(asked), Some(true)),
+        (None, end(asked), Some(true)),
+    ];
+    for (number, (stands, written, _)) in cases.iter().enumerate() {
+        let Some(stands) = stands else { continue };
+        let stood = Entry { position: at(number), record: stands.clone() };
+        assert_eq!(
+            write(&replica, vec![stood.into()]).await.unwrap(),
+            [peer::Verdict::default()],
+            "{written:?}"
+        );
+    }
+    let all = PositionRange::of_keyspace(KeyspaceId(1));
+    replica.floors().raise(&all, Floor { promised: floor, repaired: Version::ZERO }).await.unwrap();
+    let entries = cases.iter().enumerate();
+    let entries =
+        entries.map(|(number, (_, record, _))| Entry { position: at(number), record: record.clone() });
+    let verdicts = write(&replica, entries.map(peer::Entry::from).collect()).await.unwrap();
+    for ((stands, written, refused), verdict) in cases.iter().zip(verdicts) {
+        let floored = refused.unwrap_or_default();
+        let superseded_by = refused.map(|_| floor.into());
+        let expected = peer::Verdict { superseded_by, floored, damaged: false };
+        assert_eq!(verdict, expected, "{written:?} over {stands:?}");
+    }
+    for (number, (stands, written, refused)) in cases.into_iter().enumerate() {
+        let now = if refused.is_none() { Some(written) } else { stands };
+        let held = replica.versions_at(&[at(number)]).await.unwrap().remove(0);
+        assert_eq!(held.ok(), Some(now.map(|it| it.version)));
+    }
+}
+
 #[tokio::test]
 async fn storage_that_is_behind_or_full_refuses_writes_and_says_so() {
     let (replica, disk) = replica();
