@@ -17,7 +17,7 @@ use god_proto::{
     peer::{request, response},
     position::{Position, PositionRange},
     record::Record,
-    v1::{Found, Missing, Rejected, get_reply},
+    v1::{Found, Missing, Reason, Rejected, get_reply},
     version::Version,
 };
 use god_rules::quorum::{ReplicaMask, bits};
@@ -347,12 +347,19 @@ impl Shared {
     ) -> Result<(Vec<Option<Record>>, Option<Rejected>, Paid), QuorumError> {
         let mut out = Vec::with_capacity(asked.len());
         let mut paid = Paid::default();
+        let mut at_once = READ_AT_ONCE;
         // Each round reads one at least, or fails.
         while let Some(rest) = asked.get(out.len()..)
             && !rest.is_empty()
         {
-            let rest = rest.get(..rest.len().min(READ_AT_ONCE)).unwrap_or(rest);
+            let rest = rest.get(..rest.len().min(at_once)).unwrap_or(rest);
             let (got, part) = self.read(scope, prefer, rest).await?;
+            // Those beside it may have taken the memory that there is, and are of no use without it.
+            let is_busy = |got: &Got| matches!(got, Err(rejected) if rejected.reason() == Reason::Busy);
+            if rest.len() > 1 && got.first().is_some_and(is_busy) {
+                at_once = 1;
+                continue;
+            }
             paid.absorb(part);
             for got in got {
                 match got {

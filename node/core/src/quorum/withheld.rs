@@ -14,7 +14,7 @@ use crate::{
     budget::Paid,
     peer::{Damaged, Held, Told},
 };
-use futures::future::join_all;
+use futures::{StreamExt, stream::FuturesUnordered};
 use god_proto::{
     peer::{self, request, response},
     position::Position,
@@ -85,7 +85,7 @@ impl Shared {
         let now = Instant::now();
         let half = scope.deadline.saturating_duration_since(now) / 2;
         let deadline = if is_alone { scope.deadline } else { now + half };
-        let mut fetches = Vec::with_capacity(groups.len());
+        let mut fetches = FuturesUnordered::new();
         while let Some((holders, mut values)) = groups.pop_first() {
             values.sort_unstable_by_key(|value| value.at);
             // The last one has the charge that may go beyond what there is.
@@ -98,8 +98,8 @@ impl Shared {
                 (values, told, part)
             });
         }
-        // No group waits for another one's holder.
-        for (values, told, part) in join_all(fetches).await {
+        // No group waits for another one's holder, and none of them once the ring has moved.
+        while let Some((values, told, part)) = fetches.next().await {
             paid.absorb(part);
             match told {
                 Ok(told) => put(said, &values, told),

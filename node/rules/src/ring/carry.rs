@@ -95,14 +95,15 @@ pub(super) fn bring_back(
         }
         _ => {}
     }
-    wait_again(document, &undo);
+    wait_again(ring, document, &undo);
     deal_empty(ring, document);
     Ok(())
 }
 
 /// Has the node wait again that a wish told to take its part, or the place of another one, and that got nothing: it
-/// gets nothing by evening out either, which would do after all what was taken back. What held data before goes on.
-pub(super) fn wait_again(document: &mut RingDocument, wish: &Wish) {
+/// gets nothing by evening out either, which would do after all what was taken back, and nothing of keyspaces that are
+/// empty, which may be written to. What held data before goes on.
+pub(super) fn wait_again(ring: &Ring, document: &mut RingDocument, wish: &Wish) {
     let Some(node) = gets(wish) else { return };
     let live: BTreeSet<KeyspaceId> =
         document.keyspaces.iter().filter(|keyspace| keyspace.live).map(|it| KeyspaceId(it.id)).collect();
@@ -110,6 +111,7 @@ pub(super) fn wait_again(document: &mut RingDocument, wish: &Wish) {
     let holds = document.arcs.iter().filter(has_data).any(|arc| arc.replicas.contains(&node.0));
     if let Some(member) = member(document, node.0).filter(|_| !live.is_empty() && !holds) {
         member.waits = true;
+        deal_empty(ring, document);
     }
 }
 

@@ -169,7 +169,7 @@ fn make_way(
             bring_back(ring, document, &operation.id, away)?;
         }
         if retires(&wish) == Some(gone) {
-            wait_again(document, &wish);
+            wait_again(ring, document, &wish);
         }
         end(document, &operation.id, false, &format!("the data of node {gone} are gone"));
     }
@@ -495,7 +495,7 @@ pub fn cancel(ring: &Ring, id: &str, away: &BTreeSet<NodeId>) -> Result<Option<R
             };
             // Who joins by itself has not waited until now.
             let wish = operation.wish.clone().unwrap_or_default();
-            wait_again(&mut document, &wish);
+            wait_again(ring, &mut document, &wish);
             bring_back(ring, &mut document, id, away)?;
             end(&mut document, id, true, why);
         }

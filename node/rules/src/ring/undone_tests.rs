@@ -88,6 +88,17 @@ fn who_waits_is_dealt_nothing_of_a_new_keyspace_unless_there_are_too_few_others(
     assert!(arcs(&joined, "three", 4) > 0, "it takes its part");
 }
 
+/// What is empty may be written to the moment after.
+#[test]
+fn a_node_whose_join_is_cancelled_before_its_turn_keeps_nothing_of_an_empty_keyspace() {
+    let new = Keyspace { name: "empty".to_owned(), replicas: 3, ..Keyspace::default() };
+    let ring = create_keyspace(&live(4), &new, &[]).unwrap();
+    let ring = begin(&ring, "leave-3", &leave(3)).unwrap().unwrap();
+    let ring = join(&ring, &joiner(5)).unwrap().unwrap();
+    assert!(ring.arcs().iter().any(|arc| Ring::holds(arc, NodeId(5))), "it is dealt its part");
+    assert!(is_left_alone(&cancel(&ring, "join-5").unwrap().unwrap(), 5));
+}
+
 #[test]
 fn a_node_that_is_no_successor_any_more_waits_and_may_be_one_later() {
     let asked = begin(&with_one_that_waits(4), "replace", &replaces(1, 5)).unwrap().unwrap();

@@ -1,6 +1,8 @@
 //! Reads of values that are large: SIZES-FIRST.
 
-use super::world::{Cluster, Does, Manner, document, get, get_request, got, position, ring, value, version};
+use super::world::{
+    Cluster, Does, Manner, ORDERED, document, get, get_request, got, ordered, position, ring, value, version,
+};
 use crate::{
     budget::{Budget, Paid},
     quorum::{AnswerSink, HintSettings},
@@ -397,4 +399,58 @@ async fn a_page_brings_each_large_value_once_and_not_at_all_where_the_node_has_i
     cluster.seed(3, value(&position("a"), -10, &"v".repeat(300 << 10))).await;
     assert_eq!(all(cluster.coordinator.scan(scan()).await), told[..1]);
     assert!(cluster.held(2, &position("a")).await.is_some());
+}
+
+/// BUDGET: what is beside the first entry of a page takes no memory that this one needs.
+#[tokio::test(start_paused = true)]
+async fn a_page_begins_with_a_large_value_where_there_is_memory_for_that_one_only() {
+    let budget = Budget::new(4 << 20);
+    let mut document = document(4, 5);
+    document.arcs[1].replicas = vec![2, 3, 4];
+    let cluster = Cluster::paid_from(&budget, &ring(document), HintSettings::default());
+    for (key, bytes) in [("a", 600 << 10), ("b", 200 << 10), ("c", 150 << 10)] {
+        for node in 2..=4 {
+            cluster.seed(node, value(&ordered(key), -10, &"v".repeat(bytes))).await;
+        }
+    }
+    // Another one goes beyond what there is, and 700 KiB of what clients may take are free again.
+    let mut other = budget.new_charge();
+    assert!(other.insist(5 << 20));
+    other.shrink((1 << 20) + (512 << 10) + (700 << 10));
+    let scan = ScanRequest { keyspace: ORDERED.to_owned(), ..ScanRequest::default() };
+    let page = cluster.coordinator.scan(scan).await;
+    let found: Vec<usize> = page.entries.iter().map(|entry| entry.value.len()).collect();
+    assert_eq!((found, page.failed), (vec![600 << 10], None));
+    assert!(!page.continuation.is_empty());
+    drop(other);
+    assert_eq!(budget.used(), 0);
+}
+
+/// The other group is not waited for.
+#[tokio::test(start_paused = true)]
+async fn a_read_goes_on_under_a_newer_ring_without_waiting_for_a_holder_that_hangs() {
+    let cluster = elsewhere(&Budget::default());
+    cluster.seed(2, value(&position("a"), -10, &"v".repeat(100 << 10))).await;
+    cluster.seed(4, value(&position("b"), -10, &"v".repeat(100 << 10))).await;
+    *cluster.node(2).manner.lock() = Manner { does: Does::Hang, whole_only: true, ..Manner::default() };
+    *cluster.node(4).manner.lock() =
+        Manner { delay: Duration::from_millis(20), whole_only: true, ..Manner::default() };
+    let newer = async {
+        sleep(Duration::from_millis(10)).await;
+        cluster.node(2).manner.lock().does = Does::Answer;
+        let mut document = document(4, 6);
+        document.arcs[0].replicas = vec![2, 3, 4];
+        document.arcs[0].changed = 6;
+        let newer = ring(document);
+        for node in 1..=4 {
+            cluster.node(node).ring.advance(Arc::clone(&newer));
+        }
+    };
+    let start = Instant::now();
+    let all = ["a", "b"].map(|key| get_request(key, Some(3), None)).to_vec();
+    let (answers, ()) = tokio::join!(cluster.coordinator.batch(all), newer);
+    assert!(start.elapsed() < Duration::from_millis(100), "{:?}", start.elapsed());
+    for answer in answers {
+        assert_eq!(bytes(got(answer)), 100 << 10);
+    }
 }

@@ -13,7 +13,7 @@ const LIGHT: f64 = 0.25;
 /// Arcs that can be one with those before them: on the same nodes, light together, and more than their keyspace began
 /// with. Cost: O(arcs).
 pub fn small_arcs(ring: &Ring, sizes: &Sizes) -> BTreeSet<ArcId> {
-    let outlook = Outlook::new(ring, &Wish::Rebalance);
+    let outlook = Outlook::new(ring, &Wish::Rebalance, false);
     let mut known = Shares::new(&outlook.nodes);
     let mut space = DiskSpace::new(&outlook.nodes, &BTreeMap::new());
     let mut cuts = Cuts::new(0, 0, 0);

@@ -207,8 +207,19 @@ impl Plan {
 /// below a second for 200 nodes and 6,000 arcs.
 pub fn plan(ring: &Ring, wish: &Wish, sizes: &Sizes) -> Result<Plan, Refused> {
     wish::check(ring, wish)?;
-    let outlook = Outlook::new(ring, wish);
-    let mut shares = Shares::new(&outlook.nodes);
+    // Who waits takes copies for which there are too few others, or too little room on them.
+    match plan_with(ring, wish, sizes, false) {
+        Err(Refused::NoRoom { .. }) if ring.nodes().iter().any(|node| node.waits) => {
+            plan_with(ring, wish, sizes, true)
+        }
+        planned => planned,
+    }
+}
+
+/// `spares`: with those that wait, also where there are others.
+fn plan_with(ring: &Ring, wish: &Wish, sizes: &Sizes, spares: bool) -> Result<Plan, Refused> {
+    let (outlook, with_spares) = (Outlook::new(ring, wish, false), Outlook::new(ring, wish, true));
+    let (mut shares, mut spare_shares) = (Shares::new(&outlook.nodes), Shares::new(&with_spares.nodes));
     let mut space = DiskSpace::new(&outlook.nodes, &sizes.free);
     let mut cuts = Cuts::new(
         ring.document().next_arc,
@@ -224,8 +235,13 @@ pub fn plan(ring: &Ring, wish: &Wish, sizes: &Sizes) -> Result<Plan, Refused> {
     let mut notes = Notes::default();
     let mut weighed = vec![(0.0, 0.0); outlook.nodes.len()];
     for keyspace in ring.keyspaces() {
+        let too_few = outlook.takers() < outlook.wanted(keyspace);
+        let (outlook, shares) = match spares || too_few {
+            true => (&with_spares, &mut spare_shares),
+            false => (&outlook, &mut shares),
+        };
         let parts = shares.of(outlook.copies(keyspace));
-        let mut layout = KeyspaceLayout::new(ring, keyspace, sizes, &outlook, parts, &mut space, &mut cuts);
+        let mut layout = KeyspaceLayout::new(ring, keyspace, sizes, outlook, parts, &mut space, &mut cuts);
         layout.may_cut = layout.bytes() > little || layout.per_request > 0.0;
         place::grant(&mut layout, ring.document(), wish)?;
         // Who replaces takes the very places.
@@ -253,7 +269,7 @@ pub fn plan(ring: &Ring, wish: &Wish, sizes: &Sizes) -> Result<Plan, Refused> {
 
 /// What each node holds and should hold, in the order of their numbers.
 pub fn shares(ring: &Ring, sizes: &Sizes) -> Vec<Share> {
-    let outlook = Outlook::new(ring, &Wish::Rebalance);
+    let outlook = Outlook::new(ring, &Wish::Rebalance, false);
     let mut known = Shares::new(&outlook.nodes);
     let mut space = DiskSpace::new(&outlook.nodes, &BTreeMap::new());
     let mut cuts = Cuts::new(0, 0, 0);

@@ -471,6 +471,38 @@ fn who_waits_to_be_told_to_join_takes_over_only_what_there_are_too_few_others_fo
 }
 
 #[test]
+fn who_waits_takes_over_nothing_of_a_keyspace_for_which_there_are_others_and_room_on_them() {
+    let sets = |nodes: u32, copies: u32| -> Vec<Vec<u32>> {
+        (0..8).map(|at| (0..copies).map(|copy| (at + copy) % nodes + 1).collect()).collect()
+    };
+    let ring = (0..5)
+        .fold(Built::new(2), |built, _| built.node("", 1.0))
+        .waits()
+        .keyspace("few", 2, &sets(4, 2))
+        .keyspace("many", 4, &sets(4, 4))
+        .ring();
+    let made = plan(&ring, &Wish::Lost(NodeId(4)), &sized(&ring, MIB, &[])).unwrap();
+    let gets = |name: &str| {
+        let id = KeyspaceId(ring.keyspace(name).unwrap().id);
+        let mut arcs = ring.arcs().iter().filter(|arc| arc.keyspace == id).map(|arc| arc.id);
+        arcs.any(|arc| made.moves.iter().any(|step| step.arc == arc && step.to.contains(&NodeId(5))))
+    };
+    assert!(gets("many") && !gets("few"));
+
+    let ring = (0..4)
+        .fold(Built::new(2), |built, _| built.node("", 1.0))
+        .waits()
+        .keyspace("k", 2, &sets(3, 2))
+        .ring();
+    for (free, takes) in [(1 << 40, false), (1 << 10, true)] {
+        let mut sizes = sized(&ring, MIB, &[]);
+        sizes.free = [(1, free), (2, free), (4, 1 << 40)].map(|(node, free)| (NodeId(node), free)).into();
+        let made = plan(&ring, &Wish::Lost(NodeId(3)), &sizes).unwrap();
+        assert_eq!(made.moves.iter().any(|step| step.to.contains(&NodeId(4))), takes, "{free} bytes free");
+    }
+}
+
+#[test]
 fn copies_of_a_lost_node_for_which_there_is_no_other_are_made_when_there_is_one() {
     let sets: Vec<Vec<u32>> = (0..8).map(|at| (0..3).map(|copy| (at + copy) % 3 + 1).collect()).collect();
     let ring = three_nodes().keyspace("k", 3, &sets).ring();

@@ -281,7 +281,9 @@ pub(super) struct Outlook<'a> {
 }
 
 impl<'a> Outlook<'a> {
-    pub fn new(ring: &'a Ring, wish: &'a Wish) -> Outlook<'a> {
+    /// Who waits to be told to join, or to replace another one, takes nothing but what it is told to; with `spares` it
+    /// does, but for evening out.
+    pub fn new(ring: &'a Ring, wish: &'a Wish, spares: bool) -> Outlook<'a> {
         let zone_of = |member: &'a Member| match wish {
             Wish::Rezone { node, zone } if node.0 == member.number => zone.as_str(),
             _ => member.zone.as_str(),
@@ -290,27 +292,20 @@ impl<'a> Outlook<'a> {
         zones.sort_unstable();
         zones.dedup();
         let holders: BTreeSet<NodeId> = ring.arcs().iter().flat_map(RingArc::all_replicas).collect();
-        let stays = |member: &Member| {
-            member.state() == MemberState::Active && wish.gives_all() != Some(NodeId(member.number))
-        };
-        // Who waits to be told to join, or to replace another one, gets nothing else, unless copies are to be made for
-        // which there are too few others.
-        let waits = |member: &Member| {
-            let node = NodeId(member.number);
-            member.waits && wish.gets() != Some(node) && !holders.contains(&node)
-        };
         let evens_out = matches!(wish, Wish::Rebalance | Wish::Reweight { .. } | Wish::Rezone { .. });
-        let most = ring.keyspaces().iter().map(|keyspace| wish.wanted(keyspace)).max().unwrap_or(0);
-        let others = ring.nodes().iter().filter(|member| stays(member) && !waits(member)).count();
-        let too_few = !evens_out && others < most;
-        let node = |member: &'a Member| Node {
-            id: NodeId(member.number),
-            zone: zones.binary_search(&zone_of(member)).unwrap_or_default(),
-            weight: match wish {
-                Wish::Reweight { node, weight } if node.0 == member.number => *weight,
-                _ => member.weight,
-            },
-            takes: stays(member) && (too_few || !waits(member)),
+        let node = |member: &'a Member| {
+            let id = NodeId(member.number);
+            let waits = member.waits && wish.gets() != Some(id) && !holders.contains(&id);
+            let stays = member.state() == MemberState::Active && wish.gives_all() != Some(id);
+            Node {
+                id,
+                zone: zones.binary_search(&zone_of(member)).unwrap_or_default(),
+                weight: match wish {
+                    Wish::Reweight { node, weight } if *node == id => *weight,
+                    _ => member.weight,
+                },
+                takes: stays && (!waits || spares && !evens_out),
+            }
         };
         let mut nodes: Vec<Node> = ring.nodes().iter().map(node).collect();
         nodes.sort_by_key(|node| node.id);
@@ -324,7 +319,12 @@ impl<'a> Outlook<'a> {
 
     /// Copies of each arc of a keyspace: those, or as many as there are nodes.
     pub fn copies(&self, keyspace: &Keyspace) -> usize {
-        self.wanted(keyspace).min(self.nodes.iter().filter(|node| node.takes).count())
+        self.wanted(keyspace).min(self.takers())
+    }
+
+    /// How many nodes may hold something.
+    pub fn takers(&self) -> usize {
+        self.nodes.iter().filter(|node| node.takes).count()
     }
 
     /// Where a node is in `nodes`.
