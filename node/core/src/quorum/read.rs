@@ -353,13 +353,17 @@ impl Shared {
             && !rest.is_empty()
         {
             let rest = rest.get(..rest.len().min(at_once)).unwrap_or(rest);
-            let (got, part) = self.read(scope, prefer, rest).await?;
+            let (got, part) = match self.read(scope, prefer, rest).await {
+                Err(QuorumError::Failed(why)) if !out.is_empty() => return Ok((out, Some(why), paid)),
+                read => read?,
+            };
             // Those beside it may have taken the memory that there is, and are of no use without it.
             let is_busy = |got: &Got| matches!(got, Err(rejected) if rejected.reason() == Reason::Busy);
             if rest.len() > 1 && got.first().is_some_and(is_busy) {
                 at_once = 1;
                 continue;
             }
+            at_once = (at_once * 2).min(READ_AT_ONCE);
             paid.absorb(part);
             for got in got {
                 match got {

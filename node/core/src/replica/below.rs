@@ -30,7 +30,10 @@ impl Replica {
         }
         let positions: Vec<Position> = low.iter().map(|(_, entry)| entry.position.clone()).collect();
         let held = self.held_or_noted(&positions).await?;
-        let below = |version: Version, held| match held {
+        // What a wrong clock stamped stands in nothing's way (FAR-IS-NOT-THERE).
+        let ceiling_ms = self.clock.ceiling_ms();
+        let near = |held: Option<Version>| held.filter(|version| version.ms() <= ceiling_ms);
+        let below = |version: Version, held: Result<_, Damaged>| match held.map(near) {
             Err(Damaged) => Below::Unread,
             Ok(Some(held)) if held >= version => Below::Held { newer: Some(held).filter(|it| *it > version) },
             Ok(Some(held)) if version.is_expiry() && held == version.stamped() => Below::Ended,

@@ -298,6 +298,8 @@ async fn verdicts_say_what_stands_instead() {
 /// Who writes it again must not be told that it is missing here: a compare brings nothing then.
 #[tokio::test]
 async fn what_stands_at_or_below_a_floor_is_not_too_old_there() {
+    // As a wrong clock stamps it: it stands in nothing's way.
+    const FAR: u64 = 2 * NOW_MS;
     let (replica, _) = replica();
     let (at, of) = (|number| place(true, number), |ms| Version::new(ms, 0, NodeId(2)));
     let lent = |ms| Record { expires_at_ms: Some(NOW_MS - 1), ..Record::value(of(ms), "v") };
@@ -311,6 +313,8 @@ async fn what_stands_at_or_below_a_floor_is_not_too_old_there() {
         (Some(end(asked)), end(asked), None),
         (Some(lent(asked)), end(asked), None),
         (Some(value(asked + 1)), value(asked), Some(false)),
+        (Some(value(NOW_MS - 1)), value(asked), Some(false)),
+        (Some(value(FAR)), value(asked), Some(true)),
         (Some(value(asked + 1)), end(asked), Some(false)),
         (Some(lent(older)), end(asked), Some(true)),
         (Some(value(older)), value(asked), Some(true)),
@@ -319,12 +323,8 @@ async fn what_stands_at_or_below_a_floor_is_not_too_old_there() {
     ];
     for (number, (stands, written, _)) in cases.iter().enumerate() {
         let Some(stands) = stands else { continue };
-        let stood = Entry { position: at(number), record: stands.clone() };
-        assert_eq!(
-            write(&replica, vec![stood.into()]).await.unwrap(),
-            [peer::Verdict::default()],
-            "{written:?}"
-        );
+        let stood = vec![Entry { position: at(number), record: stands.clone() }];
+        assert_eq!(replica.take(stood, u64::MAX).await.unwrap(), [Verdict::Applied], "{written:?}");
     }
     let all = PositionRange::of_keyspace(KeyspaceId(1));
     replica.floors().raise(&all, Floor { promised: floor, repaired: Version::ZERO }).await.unwrap();
@@ -334,7 +334,8 @@ async fn what_stands_at_or_below_a_floor_is_not_too_old_there() {
     let verdicts = write(&replica, entries.map(peer::Entry::from).collect()).await.unwrap();
     for ((stands, written, refused), verdict) in cases.iter().zip(verdicts) {
         let floored = refused.unwrap_or_default();
-        let superseded_by = refused.map(|_| floor.into());
+        let newer = stands.as_ref().map(|it| it.version).filter(|version| version.ms() < FAR);
+        let superseded_by = refused.map(|_| newer.unwrap_or(floor).max(floor).into());
         let expected = peer::Verdict { superseded_by, floored, damaged: false };
         assert_eq!(verdict, expected, "{written:?} over {stands:?}");
     }

@@ -133,7 +133,7 @@ impl Upkeep {
     ) -> Result<Vec<(PositionRange, u64)>, EngineError> {
         let find = |view: &View| {
             let counted = ranges().into_iter().map(|range| {
-                let entries = view.estimate(&range)?.entries;
+                let entries = if view.is_empty(&range)? { 0 } else { view.estimate(&range)?.entries };
                 Ok((range, entries))
             });
             counted.filter(|found| !matches!(found, Ok((_, 0)))).collect()

@@ -98,6 +98,28 @@ impl View {
         })
     }
 
+    /// Whether nothing is in a range, not even what cannot be read. Cost: O(depth), and a seek where a bound lies within
+    /// a bucket.
+    pub fn is_empty(&self, range: &PositionRange) -> Result<bool, EngineError> {
+        if range.is_empty() {
+            return Ok(true);
+        }
+        let (start, end) = (range.start.as_bytes(), range.end.as_bytes());
+        let (low, high) = (self.0.tree.locate(start), self.0.tree.locate(end));
+        if low.bucket.is_none() && high.bucket.is_none() {
+            return Ok(low.before.entries == high.before.entries);
+        }
+        let mut is_empty = true;
+        let first = self.reader().visit(Table::Data, start, end, &mut |_, _| {
+            is_empty = false;
+            ControlFlow::Break(())
+        });
+        match first {
+            Err(EngineError::Corrupt(_)) => Ok(false),
+            first => first.map(|()| is_empty),
+        }
+    }
+
     /// As [`View::estimate`], of each of some ranges. Cost: O(depth) and a scan of a part of one bucket for each bound,
     /// but for the one at which the range before ends.
     pub fn estimates<'a>(
@@ -441,6 +463,28 @@ mod tests {
         let (together, rows_together) = measured(view.estimates(&parts).unwrap());
         assert_eq!(together, alone);
         assert!(rows_together * 5 < rows_alone * 3, "{rows_together} rows, {rows_alone} one by one");
+    }
+
+    /// All nodes look at each change of the ring whether they have something that is not theirs.
+    #[test]
+    fn whether_a_range_is_empty_is_known_from_one_row_at_the_most() {
+        let half =
+            |n: u64| ((n % 2) << 63 | n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 2).to_be_bytes().to_vec();
+        let (view, rows) = counting(&(0..KEYS).map(half).collect::<Vec<_>>(), |_| 5, Limits::default());
+        let bounds: Vec<u64> =
+            (0..=64).map(|n| (u64::MAX / 64).saturating_mul(n)).chain([1, 7, u64::MAX]).collect();
+        let (mut empty, mut full) = (0, 0);
+        for (at, start) in bounds.iter().enumerate() {
+            for end in &bounds[at..] {
+                let range = range(&start.to_be_bytes(), &end.to_be_bytes());
+                let entries = view.estimate(&range).unwrap().entries;
+                rows.store(0, Relaxed);
+                assert_eq!(view.is_empty(&range).unwrap(), entries == 0, "{range:?}");
+                assert!(rows.load(Relaxed) <= 1);
+                *(if entries == 0 { &mut empty } else { &mut full }) += 1;
+            }
+        }
+        assert!(empty > 100 && full > 100, "{empty} and {full}");
     }
 
     /// A bucket of many small records, of which few are in the range, and behind it large ones in one bucket each.

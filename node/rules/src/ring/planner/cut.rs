@@ -82,6 +82,7 @@ fn hashes(range: &PositionRange, keyspace: KeyspaceId) -> (u128, u128) {
 }
 
 /// The cuts of a plan.
+#[derive(Clone)]
 pub(super) struct Cuts {
     pub splits: Vec<Split>,
     /// Whether more would have been of use.

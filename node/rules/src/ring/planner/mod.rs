@@ -207,17 +207,6 @@ impl Plan {
 /// below a second for 200 nodes and 6,000 arcs.
 pub fn plan(ring: &Ring, wish: &Wish, sizes: &Sizes) -> Result<Plan, Refused> {
     wish::check(ring, wish)?;
-    // Who waits takes copies for which there are too few others, or too little room on them.
-    match plan_with(ring, wish, sizes, false) {
-        Err(Refused::NoRoom { .. }) if ring.nodes().iter().any(|node| node.waits) => {
-            plan_with(ring, wish, sizes, true)
-        }
-        planned => planned,
-    }
-}
-
-/// `spares`: with those that wait, also where there are others.
-fn plan_with(ring: &Ring, wish: &Wish, sizes: &Sizes, spares: bool) -> Result<Plan, Refused> {
     let (outlook, with_spares) = (Outlook::new(ring, wish, false), Outlook::new(ring, wish, true));
     let (mut shares, mut spare_shares) = (Shares::new(&outlook.nodes), Shares::new(&with_spares.nodes));
     let mut space = DiskSpace::new(&outlook.nodes, &sizes.free);
@@ -235,15 +224,29 @@ fn plan_with(ring: &Ring, wish: &Wish, sizes: &Sizes, spares: bool) -> Result<Pl
     let mut notes = Notes::default();
     let mut weighed = vec![(0.0, 0.0); outlook.nodes.len()];
     for keyspace in ring.keyspaces() {
-        let too_few = outlook.takers() < outlook.wanted(keyspace);
-        let (outlook, shares) = match spares || too_few {
-            true => (&with_spares, &mut spare_shares),
-            false => (&outlook, &mut shares),
+        // Who waits takes copies for which there are too few others, or too little room on them.
+        let mut with_them = outlook.takers() < outlook.wanted(keyspace);
+        let before = (with_spares.takers() > outlook.takers()).then(|| (space.clone(), cuts.clone()));
+        let mut layout = loop {
+            let (outlook, shares) = match with_them {
+                true => (&with_spares, &mut spare_shares),
+                false => (&outlook, &mut shares),
+            };
+            let parts = shares.of(outlook.copies(keyspace));
+            let mut layout =
+                KeyspaceLayout::new(ring, keyspace, sizes, outlook, parts, &mut space, &mut cuts);
+            layout.may_cut = layout.bytes() > little || layout.per_request > 0.0;
+            match (place::grant(&mut layout, ring.document(), wish), &before) {
+                (Err(Refused::NoRoom { .. }), Some(before)) if !with_them => {
+                    (space, cuts) = before.clone();
+                    with_them = true;
+                }
+                (granted, _) => {
+                    granted?;
+                    break layout;
+                }
+            }
         };
-        let parts = shares.of(outlook.copies(keyspace));
-        let mut layout = KeyspaceLayout::new(ring, keyspace, sizes, outlook, parts, &mut space, &mut cuts);
-        layout.may_cut = layout.bytes() > little || layout.per_request > 0.0;
-        place::grant(&mut layout, ring.document(), wish)?;
         // Who replaces takes the very places.
         if !matches!(wish, Wish::Replace { .. }) {
             lead::even_out(&mut layout);

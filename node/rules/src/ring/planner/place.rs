@@ -53,8 +53,11 @@ pub(super) fn grant(
             }
             // First by the choice of what is copied or given up, and only then by copying more.
             even_roughly(layout, Aim { thrifty: false, ..even });
-            layout.arcs.iter_mut().for_each(|arc| arc.fresh = usize::MAX);
-            even_out(layout, even);
+            // Who waits is given no more than what nobody else can hold.
+            if !layout.nodes.iter().any(|node| node.takes && node.waits) {
+                layout.arcs.iter_mut().for_each(|arc| arc.fresh = usize::MAX);
+                even_out(layout, even);
+            }
         }
         Wish::Replicas { .. } => {}
         Wish::Reweight { node, .. } => {

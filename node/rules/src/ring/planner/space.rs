@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 /// What disks have room for, and what the plan has put there so far. What a node gives up is not counted: it goes only
 /// after what comes.
+#[derive(Clone)]
 pub(super) struct DiskSpace {
     free: Vec<Option<u64>>,
     taken: Vec<u64>,

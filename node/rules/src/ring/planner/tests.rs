@@ -1,9 +1,9 @@
 //! Plans that a person can read, and refusals. The ring before, what is asked, the steps, and the ring after are in
 //! `testdata/plan_*.txt`.
 
-use super::{ArcSize, EVEN, Plan, Share, Sizes, Wish, plan, shares, small_arcs, words::bytes};
+use super::{ArcSize, EVEN, Move, Plan, Share, Sizes, Wish, plan, shares, small_arcs, words::bytes};
 use god_proto::{
-    ids::{KeyspaceId, NodeId},
+    ids::{ArcId, KeyspaceId, NodeId},
     position::Position,
     ring::{RING_FORMAT, Ring},
     v1::{
@@ -488,17 +488,33 @@ fn who_waits_takes_over_nothing_of_a_keyspace_for_which_there_are_others_and_roo
         arcs.any(|arc| made.moves.iter().any(|step| step.arc == arc && step.to.contains(&NodeId(5))))
     };
     assert!(gets("many") && !gets("few"));
+}
 
-    let ring = (0..4)
-        .fold(Built::new(2), |built, _| built.node("", 1.0))
-        .waits()
-        .keyspace("k", 2, &sets(3, 2))
-        .ring();
-    for (free, takes) in [(1 << 40, false), (1 << 10, true)] {
-        let mut sizes = sized(&ring, MIB, &[]);
-        sizes.free = [(1, free), (2, free), (4, 1 << 40)].map(|(node, free)| (NodeId(node), free)).into();
-        let made = plan(&ring, &Wish::Lost(NodeId(3)), &sizes).unwrap();
-        assert_eq!(made.moves.iter().any(|step| step.to.contains(&NodeId(4))), takes, "{free} bytes free");
+#[test]
+fn who_waits_takes_copies_for_which_others_have_too_little_room_and_none_of_what_they_hold() {
+    let sets: Vec<Vec<u32>> = (0..8).map(|at| (0..2).map(|copy| (at + copy) % 3 + 1).collect()).collect();
+    let built = (0..4).fold(Built::new(2), |built, _| built.node("", 1.0));
+    let ring = built.waits().keyspace("small", 2, &sets).keyspace("large", 2, &sets).ring();
+    let large = KeyspaceId(ring.keyspace("large").unwrap().id);
+    let is_large = |arc: ArcId| ring.arc(arc).unwrap().keyspace == large;
+    let replicas = Wish::Replicas { keyspace: large, replicas: 3, write_quorum: 2, read_quorum: 2 };
+    let wishes =
+        [(Wish::Lost(NodeId(3)), vec![1, 2]), (Wish::Leave(NodeId(3)), vec![1, 2]), (replicas, vec![1])];
+    for (wish, full) in wishes {
+        for is_full in [false, true] {
+            let mut sizes = sized(&ring, MIB, &[]);
+            let heavy = sizes.arcs.iter_mut().filter(|(arc, _)| is_large(**arc));
+            heavy.for_each(|(_, size)| size.bytes = 1 << 30);
+            let free = |node| if is_full && full.contains(&node) { 1 << 27 } else { 1 << 40 };
+            sizes.free = (1..=4).map(|node| (NodeId(node), free(node))).collect();
+            let made = plan(&ring, &wish, &sizes).unwrap();
+            let gets: Vec<&Move> = made.moves.iter().filter(|step| step.to.contains(&NodeId(4))).collect();
+            assert_eq!(!gets.is_empty(), is_full, "{wish:?}: {gets:?}");
+            assert!(gets.iter().all(|step| is_large(step.arc)), "{wish:?}: {gets:?}");
+            let gives =
+                |step: &&Move| step.from.iter().any(|node| !step.to.contains(node) && *node != NodeId(3));
+            assert!(!gets.iter().any(gives), "{wish:?}: {gets:?}");
+        }
     }
 }
 

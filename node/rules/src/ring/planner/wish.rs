@@ -269,6 +269,8 @@ pub(super) struct Node {
     pub weight: f64,
     /// Whether it may hold anything.
     pub takes: bool,
+    /// Whether it waits to be told to join, or to replace another one, and holds nothing: it takes what nobody else can.
+    pub waits: bool,
 }
 
 /// Nodes and keyspaces as they will be once the wish is granted.
@@ -305,6 +307,7 @@ impl<'a> Outlook<'a> {
                     _ => member.weight,
                 },
                 takes: stays && (!waits || spares && !evens_out),
+                waits,
             }
         };
         let mut nodes: Vec<Node> = ring.nodes().iter().map(node).collect();
