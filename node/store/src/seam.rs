@@ -11,10 +11,10 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use tokio::{
     runtime::{Builder, Runtime},
@@ -83,6 +83,10 @@ pub const DISK_THREADS: usize = 256;
 const MAX_WAITING: usize = 4_096;
 /// As [`DISK_THREADS`], beside those, for what no client waits for.
 const THREADS_BEHIND: usize = 2;
+/// One of them rests for so many times as long as what it did took, and for so long at most: those who wait for it are
+/// served in time.
+const REST_TIMES: u32 = 8;
+const MOST_REST: Duration = Duration::from_millis(100);
 /// How many of [`DISK_THREADS`] read large values at one time, beside the others: each takes memory and processors as
 /// thousands of small ones do.
 pub const LARGE_THREADS: usize = 4;
@@ -123,6 +127,8 @@ pub struct Threads {
     runtime: Option<Runtime>,
     /// Those that stand back.
     behind: Option<&'static Threads>,
+    /// Whether a thread rests after what it did while others wanted its processor.
+    rests: AtomicBool,
     /// Those that read large values.
     large: Option<&'static Threads>,
 }
@@ -132,7 +138,17 @@ impl Threads {
     fn new(count: usize, most_waiting: usize) -> Threads {
         let free = Semaphore::new(count);
         let waiting = AtomicUsize::new(0);
-        Threads { free, waiting, most_waiting, patience: None, runtime: None, behind: None, large: None }
+        let rests = AtomicBool::new(false);
+        Threads {
+            free,
+            waiting,
+            most_waiting,
+            patience: None,
+            runtime: None,
+            behind: None,
+            rests,
+            large: None,
+        }
     }
 
     fn leak(self) -> &'static Threads {
@@ -201,6 +217,21 @@ fn stand_back() {
     }
 }
 
+/// Processor time of this thread.
+fn worked() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
+}
+
+/// How long to rest after what took so long, of which so long was work: nothing, unless others had the processor
+/// meanwhile, or the disk was waited for.
+fn rest(took: Duration, worked: Duration) -> Duration {
+    match took > worked + worked / 2 {
+        true => took.saturating_mul(REST_TIMES).min(MOST_REST),
+        false => Duration::ZERO,
+    }
+}
+
 /// One that waits.
 struct Waiter(&'static AtomicUsize);
 
@@ -237,6 +268,15 @@ impl Offload {
         match self {
             Offload::Threads(Threads { behind: Some(behind), .. }) => Offload::Threads(behind),
             here => here,
+        }
+    }
+
+    /// Whether threads that stand back rest after what they did while others wanted their processor: however many look
+    /// for something at a time, they take no more of it together. Standing back alone does not do it: where there is
+    /// more work than processors, whoever has one keeps it for a few milliseconds.
+    pub fn behind_rests(self, rests: bool) {
+        if let Offload::Threads(Threads { behind: Some(behind), .. }) = self {
+            behind.rests.store(rests, Ordering::Relaxed);
         }
     }
 
@@ -299,16 +339,36 @@ impl Threads {
         turn: Option<SemaphorePermit<'static>>,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> T {
+        if let Some(runtime) = &self.runtime {
+            let rests = self.rests.load(Ordering::Relaxed);
+            let (told, hears) = oneshot::channel();
+            let work = move || {
+                let (began, worked) = (Instant::now(), worked());
+                drop(told.send(work()));
+                // Others have gone on with it.
+                let rest = rest(began.elapsed(), self::worked().saturating_sub(worked));
+                if rests && !rest.is_zero() {
+                    counter!("god_engine_offload_rests_total").increment(1);
+                    thread::sleep(rest);
+                }
+                drop(turn);
+            };
+            let done = runtime.spawn_blocking(work);
+            return match hears.await {
+                Ok(value) => value,
+                Err(_) => match done.await.map_err(tokio::task::JoinError::try_into_panic) {
+                    Err(Ok(panic)) => resume_unwind(panic),
+                    // The runtime is shutting down: nobody is left to hear an answer.
+                    _ => std::future::pending().await,
+                },
+            };
+        }
         let until_taken = self.patience.is_some();
         let work = move || {
             let done = work();
             (done, turn.filter(|_| until_taken))
         };
-        let done = match &self.runtime {
-            Some(runtime) => runtime.spawn_blocking(work),
-            None => tokio::task::spawn_blocking(work),
-        };
-        match done.await {
+        match tokio::task::spawn_blocking(work).await {
             Ok((value, _turn)) => value,
             Err(stopped) => match stopped.try_into_panic() {
                 Ok(panic) => resume_unwind(panic),
@@ -440,6 +500,27 @@ mod tests {
             drop(go_on);
             hung.await;
         });
+    }
+
+    #[test]
+    fn who_had_its_processor_taken_rests_and_never_for_long() {
+        const MS: Duration = Duration::from_millis(1);
+        assert_eq!(rest(MS * 3, MS * 3), Duration::ZERO);
+        assert_eq!(rest(MS * 3, MS * 2), Duration::ZERO);
+        assert_eq!(rest(MS * 4, MS * 2), MS * 32);
+        assert_eq!(rest(MS * 40, MS * 2), MOST_REST);
+        assert_eq!(rest(Duration::MAX, Duration::ZERO), MOST_REST);
+    }
+
+    #[tokio::test]
+    async fn threads_that_stand_back_do_nothing_else_while_they_rest() {
+        const WAITS: Duration = Duration::from_millis(20);
+        let offload = Offload::threads();
+        offload.behind_rests(true);
+        let began = Instant::now();
+        let looks = (0..=THREADS_BEHIND).map(|_| offload.behind().run(|| thread::sleep(WAITS)));
+        futures::future::join_all(looks).await;
+        assert!(began.elapsed() >= 2 * WAITS + rest(WAITS, Duration::ZERO), "{:?}", began.elapsed());
     }
 
     /// THREADS-BOUNDED.

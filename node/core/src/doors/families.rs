@@ -134,6 +134,10 @@ fn storage() {
         "Work for the disk that found no thread free and waited"
     );
     describe_counter!(
+        "god_engine_offload_rests_total",
+        "Rests of threads that stand back, as others wanted their processor"
+    );
+    describe_counter!(
         "god_engine_offload_refused_total",
         "Reads that were refused as too many waited for the disk"
     );

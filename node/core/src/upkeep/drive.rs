@@ -6,7 +6,7 @@
 use super::{
     Upkeep,
     blocked::{blocked, handing_over, in_short, unheard},
-    sizes::{ALL, gather_sizes},
+    sizes::{ALL, few, gather_sizes},
 };
 use crate::{
     consensus::RegisterError,
@@ -245,7 +245,7 @@ impl Upkeep {
 
     /// Refused, where it cannot be planned and yet not called off.
     async fn plan_and_start(&self, ring: &Arc<Ring>, operation: &v1::Operation) -> Result<(), Driven> {
-        let sizes = gather_sizes(self, ring, true, ALL).await;
+        let sizes = gather_sizes(self, ring, true, few(ring)).await;
         let id = &operation.id;
         let planned = match operation.wish.as_ref().and_then(Wish::of) {
             // Who waits must not be refused because of its own operation.
@@ -395,7 +395,8 @@ impl Upkeep {
                     "node {node} answers, so its data are not lost; leave --lost away, or stop that node first"
                 )));
             }
-            let sizes = gather_sizes(self, &ring, true, ALL).await;
+            // Halves are for evenness alone: they refuse nothing.
+            let sizes = gather_sizes(self, &ring, false, ALL).await;
             plan(&to_plan(&begun), &asked, &sizes).map_err(|refused| Driven::Refused(refused.to_string()))?;
         }
         self.register.change(self.change_timeout, |ring| begin(ring, id, wish, &self.away(ring))).await?;

@@ -40,6 +40,11 @@ impl Lateness {
         state.late = if state.ticks < QUIET_TICKS { late.max(state.late * 7 / 8) } else { Duration::ZERO };
     }
 
+    /// Whether clients wait.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.0.lock().ticks < QUIET_TICKS
+    }
+
     /// How late, while clients wait; 0 where none does.
     pub(super) fn get(&self) -> Duration {
         self.0.lock().late

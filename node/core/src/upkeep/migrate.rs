@@ -3,7 +3,11 @@
 //! With hysteresis, so that nothing oscillates: data moves when the fullest node has been well above its share for a
 //! while, and then until all are within a twentieth of it. What is left to do after that is below what begins it.
 
-use super::{Upkeep, drive::to_plan, sizes::gather_sizes};
+use super::{
+    Upkeep,
+    drive::to_plan,
+    sizes::{few, gather_sizes},
+};
 use crate::ring::{
     Share, Sizes, Wish, begin, has_wrong_copies, merge, plan, planned_shares, rebalance, small_arcs,
 };
@@ -36,7 +40,7 @@ impl Upkeep {
             if rests.is_some_and(|(at, until)| at == ring.epoch() && began < until) {
                 continue;
             }
-            let sizes = gather_sizes(self, &ring, false, 1).await;
+            let sizes = gather_sizes(self, &ring, false, few(&ring)).await;
             let is_uneven = self.is_uneven(&ring, &sizes).await;
             rests = Some((ring.epoch(), Instant::now() + (began.elapsed() * REST_TIMES).min(MOST_REST)));
             if !is_uneven {
@@ -92,7 +96,7 @@ impl Upkeep {
         }
         // What cannot be made better is left alone. Only halves are taken from the second answer: who is silent then
         // must not seem to hold nothing.
-        let halves = gather_sizes(self, ring, true, 1).await.arcs;
+        let halves = gather_sizes(self, ring, true, few(ring)).await.arcs;
         let mut sizes = sizes.clone();
         for (arc, size) in &mut sizes.arcs {
             size.middle = halves.get(arc).and_then(|half| half.middle.clone());

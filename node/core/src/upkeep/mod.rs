@@ -239,6 +239,7 @@ impl Upkeep {
             let due = Instant::now() + lateness::TICK;
             sleep_until(due).await;
             self.lateness.note(Instant::now().saturating_duration_since(due), self.replica.loads().calls());
+            self.seams.offload.behind_rests(self.lateness.is_waited_for());
         }
     }
 

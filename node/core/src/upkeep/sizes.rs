@@ -20,6 +20,12 @@ use std::{collections::BTreeMap, time::Duration};
 const TIMEOUT: Duration = Duration::from_secs(3);
 /// How many nodes are asked at a time what they hold, where somebody waits for it: all.
 pub(super) const ALL: usize = usize::MAX;
+
+/// How many are, where nobody does: so few that not all are busy with it at once.
+pub(super) fn few(ring: &Ring) -> usize {
+    ring.nodes().len().div_ceil(16).max(1)
+}
+
 /// The load of an arc that was not watched for long enough.
 const UNKNOWN: f64 = -1.0;
 
@@ -89,8 +95,7 @@ pub(super) fn foreign(ring: &Ring, me: NodeId) -> impl Iterator<Item = PositionR
 }
 
 /// What is known of all arcs, as far as nodes answer: of each arc what its largest copy says. `middles`: and where each
-/// is cut in two halves, which takes each node five times as much to find. So many nodes are asked at a time: one,
-/// where nobody waits for it, so that not all are busy with it at once.
+/// is cut in two halves, which takes each node five times as much to find. So many nodes are asked at a time.
 pub async fn gather_sizes(upkeep: &Upkeep, ring: &Ring, middles: bool, at_once: usize) -> ring::Sizes {
     let ask = |node: NodeId| async move {
         let ask = request::Body::Sizes(ArcSizes { middles, misplaced_only: false });

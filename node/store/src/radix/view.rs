@@ -98,8 +98,8 @@ impl View {
         })
     }
 
-    /// Whether nothing is in a range, not even what cannot be read. Cost: O(depth), and a seek where a bound lies within
-    /// a bucket.
+    /// Whether nothing is in a range, not even what cannot be read. Cost: O(depth), and a seek where a bound lies
+    /// within a bucket.
     pub fn is_empty(&self, range: &PositionRange) -> Result<bool, EngineError> {
         if range.is_empty() {
             return Ok(true);

@@ -269,7 +269,8 @@ pub(super) struct Node {
     pub weight: f64,
     /// Whether it may hold anything.
     pub takes: bool,
-    /// Whether it waits to be told to join, or to replace another one, and holds nothing: it takes what nobody else can.
+    /// Whether it waits to be told to join, or to replace another one, and holds nothing: it takes what nobody else
+    /// can.
     pub waits: bool,
 }
 
