@@ -4,6 +4,9 @@
 //! Monotonic time and timers come from tokio, which the simulation pauses and advances by itself. Everything that
 //! decides something takes its inputs through these, so that a simulated cluster repeats itself from a seed.
 
+mod rest;
+
+use self::rest::{rest, worked};
 use metrics::counter;
 use parking_lot::Mutex;
 use rand::{Rng, RngExt, SeedableRng, rngs::SmallRng};
@@ -83,10 +86,6 @@ pub const DISK_THREADS: usize = 256;
 const MAX_WAITING: usize = 4_096;
 /// As [`DISK_THREADS`], beside those, for what no client waits for.
 const THREADS_BEHIND: usize = 2;
-/// One of them rests for so many times as long as what it did took, and for so long at most: those who wait for it are
-/// served in time.
-const REST_TIMES: u32 = 8;
-const MOST_REST: Duration = Duration::from_millis(100);
 /// How many of [`DISK_THREADS`] read large values at one time, beside the others: each takes memory and processors as
 /// thousands of small ones do.
 pub const LARGE_THREADS: usize = 4;
@@ -214,21 +213,6 @@ fn stand_back() {
         if let Err(error) = done {
             tracing::debug!(%error, "a thread does not stand back");
         }
-    }
-}
-
-/// Processor time of this thread.
-fn worked() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
-}
-
-/// How long to rest after what took so long, of which so long was work: nothing, unless others had the processor
-/// meanwhile, or the disk was waited for.
-fn rest(took: Duration, worked: Duration) -> Duration {
-    match took > worked + worked / 2 {
-        true => took.saturating_mul(REST_TIMES).min(MOST_REST),
-        false => Duration::ZERO,
     }
 }
 
@@ -500,16 +484,6 @@ mod tests {
             drop(go_on);
             hung.await;
         });
-    }
-
-    #[test]
-    fn who_had_its_processor_taken_rests_and_never_for_long() {
-        const MS: Duration = Duration::from_millis(1);
-        assert_eq!(rest(MS * 3, MS * 3), Duration::ZERO);
-        assert_eq!(rest(MS * 3, MS * 2), Duration::ZERO);
-        assert_eq!(rest(MS * 4, MS * 2), MS * 32);
-        assert_eq!(rest(MS * 40, MS * 2), MOST_REST);
-        assert_eq!(rest(Duration::MAX, Duration::ZERO), MOST_REST);
     }
 
     #[tokio::test]

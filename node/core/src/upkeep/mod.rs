@@ -20,6 +20,7 @@ mod clean;
 mod drive;
 mod heard;
 mod lateness;
+mod lists;
 mod losses;
 mod migrate;
 mod pace;

@@ -7,18 +7,20 @@
 //! node lacks nothing that the other had when it began (invariant PULL-COVERS): each part was equal, or listed and
 //! merged.
 
-use super::{Upkeep, sync::may_go};
+use super::{Upkeep, lists::Lists, sync::may_go};
 use crate::{
     engine::EngineError,
     peer::{Call, CallError, Target},
     radix::{CommitError, Summary, Verdict, View},
     replica::Floor,
+    ring::changed_in,
 };
 use god_proto::{
     ids::NodeId,
     peer::{self, Cause, request, response},
     position::{Position, PositionRange},
     record::Entry,
+    ring::Ring,
     v1,
     version::Version,
 };
@@ -84,6 +86,14 @@ pub struct PullRequest<'a> {
     pub background: bool,
 }
 
+impl PullRequest<'_> {
+    /// What must be the same on both sides for an answer to count, and while it is taken in: the arcs of this; nothing:
+    /// the whole ring, as what is stored may be anybody's (ARC-EPOCH).
+    fn arcs(&self) -> Option<&PositionRange> {
+        (!self.as_stored).then_some(&self.range)
+    }
+}
+
 /// Up to where another one's copy is the truth for who takes all of it, whatever its age: to where all were found
 /// equal, and never zero, so that what was purged there goes here as well.
 pub(super) fn exact_to(repaired: Version) -> Version {
@@ -126,36 +136,6 @@ impl Pulled {
         self.entries += 1;
         self.bytes += (entry.position.as_bytes().len() + entry.record.encoded_len()) as u64;
         self.oldest = if self.entries == 1 { version } else { self.oldest.min(version) };
-    }
-}
-
-/// Ranges to be listed, and the most entries that either node has in each.
-#[derive(Default)]
-struct Lists(Vec<(PositionRange, u64)>);
-
-impl Lists {
-    fn add(&mut self, range: PositionRange, entries: u64) {
-        self.0.push((range, entries));
-    }
-
-    /// Ranges that follow on each other, as many together as give a full page: where two copies differ all over, each
-    /// of its own would cost a question.
-    fn joined(mut self) -> Vec<Vec<PositionRange>> {
-        self.0.sort_by(|(a, _), (b, _)| a.start.cmp(&b.start));
-        let mut joined: Vec<(Vec<PositionRange>, u64)> = Vec::new();
-        for (range, entries) in self.0 {
-            match joined.last_mut() {
-                Some((parts, so_far))
-                    if parts.last().is_some_and(|last| last.end == range.start)
-                        && so_far.saturating_add(entries) <= u64::from(PAGE) =>
-                {
-                    parts.push(range);
-                    *so_far += entries;
-                }
-                _ => joined.push((vec![range], entries)),
-            }
-        }
-        joined.into_iter().map(|(parts, _)| parts).collect()
     }
 }
 
@@ -204,7 +184,7 @@ impl Upkeep {
                     _ => lists.add(range, most),
                 }
             }
-            for parts in lists.joined() {
+            for parts in lists.joined(PAGE.into()) {
                 unreadable = self.take_parts(wanted, parts, &mut pulled).await?.or(unreadable);
             }
         }
@@ -281,7 +261,7 @@ impl Upkeep {
             compares: !wanted.votes,
             background: wanted.background,
         });
-        match self.ask(wanted.from, wanted.still, body).await? {
+        match self.ask_about(wanted.arcs(), wanted.from, wanted.still, body).await? {
             response::Body::Summarize(done) if done.summaries.len() == ranges.len() => done
                 .summaries
                 .into_iter()
@@ -354,11 +334,13 @@ impl Upkeep {
                 background: wanted.background,
                 ..peer::Scan::default()
             };
-            let peer::ScanDone { entries, more, late_us } =
-                match self.ask(wanted.from, wanted.still, request::Body::Scan(scan)).await? {
-                    response::Body::Scan(page) => page,
-                    _ => return Err(odd(wanted.from, "its answer is not that to a scan")),
-                };
+            let peer::ScanDone { entries, more, late_us } = match self
+                .ask_about(wanted.arcs(), wanted.from, wanted.still, request::Body::Scan(scan))
+                .await?
+            {
+                response::Body::Scan(page) => page,
+                _ => return Err(odd(wanted.from, "its answer is not that to a scan")),
+            };
             let entries = entries
                 .into_iter()
                 .map(Entry::try_from)
@@ -383,7 +365,9 @@ impl Upkeep {
                 return Err(PullError::Over);
             }
             // PAGE-EPOCH: floors may have risen since the other one was asked, and what they let go would come back.
-            if self.ring.epoch() != epoch {
+            let stood_still = |ring: Arc<Ring>| (1..=epoch.0).contains(&changed_in(&ring, &part).0);
+            let may_move = wanted.arcs().is_some() && self.ring.get().is_some_and(stood_still);
+            if self.ring.epoch() != epoch && !may_move {
                 drop(admitted);
                 stale += 1;
                 if stale > MAX_TRIES {
@@ -492,13 +476,25 @@ impl Upkeep {
         still: &(dyn Fn() -> bool + Send + Sync),
         body: request::Body,
     ) -> Result<response::Body, PullError> {
+        self.ask_about(None, from, still, body).await
+    }
+
+    /// As [`Upkeep::ask`]; where it is about `arcs`, what changes elsewhere is in no way.
+    async fn ask_about(
+        &self,
+        arcs: Option<&PositionRange>,
+        from: NodeId,
+        still: &(dyn Fn() -> bool + Send + Sync),
+        body: request::Body,
+    ) -> Result<response::Body, PullError> {
         let mut problem = String::new();
         for attempt in 0..MAX_TRIES {
             if !still() {
                 return Err(PullError::Over);
             }
             let Some(ring) = self.ring.get() else { return Err(PullError::Over) };
-            let call = Call { epoch: ring.epoch().0, arcs: 0, timeout: TIMEOUT, body: body.clone() };
+            let arcs = arcs.map_or(0, |range| changed_in(&ring, range).0);
+            let call = Call { epoch: ring.epoch().0, arcs, timeout: TIMEOUT, body: body.clone() };
             match self.transport.call(Target::Node(from), call).await {
                 Ok(answer) => return Ok(answer),
                 Err(CallError::Refused(failure)) if failure.cause() == Cause::StaleEpoch => {

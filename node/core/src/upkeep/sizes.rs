@@ -9,10 +9,11 @@ use crate::{
 };
 use futures::future::join_all;
 use god_proto::{
-    ids::{ArcId, NodeId},
+    ids::{ArcId, KeyspaceId, NodeId},
     peer::{ArcSize, ArcSizes, ArcSizesDone, Cause, Failure, request, response},
     position::{Position, PositionRange},
     ring::{Ring, RingArc},
+    v1::Partitioner,
 };
 use std::{collections::BTreeMap, time::Duration};
 
@@ -31,7 +32,8 @@ const UNKNOWN: f64 = -1.0;
 
 impl Upkeep {
     /// What this node holds of each of its arcs, and what it holds of others. Cost: O(arcs × depth), and for each arc
-    /// of its own a scan of half a bucket, of five halves with its middle.
+    /// of its own a scan of half a bucket, of five halves with its middle, which is looked for where hashes do not tell
+    /// it well enough.
     pub(super) async fn sizes(&self, asked: ArcSizes) -> Result<ArcSizesDone, Failure> {
         let Some(ring) = self.ring.get() else {
             return Err(no_cluster());
@@ -61,10 +63,12 @@ fn measure(view: &View, ring: &Ring, me: NodeId, asked: ArcSizes) -> Result<ArcS
         true => vec![Summary::default(); own.len()],
         false => view.estimates(own.iter().map(|arc| &arc.range))?,
     };
+    let usual = usual_entries(ring, &own, &sums);
     for (arc, sum) in own.into_iter().zip(sums) {
         let (entries, bytes) = (sum.entries, sum.bytes);
         let mut size = ArcSize { arc: arc.id.0, load: UNKNOWN, entries, bytes, ..ArcSize::default() };
-        if asked.middles && size.entries > 1 {
+        let is_usual = usual.get(&arc.keyspace).is_some_and(|usual| entries <= 2 * usual);
+        if asked.middles && size.entries > 1 && !is_usual {
             let middle = match view.split_point(&arc.range) {
                 // It is in what cannot be read (DAMAGE-APART).
                 Err(EngineError::Corrupt(_)) => None,
@@ -83,6 +87,22 @@ fn measure(view: &View, ring: &Ring, me: NodeId, asked: ArcSizes) -> Result<ArcS
         done.misplaced_bytes += sum.bytes;
     }
     Ok(done)
+}
+
+/// Entries of an arc of each hashed keyspace, on the average: with up to twice as many its halves are those of its
+/// hashes, as far as anybody needs to know, and finding the middle would read five halves of buckets.
+fn usual_entries(ring: &Ring, arcs: &[&RingArc], sums: &[Summary]) -> BTreeMap<KeyspaceId, u64> {
+    let is_hashed = |arc: &RingArc| {
+        let keyspace = ring.keyspace_by_id(arc.keyspace);
+        keyspace.is_some_and(|keyspace| keyspace.partitioner() == Partitioner::Hashed)
+    };
+    let mut all: BTreeMap<KeyspaceId, (u64, u64)> = BTreeMap::new();
+    for (arc, sum) in arcs.iter().zip(sums).filter(|(arc, _)| is_hashed(arc)) {
+        let (count, entries) = all.entry(arc.keyspace).or_default();
+        *count += 1;
+        *entries += sum.entries;
+    }
+    all.into_iter().map(|(keyspace, (count, entries))| (keyspace, entries.div_ceil(count))).collect()
 }
 
 /// The arcs that a node holds no copy of, and that others do. Where the data of all of them are given up, what it has

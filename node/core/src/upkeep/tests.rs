@@ -25,7 +25,7 @@ use god_proto::{
     record::{Entry, Record},
     v1::{self, LeaveWish, Operation, OperationPhase, wish::Wish},
 };
-use std::sync::atomic::AtomicBool;
+use std::{collections::BTreeMap, sync::atomic::AtomicBool};
 use tokio::{task::JoinHandle, time::sleep};
 use uuid::Uuid;
 
@@ -236,6 +236,36 @@ async fn a_sweep_goes_on_under_another_ring() {
     sweeps.abort();
 }
 
+/// PAGE-EPOCH. While a cluster changes there is a new ring every few milliseconds, and a page takes longer.
+#[tokio::test(start_paused = true)]
+async fn a_page_is_listed_anew_only_where_its_arc_has_changed_meanwhile() {
+    for changes in [false, true] {
+        let cluster = Cluster::new(3);
+        let upkeep = upkeep(&cluster, 1);
+        let at = positions(4);
+        cluster.seed(2, value(&at[1], -10, "new")).await;
+        let arc = upkeep.ring.get().unwrap().arc_at(&at[0]).unwrap().clone();
+        cluster.slow(2, 100);
+        let advances = async {
+            for epoch in 6..9 {
+                sleep(Duration::from_millis(70)).await;
+                let mut next = document(3, epoch);
+                for (number, other) in next.arcs.iter_mut().enumerate() {
+                    other.changed = if changes || number > 0 { epoch } else { 5 };
+                }
+                let next = ring(next);
+                for node in 1..=3 {
+                    cluster.node(node).ring.advance(Arc::clone(&next));
+                }
+            }
+        };
+        let (pulled, ()) = tokio::join!(pull_from(&upkeep, 2, arc.range, false), advances);
+        assert_eq!(pulled.unwrap().entries, 1);
+        assert_eq!(cluster.held(1, &at[1]).await, Some(value(&at[1], -10, "new").record));
+        assert_eq!(cluster.sent("scan") > 1, changes, "{} pages", cluster.sent("scan"));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_expired_behind_a_damaged_record_is_ended() {
     let cluster = Cluster::new(3);
@@ -306,6 +336,33 @@ async fn of_a_deleted_keyspace_nothing_stays_not_even_where_it_is_damaged_or_emp
     sleep(Duration::from_secs(5)).await;
     assert_eq!(floors.lowest(&of(4)), Floor::default());
     cleans.abort();
+}
+
+/// It is read for each arc of all nodes before a change of the ring.
+#[tokio::test(start_paused = true)]
+async fn the_middle_of_an_arc_is_looked_for_where_hashes_do_not_tell_it() {
+    let mut cut = document(3, 5);
+    for quarter in 1..4u64 {
+        let start = Position::of_hash(KeyspaceId(1), quarter << 62).into_bytes();
+        cut.arcs.insert(quarter as usize, v1::Arc { id: 4 + quarter, start, ..cut.arcs[0].clone() });
+    }
+    cut.next_arc = 8;
+    let cluster = Cluster::with(&ring(cut), HintSettings::default());
+    let upkeep = upkeep(&cluster, 1);
+    let mut left = BTreeMap::from([(1, 4), (5, 4), (6, 40), (7, 4)]);
+    for at in positions(400) {
+        let arc = upkeep.ring.get().unwrap().arc_at(&at).unwrap().id.0;
+        if let Some(left) = left.get_mut(&arc).filter(|left| **left > 0) {
+            *left -= 1;
+            cluster.seed(1, value(&at, -10, "v")).await;
+        }
+    }
+    for key in ["k0", "k1"] {
+        cluster.seed(1, value(&ordered(key), -10, "v")).await;
+    }
+    let done = upkeep.sizes(ArcSizes { middles: true, misplaced_only: false }).await.unwrap();
+    let halved: Vec<u64> = done.arcs.iter().filter(|arc| !arc.middle.is_empty()).map(|arc| arc.arc).collect();
+    assert_eq!(halved, [6, 2]);
 }
 
 const MISPLACED: ArcSizes = ArcSizes { middles: false, misplaced_only: true };

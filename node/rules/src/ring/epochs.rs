@@ -6,6 +6,7 @@
 
 use god_proto::{
     ids::{ArcId, Epoch},
+    position::PositionRange,
     ring::{MAX_RING_BYTES, Ring, RingArc, RingError, ring_bytes},
     v1::RingDocument,
 };
@@ -40,6 +41,17 @@ fn unstamped(document: &RingDocument) -> RingDocument {
 /// Whether two rings are the same but for the epochs of arcs, which older programs leave out. Cost: O(document).
 pub fn is_same_change(a: &RingDocument, b: &RingDocument) -> bool {
     a == b || a.epoch == b.epoch && unstamped(a) == unstamped(b)
+}
+
+/// The latest epoch in which an arc of a range changed; 0 where not all of the range is in arcs, of which only the
+/// whole ring tells. Cost: O(arcs in it).
+pub fn changed_in(ring: &Ring, range: &PositionRange) -> Epoch {
+    let arcs = ring.arcs_in(range);
+    let starts = arcs.first().is_some_and(|first| first.range.start <= range.start);
+    let ends = arcs.last().is_some_and(|last| range.end <= last.range.end);
+    let gapless = arcs.array_windows().all(|[a, b]| a.range.end == b.range.start);
+    let last = arcs.iter().map(|arc| arc.changed).max();
+    last.filter(|_| starts && ends && gapless).unwrap_or(Epoch(0))
 }
 
 /// The epoch up to which an arc must have stood still for a caller's ring and this one to mean the same by it; `None`:
