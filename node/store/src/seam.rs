@@ -5,19 +5,21 @@
 //! decides something takes its inputs through these, so that a simulated cluster repeats itself from a seed.
 
 mod rest;
+#[cfg(test)]
+mod tests;
 
-use self::rest::{rest, worked};
+use self::rest::Spent;
 use metrics::counter;
 use parking_lot::Mutex;
 use rand::{Rng, RngExt, SeedableRng, rngs::SmallRng};
 use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use tokio::{
     runtime::{Builder, Runtime},
@@ -255,9 +257,9 @@ impl Offload {
         }
     }
 
-    /// Whether threads that stand back rest after what they did while others wanted their processor: however many look
-    /// for something at a time, they take no more of it together. Standing back alone does not do it: where there is
-    /// more work than processors, whoever has one keeps it for a few milliseconds.
+    /// Whether threads that stand back rest after what they did while others wanted their processor, where the system
+    /// says so: however many look for something at a time, they take no more of it together. Standing back alone does
+    /// not do it: where there is more work than processors, whoever has one keeps it for a few milliseconds.
     pub fn behind_rests(self, rests: bool) {
         if let Offload::Threads(Threads { behind: Some(behind), .. }) = self {
             behind.rests.store(rests, Ordering::Relaxed);
@@ -325,27 +327,29 @@ impl Threads {
     ) -> T {
         if let Some(runtime) = &self.runtime {
             let rests = self.rests.load(Ordering::Relaxed);
-            let (told, hears) = oneshot::channel();
+            let rest = Arc::new(OnceLock::new());
+            let measured = Arc::clone(&rest);
+            // Before the answer is sent: who waits for it may go on at once, in this thread's place.
             let work = move || {
-                let (began, worked) = (Instant::now(), worked());
-                drop(told.send(work()));
-                // Others have gone on with it.
-                let rest = rest(began.elapsed(), self::worked().saturating_sub(worked));
-                if rests && !rest.is_zero() {
-                    counter!("god_engine_offload_rests_total").increment(1);
-                    thread::sleep(rest);
+                let before = rests.then(Spent::now);
+                let done = work();
+                if let Some(before) = before {
+                    measured.get_or_init(|| Spent::now().since(before).rest());
                 }
-                drop(turn);
+                done
             };
-            let done = runtime.spawn_blocking(work);
-            return match hears.await {
-                Ok(value) => value,
-                Err(_) => match done.await.map_err(tokio::task::JoinError::try_into_panic) {
-                    Err(Ok(panic)) => resume_unwind(panic),
-                    // The runtime is shutting down: nobody is left to hear an answer.
-                    _ => std::future::pending().await,
-                },
-            };
+            return apart(work, |work| {
+                runtime.spawn_blocking(move || {
+                    work();
+                    if let Some(rest) = rest.get().filter(|rest| !rest.is_zero()) {
+                        counter!("god_engine_offload_rests_total").increment(1);
+                        thread::sleep(*rest);
+                    }
+                    drop(turn);
+                });
+                Ok(())
+            })
+            .await;
         }
         let until_taken = self.patience.is_some();
         let work = move || {
@@ -432,148 +436,5 @@ impl Seams {
             entropy: Arc::new(Entropy::from_machine()),
             offload: Offload::threads(),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use futures::{StreamExt, stream::FuturesUnordered};
-    use std::sync::mpsc;
-
-    #[test]
-    fn what_runs_apart_does_not_wait_for_those_who_wait_for_the_disk() {
-        let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
-        let (go_on, hangs) = mpsc::channel::<()>();
-        let hung = runtime.spawn_blocking(move || hangs.recv());
-        let (said, says) = mpsc::channel();
-        thread::spawn(move || {
-            said.send(runtime.block_on(Offload::threads().run_apart(|| 7))).unwrap();
-            // Not before: its end waits for all blocking threads.
-            drop(runtime);
-        });
-        // Longer than it takes.
-        assert_eq!(says.recv_timeout(std::time::Duration::from_secs(20)), Ok(7));
-        go_on.send(()).unwrap();
-        drop(hung);
-    }
-
-    #[test]
-    fn what_runs_behind_stands_back_and_holds_up_nobody_else() {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let offload = Offload::threads();
-        #[cfg(target_os = "linux")]
-        {
-            let nice = || rustix::process::getpriority_process(None).unwrap();
-            let (before, behind) =
-                runtime.block_on(async { (offload.run(nice).await, offload.behind().run(nice).await) });
-            assert_eq!((before, behind), (nice(), NICE.max(nice())));
-        }
-        let (go_on, hangs) = mpsc::channel::<()>();
-        let hangs = Arc::new(Mutex::new(hangs));
-        runtime.block_on(async {
-            let hung = (0..=THREADS_BEHIND).map(|_| {
-                let hangs = Arc::clone(&hangs);
-                offload.behind().run(move || hangs.lock().recv())
-            });
-            let hung = futures::future::join_all(hung);
-            tokio::pin!(hung);
-            assert!(futures::poll!(&mut hung).is_pending());
-            assert_eq!(offload.run(|| 7).await, 7);
-            drop(go_on);
-            hung.await;
-        });
-    }
-
-    #[tokio::test]
-    async fn threads_that_stand_back_do_nothing_else_while_they_rest() {
-        const WAITS: Duration = Duration::from_millis(20);
-        let offload = Offload::threads();
-        offload.behind_rests(true);
-        let began = Instant::now();
-        let looks = (0..=THREADS_BEHIND).map(|_| offload.behind().run(|| thread::sleep(WAITS)));
-        futures::future::join_all(looks).await;
-        assert!(began.elapsed() >= 2 * WAITS + rest(WAITS, Duration::ZERO), "{:?}", began.elapsed());
-    }
-
-    /// THREADS-BOUNDED.
-    #[tokio::test]
-    async fn what_reads_large_values_is_few_at_a_time_and_holds_up_nobody_else() {
-        let offload = Offload::threads();
-        let (go_on, hangs) = mpsc::channel::<()>();
-        let hangs = Arc::new(Mutex::new(hangs));
-        let reads = (0..LARGE_THREADS + LARGE_WAITING).map(|_| {
-            let hangs = Arc::clone(&hangs);
-            offload.large().run_if_free(move || hangs.lock().recv().is_ok())
-        });
-        let mut reads: FuturesUnordered<_> = reads.collect();
-        assert!(futures::poll!(reads.next()).is_pending());
-        assert_eq!(offload.large().run_if_free(|| 7).await, Err(Crowded(LARGE_WAITING)));
-        assert_eq!(offload.run_if_free(|| 7).await, Ok(7));
-        // Nobody waits for long, but the node itself.
-        let own = offload.large().run(|| 7);
-        tokio::pin!(own);
-        for _ in 0..LARGE_WAITING {
-            assert!(matches!(reads.next().await, Some(Err(Crowded(_)))));
-            assert!(futures::poll!(&mut own).is_pending());
-        }
-        drop(go_on);
-        while let Some(read) = reads.next().await {
-            assert_eq!(read, Ok(false));
-        }
-        assert_eq!(own.await, 7);
-    }
-
-    #[test]
-    fn what_runs_apart_is_done_and_answered_where_there_is_no_thread() {
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        let none = |_: Work| Err(std::io::Error::from(std::io::ErrorKind::WouldBlock));
-        let done = runtime.block_on(async {
-            tokio::time::timeout(std::time::Duration::from_secs(9), apart(|| 7, none)).await
-        });
-        assert_eq!(done, Ok(7));
-    }
-
-    /// THREADS-BOUNDED.
-    #[tokio::test]
-    async fn who_finds_no_thread_waits_and_who_finds_too_many_waiting_is_refused() {
-        let threads = Threads::new(1, 1).leak();
-        let offload = Offload::Threads(threads);
-        let (go_on, hangs) = mpsc::channel::<()>();
-        let hung = tokio::spawn(offload.run_if_free(move || hangs.recv().is_ok()));
-        while threads.free.available_permits() > 0 {
-            tokio::task::yield_now().await;
-        }
-        let began = Arc::new(AtomicUsize::new(0));
-        let begins = |began: &Arc<AtomicUsize>| {
-            let began = Arc::clone(began);
-            move || began.fetch_add(1, Ordering::SeqCst)
-        };
-        let waits = tokio::spawn(offload.run_if_free(begins(&began)));
-        while threads.waiting.load(Ordering::SeqCst) < 1 {
-            tokio::task::yield_now().await;
-        }
-        // Longer than it takes.
-        let limit = std::time::Duration::from_secs(20);
-        let refused = tokio::time::timeout(limit, offload.run_if_free(begins(&began))).await;
-        assert_eq!(refused, Ok(Err(Crowded(1))));
-        // Who gives up makes room for another one; the node's own work is not refused.
-        waits.abort();
-        while threads.waiting.load(Ordering::SeqCst) > 0 {
-            tokio::task::yield_now().await;
-        }
-        let waits = tokio::spawn(offload.run_if_free(begins(&began)));
-        let own = tokio::spawn(offload.run(begins(&began)));
-        while threads.waiting.load(Ordering::SeqCst) < 2 {
-            tokio::task::yield_now().await;
-        }
-        assert_eq!(began.load(Ordering::SeqCst), 0, "the one thread is taken");
-        go_on.send(()).unwrap();
-        assert_eq!(hung.await.unwrap(), Ok(true));
-        waits.await.unwrap().unwrap();
-        own.await.unwrap();
-        assert_eq!((began.load(Ordering::SeqCst), threads.free.available_permits()), (2, 1));
     }
 }

@@ -1,6 +1,6 @@
 //! Whether a question may be answered by this node under its ring. Pure.
 
-use crate::peer::failure;
+use crate::{peer::failure, ring::arcs_of};
 use god_proto::{
     MAX_VALUE,
     ids::{ArcId, Epoch, NodeId},
@@ -122,19 +122,14 @@ impl Touch {
             // Whose it is is asked about all that is stored, by the whole ring.
             return if self.is_same() { Ok(range) } else { Err(self.stale()) };
         }
-        let arcs = self.ring.arcs_in(&range);
-        let within = |range: &PositionRange| match (arcs.first(), arcs.last()) {
-            (Some(first), Some(last)) => first.range.start <= range.start && range.end <= last.range.end,
-            _ => false,
-        };
-        let gapless = arcs.windows(2).all(|pair| matches!(pair, [a, b] if a.range.end == b.range.start));
-        if !self.is_same() && !(within(&range) && arcs.iter().all(|arc| arc.changed <= self.common)) {
+        let arcs = arcs_of(&self.ring, &range);
+        let all = |what: &dyn Fn(&RingArc) -> bool| arcs.is_some_and(|arcs| arcs.iter().all(what));
+        if !self.is_same() && !all(&|arc| arc.changed <= self.common) {
             return Err(self.stale());
         }
-        if within(&range) && gapless && arcs.iter().all(|arc| Ring::holds(arc, self.me)) {
-            Ok(range)
-        } else {
-            Err(not_all_of_range(self.me))
+        match all(&|arc| Ring::holds(arc, self.me)) {
+            true => Ok(range),
+            false => Err(not_all_of_range(self.me)),
         }
     }
 }

@@ -171,6 +171,14 @@ impl Lapse {
         additions < ranges.forgotten || since.any(|(_, position)| touches(position))
     }
 
+    /// As [`Lapse::added_since`], of a range; also where it was lapsed before, but for what was compared since.
+    pub fn added_in(&self, range: &PositionRange, additions: u64) -> bool {
+        let meets =
+            |(lapsed, at): &(PositionRange, u64)| *at > additions && !lapsed.intersect(range).is_empty();
+        let again = self.ranges.read().lapsed.iter().any(meets);
+        again || self.added_since(additions, |position| range.contains(position))
+    }
+
     /// Waits until something is lapsed.
     pub async fn begun(&self) {
         loop {

@@ -46,7 +46,7 @@ impl Loads {
         Loads { counts: RwLock::default(), known: Mutex::new(known), calls: AtomicU64::new(0) }
     }
 
-    /// Counts reads or writes, for which a client waits.
+    /// Counts reads, writes or pages, for which a client waits.
     pub fn count_calls(&self, calls: u64) {
         self.calls.fetch_add(calls, Relaxed);
     }

@@ -169,8 +169,10 @@ impl Replica {
         let range = touch.range(scan.range.clone(), scan.as_stored)?;
         let votes = !scan.as_stored && !scan.compares;
         let vote = self.vote(|lapse| votes && lapse.meets(&range))?;
-        if let [arc] = touch.ring.arcs_in(&range) {
-            self.loads.count(arc.id, 1);
+        // What is compared, recalled or handed over no client waits for.
+        if votes && !scan.background {
+            self.loads.count_calls(1);
+            touch.ring.arcs_in(&range).iter().for_each(|arc| self.loads.count(arc.id, 1));
         }
         let ceiling_ms = self.clock.ceiling_ms();
         let (asked, as_stored, background) = (range.clone(), scan.as_stored, scan.background);

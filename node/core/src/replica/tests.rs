@@ -232,7 +232,11 @@ async fn what_changed_hands_while_it_was_read_is_not_told() {
     let by_arcs = replica.touch(4, 2).unwrap();
     replica.ring.advance(Arc::new(alike));
     replica.read(&by_arcs, read()).await.unwrap();
+    let calls = replica.loads().calls();
     replica.scan(&by_arcs, scan()).await.unwrap();
+    replica.scan(&by_arcs, peer::Scan { background: true, ..scan() }).await.unwrap();
+    replica.scan(&by_arcs, peer::Scan { compares: true, ..scan() }).await.unwrap();
+    assert_eq!(replica.loads().calls(), calls + 1, "no client waits for what is compared");
     replica.summarize(&by_arcs, sum()).await.unwrap();
     // The arc is another node's; what was here may have been dropped before it was read.
     replica.ring.advance(Arc::new(gone));

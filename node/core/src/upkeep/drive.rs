@@ -12,8 +12,8 @@ use crate::{
     consensus::RegisterError,
     peer::{CallError, failure},
     ring::{
-        ChangeError, Evidence, Hearing, Wish, add_voters, begin, cancel, current, given_up, has_terms,
-        lost_by, plan, refuse, replace_voter, retires, start, stays, step,
+        ChangeError, Evidence, Hearing, Wish, add_voters, current, given_up, has_terms, plan, refuse,
+        replace_voter, retires, start, stays, step,
     },
 };
 use futures::future::{OptionFuture, join_all, join5};
@@ -222,7 +222,7 @@ impl Upkeep {
             Some(_) if leaver == Leaver::Gone => self.names_heard(None, TIMEOUT).await,
             _ => Hearing::default(),
         };
-        let (epoch, budget) = (ring.epoch(), self.settings.moving_arcs);
+        let (epoch, budget) = (ring.epoch(), self.moving_arcs());
         // Where none can begin, nobody is asked whether it could.
         let moving = ring.arcs().iter().filter(|arc| arc.next.is_some()).count();
         let none_ends = operation.phase() == OperationPhase::Moving && ready.is_empty();
@@ -243,9 +243,36 @@ impl Upkeep {
         Ok(())
     }
 
+    /// How many arcs may change hands at the same time now.
+    pub(super) fn moving_arcs(&self) -> usize {
+        match self.lateness.is_waited_for() {
+            true => self.settings.moving_arcs.div_ceil(2),
+            false => self.settings.moving_arcs,
+        }
+    }
+
     /// Refused, where it cannot be planned and yet not called off.
     async fn plan_and_start(&self, ring: &Arc<Ring>, operation: &v1::Operation) -> Result<(), Driven> {
-        let sizes = gather_sizes(self, ring, true, few(ring)).await;
+        let now = self.plan_by(ring, operation, few(ring)).await?;
+        let waits = current(&now).filter(|it| {
+            it.id == operation.id && it.phase() == OperationPhase::Waiting && now.epoch() != ring.epoch()
+        });
+        if let Some(operation) = waits {
+            // The ring changed while nodes measured: before it does once more.
+            self.plan_by(&now, operation, ALL).await?;
+        }
+        Ok(())
+    }
+
+    /// Plans by what nodes hold, so many of which are asked at a time, and starts; nothing is done where the ring
+    /// changes meanwhile.
+    async fn plan_by(
+        &self,
+        ring: &Arc<Ring>,
+        operation: &v1::Operation,
+        at_once: usize,
+    ) -> Result<Arc<Ring>, Driven> {
+        let sizes = gather_sizes(self, ring, true, at_once).await;
         let id = &operation.id;
         let planned = match operation.wish.as_ref().and_then(Wish::of) {
             // Who waits must not be refused because of its own operation.
@@ -265,7 +292,7 @@ impl Upkeep {
         let now = self.register.change(self.change_timeout, change).await?;
         match planned {
             Err(why) if now.epoch() == epoch => Err(Driven::Refused(why)),
-            _ => Ok(()),
+            _ => Ok(now),
         }
     }
 
@@ -363,56 +390,6 @@ impl Upkeep {
             }
             _ => Err(CallError::Lost("its answer is not what it holds".to_owned())),
         }
-    }
-
-    /// What an operation would do.
-    pub async fn plan_operation(
-        &self,
-        wish: &v1::Wish,
-    ) -> Result<(Arc<Ring>, crate::ring::Plan, crate::ring::Sizes), Driven> {
-        let ring = self.ring.get().ok_or(RegisterError::NoRing)?;
-        let asked = Wish::of(wish).ok_or_else(|| Driven::Refused("there is no wish".to_owned()))?;
-        let sizes = gather_sizes(self, &ring, true, ALL).await;
-        let plan =
-            plan(&to_plan(&ring), &asked, &sizes).map_err(|refused| Driven::Refused(refused.to_string()))?;
-        Ok((ring, plan, sizes))
-    }
-
-    /// Begins an operation, if it can be planned now.
-    pub async fn begin_operation(&self, id: &str, wish: &v1::Wish) -> Result<(), Driven> {
-        let ring = self.ring.get().ok_or(RegisterError::NoRing)?;
-        let known = ring.operations().iter().any(|operation| operation.id == id)
-            || ring.document().ended.iter().any(|ended| ended.id == id);
-        if !known {
-            // Refused at once rather than when its turn comes, where that is known already.
-            let begun = begin(&ring, id, wish, &self.away(&ring)).map_err(RegisterError::from)?;
-            let begun = begun.unwrap_or_else(|| Ring::clone(&ring));
-            let asked = Wish::of(wish).ok_or_else(|| Driven::Refused("there is no wish".to_owned()))?;
-            if let Some(node) = lost_by(wish).filter(|node| ring.node(*node).is_some())
-                && self.answers(node).await
-            {
-                return Err(Driven::Refused(format!(
-                    "node {node} answers, so its data are not lost; leave --lost away, or stop that node first"
-                )));
-            }
-            // Halves are for evenness alone: they refuse nothing.
-            let sizes = gather_sizes(self, &ring, false, ALL).await;
-            plan(&to_plan(&begun), &asked, &sizes).map_err(|refused| Driven::Refused(refused.to_string()))?;
-        }
-        self.register.change(self.change_timeout, |ring| begin(ring, id, wish, &self.away(ring))).await?;
-        Ok(())
-    }
-
-    /// Whether a node is there, whatever it says.
-    async fn answers(&self, node: NodeId) -> bool {
-        let asked = self.ask_node(node, 0, TIMEOUT, request::Body::Moving(Moving {}));
-        node == self.me || matches!(asked.await, Ok(_) | Err(CallError::Refused(_)))
-    }
-
-    /// Undoes an operation.
-    pub async fn cancel_operation(&self, id: &str) -> Result<(), Driven> {
-        self.register.change(self.change_timeout, |ring| cancel(ring, id, &self.away(ring))).await?;
-        Ok(())
     }
 
     /// The operations, and how far they are.

@@ -22,12 +22,24 @@ const QUIET_TICKS: u32 = 10;
 #[derive(Default)]
 pub(super) struct Lateness(Mutex<State>);
 
-#[derive(Default)]
 struct State {
     late: Duration,
     /// Calls that had been served at the last tick, and ticks since there were fewer.
     calls: u64,
     ticks: u32,
+}
+
+impl Default for State {
+    /// None was served yet.
+    fn default() -> State {
+        State { late: Duration::ZERO, calls: 0, ticks: QUIET_TICKS }
+    }
+}
+
+impl State {
+    fn is_waited_for(&self) -> bool {
+        self.ticks < QUIET_TICKS
+    }
 }
 
 impl Lateness {
@@ -37,12 +49,12 @@ impl Lateness {
         let mut state = self.0.lock();
         state.ticks = if state.calls == calls { state.ticks.saturating_add(1) } else { 0 };
         state.calls = calls;
-        state.late = if state.ticks < QUIET_TICKS { late.max(state.late * 7 / 8) } else { Duration::ZERO };
+        state.late = if state.is_waited_for() { late.max(state.late * 7 / 8) } else { Duration::ZERO };
     }
 
     /// Whether clients wait.
     pub(super) fn is_waited_for(&self) -> bool {
-        self.0.lock().ticks < QUIET_TICKS
+        self.0.lock().is_waited_for()
     }
 
     /// How late, while clients wait; 0 where none does.
@@ -77,16 +89,22 @@ mod tests {
     fn nobody_is_late_for_whom_nobody_waits() {
         let lateness = Lateness::default();
         lateness.note(MS * 50, 0);
-        assert_eq!(lateness.get(), MS * 50);
+        assert_eq!((lateness.get(), lateness.is_waited_for()), (Duration::ZERO, false));
+        lateness.note(MS * 50, 1);
+        assert_eq!((lateness.get(), lateness.is_waited_for()), (MS * 50, true));
         for _ in 0..QUIET_TICKS {
-            lateness.note(MS * 50, 0);
+            lateness.note(MS * 50, 1);
         }
-        assert_eq!(lateness.get(), Duration::ZERO, "no call was served meanwhile");
-        lateness.note(MS * 40, 1);
-        lateness.note(MS, 2);
+        assert_eq!(
+            (lateness.get(), lateness.is_waited_for()),
+            (Duration::ZERO, false),
+            "none was served meanwhile"
+        );
+        lateness.note(MS * 40, 2);
+        lateness.note(MS, 3);
         let then = lateness.get();
         assert_eq!(then, MS * 35, "it counts for a while");
-        for calls in 3..60 {
+        for calls in 4..60 {
             lateness.note(MS, calls);
         }
         assert_eq!(lateness.get(), MS);

@@ -15,6 +15,7 @@
 //! - `migrate`: cuts and joins arcs as they grow and shrink, and asks for a rebalance when nodes grow uneven.
 //! - `sizes`: what this node holds of each arc.
 
+mod asked;
 mod blocked;
 mod clean;
 mod drive;
@@ -73,7 +74,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 pub struct UpkeepSettings {
     /// Bytes a second that this node takes from others, all together; 0: as many as there are.
     pub transfer_bytes_per_second: u64,
-    /// Arcs that change hands at the same time, in the whole cluster.
+    /// Arcs that change hands at the same time, in the whole cluster; half as many while clients call: each write to
+    /// one of them needs a quorum more.
     pub moving_arcs: usize,
     /// Of those, the ones that this node receives at the same time.
     pub receiving_arcs: usize,

@@ -107,8 +107,6 @@ pub struct Pulled {
     pub entries: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// The oldest of them; [`Version::ZERO`] where there are none.
-    pub oldest: Version,
     /// Bytes that went over the network for comparing and listing.
     pub compared: u64,
     /// Entries that are not taken: what stands there is damaged, and cannot be overwritten.
@@ -118,24 +116,9 @@ pub struct Pulled {
 }
 
 impl Pulled {
-    /// With what another pull took.
-    pub(super) fn add(&mut self, other: Pulled) {
-        self.oldest = match (self.entries, other.entries) {
-            (_, 0) => self.oldest,
-            (0, _) => other.oldest,
-            _ => self.oldest.min(other.oldest),
-        };
-        self.entries += other.entries;
-        self.bytes += other.bytes;
-        self.compared += other.compared;
-        self.damaged += other.damaged;
-    }
-
     fn took(&mut self, entry: &Entry) {
-        let version = entry.record.version;
         self.entries += 1;
         self.bytes += (entry.position.as_bytes().len() + entry.record.encoded_len()) as u64;
-        self.oldest = if self.entries == 1 { version } else { self.oldest.min(version) };
     }
 }
 
@@ -161,7 +144,7 @@ impl Upkeep {
             let (mine, theirs) =
                 tokio::try_join!(self.own_sums(wanted, &batch, known), self.their_sums(wanted, &batch))?;
             pulled.compared += batch.len() as u64 * 2 * Summary::SIZE as u64;
-            let mut lists = Lists::default();
+            let (mut lists, mut cut) = (Lists::default(), Vec::new());
             for ((range, mine), theirs) in batch.into_iter().zip(mine).zip(theirs) {
                 let entries = |sum: &Option<Summary>| sum.as_ref().map_or(0, |sum| sum.entries);
                 let most = entries(&mine).max(entries(&theirs));
@@ -179,9 +162,12 @@ impl Upkeep {
                     lists.add(range, most);
                     continue;
                 }
-                match self.cut(wanted, &range, here).await? {
-                    parts if parts.len() > 1 => waiting.extend(parts.into_iter().rev()),
-                    _ => lists.add(range, most),
+                cut.push((range, here, most));
+            }
+            for (parts, (range, _, most)) in self.cut(wanted, &cut).await?.into_iter().zip(cut) {
+                match parts.len() > 1 {
+                    true => waiting.extend(parts.into_iter().rev()),
+                    false => lists.add(range, most),
                 }
             }
             for parts in lists.joined(PAGE.into()) {
@@ -271,16 +257,24 @@ impl Upkeep {
         }
     }
 
-    /// Cuts a range where this node has about equal parts of its entries, and says what it has of them where that is
-    /// known.
+    /// Cuts ranges where this node has about equal parts of its entries, which come with them, and says what it has of
+    /// each part where that is known. All in one look: a thread may rest after each.
     async fn cut(
         &self,
         wanted: &PullRequest<'_>,
-        range: &PositionRange,
-        entries: u64,
-    ) -> Result<Vec<(PositionRange, Option<Summary>)>, PullError> {
-        let (whole, parts) = (range.clone(), entries.div_ceil(LIST_BELOW).min(PARTS) as usize);
-        let cut = move |view: &View| view.parts(&whole, entries, parts);
+        ranges: &[(PositionRange, u64, u64)],
+    ) -> Result<Vec<Vec<(PositionRange, Option<Summary>)>>, PullError> {
+        if ranges.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ranges: Vec<(PositionRange, u64)> =
+            ranges.iter().map(|(range, entries, _)| (range.clone(), *entries)).collect();
+        let cut = move |view: &View| {
+            let parts = |(range, entries): &(PositionRange, u64)| {
+                view.parts(range, *entries, entries.div_ceil(LIST_BELOW).min(PARTS) as usize)
+            };
+            ranges.iter().map(parts).collect()
+        };
         self.look(wanted.background, cut).await.map_err(own)
     }
 
@@ -366,8 +360,8 @@ impl Upkeep {
             }
             // PAGE-EPOCH: floors may have risen since the other one was asked, and what they let go would come back.
             let stood_still = |ring: Arc<Ring>| (1..=epoch.0).contains(&changed_in(&ring, &part).0);
-            let may_move = wanted.arcs().is_some() && self.ring.get().is_some_and(stood_still);
-            if self.ring.epoch() != epoch && !may_move {
+            let may_move = || wanted.arcs().is_some() && self.ring.get().is_some_and(stood_still);
+            if self.ring.epoch() != epoch && !may_move() {
                 drop(admitted);
                 stale += 1;
                 if stale > MAX_TRIES {

@@ -10,7 +10,7 @@
 
 use super::{
     Upkeep,
-    pull::{PullError, PullRequest, Pulled, exact_to},
+    pull::{PullError, PullRequest, exact_to},
 };
 use crate::{
     membership::PeerState,
@@ -40,8 +40,6 @@ use tokio::{sync::Semaphore, time::sleep};
 const LOOK: Duration = Duration::from_millis(50);
 /// How long a session waits after it could not go on.
 const PAUSE: Duration = Duration::from_millis(200);
-/// Rounds after which a copy that never stays equal is taken as it is: each one alone is enough.
-const MAX_ROUNDS: u32 = 8;
 
 /// The session of an arc's transition.
 type Session = (ArcId, u64);
@@ -142,34 +140,31 @@ impl Upkeep {
             self.inherit(session, progress).await;
         }
         let Ok(_turn) = copying.acquire().await else { return };
-        let began_ms = self.seams.wall.now_ms();
-        let mut rounds = 0;
         while let Some((ring, arc)) = self.in_session(session) {
+            let lapse = self.replica.lapse();
+            let lapses = lapse.additions();
             // What is lapsed here is none of those that a write is on.
-            let own = arc.replicas.contains(&self.me) && !self.replica.lapse().meets(&arc.range);
-            let own = usize::from(own);
+            let stays = arc.replicas.contains(&self.me);
+            let own = usize::from(stays && !lapse.meets(&arc.range));
             let needed = sources_needed(&ring, arc.keyspace, &arc.replicas).saturating_sub(own);
-            let lapses = self.replica.lapse().additions();
-            match self.round(session, (&ring, &arc), needed, progress, rounds == 0).await {
-                Ok(pulled) => {
-                    rounds += 1;
-                    // A round in which nothing old was missing is the proof that the one before it was complete.
-                    let settled = pulled.entries == 0 || pulled.oldest.ms() + 1_000 > began_ms;
-                    if (rounds > 1 && settled) || rounds > MAX_ROUNDS {
-                        // What the old replicas have on their disks must not be in this one's memory only.
-                        if let Err(error) = self.store.sync().await {
-                            progress.state.lock().blocked = error.to_string();
-                            sleep(PAUSE).await;
-                            continue;
-                        }
-                        // One that stays may hold what was purged elsewhere: it goes on to compare.
-                        if !arc.replicas.contains(&self.me) {
-                            self.replica.lapse().mend(&arc.range, lapses);
-                        }
-                        let mut state = progress.state.lock();
-                        *state = State { ready: true, blocked: String::new() };
-                        return;
+            let copied = match self.copy_from_needed(session, (&ring, &arc), needed, progress).await {
+                // What the old replicas have on their disks must not be in this one's memory only.
+                Ok(()) => self.store.sync().await.map_err(|error| PullError::Own(error.to_string())),
+                failed => failed,
+            };
+            match copied {
+                Ok(()) => {
+                    // One that stays may hold what was purged elsewhere: it goes on to compare.
+                    if !stays {
+                        lapse.mend(&arc.range, lapses);
                     }
+                    // What was damaged here was overwritten by what one source has, and another one, or this node
+                    // itself, may have had a newer one there.
+                    if lapse.added_in(&arc.range, lapses) {
+                        continue;
+                    }
+                    *progress.state.lock() = State { ready: true, blocked: String::new() };
+                    return;
                 }
                 Err(PullError::Over) => return,
                 Err(error) => {
@@ -242,29 +237,29 @@ impl Upkeep {
         olds
     }
 
-    /// One pass over as many old replicas as are needed, the others where those cannot be copied from; those whose data
-    /// are given up are none of them, as [`sources_needed`] does not count them. The progress that is told is
-    /// that of the `first` pass: most is copied from one replica, and then compared with the others.
-    async fn round(
+    /// Copies from as many old replicas as are needed, the others where those cannot be copied from; those whose data
+    /// are given up are none of them, as [`sources_needed`] does not count them. Once is enough (BARRIER): after the
+    /// fence, a source has all that it admitted under older rings, and a copy lacks nothing that its source had when it
+    /// began (PULL-COVERS); unless something was found damaged here meanwhile. The progress that is told is that of the
+    /// first: most is copied from one replica, and then compared with the others.
+    async fn copy_from_needed(
         &self,
         session: Session,
         (ring, arc): (&Ring, &RingArc),
         needed: usize,
         progress: &SessionProgress,
-        first: bool,
-    ) -> Result<Pulled, PullError> {
+    ) -> Result<(), PullError> {
         let still = || self.in_session(session).is_some();
         let sources = self.by_liveness(ring, arc);
-        let (mut all, mut complete, mut problems) = (Pulled::default(), 0, Vec::new());
+        let (mut complete, mut problems) = (0, Vec::new());
         for from in sources {
             if complete >= needed {
                 break;
             }
-            match self.copy(from, arc, &still, progress, first && complete == 0).await {
-                Ok(pulled) => {
+            match self.copy(from, arc, &still, progress, complete == 0).await {
+                Ok(()) => {
                     complete += 1;
                     progress.state.lock().blocked.clear();
-                    all.add(pulled);
                 }
                 Err(error @ (PullError::Source(..) | PullError::Unreadable(..))) => {
                     problems.push(error.to_string());
@@ -274,7 +269,7 @@ impl Upkeep {
             }
         }
         if complete >= needed {
-            return Ok(all);
+            return Ok(());
         }
         if problems.is_empty() {
             problems.push("no other node holds the arc".to_owned());
@@ -293,7 +288,7 @@ impl Upkeep {
         still: &(dyn Fn() -> bool + Send + Sync),
         progress: &SessionProgress,
         counts: bool,
-    ) -> Result<Pulled, PullError> {
+    ) -> Result<(), PullError> {
         self.fence(from, still).await?;
         let ask = |body| async move { self.ask(from, still, body).await };
         let (floors, _) = self.floors_of(from, &arc.range, still).await?;
@@ -311,7 +306,6 @@ impl Upkeep {
             }
         };
         let stays = arc.replicas.contains(&self.me);
-        let mut all = Pulled::default();
         for (part, floor) in &floors {
             let wanted = PullRequest {
                 range: part.clone(),
@@ -325,13 +319,13 @@ impl Upkeep {
                 is_awaited: false,
                 background: true,
             };
-            all.add(self.pull(&wanted).await?);
+            self.pull(&wanted).await?;
         }
         if !stays {
             let raised = self.replica.floors().raise_parts(&floors).await;
             raised.map_err(|error| PullError::Own(error.to_string()))?;
         }
-        Ok(all)
+        Ok(())
     }
 }
 

@@ -16,6 +16,7 @@ use god_proto::{
     v1::Partitioner,
 };
 use std::{collections::BTreeMap, time::Duration};
+use tokio::sync::Semaphore;
 
 /// How long a node may take to measure its arcs.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -115,19 +116,20 @@ pub(super) fn foreign(ring: &Ring, me: NodeId) -> impl Iterator<Item = PositionR
 }
 
 /// What is known of all arcs, as far as nodes answer: of each arc what its largest copy says. `middles`: and where each
-/// is cut in two halves, which takes each node five times as much to find. So many nodes are asked at a time.
+/// is cut in two halves, which takes each node five times as much to find. So many nodes are asked at a time, beside
+/// those that are silent: they keep no other one waiting.
 pub async fn gather_sizes(upkeep: &Upkeep, ring: &Ring, middles: bool, at_once: usize) -> ring::Sizes {
+    let turns = &Semaphore::new(at_once.min(Semaphore::MAX_PERMITS));
     let ask = |node: NodeId| async move {
+        let turn = turns.acquire().await.ok();
+        let _turn = turn.filter(|_| !upkeep.is_silent(node));
         let ask = request::Body::Sizes(ArcSizes { middles, misplaced_only: false });
         match upkeep.ask_node(node, ring.epoch().0, TIMEOUT, ask).await {
             Ok(response::Body::Sizes(said)) => Some((node, said)),
             _ => None,
         }
     };
-    let mut answers = Vec::new();
-    for some in ring.nodes().chunks(at_once) {
-        answers.extend(join_all(some.iter().map(|node| ask(NodeId(node.number)))).await);
-    }
+    let answers = join_all(ring.nodes().iter().map(|node| ask(NodeId(node.number)))).await;
     let mut sizes = ring::Sizes::default();
     let mut loads: BTreeMap<ArcId, f64> = BTreeMap::new();
     for (node, said) in answers.into_iter().flatten() {

@@ -2,17 +2,17 @@
 
 use super::{
     change::take_votes,
-    keyspaces::{deal, splits_of},
+    keyspaces::{deal, holders, splits_of},
     next::ChangeError,
-    terms::{first_terms, forget_terms, keyspace_of, take_terms},
+    terms::{first_terms, forget_terms, take_terms},
     wishes::gets,
 };
 use god_proto::{
     ids::{KeyspaceId, NodeId},
     ring::Ring,
     v1::{
-        Arc, LeaveWish, Member, MemberState, ReplaceWish, ReplicasWish, ReweightWish, RezoneWish,
-        RingDocument, Wish, wish,
+        LeaveWish, Member, MemberState, ReplaceWish, ReplicasWish, ReweightWish, RezoneWish, RingDocument,
+        Wish, wish,
     },
 };
 use std::collections::BTreeSet;
@@ -105,11 +105,8 @@ pub(super) fn bring_back(
 /// empty, which may be written to. What held data before goes on.
 pub(super) fn wait_again(ring: &Ring, document: &mut RingDocument, wish: &Wish) {
     let Some(node) = gets(wish) else { return };
-    let live: BTreeSet<KeyspaceId> =
-        document.keyspaces.iter().filter(|keyspace| keyspace.live).map(|it| KeyspaceId(it.id)).collect();
-    let has_data = |arc: &&Arc| keyspace_of(arc).is_some_and(|keyspace| live.contains(&keyspace));
-    let holds = document.arcs.iter().filter(has_data).any(|arc| arc.replicas.contains(&node.0));
-    if let Some(member) = member(document, node.0).filter(|_| !live.is_empty() && !holds) {
+    let (live, holds) = (ring.keyspaces().iter().any(|it| it.live), holders(document).contains(&node));
+    if let Some(member) = member(document, node.0).filter(|_| live && !holds) {
         member.waits = true;
         deal_empty(ring, document);
     }

@@ -1,7 +1,7 @@
 //! How the ring changes: pure functions from a ring and a wish to the next ring.
 
 use super::{
-    keyspaces::{deal, splits_of},
+    keyspaces::{deal, splits_of, stands_by},
     next::{ChangeError, MAX_TEXT, at_most, next},
     transition::begin,
 };
@@ -334,10 +334,8 @@ pub fn has_wrong_copies(ring: &Ring) -> bool {
     });
     let copies: Vec<(&[NodeId], usize)> = copies.collect();
     // As the planner has it: who waits takes nothing, unless it holds something already.
-    let holders: BTreeSet<NodeId> = copies.iter().flat_map(|(replicas, _)| *replicas).copied().collect();
-    let takes = |node: &&Member| {
-        node.state() == MemberState::Active && (!node.waits || holders.contains(&NodeId(node.number)))
-    };
+    let holders = copies.iter().flat_map(|(replicas, _)| *replicas).copied().collect();
+    let takes = |node: &&Member| node.state() == MemberState::Active && !stands_by(node, &holders);
     let nodes = ring.nodes().iter().filter(takes).count();
     copies.iter().any(|(replicas, wanted)| replicas.len() < nodes.min(*wanted) || replicas.len() > *wanted)
 }

@@ -43,15 +43,20 @@ pub fn is_same_change(a: &RingDocument, b: &RingDocument) -> bool {
     a == b || a.epoch == b.epoch && unstamped(a) == unstamped(b)
 }
 
+/// The arcs that a range consists of, in order; `None` where a part of it is in none. Cost: O(log arcs + arcs in it).
+pub fn arcs_of<'a>(ring: &'a Ring, range: &PositionRange) -> Option<&'a [RingArc]> {
+    let arcs = ring.arcs_in(range);
+    let (first, last) = (arcs.first()?, arcs.last()?);
+    let gapless = arcs.array_windows().all(|[a, b]| a.range.end == b.range.start);
+    let within = first.range.start <= range.start && range.end <= last.range.end;
+    (within && gapless).then_some(arcs)
+}
+
 /// The latest epoch in which an arc of a range changed; 0 where not all of the range is in arcs, of which only the
 /// whole ring tells. Cost: O(arcs in it).
 pub fn changed_in(ring: &Ring, range: &PositionRange) -> Epoch {
-    let arcs = ring.arcs_in(range);
-    let starts = arcs.first().is_some_and(|first| first.range.start <= range.start);
-    let ends = arcs.last().is_some_and(|last| range.end <= last.range.end);
-    let gapless = arcs.array_windows().all(|[a, b]| a.range.end == b.range.start);
-    let last = arcs.iter().map(|arc| arc.changed).max();
-    last.filter(|_| starts && ends && gapless).unwrap_or(Epoch(0))
+    let changed = |arcs: &[RingArc]| arcs.iter().map(|arc| arc.changed).max();
+    arcs_of(ring, range).and_then(changed).unwrap_or(Epoch(0))
 }
 
 /// The epoch up to which an arc must have stood still for a caller's ring and this one to mean the same by it; `None`:

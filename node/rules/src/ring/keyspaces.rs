@@ -4,9 +4,10 @@ use super::{
     allocate::{allocate, leads_of},
     names::{check_name, note_deletion},
     next::{ChangeError, at_most, next},
+    terms::keyspace_of,
 };
 use god_proto::{
-    ids::KeyspaceId,
+    ids::{KeyspaceId, NodeId},
     keyspace::{check_new, default_quorums},
     position::{Position, PositionRange},
     ring::{MAX_SPLIT, MAX_SPLITS, ROOMY_RING_BYTES, Ring, partitioner},
@@ -168,14 +169,30 @@ fn even_starts(keyspace: &Keyspace, arcs: usize) -> Vec<Position> {
         .collect()
 }
 
+/// The nodes that hold copies of what may hold data.
+pub(super) fn holders(document: &RingDocument) -> BTreeSet<NodeId> {
+    let live: BTreeSet<KeyspaceId> =
+        document.keyspaces.iter().filter(|keyspace| keyspace.live).map(|it| KeyspaceId(it.id)).collect();
+    let has_data = |arc: &&Arc| keyspace_of(arc).is_some_and(|keyspace| live.contains(&keyspace));
+    document.arcs.iter().filter(has_data).flat_map(|arc| &arc.replicas).map(|node| NodeId(*node)).collect()
+}
+
+/// Whether a node takes no copies until it is told to, unless there are too few others: it waits, and is none of those
+/// that hold some.
+pub(super) fn stands_by(node: &Member, holders: &BTreeSet<NodeId>) -> bool {
+    node.waits && !holders.contains(&NodeId(node.number))
+}
+
 /// Cuts a keyspace into arcs and deals them out to all active nodes, in place of those it has; not to those that wait
 /// until they are told, unless there are too few others for its copies.
 pub(super) fn deal(document: &mut RingDocument, id: u32, splits: &[Position]) {
     let Some(keyspace) = document.keyspaces.iter().find(|keyspace| keyspace.id == id) else { return };
+    let holders = holders(document);
     let active = || document.nodes.iter().filter(|node| node.state() == MemberState::Active);
-    let others = active().filter(|node| !node.waits).count();
+    let others = active().filter(|node| !stands_by(node, &holders)).count();
     let too_few = others < keyspace.replicas as usize;
-    let members: Vec<Member> = active().filter(|node| too_few || !node.waits).cloned().collect();
+    let members = active().filter(|node| too_few || !stands_by(node, &holders)).cloned();
+    let members: Vec<Member> = members.collect();
     let starts = if splits.is_empty() {
         let leads: usize = members.iter().map(|node| leads_of(node, document.virtual_nodes)).sum();
         // Two bytes of a key tell that many places apart.

@@ -33,7 +33,7 @@ pub use change::{
     Founding, Joiner, add_voters, check_texts, choose_voters, found, has_wrong_copies, join, may_fail,
     most_failures, replace_voter, shares, under_replicated,
 };
-pub use epochs::{changed_in, common_epoch, is_same_change, stamp_arcs};
+pub use epochs::{arcs_of, changed_in, common_epoch, is_same_change, stamp_arcs};
 pub use keyspaces::{create_keyspace, delete_keyspace, deleted, mark_live};
 pub use names::{Hearing, free_names, names_wait_for};
 pub use next::{ChangeError, next};

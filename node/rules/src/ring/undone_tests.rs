@@ -2,7 +2,7 @@
 
 use super::{
     change::{Joiner, has_wrong_copies},
-    keyspaces::create_keyspace,
+    keyspaces::{create_keyspace, mark_live},
     planner::{Plan, Sizes, Wish as Planned, plan},
     transition::*,
     transition_tests::{
@@ -86,6 +86,11 @@ fn who_waits_is_dealt_nothing_of_a_new_keyspace_unless_there_are_too_few_others(
     let plan = planned(&asked, &Planned::Join(NodeId(4)));
     let joined = drive(start(&asked, "join-4", &plan).unwrap().unwrap()).pop().unwrap();
     assert!(arcs(&joined, "three", 4) > 0, "it takes its part");
+    // One that holds data, though it waits, is one like the others.
+    let four = KeyspaceId(made.keyspace("four").unwrap().id);
+    let holds = mark_live(&made, four).unwrap().unwrap();
+    let more = create_keyspace(&holds, &new("more", 3), &[]).unwrap();
+    assert!(waits(&more, 4) && arcs(&more, "more", 4) > 0);
 }
 
 /// What is empty may be written to the moment after.

@@ -1,7 +1,7 @@
 //! A node that answers pings and nothing else keeps no arcs waiting but its own.
 
 use super::*;
-use crate::quorum::tests::world::ORDERED_ID;
+use crate::{membership::PeerState, quorum::tests::world::ORDERED_ID};
 use futures::{FutureExt, future::BoxFuture};
 use std::collections::BTreeMap;
 
@@ -106,4 +106,27 @@ async fn a_node_that_is_asked_about_losses_and_hangs_holds_up_neither_other_loss
     sleep(Duration::from_secs(60)).await;
     assert_eq!(hints.suspect_arcs(), 0);
     syncs.abort();
+}
+
+/// Somebody waits for the change that is planned by what they hold.
+#[tokio::test(start_paused = true)]
+async fn nodes_that_are_silent_keep_no_other_waiting_to_say_what_it_holds() {
+    let cluster = Cluster::with(&ring(document(5, 5)), HintSettings::default());
+    let upkeep = upkeep(&cluster, 1);
+    for node in 2..=5 {
+        cluster.does(node, Does::Hang);
+        cluster.state(node, PeerState::Down);
+    }
+    let began = Instant::now();
+    gather_sizes(&upkeep, &upkeep.ring.get().unwrap(), true, 1).await;
+    assert_eq!(began.elapsed(), Duration::from_secs(3), "how long one may take");
+}
+
+#[tokio::test(start_paused = true)]
+async fn fewer_arcs_change_hands_at_a_time_while_clients_call() {
+    let cluster = Cluster::new(3);
+    let upkeep = upkeep(&cluster, 1);
+    assert_eq!(upkeep.moving_arcs(), 8);
+    upkeep.lateness.note(Duration::ZERO, 1);
+    assert_eq!(upkeep.moving_arcs(), 4);
 }

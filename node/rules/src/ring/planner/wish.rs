@@ -1,7 +1,7 @@
 //! What may be asked of the ring, why it is refused, and what it makes of nodes and keyspaces.
 
 use super::words::bytes;
-use crate::ring::{change::held_by_both, next::MAX_TEXT};
+use crate::ring::{change::held_by_both, keyspaces::stands_by, next::MAX_TEXT};
 use god_proto::{
     ids::{ArcId, KeyspaceId, NodeId},
     ring::{MAX_WEIGHT, Ring, RingArc, check_keyspace, is_weight},
@@ -10,7 +10,6 @@ use god_proto::{
         RezoneWish, Wish as Message, wish::Wish as WishKind,
     },
 };
-use std::collections::BTreeSet;
 
 /// What is asked of the ring.
 #[derive(Clone, Debug, PartialEq)]
@@ -294,11 +293,11 @@ impl<'a> Outlook<'a> {
         let mut zones: Vec<&str> = ring.nodes().iter().map(zone_of).collect();
         zones.sort_unstable();
         zones.dedup();
-        let holders: BTreeSet<NodeId> = ring.arcs().iter().flat_map(RingArc::all_replicas).collect();
+        let holders = ring.arcs().iter().flat_map(RingArc::all_replicas).collect();
         let evens_out = matches!(wish, Wish::Rebalance | Wish::Reweight { .. } | Wish::Rezone { .. });
         let node = |member: &'a Member| {
             let id = NodeId(member.number);
-            let waits = member.waits && wish.gets() != Some(id) && !holders.contains(&id);
+            let waits = wish.gets() != Some(id) && stands_by(member, &holders);
             let stays = member.state() == MemberState::Active && wish.gives_all() != Some(id);
             Node {
                 id,
